@@ -1,0 +1,124 @@
+"""The one error tree of RadFound.
+
+Every error says what was found, what was expected and what to do. `code` is stable and goes over
+the wire; `http_status` is what the server answers with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class RadFoundError(Exception):
+    """Base of every error that RadFound raises on purpose."""
+
+    code = "radfound_error"
+    http_status = 400
+
+
+class StudyError(RadFoundError):
+    """A study cannot be used as it is."""
+
+    code = "study_invalid"
+
+
+class StudyUnreadableError(StudyError):
+    """A file is missing, truncated, empty or not of the format that its name claims."""
+
+    code = "study_unreadable"
+
+
+class StudyAmbiguousError(StudyError):
+    """There is more than one series (or 4D volume) to choose from.
+
+    Parameters
+    ----------
+    message : str
+    choices : sequence of str
+        What can be given as `series=` (or `volume=`) instead.
+    """
+
+    code = "study_ambiguous"
+
+    def __init__(self, message: str, choices: Sequence[str] = ()):
+        super().__init__(message)
+        self.choices = tuple(choices)
+
+
+class GeometryError(StudyError):
+    """Slices are missing or mixed, spacing is zero, or the axes do not span space."""
+
+    code = "geometry_invalid"
+
+
+class IntensityError(StudyError):
+    """Voxels hold NaN or infinity, or a window or rescale cannot be applied."""
+
+    code = "intensity_invalid"
+
+
+class StudyTooLargeError(StudyError):
+    """The study is larger than the stated limit."""
+
+    code = "study_too_large"
+    http_status = 413
+
+
+class UnsafeArchiveError(StudyError):
+    """An archive would write outside its folder, or unpacks to far more than it holds."""
+
+    code = "archive_unsafe"
+
+
+class RequestError(RadFoundError):
+    """A caller's argument is wrong; the message names it."""
+
+    code = "request_invalid"
+
+
+class CorrectionError(RequestError):
+    """A correction is not of the shape that the log accepts; the message names the field."""
+
+    code = "correction_invalid"
+
+
+class NotFoundError(RadFoundError):
+    """Nothing is known under the given id."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class StorageError(RadFoundError):
+    """A file that RadFound keeps beside the studies is damaged, or cannot be written."""
+
+    code = "storage_failed"
+    http_status = 503
+
+
+class CheckpointError(RadFoundError):
+    """A checkpoint or one of its parts is missing, or does not fit."""
+
+    code = "checkpoint_unavailable"
+    http_status = 503
+
+
+class AdapterError(RadFoundError):
+    """An adapter is damaged or belongs to another base model."""
+
+    code = "adapter_invalid"
+    http_status = 409
+
+
+class TrainingError(RadFoundError):
+    """Training cannot start or did not finish."""
+
+    code = "training_failed"
+    http_status = 409
+
+
+class Cancelled(RadFoundError):
+    """The caller asked to stop before the answer was complete."""
+
+    code = "cancelled"
+    http_status = 499
