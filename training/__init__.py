@@ -1,0 +1,1 @@
+"""How RadFound learns: alignment, instruction tuning, and fine-tuning on corrections."""

@@ -1,0 +1,286 @@
+"""Public radiology data as training examples.
+
+`Kit` reads the folder described by the README of the data kit: JSON lines beside images and volumes.
+Nothing here is downloaded, and nothing of the data is part of this package.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from radfound.answer import TASKS
+from radfound.benchmark.questions import METADATA_QUESTIONS, metadata_answers
+from radfound.exceptions import TrainingError
+from radfound.frames import slicing_axis
+from radfound.reading import read_study
+from radfound.study import Study, StudyImage
+
+FOOTER_SHARE = 0.06  # MedPix prints the contributor's name over the lowest part of its figures
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One thing to learn to say about a study; `questions` are wordings of the same question."""
+
+    task: str
+    questions: tuple[str, ...]
+    answer: str
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise ValueError(f"task is {self.task!r}; expected one of {TASKS}")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A study, what to say about it, and how to read it.
+
+    Parameters
+    ----------
+    key : str
+        What must not be divided between splits: the case, or the image where there is no case.
+    files : tuple of Path
+    turns : tuple of Turn
+    labels : dict
+        Any of "modality", "plane", "region": what is known of it as a class.
+    text : str
+        Caption, or "" where there is none.
+    source, split : str
+    footer : bool
+        Whether the lowest 6 % of the image is to be cut off.
+    region : dict or None
+        As `radfound.frames.make_frames` takes it.
+    """
+
+    key: str
+    files: tuple[Path, ...]
+    turns: tuple[Turn, ...]
+    labels: dict[str, str] = field(default_factory=dict)
+    text: str = ""
+    source: str = ""
+    split: str = "train"
+    footer: bool = False
+    region: dict[str, Any] | None = None
+
+    def read(self) -> Study:
+        """Read the study from its files."""
+        study = read_study(list(self.files) if len(self.files) > 1 else self.files[0])
+        if self.footer:
+            study = Study(tuple(without_footer(image) for image in study.images))
+        return study
+
+
+def without_footer(image: StudyImage) -> StudyImage:
+    """Cut off the lowest rows of a 2D image, where MedPix prints a credit."""
+    rows = image.voxels.shape[1]
+    voxels = image.voxels[:, : rows - round(rows * FOOTER_SHARE)]
+    return StudyImage(
+        voxels, image.affine, image.modality, image.view, image.body_part, image.hounsfield, image.calibrated, image.source
+    )
+
+
+def _synpic(path: str) -> str:
+    """Return MedPix's number of an image, by which VQA-RAD and VQA-Med can be told to hold the same one."""
+    found = re.search(r"synpic\d+", path)
+    return found.group() if found else path
+
+
+def _shorten(text: str, limit: int) -> str:
+    """Cut at the last sentence end before `limit` characters."""
+    text = re.sub(r"\s+", " ", re.sub(r"[•\n\r]+", " ", text)).strip()
+    if len(text) <= limit:
+        return text
+    head = text[:limit]
+    end = max(head.rfind(". "), head.rfind("; "))
+    return head[: end + 1] if end > 40 else head[: head.rfind(" ")]
+
+
+def _metadata_turns(labels: dict[str, str]) -> tuple[Turn, ...]:
+    return tuple(Turn("vqa", METADATA_QUESTIONS[name], answer) for name, answer in labels.items())
+
+
+class Kit:
+    """The data kit.
+
+    Parameters
+    ----------
+    root : path
+        Its folder, the one with `manifest.json`.
+
+    Raises
+    ------
+    TrainingError
+        If there is no kit in that folder.
+    """
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        if not (self.root / "manifest.json").is_file():
+            raise TrainingError(
+                f"{self.root}: no manifest.json found, expected the folder of the data kit; give it with --data"
+            )
+        captions = self._rows("captions/medpix_captions.jsonl")
+        self._held_out = {_synpic(row["image"]) for row in captions if row["split"] != "train"}
+
+    def _rows(self, name: str) -> list[dict[str, Any]]:
+        path = self.root / name
+        if not path.is_file():
+            raise TrainingError(f"{path}: not found; the data kit is incomplete")
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+    def vqa(self, split: str = "train") -> Iterator[Example]:
+        """VQA-RAD and VQA-Med 2019, one example per image.
+
+        Training leaves out the images that are also figures of MedPix's validation and test cases.
+        """
+        for name in ("vqa/vqa_rad.jsonl", "vqa/vqa_med_2019_on_medpix.jsonl"):
+            by_image: dict[str, list[Turn]] = {}
+            source = ""
+            for row in self._rows(name):
+                if row["split"] != split or (split == "train" and _synpic(row["image"]) in self._held_out):
+                    continue
+                source = row["source"]
+                turn = Turn("vqa", (row["question"].strip(),), str(row["answer"]).strip())
+                by_image.setdefault(row["image"], []).append(turn)
+            for image, turns in by_image.items():
+                yield Example(
+                    _synpic(image), (self.root / image,), tuple(turns), source=source, split=split, footer=True
+                )
+
+    def medpix_figures(self, split: str = "train") -> Iterator[Example]:
+        """Single CT and MR figures with caption, modality, plane and region."""
+        for row in self._rows("captions/medpix_captions.jsonl"):
+            if row["split"] != split:
+                continue
+            labels = metadata_answers(row)
+            caption = _shorten(row["caption"] or "", 240)
+            turns = _metadata_turns(labels)
+            if len(caption) >= 20:
+                turns += (Turn("caption", (), caption),)
+            yield Example(
+                row["case_id"],
+                (self.root / row["image"],),
+                turns,
+                labels,
+                caption,
+                row["source"],
+                split,
+                footer=True,
+            )
+
+    def medpix_cases(self, split: str = "train", max_images: int = 6) -> Iterator[Example]:
+        """Teaching cases of several figures with findings and impression: the multi-image reports."""
+        for row in self._rows("reports/medpix_cases.jsonl"):
+            findings, impression = row.get("findings") or "", row.get("impression") or ""
+            if row["split"] != split or len(findings) < 20 or not impression:
+                continue
+            answer = f"Findings: {_shorten(findings, 260)}\nImpression: {_shorten(impression, 100)}"
+            files = tuple(self.root / image for image in row["images"][:max_images])
+            key = row["id"].removeprefix("medpix-")
+            yield Example(key, files, (Turn("report", (), answer),), source=row["source"], split=split, footer=True)
+
+    def radiographs(self, split: str = "train", every_nth_small: int = 3) -> Iterator[Example]:
+        """Chest X-rays: modality, region, view, labels and clinical notes.
+
+        NIH's pictures are only 64 pixels wide; one in `every_nth_small` of them is taken.
+        """
+        labels = {"modality": "X-ray", "region": "thorax"}
+        for row in self._rows("captions/hannover_cxr_images_only.jsonl"):
+            if row["split"] == split:
+                yield self._radiograph(row, labels, row.get("projection"), "")
+        for name in ("actualmed", "figure1"):
+            for row in self._rows(f"cxr_labels/{name}.jsonl"):
+                if row["split"] == split:
+                    yield self._radiograph(row, labels, row.get("view"), "")
+        for row in self._rows("cxr_labels/nih.jsonl")[::every_nth_small]:
+            if row["split"] == split:
+                findings = "No finding." if row["normal"] else ", ".join(row["labels"]).replace("_", " ") + "."
+                yield self._radiograph(row, labels, row.get("view"), f"Chest X-ray. {findings}")
+        for row in self._rows("reports/covid_chestxray.jsonl"):
+            if row["split"] == split and row.get("findings"):
+                yield self._clinical_note(row, labels, split)
+
+    def _clinical_note(self, row: dict[str, Any], labels: dict[str, str], split: str) -> Example:
+        note = _shorten(row["findings"], 260)
+        answer = f"Findings: {note}\nImpression: {_shorten(row.get('impression') or 'Not stated.', 100)}"
+        turns = (Turn("report", (), answer), Turn("caption", (), note), *_metadata_turns(labels))
+        files = tuple(self.root / image for image in row["images"])
+        return Example(row["patient_id"], files, turns, labels, note, row["source"], split)
+
+    def _radiograph(self, row: dict[str, Any], labels: dict[str, str], view: str | None, caption: str) -> Example:
+        turns = _metadata_turns(labels)
+        if view and view[:2].lower() in ("pa", "ap"):
+            turns += (Turn("vqa", ("Is this a PA or an AP film?", "Which projection is this?"), view[:2].upper()),)
+        if caption:
+            turns += (Turn("caption", (), caption),)
+        return Example(
+            str(row["patient_id"]), (self.root / row["image"],), turns, labels, caption, row["source"], row["split"]
+        )
+
+    def mammograms(self, split: str = "train") -> Iterator[Example]:
+        """MIAS lesion crops and the four-view exam."""
+        labels = {"modality": "mammography", "region": "breast"}
+        for row in self._rows("mammo/mias_lesion_crops.jsonl"):
+            if row["split"] == split:
+                turns = (*_metadata_turns(labels), Turn("caption", (), row["caption"]))
+                yield Example(
+                    row["patient_id"], (self.root / row["image"],), turns, labels, row["caption"], row["source"], split
+                )
+        if split == "train":
+            for row in self._rows("mammo/exams.jsonl"):
+                files = tuple(self.root / view["image"] for view in row["images"])
+                turns = (*_metadata_turns(labels), Turn("caption", (), "Mammogram of both breasts in CC and MLO views."))
+                yield Example(row["id"], files, turns, labels, "", row["source"], split)
+
+    def volumes(self, slices_per_plane: int = 8) -> Iterator[Example]:
+        """CT and MR volumes: the whole volume, and single slices in the three patient planes."""
+        for row in self._rows("volumes/volumes.jsonl"):
+            path = self.root / row["file"]
+            region = _volume_region(row["body_part"])
+            if "DERIVED" in row.get("format", "") or region is None:
+                continue
+            modality = {"CT": "CT", "MR": "MRI"}[row["modality"]]
+            study = read_study(path)
+            own = ("sagittal", "coronal", "axial")[_nearest_axis(study.images[0])]
+            labels = {"modality": modality, "plane": own, "region": region}
+            caption = f"{modality}: {row['description'].split(',')[0]}."
+            turns = (*_metadata_turns(labels), Turn("caption", (), caption))
+            yield Example(path.name, (path,), turns, labels, "", row["source"])
+            for plane, place in _plane_places(study.images[0], slices_per_plane):
+                single = {"modality": modality, "plane": plane, "region": region}
+                yield Example(path.name, (path,), _metadata_turns(single), single, "", row["source"], region=place)
+
+
+def _volume_region(body_part: str) -> str | None:
+    for word, region in (("brain", "head"), ("head", "head"), ("abdomen", "abdomen"), ("breast", "breast")):
+        if word in body_part:
+            return region
+    return None
+
+
+def _nearest_axis(image: StudyImage) -> int:
+    return int(np.argmax(np.abs(image.affine[:3, slicing_axis(image)])))
+
+
+def _plane_places(image: StudyImage, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield plane name and region for `count` slices in the middle of each patient axis."""
+    size = np.array(image.voxels.shape[::-1])
+    corners = np.array([[(size[a] - 1) * ((n >> a) & 1) for a in range(3)] for n in range(8)])
+    ras = corners @ image.affine[:3, :3].T + image.affine[:3, 3]
+    low, high = ras.min(0), ras.max(0)
+    thickness = image.spacing_mm.max()
+    for axis, plane in enumerate(("sagittal", "coronal", "axial")):
+        if thickness > 4 and axis != _nearest_axis(image):
+            continue  # thick slices do not give a readable picture across
+        normal = np.eye(3)[axis]
+        for share in np.linspace(0.25, 0.75, count):
+            point = (low + high) / 2
+            point[axis] = low[axis] + share * (high[axis] - low[axis])
+            yield plane, {"slice_mm": {"point": point.tolist(), "normal": normal.tolist()}}
