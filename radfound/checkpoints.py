@@ -15,6 +15,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,24 @@ def load(
         ) from error
     revision = source.name.rpartition("-")[2] if checkpoint == "radfound-mini" else _folder_revision(source)
     return model.eval(), processor, name, revision
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayItem:
+    """A bundled study's visual tokens, shape (T, width), and what the base model says about it."""
+
+    visual: torch.Tensor
+    said: tuple[tuple[str, str], ...]
+
+
+def replay(name: str) -> list[ReplayItem]:
+    """Return the studies to rehearse while a checkpoint is fine-tuned; none for a model that bundles none."""
+    folder = WEIGHTS / name
+    if name != "radfound-mini" or not (folder / "replay.json").is_file():
+        return []
+    visual = load_file(folder / "replay.safetensors")["visual"]
+    said = json.loads((folder / "replay.json").read_text(encoding="utf-8"))
+    return [ReplayItem(v, tuple((q, a) for q, a in pairs)) for v, pairs in zip(visual, said, strict=True)]
 
 
 def language_model_path() -> Path:
@@ -205,7 +224,7 @@ def _tiny() -> tuple[RadFoundForConditionalGeneration, RadFoundProcessor]:
     )  # fmt: skip
     text: dict[str, Any] = dict(
         model_type="llama", vocab_size=len(special) + len(alphabet), hidden_size=32, intermediate_size=64,
-        num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=True,
+        num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=False, initializer_range=0.4,
         bos_token_id=0, eos_token_id=1, pad_token_id=1,
     )  # fmt: skip
     config = RadFoundConfig(vision, text, num_visual_tokens=4, image_token_id=len(special) + len(alphabet))

@@ -26,6 +26,7 @@ from training.stem_weights import load_imagenet_stem
 
 logger = logging.getLogger(__name__)
 LABELS = ("modality", "plane", "region")
+FROZEN_BLOCKS = 5
 
 
 class AlignmentHeads(nn.Module):
@@ -47,15 +48,15 @@ def caption_embeddings(texts: list[str], batch_size: int = 32) -> torch.Tensor:
     path = language_model_path()
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="right")
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).model.eval()
-    parts = []
-    for start in range(0, len(texts), batch_size):
-        batch = tokenizer(
-            texts[start : start + batch_size], padding=True, truncation=True, max_length=64, return_tensors="pt"
-        )
+    unique = sorted(set(texts), key=len)  # neighbours of one length need little padding
+    known = {}
+    for start in range(0, len(unique), batch_size):
+        some = unique[start : start + batch_size]
+        batch = tokenizer(some, padding=True, truncation=True, max_length=64, return_tensors="pt")
         hidden = model(**batch).last_hidden_state.float()
         weight = batch["attention_mask"][..., None].float()
-        parts.append((hidden * weight).sum(1) / weight.sum(1).clamp(min=1))
-    pooled = torch.cat(parts)
+        known |= dict(zip(some, (hidden * weight).sum(1) / weight.sum(1), strict=True))
+    pooled = torch.stack([known[text] for text in texts])
     return (pooled - pooled.mean(0)) / pooled.std(0).clamp(min=1e-3)
 
 
@@ -104,8 +105,10 @@ def align(data: Path, out: Path, config: LoopConfig, batch_size: int) -> None:
     width = model.config.vision_config.hidden_size
     heads = AlignmentHeads(width, classes, texts.shape[1])
     trained = nn.ModuleDict({"vision": model.vision_model, "connector": model.connector, "heads": heads})
-    for parameter in model.connector.projector.parameters():
-        parameter.requires_grad_(False)
+    model.connector.projector.requires_grad_(False)
+    # Edges and textures are the same in a radiograph as in ImageNet, and the early layers cost most.
+    for early in (model.vision_model.stem.first, *model.vision_model.stem.blocks[:FROZEN_BLOCKS]):
+        early.requires_grad_(False)
     model.train()
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
@@ -114,9 +117,7 @@ def align(data: Path, out: Path, config: LoopConfig, batch_size: int) -> None:
         rows = torch.cat([bank.frames_of(i, 1, generator) for i in index])
         pixels = augment(bank.pixels[rows], generator)
         with torch.autocast("cpu", torch.bfloat16):
-            study = study_embedding(
-                model, pixel_values=pixels[:, None].contiguous(memory_format=torch.contiguous_format)
-            )
+            study = study_embedding(model, pixel_values=pixels[:, None])
         numbers = {}
         loss = torch.zeros(())
         for name, readout in heads.readouts.items():

@@ -16,13 +16,11 @@ from typing import Any
 import numpy as np
 
 from radfound.answer import TASKS
-from radfound.benchmark.questions import METADATA_QUESTIONS, metadata_answers
+from radfound.benchmark.medpix import METADATA_QUESTIONS, metadata_answers, without_footer
 from radfound.exceptions import TrainingError
 from radfound.frames import slicing_axis
 from radfound.reading import read_study
 from radfound.study import Study, StudyImage
-
-FOOTER_SHARE = 0.06  # MedPix prints the contributor's name over the lowest part of its figures
 
 
 @dataclass(frozen=True)
@@ -75,15 +73,6 @@ class Example:
         if self.footer:
             study = Study(tuple(without_footer(image) for image in study.images))
         return study
-
-
-def without_footer(image: StudyImage) -> StudyImage:
-    """Cut off the lowest rows of a 2D image, where MedPix prints a credit."""
-    rows = image.voxels.shape[1]
-    voxels = image.voxels[:, : rows - round(rows * FOOTER_SHARE)]
-    return StudyImage(
-        voxels, image.affine, image.modality, image.view, image.body_part, image.hounsfield, image.calibrated, image.source
-    )
 
 
 def _synpic(path: str) -> str:

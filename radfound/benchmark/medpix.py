@@ -1,11 +1,16 @@
-"""Questions whose answers are a figure's metadata: modality, plane and body region.
+"""MedPix figures (MedPix 2.0, Siragusa et al. 2025), and the questions that their metadata answer.
 
-The first wording of each is the one that the benchmark asks; training draws from all of them.
+The first wording of each question is the one that the benchmark asks; training draws from all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+
+from radfound.study import StudyImage
+
+FOOTER_SHARE = 0.06  # the contributor's name stands over the lowest part of a figure
 
 METADATA_QUESTIONS: dict[str, tuple[str, ...]] = {
     "modality": (
@@ -42,3 +47,9 @@ def metadata_answers(row: Mapping[str, str | None]) -> dict[str, str]:
     if organ := row.get("organ"):
         answers["region"] = organ.lower()
     return answers
+
+
+def without_footer(image: StudyImage) -> StudyImage:
+    """Cut off the lowest rows of a 2D image, where MedPix prints a credit."""
+    rows = image.voxels.shape[1]
+    return replace(image, voxels=image.voxels[:, : rows - round(rows * FOOTER_SHARE)])

@@ -1,0 +1,219 @@
+"""The one object that answers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from radfound.adapters import AdapterStore
+from radfound.answer import Answer, ModelVersion
+from radfound.confidence import length_normalised_probability, normalised_entropy
+from radfound.exceptions import AdapterError, Cancelled, NotFoundError, RequestError
+from radfound.processing_radfound import split_report
+from radfound.study import Study
+from radfound.study_model import LocalModel, Prompt, StudyModel, Token
+from radfound.wire import MAX_NEW_TOKENS, parse_region
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_NEW_TOKENS = {"vqa": 48, "caption": 80, "report": 160}
+
+
+class Engine:
+    """Answers questions about studies, with the adapter that is active at that moment.
+
+    Safe for use by several threads: answers are written one after another, and an adapter is changed
+    between two answers, never within one.
+
+    Parameters
+    ----------
+    model : StudyModel
+    adapters : AdapterStore, optional
+        Where to look, before each answer, for the adapter to use.
+    cached_studies : int
+        How many encoded studies to keep.
+    """
+
+    def __init__(self, model: StudyModel, *, adapters: AdapterStore | None = None, cached_studies: int = 32):
+        self.model = model
+        self._adapters = adapters
+        self._adapter: str | None = None
+        self._refused: str | None = None
+        self._encoded: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._cached_studies = cached_studies
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(
+        cls, checkpoint: str | Path = "radfound-mini", *, adapters: AdapterStore | None = None, device: str | None = None
+    ) -> Engine:
+        """Load a checkpoint, as `radfound.checkpoints.load` names them, and return its engine."""
+        return cls(LocalModel.load(checkpoint, device), adapters=adapters)
+
+    @property
+    def model_version(self) -> ModelVersion:
+        """The weights that the next answer will come from."""
+        with self._lock:
+            self._follow_active_adapter()
+            return self._version()
+
+    def answer(
+        self,
+        study: Study,
+        task: str = "vqa",
+        question: str | None = None,
+        *,
+        history: Sequence[Mapping[str, str]] = (),
+        region: dict[str, Any] | None = None,
+        max_new_tokens: int | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Answer:
+        """Return the answer to a question, or a caption or report.
+
+        Parameters
+        ----------
+        study : Study
+        task : {"vqa", "caption", "report"}
+        question : str, needed for "vqa"
+        history : sequence of {"question": str, "answer": str}
+            Earlier turns about the same study, oldest first.
+        region : dict, optional
+            As `radfound.frames.make_frames` takes it.
+        max_new_tokens : int, optional
+            1 to 512; by default 48 for an answer, 80 for a caption, 160 for a report.
+        cancel : threading.Event, optional
+            Stops the answer when set.
+
+        Raises
+        ------
+        RequestError
+            If an argument is wrong.
+        StudyError
+            If the study cannot be used.
+        Cancelled
+            If `cancel` was set before the answer was complete.
+        """
+        for piece in self.stream(
+            study, task, question, history=history, region=region, max_new_tokens=max_new_tokens, cancel=cancel
+        ):
+            if isinstance(piece, Answer):
+                return piece
+        raise AssertionError("a stream ends with its answer")
+
+    def stream(
+        self,
+        study: Study,
+        task: str = "vqa",
+        question: str | None = None,
+        *,
+        history: Sequence[Mapping[str, str]] = (),
+        region: dict[str, Any] | None = None,
+        max_new_tokens: int | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[str | Answer]:
+        """Yield the text piece by piece, then the Answer; takes and raises what `answer` does."""
+        limit = _token_limit(task, max_new_tokens)
+        region = parse_region(region)
+        prompt = Prompt(task, question, tuple(history))
+        began = time.monotonic()
+        # Waiting in short steps lets a caller who has given up leave the queue.
+        while not self._lock.acquire(timeout=0.1):
+            _check(cancel)
+        try:
+            self._follow_active_adapter()
+            version = self._version()
+            ready = time.monotonic()
+            encoded = self._encode(study, region)
+            encode_ms = _since(ready)
+            tokens: list[Token] = []
+            first_ms = 0
+            for token in self.model.stream(encoded, prompt, limit):
+                _check(cancel)
+                tokens.append(token)
+                first_ms = first_ms or _since(began)
+                if token.text:
+                    yield token.text
+        finally:
+            self._lock.release()
+        yield _answer(
+            study, prompt, tokens, version, self.model.vocabulary,
+            {"read": 0, "encode": encode_ms, "first_token": first_ms, "total": _since(began)},
+        )  # fmt: skip
+
+    def _encode(self, study: Study, region: dict[str, Any] | None) -> Any:
+        key = (study.digest, json.dumps(region, sort_keys=True))
+        if key not in self._encoded:
+            self._encoded[key] = self.model.encode(study, region)
+            while len(self._encoded) > self._cached_studies:
+                self._encoded.popitem(last=False)
+        self._encoded.move_to_end(key)
+        return self._encoded[key]
+
+    def _version(self) -> ModelVersion:
+        return ModelVersion(self.model.name, self.model.revision, self._adapter)
+
+    def _follow_active_adapter(self) -> None:
+        """Use the store's active adapter; one that cannot be used leaves the one before in place."""
+        wanted = self._adapters.active() if self._adapters else None
+        if wanted in (self._adapter, self._refused):
+            return
+        previous = self._adapter
+        try:
+            self._use(wanted)
+        except (AdapterError, NotFoundError) as error:
+            logger.error("%s; answering with %s", error, previous or "the base model")
+            self._refused = wanted
+            self._use(previous)
+
+    def _use(self, adapter: str | None) -> None:
+        folder = None
+        if adapter is not None and self._adapters is not None:
+            folder = self._adapters.path(adapter)
+            base = self._adapters.manifest(adapter).get("base_revision")
+            if base not in (None, self.model.revision):
+                raise AdapterError(
+                    f"adapter {adapter}: trained on base model {base}, this one is {self.model.revision}; train it anew"
+                )
+        self.model.load_adapter(folder)
+        self._adapter, self._refused = adapter, None
+
+
+def _token_limit(task: str, asked: int | None) -> int:
+    if asked is None:
+        return DEFAULT_NEW_TOKENS.get(task, DEFAULT_NEW_TOKENS["vqa"])
+    if not 1 <= asked <= MAX_NEW_TOKENS:
+        raise RequestError(f"max_new_tokens: found {asked}; expected 1 to {MAX_NEW_TOKENS}")
+    return asked
+
+
+def _check(cancel: threading.Event | None) -> None:
+    if cancel is not None and cancel.is_set():
+        raise Cancelled("the answer was cancelled")
+
+
+def _since(began: float) -> int:
+    return round((time.monotonic() - began) * 1000)
+
+
+def _answer(
+    study: Study, prompt: Prompt, tokens: list[Token], version: ModelVersion, vocabulary: int, timings: dict[str, int]
+) -> Answer:
+    text = "".join(token.text for token in tokens).strip()
+    return Answer(
+        task=prompt.task,
+        images=(study.id,),
+        question=prompt.question if prompt.task == "vqa" else None,
+        text=text,
+        model=version,
+        sections=split_report(text) if prompt.task == "report" else None,
+        confidence=length_normalised_probability([token.log_probability for token in tokens]),
+        uncertainty=normalised_entropy([token.entropy for token in tokens], vocabulary),
+        timings_ms=timings,
+        finished=bool(tokens) and tokens[-1].last,
+    )

@@ -1,0 +1,165 @@
+"""What the engine asks of a model, and RadFound's own model behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from peft import PeftModel
+from transformers import DynamicCache
+
+from radfound import checkpoints
+from radfound.exceptions import AdapterError
+from radfound.modeling_radfound import RadFoundForConditionalGeneration
+from radfound.processing_radfound import RadFoundProcessor
+from radfound.study import Study
+
+
+@dataclass(frozen=True)
+class Token:
+    """One generated token.
+
+    Parameters
+    ----------
+    text : str
+        What it adds to the answer; may be empty while a character is incomplete.
+    log_probability : float
+    entropy : float
+        Of the distribution it was chosen from, in nats.
+    last : bool
+        Whether it is the stop token.
+    """
+
+    text: str
+    log_probability: float
+    entropy: float
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is asked about a study."""
+
+    task: str
+    question: str | None = None
+    history: Sequence[Mapping[str, str]] = ()
+
+
+class StudyModel(Protocol):
+    """A model that reads studies and writes about them.
+
+    Not safe for use by several threads at once; the engine sees to that.
+    """
+
+    name: str
+    revision: str
+    vocabulary: int
+
+    def encode(self, study: Study, region: dict[str, Any] | None = None) -> Any:
+        """Read a study once; what comes back can be asked about many times, with any adapter."""
+
+    def stream(self, encoded: Any, prompt: Prompt, max_new_tokens: int) -> Iterator[Token]:
+        """Write an answer, greedily, token by token."""
+
+    def score(self, encoded: Any, prompt: Prompt, text: str) -> float:
+        """Return the mean log-probability of the tokens of `text` as the answer."""
+
+    def load_adapter(self, folder: Path | None) -> None:
+        """Put a LoRA adapter in front of the language model, or take it away."""
+
+
+class LocalModel:
+    """RadFound in this process.
+
+    Parameters
+    ----------
+    model : RadFoundForConditionalGeneration
+    processor : RadFoundProcessor
+    name, revision : str
+    """
+
+    def __init__(
+        self, model: RadFoundForConditionalGeneration, processor: RadFoundProcessor, name: str, revision: str
+    ):
+        self.model = model.eval()
+        self.processor = processor
+        self.name = name
+        self.revision = revision
+        self.vocabulary = model.config.text_config.vocab_size
+
+    @classmethod
+    def load(cls, checkpoint: str | Path, device: str | None = None) -> LocalModel:
+        """Load a checkpoint as `radfound.checkpoints.load` does, onto CUDA where there is one."""
+        model, processor, name, revision = checkpoints.load(checkpoint)
+        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return cls(model, processor, name, revision)
+
+    @torch.inference_mode()
+    def encode(self, study: Study, region: dict[str, Any] | None = None) -> torch.Tensor:
+        """Return the study's visual tokens, shape (1, num_visual_tokens, text hidden_size)."""
+        inputs = self.processor.image_processor.preprocess(study, regions=[region]).to(self.model.device)
+        return self.model.get_image_features(**inputs)
+
+    @torch.inference_mode()
+    def stream(self, encoded: torch.Tensor, prompt: Prompt, max_new_tokens: int) -> Iterator[Token]:
+        """Write an answer, greedily, token by token."""
+        tokenizer = self.processor.tokenizer
+        inputs = self._embeds(encoded, prompt)
+        cache = DynamicCache(config=self.model.config.text_config)
+        ids: list[int] = []
+        shown = ""
+        for _ in range(max_new_tokens):
+            output = self.model.language_model(
+                inputs_embeds=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1
+            )
+            log_probabilities = output.logits[0, -1].float().log_softmax(-1)
+            chosen = int(log_probabilities.argmax())
+            last = chosen == tokenizer.eos_token_id
+            if not last:
+                ids.append(chosen)
+            text = tokenizer.decode(ids, skip_special_tokens=True)
+            # Half a character decodes to U+FFFD: wait for its other half.
+            piece = "" if text.endswith("\ufffd") else text[len(shown) :]
+            shown += piece
+            entropy = -(log_probabilities.exp() * log_probabilities).nansum()
+            yield Token(piece, float(log_probabilities[chosen]), float(entropy), last)
+            if last:
+                return
+            inputs = self.model.get_input_embeddings()(torch.tensor([[chosen]], device=self.model.device))
+
+    @torch.inference_mode()
+    def score(self, encoded: torch.Tensor, prompt: Prompt, text: str) -> float:
+        """Return the mean log-probability of the tokens of `text`, stop token included."""
+        answer = torch.tensor([self.processor.answer_ids(text)], device=self.model.device)
+        embeds = torch.cat([self._embeds(encoded, prompt), self.model.get_input_embeddings()(answer[:, :-1])], dim=1)
+        logits = self.model.language_model(inputs_embeds=embeds, logits_to_keep=answer.shape[1]).logits
+        chosen = logits.float().log_softmax(-1).gather(-1, answer[..., None])
+        return float(chosen.mean())
+
+    def _embeds(self, encoded: torch.Tensor, prompt: Prompt) -> torch.Tensor:
+        before, after = self.processor.prompt_ids(prompt.task, prompt.question, prompt.history)
+        ids = torch.tensor([before + after], device=self.model.device)
+        return self.model.merge_visual_embeds(ids, encoded)
+
+    def load_adapter(self, folder: Path | None) -> None:
+        """Put a LoRA adapter in front of the language model, or take it away.
+
+        Raises
+        ------
+        AdapterError
+            If it does not fit; the base model is left without an adapter.
+        """
+        if isinstance(self.model.language_model, PeftModel):
+            self.model.language_model = self.model.language_model.unload()
+        if folder is None:
+            return
+        base = self.model.language_model
+        try:
+            self.model.language_model = PeftModel.from_pretrained(base, str(folder)).eval()
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise AdapterError(
+                f"adapter {folder.name}: does not fit {self.name} ({error}); activate another or train a new one"
+            ) from error

@@ -1,0 +1,111 @@
+"""Several questions about one study in one sequence.
+
+The prompt's beginning (system and study) stands once; each question with its answer follows as a branch
+that sees the beginning and itself, and nothing of the other branches. The loss is the one of separate
+sequences, at a fraction of the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from radfound.modeling_radfound import RadFoundForConditionalGeneration
+from radfound.processing_radfound import RadFoundProcessor
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Token ids of a question, and of the answer to learn (stop token included)."""
+
+    question: list[int]
+    answer: list[int]
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A batch of packed sequences.
+
+    Parameters
+    ----------
+    input_ids, position_ids : int64 tensors, shape (B, L)
+    attention_mask : bool tensor, shape (B, 1, L, L)
+    predictors, targets : int64 tensors, shape (T,)
+        Flat positions whose next token is part of an answer, and that token.
+    weights : float tensor, shape (T,)
+        Such that every answer counts the same, whatever its length.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    predictors: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor
+
+
+def branch(processor: RadFoundProcessor, task: str, question: str | None, answer: str, limit: int = 128) -> Branch:
+    """Tokenise one question and answer; an answer of more than `limit` tokens is cut and then does not stop."""
+    _, after = processor.prompt_ids(task, question)
+    return Branch(after, processor.answer_ids(answer)[:limit])
+
+
+def pack(prefix: Sequence[int], studies: Sequence[Sequence[Branch]], pad_id: int) -> Packed:
+    """Pack the branches of B studies behind one prefix each."""
+    start = len(prefix)
+    lengths = [start + sum(len(b.question) + len(b.answer) for b in branches) for branches in studies]
+    longest = max(lengths)
+    ids = torch.full((len(studies), longest), pad_id)
+    positions = torch.zeros(len(studies), longest, dtype=torch.long)
+    owner = torch.full((len(studies), longest), -1)  # which branch a token belongs to; 0 is the prefix
+    predictors, targets, weights = [], [], []
+    for row, branches in enumerate(studies):
+        ids[row, :start] = torch.tensor(prefix)
+        positions[row, :start] = torch.arange(start)
+        owner[row, :start] = 0
+        at = start
+        for number, piece in enumerate(branches, start=1):
+            tokens = piece.question + piece.answer
+            end = at + len(tokens)
+            ids[row, at:end] = torch.tensor(tokens)
+            positions[row, at:end] = torch.arange(start, start + len(tokens))
+            owner[row, at:end] = number
+            first = at + len(piece.question) - 1
+            predictors += range(row * longest + first, row * longest + end - 1)
+            targets += piece.answer
+            weights += [len(piece.answer) ** -0.5] * len(piece.answer)
+            at = end
+    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+    same = (owner[:, :, None] == owner[:, None, :]) | (owner[:, None, :] == 0)
+    mask = causal & same & (owner[:, None, :] >= 0)
+    mask |= torch.eye(longest, dtype=torch.bool)  # padding attends to itself: a row of nothing would be NaN
+    return Packed(
+        ids, positions, mask[:, None], torch.tensor(predictors), torch.tensor(targets), torch.tensor(weights)
+    )
+
+
+def packed_logits(
+    model: RadFoundForConditionalGeneration, packed: Packed, visual_embeds: torch.Tensor
+) -> torch.Tensor:
+    """Return the logits from which each answer token is chosen, shape (T, vocabulary), and no others."""
+    embeds = model.merge_visual_embeds(packed.input_ids, visual_embeds)
+    mask = torch.zeros(packed.attention_mask.shape, dtype=embeds.dtype).masked_fill(
+        ~packed.attention_mask, torch.finfo(embeds.dtype).min
+    )
+    decoder = model.language_model.get_decoder()
+    hidden = decoder(
+        inputs_embeds=embeds, attention_mask=mask, position_ids=packed.position_ids, use_cache=False
+    ).last_hidden_state
+    return model.get_output_embeddings()(hidden.flatten(0, 1)[packed.predictors])
+
+
+def packed_loss(
+    model: RadFoundForConditionalGeneration, packed: Packed, visual_embeds: torch.Tensor
+) -> torch.Tensor:
+    """Return the weighted mean cross-entropy of the answers."""
+    logits = packed_logits(model, packed, visual_embeds)
+    losses = F.cross_entropy(logits.float(), packed.targets, reduction="none")
+    return (losses * packed.weights).sum() / packed.weights.sum()
