@@ -1,0 +1,39 @@
+# make serve   install, start the server on 127.0.0.1 with sample studies, print a first answer
+#              STUDIES=dir serves another folder, PORT=n another port, PYTHON=python3.12 another Python
+# make test    every test
+# make check   format, lint, docstrings, types, fast tests
+# make bench   speeds, as JSON
+
+PYTHON ?= python3
+STUDIES ?=
+PORT ?= 8000
+RUN := .venv/bin/python
+
+.PHONY: serve test test-slow check lint bench
+.NOTPARALLEL:
+
+.venv/.ready: requirements.txt setup.py scripts/make_venv.py
+	@$(PYTHON) scripts/make_venv.py
+
+.venv/.ready-dev: requirements-dev.txt .venv/.ready
+	@$(PYTHON) scripts/make_venv.py --dev
+
+serve: .venv/.ready
+	@exec $(RUN) scripts/serve.py --port "$(PORT)" --studies "$(STUDIES)"
+
+test: .venv/.ready-dev
+	$(RUN) -m pytest
+
+test-slow: .venv/.ready-dev
+	$(RUN) -m pytest -m slow
+
+lint: .venv/.ready-dev
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+check: lint
+	$(RUN) -m pytest -m "not slow"
+
+bench: .venv/.ready-dev
+	@$(RUN) -m radfound.benchmark.speed

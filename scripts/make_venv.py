@@ -1,0 +1,165 @@
+"""Make or update `.venv` with the pinned requirements; needs only Python's standard library.
+
+Run through `make`, which calls it when a requirements file is newer than the last success.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / ".venv"
+RUNTIME = ROOT / "requirements.txt"
+DEVELOPMENT = ROOT / "requirements-dev.txt"
+OLDEST, NEWEST = (3, 11), (3, 12)
+
+
+class SetupError(Exception):
+    """A step of the set-up failed; the message says what to do."""
+
+
+def main() -> int:
+    """Install what is missing; print one line and return 1 if a step fails."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dev", action="store_true", help="install requirements-dev.txt too")
+    args = parser.parse_args()
+    try:
+        install_runtime()
+        if args.dev:
+            install_development()
+    except SetupError as error:
+        print(f"set-up failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("set-up interrupted; the next make goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def install_runtime() -> None:
+    """Install torch with its dependencies, then all else as pinned, then this package."""
+    stamp = VENV / ".ready"
+    wanted = _digest(RUNTIME, ROOT / "setup.py", Path(__file__))
+    if not _is_done(stamp, wanted):
+        _make_environment()
+        torch = next(line for line in _lines(RUNTIME) if line.startswith("torch=="))
+        _pip(f"installing {torch}", "install", "--constraint", str(RUNTIME), torch)
+        _pip("installing the other requirements", "install", "--no-deps", "-r", str(RUNTIME))
+        _pip(
+            "installing radfound",
+            *("install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)),
+        )
+        _check_imports()
+    _mark_done(stamp, wanted)
+
+
+def install_development() -> None:
+    """Install what tests and checks need."""
+    stamp = VENV / ".ready-dev"
+    wanted = _digest(DEVELOPMENT)
+    if not _is_done(stamp, wanted):
+        _pip("installing test and check tools", "install", "--no-deps", "-r", str(DEVELOPMENT))
+    _mark_done(stamp, wanted)
+
+
+def _make_environment() -> None:
+    if (VENV / "bin" / "python").exists() and _version_of(VENV / "bin" / "python"):
+        return
+    python = _find_python()
+    shutil.rmtree(VENV, ignore_errors=True)
+    _run(f"making {VENV.name}", [python, "-m", "venv", str(VENV)])
+
+
+def _find_python() -> str:
+    """Return a Python of a version that the pinned packages exist for, this one first."""
+    if OLDEST <= sys.version_info[:2] <= NEWEST:
+        return sys.executable
+    for minor in range(NEWEST[1], OLDEST[1] - 1, -1):
+        found = shutil.which(f"python3.{minor}")
+        if found and _version_of(Path(found)):
+            return found
+    raise SetupError(
+        f"found Python {sys.version_info[0]}.{sys.version_info[1]} as {sys.executable}; the pinned "
+        f"packages need {OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}; install one and name "
+        "it, as in `make serve PYTHON=/usr/bin/python3.11`"
+    )
+
+
+def _version_of(python: Path) -> tuple[int, int] | None:
+    """Return the version of an interpreter, or None if it does not run or does not fit."""
+    code = "import sys; print(sys.version_info[0], sys.version_info[1])"
+    try:
+        out = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+        major, minor = (int(part) for part in out.stdout.split())
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        return None
+    return (major, minor) if OLDEST <= (major, minor) <= NEWEST else None
+
+
+def _pip(step: str, *arguments: str) -> None:
+    python = str(VENV / "bin" / "python")
+    quiet = ["-q", "--disable-pip-version-check", "--no-input"]
+    _run(step, [python, "-m", "pip", arguments[0], *quiet, *arguments[1:]])
+
+
+def _run(step: str, command: list[str]) -> None:
+    """Run one step; on failure show the end of what it said."""
+    print(f"{step} ...", file=sys.stderr, flush=True)
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
+    except OSError as error:
+        raise SetupError(f"{step}: {command[0]} cannot be run ({error.strerror})") from error
+    if done.returncode:
+        print("\n".join(done.stdout.splitlines()[-15:]), file=sys.stderr)
+        raise SetupError(f"{step}: exit status {done.returncode}; {_advice(done.stdout)}")
+
+
+def _advice(output: str) -> str:
+    text = output.lower()
+    if "no space left" in text:
+        return "the disk is full; about 4 GB are needed (more where torch brings CUDA)"
+    if "no matching distribution" in text or "connection" in text or "temporary failure" in text:
+        return "no package index could be reached, or it lacks this version; check the network"
+    if "ensurepip" in text:
+        return "Python lacks venv; on Debian `apt-get install python3-venv`"
+    return "see the lines above, then run make again"
+
+
+def _check_imports() -> None:
+    code = "import radfound, training, monailabel_app, torch, transformers, itk, monailabel.app"
+    _run("checking the installation", [str(VENV / "bin" / "python"), "-c", code])
+
+
+def _lines(path: Path) -> list[str]:
+    lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line]
+
+
+def _digest(*paths: Path) -> str:
+    sha = hashlib.sha256()
+    for path in paths:
+        sha.update(path.read_bytes())
+    return sha.hexdigest()
+
+
+def _is_done(stamp: Path, wanted: str) -> bool:
+    """Whether the same files were installed before: a fresh checkout only renews their times."""
+    return stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted
+
+
+def _mark_done(stamp: Path, wanted: str) -> None:
+    part = stamp.with_name(f"{stamp.name}.part")
+    part.write_text(wanted, encoding="utf-8")
+    os.replace(part, stamp)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
