@@ -1,0 +1,321 @@
+"""The command line: ask about files, look at corrections, choose adapters.
+
+Results go to stdout, everything else to stderr. Nothing heavy is imported before a command needs
+it, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from radfound import __version__
+from radfound.adapters import AdapterStore, store_path
+from radfound.answer import Answer
+from radfound.corrections import Correction, CorrectionLog, log_path
+from radfound.exceptions import RadFoundError, RequestError
+from radfound.wire import adapters_to_json, answer_to_json, correction_to_json, parse_ask
+
+if TYPE_CHECKING:
+    from radfound.engine import Engine
+    from radfound.study import Study
+
+BASE = "base"
+_TASKS = {"ask": "vqa", "caption": "caption", "report": "report"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : sequence of str or None
+        The arguments after the program's name; those of the process if None.
+
+    Returns
+    -------
+    int
+        0, or 2 for bad input, or 130 where the user interrupted.
+    """
+    try:
+        args = _parse(sys.argv[1:] if argv is None else list(argv))
+        logging.basicConfig(
+            level=logging.INFO if args.verbose else logging.WARNING,
+            stream=sys.stderr,
+            format="radfound: %(levelname)s: %(message)s",
+        )
+        result = args.run(args)
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack a letter of the answer
+            sys.stdout.reconfigure(errors="replace")
+        print(result, flush=True)
+    except RadFoundError as error:
+        print("radfound: error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("radfound: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+# Commands: each returns what is to be printed --------------------------------------------------
+
+
+def _ask(args: argparse.Namespace) -> str:
+    files, question = list(args.files), None
+    if args.command == "ask":
+        if len(files) < 2:
+            raise RequestError('ask needs files and a question: radfound ask FILE… "question"')
+        question = files.pop()
+    params: dict[str, Any] = {"question": question, "max_new_tokens": args.max_new_tokens}
+    if args.box_mm:
+        params["region"] = {"box_mm": [args.box_mm[:3], args.box_mm[3:]]}
+    request = parse_ask(params)
+    if args.command == "ask" and request.question is None:
+        raise RequestError("question: found nothing; put it last, in quotes")
+    adapters = AdapterStore(store_path(_folder(args.studies))) if args.studies else None
+
+    with redirect_stdout(sys.stderr), _progress(args.max_new_tokens) as progress:
+        start = time.monotonic()
+        progress.set_description("reading")
+        study = _read_study(files, args.series, args.volume)
+        read_ms = round(1000 * (time.monotonic() - start))
+        progress.set_description("loading the model")
+        engine = _load_engine(args.model, adapters, args.device)
+        progress.set_description("answering")
+        pieces = engine.stream(
+            study,
+            _TASKS[args.command],
+            request.question,
+            region=request.region,
+            max_new_tokens=request.max_new_tokens,
+        )
+        answer = _last(pieces, progress)
+    timings_ms = {key: value + read_ms for key, value in answer.timings_ms.items()}
+    answer = replace(answer, timings_ms={**timings_ms, "read": read_ms})
+    return _json(answer_to_json(answer)) if args.json else _answer_text(answer)
+
+
+def _corrections_list(args: argparse.Namespace) -> str:
+    log = CorrectionLog(log_path(_folder(args.studies)))
+    found = log.for_image(args.image) if args.image else log.rows()
+    if args.json:
+        return _json({"corrections": [correction_to_json(each) for each in found]})
+    if not found:
+        return "no corrections yet"
+    return "\n\n".join(_correction_text(each) for each in found)
+
+
+def _adapters_list(args: argparse.Namespace) -> str:
+    store = _store(args)
+    if args.json:
+        return _json(adapters_to_json(store))
+    lines = [("*" if store.active() is None else " ") + f" {BASE}"]
+    for info in store.list():
+        mark = "*" if info.active else " "
+        lines.append(f"{mark} {info.id}  {info.manifest.get('created', '')}".rstrip())
+    return "\n".join(lines)
+
+
+def _adapters_activate(args: argparse.Namespace) -> str:
+    store = _store(args)
+    store.activate(None if args.id == BASE else args.id)
+    return _active_text(args, store.active())
+
+
+def _adapters_rollback(args: argparse.Namespace) -> str:
+    return _active_text(args, _store(args).rollback())
+
+
+# Arguments -------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other error does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RequestError(f"{message} (see {self.prog} --help)")
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    args, rest = _parser().parse_known_args(argv)
+    # argparse takes one run of positionals; the question may follow an option: a.nii --json "?"
+    unknown = [word for word in rest if word.startswith("-")]
+    if unknown or (rest and args.command not in _TASKS):
+        raise RequestError(f"unknown argument {(unknown or rest)[0]!r} (see radfound --help)")
+    if rest:
+        args.files = [*args.files, *rest]
+    return args
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = _Parser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print one JSON document")
+    common.add_argument("--verbose", action="store_true", help="say on stderr what is being done")
+
+    parser = _Parser(
+        prog="radfound",
+        description="Ask a vision-language model for radiology about your images. "
+        "Not a medical device.",
+    )
+    parser.add_argument("--version", action="version", version=f"radfound {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, help_text, usage in (
+        ("ask", "answer a question about a study", 'radfound ask [options] FILE… "question"'),
+        ("caption", "describe a study in a sentence", None),
+        ("report", "write findings and impression of a study", None),
+    ):
+        command = commands.add_parser(name, help=help_text, usage=usage, parents=[common])
+        _add_ask_arguments(command, name)
+
+    corrections = _group(commands, "corrections", "look at what readers corrected")
+    command = corrections.add_parser("list", help="print the corrections", parents=[common])
+    _add_studies(command)
+    command.add_argument("--image", metavar="ID", help="only those about this image")
+    command.set_defaults(run=_corrections_list)
+
+    adapters = _group(commands, "adapters", "choose which fine-tuned version answers")
+    for name, help_text, run in (
+        ("list", "print the published adapters", _adapters_list),
+        ("activate", "let an adapter answer from now on", _adapters_activate),
+        ("rollback", "go back to what was active before", _adapters_rollback),
+    ):
+        command = adapters.add_parser(name, help=help_text, parents=[common])
+        _add_studies(command)
+        if name == "activate":
+            command.add_argument("id", help=f"such as a-0003, or {BASE} for the base model")
+        command.set_defaults(run=run)
+    return parser
+
+
+def _group(commands: Any, name: str, help_text: str) -> Any:
+    parser = commands.add_parser(name, help=help_text, description=help_text)
+    return parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
+
+
+def _add_ask_arguments(command: argparse.ArgumentParser, name: str) -> None:
+    last = "; the question comes last, in quotes" if name == "ask" else ""
+    command.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="DICOM folder, zip or file, NIfTI, NRRD, MetaImage, PNG or JPEG; "
+        f"several files are the views of one study{last}",
+    )
+    command.add_argument("--series", help="which DICOM series, where there are several")
+    command.add_argument("--volume", type=int, help="which volume of a 4D image, from 0")
+    command.add_argument(
+        "--box-mm",
+        type=float,
+        nargs=6,
+        metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1"),
+        help="look only at this box, RAS in mm",
+    )
+    command.add_argument("--model", default="radfound-mini", help="default: radfound-mini")
+    command.add_argument("--device", help='such as "cuda"; chosen by itself if left out')
+    command.add_argument("--max-new-tokens", type=int, metavar="N", help="1 to 512")
+    command.add_argument(
+        "--studies", metavar="DIR", help="answer with the adapter that is active for these studies"
+    )
+    command.set_defaults(run=_ask)
+
+
+def _add_studies(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--studies", metavar="DIR", required=True, help="the folder of studies that the server uses"
+    )
+
+
+def _folder(studies: str) -> Path:
+    folder = Path(studies)
+    if not folder.is_dir():
+        raise RequestError(f"--studies: {studies} is not a folder; give the folder of studies")
+    return folder
+
+
+def _store(args: argparse.Namespace) -> AdapterStore:
+    return AdapterStore(store_path(_folder(args.studies)))
+
+
+# Reading and answering -------------------------------------------------------------------------
+
+
+def _read_study(files: list[str], series: str | None, volume: int | None) -> Study:
+    from radfound.reading import read_study
+
+    return read_study(files[0] if len(files) == 1 else files, series=series, volume=volume)
+
+
+def _load_engine(checkpoint: str, adapters: AdapterStore | None, device: str | None) -> Engine:
+    from radfound.engine import Engine
+
+    return Engine.load(checkpoint, adapters=adapters, device=device)
+
+
+def _last(pieces: Iterator[str | Answer], progress: Any) -> Answer:
+    answer = None
+    for piece in pieces:
+        if isinstance(piece, Answer):
+            answer = piece
+        else:
+            progress.update()
+    if answer is None:
+        raise RadFoundError("the model stopped without an answer; try again")
+    return answer
+
+
+@contextmanager
+def _progress(total: int | None) -> Iterator[Any]:
+    """Count tokens on stderr where a person is watching."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit=" tokens", file=sys.stderr, disable=None, leave=False) as progress:
+        yield progress
+
+
+# Text for people -------------------------------------------------------------------------------
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=2)
+
+
+def _answer_text(answer: Answer) -> str:
+    model = answer.model.name
+    if answer.model.adapter is not None:
+        model += f", adapter {answer.model.adapter}"
+    notes = [] if answer.confidence is None else [f"confidence {answer.confidence:.2f}"]
+    notes.append(model)
+    if not answer.finished:
+        notes.append("cut off")
+    return f"{answer.text}\n{' · '.join(notes)}"
+
+
+def _correction_text(correction: Correction) -> str:
+    asked = correction.question or correction.task
+    lines = [
+        f"{correction.created}  {correction.verdict} by {correction.author}  {correction.id}",
+        f"  {', '.join(correction.images)}: {asked}",
+        f"  model:  {correction.model_text}",
+    ]
+    if correction.verdict == "edited" or correction.text.strip() not in (
+        "",
+        correction.model_text.strip(),
+    ):
+        lines.append(f"  reader: {correction.text}")
+    return "\n".join(lines)
+
+
+def _active_text(args: argparse.Namespace, adapter: str | None) -> str:
+    return _json({"active": adapter}) if args.json else f"active: {adapter or BASE}"

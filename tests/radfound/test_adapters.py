@@ -1,0 +1,353 @@
+import json
+import logging
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import filelock
+import pytest
+
+from radfound.adapters import AdapterStore, store_path
+from radfound.exceptions import AdapterError, NotFoundError, RequestError, StorageError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def store(tmp_path) -> AdapterStore:
+    return AdapterStore(store_path(tmp_path))
+
+
+@pytest.fixture
+def trained(tmp_path) -> Path:
+    """A folder as peft saves an adapter; the store does not look into the weights."""
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(random.Random(0).randbytes(200_000))
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    return folder
+
+
+def strays(store: AdapterStore) -> list[str]:
+    known = {"active.json", ".lock", *(info.id for info in store.list())}
+    return [entry.name for entry in store.root.iterdir() if entry.name not in known]
+
+
+def start(script: str, *arguments: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+# Publishing
+
+
+def test_published_adapter_is_whole_active_and_remembered(store, trained):
+    adapter = store.publish(trained, {"base": "0123456789ab", "metrics": {"kept": 1.0}})
+    assert adapter == store.active() == "a-0001"
+    folder = store.path(adapter)
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (folder / name).read_bytes() == (trained / name).read_bytes()
+    [info] = store.list()
+    assert (info.id, info.active) == ("a-0001", True)
+    assert info.manifest["base"] == "0123456789ab"
+    assert info.manifest["metrics"] == {"kept": 1.0}
+    assert (
+        info.manifest
+        == store.manifest(adapter)
+        == json.loads((folder / "manifest.json").read_text())
+    )
+    assert strays(store) == []
+
+
+def test_adapter_can_be_published_without_being_activated(store, trained):
+    store.publish(trained, {})
+    assert store.publish(trained, {}, activate=False) == "a-0002"
+    assert store.active() == "a-0001"
+    assert [(info.id, info.active) for info in store.list()] == [
+        ("a-0001", True),
+        ("a-0002", False),
+    ]
+
+
+def test_later_changes_of_the_source_do_not_reach_the_published_one(store, trained):
+    adapter = store.publish(trained, {})
+    (trained / "adapter_model.safetensors").write_bytes(b"changed")
+    assert (store.path(adapter) / "adapter_model.safetensors").stat().st_size == 200_000
+
+
+def test_published_folder_can_be_published_again(store, trained):
+    first = store.path(store.publish(trained, {"note": "first"}))
+    second = store.publish(first, {"note": "second"})
+    assert [info.manifest["note"] for info in store.list()] == ["first", "second"]
+    assert store.path(second) != first
+
+
+def test_id_of_a_deleted_adapter_is_not_given_again(store, trained):
+    store.publish(trained, {})
+    shutil.rmtree(store.path(store.publish(trained, {}, activate=False)))
+    assert AdapterStore(store.root).publish(trained, {}) == "a-0003"
+
+
+def test_adapters_after_the_ten_thousandth_stay_in_order(store, trained):
+    store.publish(trained, {})
+    pointer = json.loads((store.root / "active.json").read_text())
+    (store.root / "active.json").write_text(json.dumps({**pointer, "newest": 9998}))
+    assert [store.publish(trained, {}) for _ in range(2)] == ["a-9999", "a-10000"]
+    assert [info.id for info in store.list()] == ["a-0001", "a-9999", "a-10000"]
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+@pytest.mark.parametrize("damage", ["missing", "empty"])
+def test_incomplete_adapter_is_not_published(store, trained, name, damage):
+    (trained / name).unlink()
+    if damage == "empty":
+        (trained / name).touch()
+    with pytest.raises(AdapterError, match=name):
+        store.publish(trained, {})
+    assert (store.list(), store.active()) == ([], None)
+
+
+def test_link_in_an_adapter_is_not_followed(store, trained):
+    (trained / "secret").symlink_to("/etc/passwd")
+    with pytest.raises(AdapterError, match="secret"):
+        store.publish(trained, {})
+
+
+@pytest.mark.parametrize("manifest", [{"loss": float("nan")}, {"path": Path(".")}, {"id": "a-7"}])
+def test_manifest_that_cannot_be_kept_publishes_nothing(store, trained, manifest):
+    with pytest.raises(AdapterError, match="^manifest: "):
+        store.publish(trained, manifest)
+    assert store.list() == []
+    assert not store.root.exists() or strays(store) == []
+
+
+def test_failed_publication_leaves_the_former_adapter_active(store, trained, monkeypatch):
+    store.publish(trained, {})
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("radfound.adapters.shutil.copyfile", fail)
+    with pytest.raises(StorageError, match="No space left"):
+        store.publish(trained, {})
+    assert store.active() == "a-0001"
+    assert strays(store) == []
+
+
+# Activating and going back
+
+
+def test_store_without_adapters_answers_with_the_base_model_and_makes_nothing(store, tmp_path):
+    assert (store.active(), store.list()) == (None, [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_activation_reaches_another_store_on_the_same_folder(store, trained):
+    server = AdapterStore(store.root)
+    seen = []
+    for _ in range(20):  # faster than the file system's clock ticks
+        store.publish(trained, {})
+        seen.append(server.active())
+        store.activate(None)
+        seen.append(server.active())
+    expected = [each for number in range(1, 21) for each in (f"a-{number:04d}", None)]
+    assert seen == expected
+
+
+def test_rollback_goes_back_step_by_step_across_restarts(store, trained):
+    for _ in range(3):
+        store.publish(trained, {})
+    went = [AdapterStore(store.root).rollback() for _ in range(3)]
+    assert went == ["a-0002", "a-0001", None]
+    assert AdapterStore(store.root).active() is None
+    with pytest.raises(RequestError, match="nothing was active before"):
+        AdapterStore(store.root).rollback()
+
+
+def test_rollback_undoes_an_activation_of_the_base_model(store, trained):
+    store.publish(trained, {})
+    store.activate(None)
+    assert store.active() is None
+    assert store.rollback() == store.active() == "a-0001"
+
+
+def test_activating_what_is_active_changes_nothing(store, trained):
+    store.publish(trained, {})
+    store.activate("a-0001")
+    assert store.rollback() is None
+
+
+@pytest.mark.parametrize("adapter", ["a-0009", "base", "", "..", "../adapters/a-0001", "a-1", None])
+def test_unknown_adapter_is_not_found(store, trained, adapter):
+    store.publish(trained, {})
+    with pytest.raises(NotFoundError):
+        store.path(adapter)
+    if adapter is not None:
+        with pytest.raises(NotFoundError):
+            store.activate(adapter)
+    assert store.active() == "a-0001"
+
+
+def test_readers_see_one_adapter_or_the_other_while_it_is_switched(store, trained):
+    store.publish(trained, {})
+    store.publish(trained, {})
+    stop, seen, failures = threading.Event(), set(), []
+
+    def read():
+        try:
+            while not stop.is_set():
+                seen.add(AdapterStore(store.root).active())
+        except Exception as failure:
+            failures.append(failure)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for number in range(100):
+            store.activate(f"a-000{1 + number % 2}")
+    finally:
+        stop.set()
+        reader.join()
+    assert failures == []
+    assert seen <= {"a-0001", "a-0002"}
+
+
+# Damage
+
+
+def test_tampered_weights_are_refused_and_the_active_adapter_stays(store, trained):
+    store.publish(trained, {})
+    store.publish(trained, {})
+    store.activate("a-0001")
+    weights = store.root / "a-0002" / "adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[100_000] ^= 1
+    weights.write_bytes(content)
+    for action in (lambda: store.path("a-0002"), lambda: store.activate("a-0002"), store.rollback):
+        with pytest.raises(AdapterError, match=r"a-0002/adapter_model\.safetensors: its SHA-256"):
+            action()
+    assert store.active() == "a-0001"
+
+
+def test_missing_file_of_an_adapter_is_named(store, trained):
+    store.publish(trained, {})
+    (store.root / "a-0001" / "adapter_config.json").unlink()
+    with pytest.raises(AdapterError, match=r"a-0001/adapter_config\.json"):
+        store.path("a-0001")
+
+
+def test_manifest_cannot_point_outside_its_folder_or_leave_the_weights_out(store, trained):
+    store.publish(trained, {})
+    path = store.root / "a-0001" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for files in ({**manifest["files"], "../a-0002/x": "0"}, {"adapter_config.json": "0"}, {}):
+        path.write_text(json.dumps({**manifest, "files": files}))
+        with pytest.raises(AdapterError, match="manifest"):
+            store.path("a-0001")
+
+
+def test_folder_without_a_manifest_is_ignored_and_its_number_not_used(store, trained, caplog):
+    store.publish(trained, {})
+    shutil.copytree(trained, store.root / "a-0002")
+    with caplog.at_level(logging.WARNING):
+        assert [info.id for info in store.list()] == ["a-0001"]
+    assert "a-0002" in caplog.text
+    assert store.publish(trained, {}) == "a-0003"
+
+
+def test_what_a_killed_publication_left_is_removed_at_the_next_start(store, trained):
+    store.publish(trained, {})
+    shutil.copytree(trained, store.root / ".tmp-half")
+    (store.root / ".tmp-pointer").write_text("{")
+    assert [info.id for info in AdapterStore(store.root).list()] == ["a-0001"]
+    assert strays(store) == []
+
+
+def test_publication_under_way_is_not_removed_by_a_start_beside_it(store, trained):
+    store.publish(trained, {})
+    staging = store.root / ".tmp-under-way"
+    staging.mkdir()
+    with filelock.FileLock(store.root / ".lock"):
+        AdapterStore(store.root)
+        assert staging.exists()
+
+
+def test_damaged_pointer_is_named_and_an_activation_heals_it(store, trained):
+    store.publish(trained, {})
+    (store.root / "active.json").write_text('{"schema": "radfound.adapters/1", "active": "../x"')
+    for action in (store.active, store.rollback):
+        with pytest.raises(AdapterError, match=r"active\.json: damaged"):
+            action()
+    store.activate("a-0001")
+    assert AdapterStore(store.root).active() == "a-0001"
+
+
+def test_folder_that_cannot_be_written_is_named(unwritable_folder):
+    store = AdapterStore(unwritable_folder / "adapters")
+    with pytest.raises(StorageError, match="adapters: .*can be written"):
+        store.activate(None)
+
+
+def test_file_in_the_stores_place_is_named(tmp_path, trained):
+    (tmp_path / "adapters").write_text("in the way")
+    with pytest.raises(StorageError, match="adapters"):
+        AdapterStore(tmp_path / "adapters").publish(trained, {})
+
+
+# Several processes
+
+
+PUBLISH_FIVE = """
+import sys
+from radfound.adapters import AdapterStore
+store = AdapterStore(sys.argv[1])
+for _ in range(5):
+    print(store.publish(sys.argv[2], {}), flush=True)
+"""
+
+
+def test_two_processes_publish_under_different_ids(store, trained):
+    writers = [start(PUBLISH_FIVE, store.root, trained) for _ in range(2)]
+    ids = [line for writer in writers for line in writer.communicate(timeout=60)[0].split()]
+    assert sorted(ids) == [f"a-{number:04d}" for number in range(1, 11)]
+    assert [info.id for info in store.list()] == sorted(ids)
+
+
+PUBLISH_FOR_EVER = """
+import sys
+from radfound.adapters import AdapterStore
+store = AdapterStore(sys.argv[1])
+print("ready", flush=True)
+while True:
+    print(store.publish(sys.argv[2], {}), flush=True)
+    store.activate(None)
+    store.rollback()
+"""
+
+
+def test_store_is_whole_after_every_kill(store, trained):
+    moments = random.Random(0)
+    acknowledged = []
+    for _ in range(8):
+        writer = start(PUBLISH_FOR_EVER, store.root, trained)
+        assert writer.stdout.readline() == "ready\n"
+        time.sleep(moments.uniform(0, 0.15))
+        writer.send_signal(signal.SIGKILL)
+        acknowledged += writer.communicate(timeout=60)[0].split("\n")[:-1]
+
+        survivor = AdapterStore(store.root)
+        published = [info.id for info in survivor.list()]
+        assert set(acknowledged) <= set(published)
+        assert all(survivor.path(adapter).is_dir() for adapter in published)
+        assert survivor.active() in (None, *published)
+        assert strays(survivor) == []
+    assert len(acknowledged) > 8

@@ -1,0 +1,315 @@
+import json
+import math
+
+import pytest
+
+from radfound.adapters import AdapterStore
+from radfound.answer import Answer, ModelVersion
+from radfound.corrections import Correction
+from radfound.exceptions import CorrectionError, NotFoundError, RequestError
+from radfound.wire import (
+    AskRequest,
+    adapters_to_json,
+    answer_from_json,
+    answer_to_json,
+    correction_from_json,
+    correction_to_json,
+    error_to_json,
+    parse_ask,
+    parse_region,
+)
+
+MODEL = ModelVersion("radfound-mini", "0123456789ab", "a-0003")
+
+
+def answer(**changes) -> Answer:
+    fields = {
+        "id": "answer-1",
+        "task": "vqa",
+        "images": ("ct01",),
+        "question": "Is there an effusion?",
+        "text": "No.",
+        "confidence": 0.83,
+        "uncertainty": 0.21,
+        "model": MODEL,
+        "timings_ms": {"read": 0, "encode": 0, "first_token": 41, "total": 122},
+    }
+    return Answer(**{**fields, **changes})
+
+
+def correction_json(**changes) -> dict:
+    fields = {
+        "schema": "radfound.correction/1",
+        "id": "0f9c",
+        "answer_id": "answer-1",
+        "images": ["ct01"],
+        "task": "vqa",
+        "question": "Is there an effusion?",
+        "model_text": "No.",
+        "verdict": "edited",
+        "text": "Yes.",
+        "author": "reader 1",
+        "created": "2026-08-01T09:30:00.000Z",
+        "model": {"name": "radfound-mini", "revision": "0123456789ab", "adapter": None},
+        "image_hash": None,
+    }
+    return {**fields, **changes}
+
+
+# Answers
+
+
+def test_answer_has_the_shape_of_the_design():
+    assert answer_to_json(answer()) == {
+        "schema": "radfound.answer/1",
+        "id": "answer-1",
+        "task": "vqa",
+        "images": ["ct01"],
+        "question": "Is there an effusion?",
+        "text": "No.",
+        "sections": None,
+        "confidence": 0.83,
+        "uncertainty": 0.21,
+        "evidence": None,
+        "model": {"name": "radfound-mini", "revision": "0123456789ab", "adapter": "a-0003"},
+        "timings_ms": {"read": 0, "encode": 0, "first_token": 41, "total": 122},
+        "finished": True,
+    }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"confidence": None, "uncertainty": None, "finished": False},
+        {
+            "task": "report",
+            "question": None,
+            "sections": {"findings": "Clear.", "impression": "Normal."},
+            "evidence": "evidence.nrrd",
+            "model": ModelVersion("radfound-tiny", "r"),
+        },
+    ],
+)
+def test_answer_survives_the_wire(changes):
+    sent = answer(**changes)
+    assert answer_from_json(json.loads(json.dumps(answer_to_json(sent)))) == sent
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("schema", "radfound.answer/2"),
+        ("task", "segment"),
+        ("images", "ct01"),
+        ("text", None),
+        ("confidence", 1.5),
+        ("confidence", math.nan),
+        ("uncertainty", "high"),
+        ("model", None),
+        ("timings_ms", {"total": "fast"}),
+        ("sections", {"findings": 3}),
+        ("finished", "yes"),
+    ],
+)
+def test_answer_of_another_shape_is_refused_by_the_name_of_its_field(field, value):
+    with pytest.raises(RequestError, match=f"^{field}"):
+        answer_from_json({**answer_to_json(answer()), field: value})
+
+
+def test_answer_that_lacks_a_field_is_refused_by_its_name():
+    data = answer_to_json(answer())
+    del data["text"]
+    with pytest.raises(RequestError, match="^text: missing"):
+        answer_from_json(data)
+
+
+# Corrections
+
+
+def test_correction_survives_the_wire():
+    data = correction_json()
+    read = correction_from_json(data)
+    assert read.model == ModelVersion("radfound-mini", "0123456789ab")
+    assert correction_to_json(read) == data
+
+
+def test_correction_needs_no_more_than_what_the_verdict_needs():
+    needed = ("schema", "id", "images", "task", "model_text", "verdict", "author")
+    data = {key: correction_json(task="caption", verdict="accepted")[key] for key in needed}
+    read = correction_from_json(data)
+    assert isinstance(read, Correction)
+    assert (read.text, read.question, read.model, read.answer_id) == ("No.", None, None, None)
+
+
+@pytest.mark.parametrize(
+    "field", ["schema", "id", "images", "task", "model_text", "verdict", "author", "question"]
+)
+@pytest.mark.parametrize("how", ["missing", "null"])
+def test_correction_that_lacks_a_field_is_refused_by_its_name(field, how):
+    data = correction_json(**{field: None})
+    if how == "missing":
+        del data[field]
+    with pytest.raises(CorrectionError, match=f"^{field}: "):
+        correction_from_json(data)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("schema", "radfound.answer/1"),
+        ("id", 7),
+        ("images", {"ct01": True}),
+        ("images", [1]),
+        ("task", "segment"),
+        ("question", ["?"]),
+        ("verdict", "fine"),
+        ("text", " "),
+        ("text", {"html": "x"}),
+        ("author", ""),
+        ("created", "today"),
+        ("model", "radfound-mini"),
+        ("model.revision", {"name": "radfound-mini"}),
+        ("verdit", "edited"),
+    ],
+)
+def test_correction_of_another_shape_is_refused_by_the_name_of_its_field(field, value):
+    key = field.split(".")[0]
+    with pytest.raises(CorrectionError, match=f"^{field}: "):
+        correction_from_json(correction_json(**{key: value}))
+
+
+@pytest.mark.parametrize("value", [None, [], "text", 3, [correction_json()]])
+def test_correction_that_is_no_object_is_refused(value):
+    with pytest.raises(CorrectionError, match="^correction: "):
+        correction_from_json(value)
+
+
+# Questions
+
+
+def test_question_with_all_its_parts_is_read():
+    asked = parse_ask(
+        {
+            "question": "  And now? ",
+            "history": [{"question": "Before?", "answer": "No.", "id": "ignored"}],
+            "images": ["l cc", "r cc"],
+            "region": {"box_mm": [[-10, 0, 5.5], [10, 20, 6]]},
+            "max_new_tokens": 32,
+        }
+    )
+    assert asked == AskRequest(
+        question="And now?",
+        history=({"question": "Before?", "answer": "No."},),
+        images=("l cc", "r cc"),
+        region={"box_mm": [[-10.0, 0.0, 5.5], [10.0, 20.0, 6.0]]},
+        max_new_tokens=32,
+    )
+
+
+@pytest.mark.parametrize("params", [{}, {"question": None, "history": None, "region": None}])
+def test_nothing_asked_is_a_request_for_a_caption_or_report(params):
+    assert parse_ask(params) == AskRequest()
+
+
+def test_parameters_of_other_clients_are_ignored():
+    params = {"question": "?", "result_extension": ".nrrd", "label_info": [], "device": "cuda"}
+    assert parse_ask(params) == AskRequest(question="?")
+
+
+@pytest.mark.parametrize("key", ["image", "model"])
+def test_image_and_model_of_the_address_cannot_be_replaced(key):
+    with pytest.raises(RequestError, match=f"^{key}: "):
+        parse_ask({"question": "?", key: "/etc/passwd"})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("question", 5),
+        ("question", "x" * 4_001),
+        ("question", "\udcff"),
+        ("history", "Before?"),
+        (r"history\[0\]", ["Before?"]),
+        (r"history\[0\].answer", [{"question": "Before?"}]),
+        ("history", [{"question": "?", "answer": "!"}] * 65),
+        ("images", "ct01"),
+        (r"images\[1\]", ["ct01", 2]),
+        ("images", [""]),
+        ("images", ["ct01"] * 65),
+        ("max_new_tokens", 0),
+        ("max_new_tokens", 513),
+        ("max_new_tokens", 12.5),
+        ("max_new_tokens", "12"),
+        ("max_new_tokens", True),
+        ("region", "all"),
+    ],
+)
+def test_parameter_of_another_shape_is_refused_by_its_name(field, value):
+    key = field.split("\\")[0]
+    with pytest.raises(RequestError, match=f"^{field}: "):
+        parse_ask({key: value})
+
+
+@pytest.mark.parametrize("params", [None, [], "question"])
+def test_parameters_that_are_no_object_are_refused(params):
+    with pytest.raises(RequestError, match="^params: "):
+        parse_ask(params)
+
+
+def test_normal_of_a_slice_comes_out_with_length_one():
+    region = parse_region({"slice_mm": {"point": [1, 2, 3], "normal": [0, 3, -4]}})
+    assert region == {"slice_mm": {"point": [1.0, 2.0, 3.0], "normal": [0.0, 0.6, -0.8]}}
+
+
+@pytest.mark.parametrize(
+    ("part", "region"),
+    [
+        ("region", {}),
+        ("region", {"sphere_mm": [0, 0, 0]}),
+        ("region", {"box_mm": [[0, 0, 0], [1, 1, 1]], "slice_mm": {}}),
+        ("region.box_mm", {"box_mm": [[0, 0, 0]]}),
+        ("region.box_mm", {"box_mm": [[0, 0, 0], [1, 0, 1]]}),
+        (r"region.box_mm\[1\]", {"box_mm": [[0, 0, 0], [1, math.inf, 1]]}),
+        (r"region.box_mm\[0\]", {"box_mm": [[0, math.nan, 0], [1, 1, 1]]}),
+        (r"region.box_mm\[0\]", {"box_mm": [[0, 0], [1, 1]]}),
+        (r"region.box_mm\[0\]", {"box_mm": [[0, 0, "0"], [1, 1, 1]]}),
+        ("region.slice_mm", {"slice_mm": [0, 0, 0]}),
+        ("region.slice_mm.point", {"slice_mm": {"normal": [0, 0, 1]}}),
+        ("region.slice_mm.normal", {"slice_mm": {"point": [0, 0, 0], "normal": [0, 0, 0]}}),
+    ],
+)
+def test_region_without_extent_or_shape_is_refused_by_the_name_of_its_part(part, region):
+    with pytest.raises(RequestError, match=f"^{part}: "):
+        parse_region(region)
+
+
+# Errors and adapters
+
+
+def test_foreseen_error_says_its_code_and_message():
+    error = NotFoundError("no study 'ct99'; see /datastore/")
+    assert error_to_json(error) == {
+        "detail": {"code": "not_found", "message": "no study 'ct99'; see /datastore/"}
+    }
+
+
+def test_unforeseen_error_tells_nothing_of_the_patient():
+    detail = error_to_json(ValueError("Doe^Jane"))["detail"]
+    assert detail["code"] == "internal_error"
+    assert "Doe" not in detail["message"]
+
+
+def test_adapters_are_listed_with_the_active_one(tmp_path):
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        (folder / name).write_text("{}")
+    store = AdapterStore(tmp_path / "adapters")
+    assert adapters_to_json(store) == {"active": None, "adapters": []}
+    store.publish(folder, {"metrics": {"kept": 1.0}})
+    listed = json.loads(json.dumps(adapters_to_json(store)))
+    assert listed["active"] == "a-0001"
+    [adapter] = listed["adapters"]
+    assert (adapter["id"], adapter["active"]) == ("a-0001", True)
+    assert adapter["manifest"]["metrics"] == {"kept": 1.0}

@@ -1,0 +1,95 @@
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PARTS = ("radfound", "training", "monailabel_app", "slicer_extension")
+MAY_NOT_IMPORT = {
+    "radfound": {"training", "monailabel_app", "slicer_extension", "monailabel"},
+    "training": {"monailabel_app", "slicer_extension", "monailabel"},
+    "monailabel_app": {"slicer_extension"},
+    "slicer_extension": {"torch", "radfound", "training", "monailabel_app", "monailabel"},
+}
+# what a client without a model needs
+TORCH_FREE = ("cli", "wire", "corrections", "adapters", "answer", "study", "exceptions")
+
+
+def imported_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Go through the absolute names that a module imports, wherever and however it does."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.lineno, node.module
+        elif isinstance(node, ast.Call) and node.args:
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            first = node.args[0]
+            if name in ("import_module", "__import__") and isinstance(first, ast.Constant):
+                yield node.lineno, str(first.value)
+
+
+def forbidden_imports(source: str, part: str) -> list[tuple[int, str]]:
+    return [
+        (line, name)
+        for line, name in imported_names(ast.parse(source))
+        if name.split(".")[0] in MAY_NOT_IMPORT[part]
+    ]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_arrows_run_one_way(part):
+    files = sorted((ROOT / part).rglob("*.py"))
+    if not files:
+        pytest.skip(f"{part} holds no Python yet")
+    found = [
+        f"{file.relative_to(ROOT)}:{line} imports {name}"
+        for file in files
+        for line, name in forbidden_imports(file.read_text(encoding="utf-8"), part)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import training",
+        "import training.loop as loop",
+        "from training.loop import run",
+        "def later():\n    from training import loop",
+        "import importlib\nimportlib.import_module('training.loop')",
+        "__import__('training')",
+    ],
+)
+def test_a_wrong_arrow_is_seen_in_whatever_form(statement):
+    assert forbidden_imports(statement, "radfound")
+    assert not forbidden_imports(statement.replace("training", "training_log"), "radfound")
+
+
+def run_python(script: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_help_imports_nothing_heavy():
+    script = """
+import sys
+from radfound.cli import main
+try:
+    main(["--help"])
+except SystemExit as end:
+    assert end.code == 0
+heavy = {"torch", "transformers", "peft", "itk", "nibabel", "monai", "pydicom"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    assert "usage: radfound" in run_python(script)
+
+
+@pytest.mark.parametrize("module", TORCH_FREE)
+def test_module_imports_where_torch_is_absent(module):
+    run_python(f"import sys; sys.modules['torch'] = None; import radfound.{module}")
