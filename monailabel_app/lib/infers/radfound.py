@@ -1,0 +1,56 @@
+"""One model for each task; all three speak with the same weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+
+from radfound.wire import answer_to_json
+
+from ..service import RadFoundService
+
+MODELS = {"radfound_vqa": "vqa", "radfound_caption": "caption", "radfound_report": "report"}
+_DESCRIPTIONS = {
+    "vqa": "Answers a question about a study",
+    "caption": "Describes a study in a sentence",
+    "report": "Drafts findings and impression of a study",
+}
+# What MONAI Label puts beside a client's parameters; `model` and `image` are part of the address.
+_OF_MONAI_LABEL = ("model", "image", "description")
+
+
+class RadFoundInfer(InferTask):
+    """One task of RadFound as a model of MONAI Label.
+
+    Parameters
+    ----------
+    task : {"vqa", "caption", "report"}
+    service : RadFoundService
+    """
+
+    def __init__(self, task: str, service: RadFoundService):
+        super().__init__(InferType.OTHERS, [], 3, f"{_DESCRIPTIONS[task]} (RadFound)")
+        self.task = task
+        self.service = service
+
+    def is_valid(self) -> bool:
+        """Say that it can be used; a missing checkpoint is named at the first answer."""
+        return True
+
+    def __call__(self, request: dict[str, Any]) -> tuple[None, dict[str, Any]]:
+        """Answer about an image of the datastore.
+
+        Parameters
+        ----------
+        request : dict
+            "image" is an id; the rest as in the `params` of an inference request.
+
+        Returns
+        -------
+        (None, dict)
+            There is no result file; the dict is a `radfound.answer/1`.
+        """
+        params = {key: value for key, value in request.items() if key not in _OF_MONAI_LABEL}
+        inquiry = self.service.inquire(self.task, params, image=str(request.get("image") or ""))
+        return None, answer_to_json(self.service.answer(inquiry))

@@ -1,0 +1,17 @@
+"""What must not be said aloud: requests in logs, bars in the output of a training run."""
+
+from __future__ import annotations
+
+import logging
+
+
+def quieten_monailabel() -> None:
+    """Keep MONAI Label from logging requests and results, which hold questions and answers."""
+    logging.getLogger("monailabel").setLevel(logging.WARNING)
+
+
+def without_progress_bars() -> None:
+    """Keep transformers' bars out of the log, where each redraw is a line."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()

@@ -1,0 +1,5 @@
+"""The server's routes: RadFound's own, and those of MONAI Label that it answers differently."""
+
+from .install import install_routes
+
+__all__ = ["install_routes"]

@@ -1,0 +1,75 @@
+"""Errors on the wire: {"detail": {"code", "message"}} and a status that says whose mistake it was."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from monailabel.interfaces.exception import (
+    ImageNotFoundException,
+    LabelNotFoundException,
+    MONAILabelError,
+    MONAILabelException,
+)
+
+from radfound.exceptions import NotFoundError, RadFoundError, RequestError
+from radfound.wire import error_to_json
+
+logger = logging.getLogger(__name__)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Let a server answer a caller's mistake with 4xx, wherever it is found."""
+    app.add_exception_handler(RadFoundError, _radfound_error)
+    app.add_exception_handler(MONAILabelException, _monailabel_error)
+    app.add_exception_handler(json.JSONDecodeError, _not_json)
+    app.add_exception_handler(RequestValidationError, _wrong_shape)
+    app.add_exception_handler(Exception, _unforeseen)
+    # Built at start-up, before these handlers were known; starlette builds it anew when asked next.
+    app.middleware_stack = None
+
+
+def error_response(error: RadFoundError) -> JSONResponse:
+    """Return what the server says about an error."""
+    return JSONResponse(error_to_json(error), status_code=error.http_status)
+
+
+def _radfound_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RadFoundError)
+    logger.info("refused: %s", error.code)
+    return error_response(error)
+
+
+def _monailabel_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, MONAILabelException)
+    if isinstance(error, (ImageNotFoundException, LabelNotFoundException)):
+        return error_response(NotFoundError(str(error.msg)))
+    if error.error is MONAILabelError.INVALID_INPUT or request.url.path.startswith(
+        "/activelearning"
+    ):
+        return error_response(RequestError(str(error.msg)))
+    return _unforeseen(request, error)
+
+
+def _not_json(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, json.JSONDecodeError)
+    message = f"a form field is not JSON: {error.msg} at character {error.pos}"
+    return error_response(RequestError(message))
+
+
+def _wrong_shape(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    # The value itself is left out: it may be a question, or a name.
+    where = ".".join(str(part) for part in first["loc"])
+    response = error_response(RequestError(f"{where}: {first['msg']}"))
+    response.status_code = 422
+    return response
+
+
+def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return JSONResponse(error_to_json(error), status_code=500)

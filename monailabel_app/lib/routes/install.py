@@ -1,0 +1,61 @@
+"""Put this app's routes into MONAI Label's server, however it was started."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, FastAPI
+from monailabel.config import settings
+from monailabel.endpoints import batch_infer, datastore, infer, model, proxy, train, wsi_infer
+
+from . import own, replaced
+from .errors import install_error_handlers
+
+# Answered by `replaced`.
+_REPLACED = (
+    (infer.router, "/infer/{model}", "POST"),
+    (datastore.router, "/datastore/label", "PUT"),
+    (train.router, "/train/{model}", "POST"),
+    (train.router, "/train/", "POST"),
+    (batch_infer.router, "/batch/infer/{model}", "POST"),
+)
+# Not offered: there are no whole slides here, and weights come as adapters that pass a gate.
+_REMOVED = (
+    (wsi_infer.router, "/infer/wsi/{model}", "POST"),
+    (wsi_infer.router, "/infer/wsi_v2/{model}", "POST"),
+    (model.router, "/model/{model}", "PUT"),
+    (model.router, "/model/{model}", "DELETE"),
+)
+
+
+def install_routes(app: FastAPI, *, is_local: bool) -> None:
+    """Add, replace and remove routes; safe to call again.
+
+    Must run before the server's first request, as MONAI Label's start-up hook does.
+
+    Parameters
+    ----------
+    app : FastAPI
+        MONAI Label's.
+    is_local : bool
+        Whether the studies are a folder: then there is no DICOM server to pass requests on to.
+    """
+    if getattr(app.state, "has_radfound", False):
+        return
+    app.state.has_radfound = True
+    for router, path, method in _REPLACED + _REMOVED:
+        _remove(router, path, method)
+    if is_local:
+        proxy.router.routes.clear()
+    app.include_router(replaced.router, prefix=settings.MONAI_LABEL_API_STR)
+    app.include_router(own.router, prefix=settings.MONAI_LABEL_API_STR)
+    install_error_handlers(app)
+
+
+def _remove(router: APIRouter, path: str, method: str) -> None:
+    found = [
+        route
+        for route in router.routes
+        if getattr(route, "path", None) == path and method in getattr(route, "methods", ())
+    ]
+    if len(found) != 1:
+        raise RuntimeError(f"MONAI Label has no {method} {path}; this app was made for 0.8.5")
+    router.routes.remove(found[0])

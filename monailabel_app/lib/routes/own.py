@@ -1,0 +1,186 @@
+"""RadFound's own routes, under `/radfound/`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Body, Depends, Request
+from fastapi.responses import StreamingResponse
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.interfaces.utils.app import app_instance
+from monailabel.utils.async_tasks.utils import processes
+
+from radfound import __version__
+from radfound.answer import TASKS, Answer
+from radfound.exceptions import RadFoundError, RequestError
+from radfound.wire import (
+    adapters_to_json,
+    answer_to_json,
+    correction_from_json,
+    correction_to_json,
+    error_to_json,
+)
+
+from ..service import Inquiry, RadFoundService
+from .running import run_for
+
+logger = logging.getLogger(__name__)
+
+router = APIRouter(prefix="/radfound", tags=["RadFound"])
+
+BASE = "base"
+_KEEP_ALIVE_S = 15.0
+
+_USER = RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)
+_ANNOTATOR = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR)
+_ADMIN = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN)
+
+
+def _service() -> RadFoundService:
+    service: RadFoundService = app_instance().service
+    return service
+
+
+@router.post("/ask", summary="Ask about an image; the answer comes as server-sent events")
+async def ask(
+    request: Request, body: dict[str, Any] = Body(...), user: User = Depends(_USER)
+) -> StreamingResponse:
+    """Stream an answer: `token` events, then one `answer` (or `error`).
+
+    The body holds "task" ("vqa" unless said otherwise), "image" or "session_id", and what the
+    `params` of an inference request hold. What is wrong with the request itself is answered with
+    a 4xx before the stream begins; closing the connection cancels the answer.
+    """
+    service = _service()
+    params = {key: body[key] for key in body if key not in ("task", "image", "session_id")}
+    task, image, session_id = (
+        _text(body, key, default)
+        for key, default in (("task", "vqa"), ("image", ""), ("session_id", ""))
+    )
+    if task not in TASKS:
+        raise RequestError(f"task: found {task[:40]!r}; expected {' or '.join(TASKS)}")
+    inquiry = await run_for(
+        request,
+        service.pool,
+        lambda cancel: service.inquire(
+            task, params, image=image, session_id=session_id, cancel=cancel
+        ),
+    )
+    return StreamingResponse(
+        _events(service, inquiry),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _events(service: RadFoundService, inquiry: Inquiry) -> AsyncIterator[str]:
+    """Yield an answer's events; cancel it when the reader of these events goes away."""
+    loop = asyncio.get_running_loop()
+    pieces: asyncio.Queue[str | Answer | Exception] = asyncio.Queue()
+    cancel = threading.Event()
+
+    def put(piece: str | Answer | Exception) -> None:
+        loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+    def produce() -> None:
+        try:
+            for piece in service.stream(inquiry, cancel):
+                put(piece)
+        except Exception as error:
+            if not isinstance(error, RadFoundError):
+                logger.exception("an answer failed")
+            put(error)
+
+    service.pool.submit(produce)
+    try:
+        while True:
+            try:
+                piece = await asyncio.wait_for(pieces.get(), _KEEP_ALIVE_S)
+            except asyncio.TimeoutError:
+                yield ": still working\n\n"
+                continue
+            if isinstance(piece, str):
+                yield _event("token", {"text": piece})
+            elif isinstance(piece, Answer):
+                yield _event("answer", answer_to_json(piece))
+                return
+            else:
+                yield _event("error", error_to_json(piece)["detail"])
+                return
+    finally:
+        cancel.set()
+
+
+@router.get("/corrections", summary="List corrections, oldest first")
+def list_corrections(
+    image: str | None = None, latest: bool = False, user: User = Depends(_USER)
+) -> dict[str, Any]:
+    """Return the corrections, those of one image, or only the newest of each question."""
+    log = _service().log
+    rows = log.latest() if latest else log.for_image(image) if image is not None else log.rows()
+    if latest and image is not None:
+        rows = [row for row in rows if image in row.images]
+    return {"corrections": [correction_to_json(row) for row in rows]}
+
+
+@router.post("/corrections", summary="Record a correction")
+def add_correction(body: Any = Body(...), user: User = Depends(_ANNOTATOR)) -> dict[str, Any]:
+    """Record a `radfound.correction/1`; sent twice under one id, it is recorded once."""
+    correction = correction_from_json(body)
+    return {"id": correction.id, "recorded": _service().record([correction])[0]}
+
+
+@router.get("/adapters", summary="List adapters")
+def list_adapters(user: User = Depends(_USER)) -> dict[str, Any]:
+    """Return the published adapters and which one answers (null: the base model)."""
+    return adapters_to_json(_service().adapters)
+
+
+@router.post("/adapters/rollback", summary="Go back to what answered before")
+def roll_back(user: User = Depends(_ADMIN)) -> dict[str, Any]:
+    """Let the adapter answer that was active before this one."""
+    _service().adapters.rollback()
+    return adapters_to_json(_service().adapters)
+
+
+@router.post("/adapters/{adapter}/activate", summary="Choose the adapter that answers")
+def activate(adapter: str, user: User = Depends(_ADMIN)) -> dict[str, Any]:
+    """Let an adapter answer from the next question on; `base` means none."""
+    _service().adapters.activate(None if adapter == BASE else adapter)
+    return adapters_to_json(_service().adapters)
+
+
+@router.get("/health", summary="Whether the server is well")
+def health() -> dict[str, Any]:
+    """Return the state of the server; never waits for a running answer."""
+    service = _service()
+    return {
+        "status": "ok",
+        "version": __version__,
+        "model": {
+            "name": service.checkpoint,
+            "loaded": service.is_loaded,
+            "adapter": service.adapters.active(),
+        },
+        "corrections": service.log.count(),
+        "training": bool(processes("train")),
+    }
+
+
+def _text(body: dict[str, Any], key: str, default: str) -> str:
+    value = body.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, str):
+        raise RequestError(f"{key}: expected text")
+    return value
+
+
+def _event(name: str, data: Any) -> str:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"

@@ -1,0 +1,299 @@
+"""What the app does for its callers, whichever route they come by."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from radfound.adapters import AdapterStore
+from radfound.answer import Answer
+from radfound.correction import Correction
+from radfound.corrections import CorrectionLog
+from radfound.engine import Engine
+from radfound.exceptions import (
+    Cancelled,
+    CorrectionError,
+    NotFoundError,
+    RadFoundError,
+    RequestError,
+)
+from radfound.reading import read_study
+from radfound.study import Study
+from radfound.wire import AskRequest, parse_ask
+
+from .datastore import StudyDatastore
+from .quiet import without_progress_bars
+from .sessions import StudySessions
+from .shelf import Selection, StudyShelf
+
+logger = logging.getLogger(__name__)
+
+_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """A checked question about a study that was read.
+
+    Parameters
+    ----------
+    task : {"vqa", "caption", "report"}
+    images : tuple of str
+        Ids under which the caller knows the study's images.
+    study : Study
+    ask : AskRequest
+    read_ms : int
+        How long the reading took.
+    """
+
+    task: str
+    images: tuple[str, ...]
+    study: Study
+    ask: AskRequest
+    read_ms: int
+
+
+class RadFoundService:
+    """Studies, engine, corrections and adapters of one folder of studies.
+
+    The engine is loaded at the first answer: MONAI Label builds the app anew in every training
+    process, which has no use for it.
+
+    Parameters
+    ----------
+    datastore : Datastore
+        Of MONAI Label.
+    log : CorrectionLog
+    adapters : AdapterStore
+    checkpoint : str
+    device : str, optional
+    sessions : StudySessions, optional
+        None where MONAI Label's sessions are turned off.
+    """
+
+    def __init__(
+        self,
+        datastore: Any,
+        log: CorrectionLog,
+        adapters: AdapterStore,
+        *,
+        checkpoint: str = "radfound-mini",
+        device: str | None = None,
+        sessions: StudySessions | None = None,
+    ):
+        self.datastore = datastore
+        self.sessions = sessions
+        self.log = log
+        self.adapters = adapters
+        self.checkpoint = checkpoint
+        # Own threads, so that answers neither stall the event loop nor use up the server's pool.
+        self.pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="radfound")
+        self._device = device
+        self._shelf = StudyShelf()
+        self._engine: Engine | None = None
+        self._loading = threading.Lock()
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the model is in memory."""
+        return self._engine is not None
+
+    def engine(self) -> Engine:
+        """Return the engine, loading the model if need be; raises CheckpointError."""
+        with self._loading:
+            if self._engine is None:
+                without_progress_bars()
+                self._engine = Engine.load(
+                    self.checkpoint, adapters=self.adapters, device=self._device
+                )
+            return self._engine
+
+    # Questions --------------------------------------------------------------------------------
+
+    def inquire(
+        self,
+        task: str,
+        params: object,
+        *,
+        image: str = "",
+        session_id: str = "",
+        upload: tuple[str, IO[bytes]] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Inquiry:
+        """Check a request and read its study.
+
+        Parameters
+        ----------
+        task : {"vqa", "caption", "report"}
+        params : object
+            As it came over the wire; `images`, `series` and `volume` choose what is read.
+        image : str
+            Id in the datastore.
+        session_id, upload : str, (file name, content)
+            Other sources; the first of upload, session and image is used.
+        cancel : threading.Event, optional
+
+        Raises
+        ------
+        RadFoundError
+            RequestError, NotFoundError or what `read_study` raises.
+        """
+        _check(cancel)
+        ask = parse_ask(params)
+        selection = _selection(params)
+        if task == "vqa" and ask.question is None:
+            raise RequestError("question: missing; expected a question in params")
+        began = time.monotonic()
+        if upload is not None:
+            study = _read_upload(*upload, selection)
+            images: tuple[str, ...] = (study.id,)
+        elif session_id:
+            study = self._shelf.get([self._session_path(session_id)], session_id, selection)
+            images = (session_id,)
+        else:
+            images = _unique(image, ask.images)
+            study = self.study(images, selection)
+        return Inquiry(task, images, study, ask, round((time.monotonic() - began) * 1000))
+
+    def study(self, images: Sequence[str], selection: Selection | None = None) -> Study:
+        """Return the study that images of the datastore make up, each as one view."""
+        if not images:
+            raise RequestError("image: missing; expected image, session_id or a file")
+        paths = [self._image_path(image) for image in images]
+        return self._shelf.get(paths, images[0], selection or Selection())
+
+    def stream(
+        self, inquiry: Inquiry, cancel: threading.Event | None = None
+    ) -> Iterator[str | Answer]:
+        """Yield the text piece by piece, then the Answer."""
+        began = time.monotonic()
+        engine = self.engine()
+        load_ms = round((time.monotonic() - began) * 1000)
+        ask = inquiry.ask
+        pieces = engine.stream(
+            inquiry.study,
+            inquiry.task,
+            ask.question if inquiry.task == "vqa" else None,
+            history=ask.history,
+            region=ask.region,
+            max_new_tokens=ask.max_new_tokens,
+            cancel=cancel,
+        )
+        with closing(pieces):  # type: ignore[type-var]
+            for piece in pieces:
+                if isinstance(piece, Answer):
+                    piece = _seen_from_outside(piece, inquiry, load_ms)
+                yield piece
+
+    def answer(self, inquiry: Inquiry, cancel: threading.Event | None = None) -> Answer:
+        """Return the whole answer."""
+        _check(cancel)
+        with closing(self.stream(inquiry, cancel)) as pieces:  # type: ignore[type-var]
+            for piece in pieces:
+                if isinstance(piece, Answer):
+                    logger.info("answered: %s in %d ms", piece.task, piece.timings_ms["total"])
+                    return piece
+        raise RadFoundError("the model stopped without an answer; try again")
+
+    # Corrections ------------------------------------------------------------------------------
+
+    def record(self, corrections: Sequence[Correction]) -> list[bool]:
+        """Append corrections to the log, all or none; False for each that is there already.
+
+        Raises
+        ------
+        CorrectionError
+            If one names an image that cannot be learnt from, or its id is another's.
+        """
+        for correction in corrections:
+            self._check_recordable(correction)
+        hashed = [self._with_image_hash(correction) for correction in corrections]
+        return [self.log.append(correction) for correction in hashed]
+
+    def _check_recordable(self, correction: Correction) -> None:
+        for image in correction.images:
+            try:
+                self._image_path(image)
+            except NotFoundError as error:
+                raise CorrectionError(
+                    "images: one is not in the datastore; only what is there can be learnt from; "
+                    "upload it first with PUT /datastore/image"
+                ) from error
+        try:
+            known = self.log.get(correction.id)
+        except NotFoundError:
+            return
+        if not known.says_the_same_as(correction):
+            raise CorrectionError(
+                f"id: a different correction is already recorded as {correction.id}; "
+                "give an edit an id of its own"
+            )
+
+    def _with_image_hash(self, correction: Correction) -> Correction:
+        """Name the content that was corrected; a reader's word is kept even if it cannot be read."""
+        if correction.image_hash is not None:
+            return correction
+        try:
+            return replace(correction, image_hash=self.study(correction.images).digest)
+        except RadFoundError as error:
+            logger.warning("a correction is recorded without image hash: %s", error.code)
+            return correction
+
+    # Places -----------------------------------------------------------------------------------
+
+    def _image_path(self, image: str) -> Path:
+        if isinstance(self.datastore, StudyDatastore):
+            return self.datastore.path_of(image)
+        if image not in self.datastore.list_images():
+            raise NotFoundError("image: not in the datastore; send one of its ids")
+        return Path(self.datastore.get_image_uri(image))
+
+    def _session_path(self, session_id: str) -> Path:
+        if self.sessions is None:
+            raise RequestError("session_id: sessions are turned off on this server")
+        return self.sessions.path_of(session_id)
+
+
+def _read_upload(name: str, content: IO[bytes], selection: Selection) -> Study:
+    with tempfile.TemporaryDirectory(prefix="radfound-") as folder:
+        path = Path(folder) / (Path(name).name or "upload")
+        with open(path, "wb") as file:
+            while chunk := content.read(1 << 20):
+                file.write(chunk)
+        return read_study(path, series=selection.series, volume=selection.volume)
+
+
+def _selection(params: object) -> Selection:
+    series = params.get("series") if isinstance(params, Mapping) else None
+    volume = params.get("volume") if isinstance(params, Mapping) else None
+    if series is not None and not isinstance(series, str):
+        raise RequestError("series: expected text, a series number or instance UID")
+    if volume is not None and (isinstance(volume, bool) or not isinstance(volume, int)):
+        raise RequestError("volume: expected a whole number, from 0")
+    return Selection(series, volume)
+
+
+def _unique(image: str, others: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([image, *others] if image else others))
+
+
+def _seen_from_outside(answer: Answer, inquiry: Inquiry, load_ms: int) -> Answer:
+    """Name the images as the caller does, and count the time since the request began."""
+    timings = dict(answer.timings_ms)
+    timings["read"] = inquiry.read_ms
+    for key in ("first_token", "total"):
+        timings[key] = timings.get(key, 0) + inquiry.read_ms + load_ms
+    return replace(answer, images=inquiry.images, timings_ms=timings)
+
+
+def _check(cancel: threading.Event | None) -> None:
+    if cancel is not None and cancel.is_set():
+        raise Cancelled("the caller has gone")

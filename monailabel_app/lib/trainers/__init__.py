@@ -1,0 +1,5 @@
+"""The trainers that MONAI Label lists."""
+
+from .radfound import RadFoundTrainer
+
+__all__ = ["RadFoundTrainer"]

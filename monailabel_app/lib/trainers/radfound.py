@@ -1,0 +1,149 @@
+"""Fine-tuning on the corrections, as a training task of MONAI Label."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.train import TrainTask
+
+from radfound.durable import make_directory, replace_text
+from radfound.exceptions import RadFoundError, RequestError
+
+from ..quiet import without_progress_bars
+from ..service import RadFoundService
+
+if TYPE_CHECKING:
+    from training.finetune import FinetuneConfig
+    from training.loop import Progress
+
+logger = logging.getLogger(__name__)
+
+_LAST_LINES_S = 0.5
+
+
+class RadFoundTrainer(TrainTask):
+    """Learns an adapter from the corrections and publishes it if it passes the gate.
+
+    MONAI Label runs it in a process of its own, of which `GET /train/` shows the last lines: here
+    one line of JSON for every report of progress. The same is in `train_stats` of `GET /info/`.
+
+    Parameters
+    ----------
+    service : RadFoundService
+    status_path : Path
+        Where the state of the newest run is kept, for the server process to read.
+    """
+
+    def __init__(self, service: RadFoundService, status_path: Path):
+        super().__init__("Learns from the corrections (LoRA adapter)")
+        self._service = service
+        self._status_path = status_path
+
+    def config(self) -> dict[str, Any]:
+        """Return the settings that a training request may change."""
+        from training.finetune import FinetuneConfig
+
+        return asdict(FinetuneConfig())
+
+    def stats(self) -> dict[str, Any]:
+        """Return the state of the newest run; empty before the first."""
+        try:
+            status = json.loads(self._status_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return status if isinstance(status, dict) else {}
+
+    def check(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that a request changes; RequestError names one that is wrong."""
+        return {key: value for key, value in asdict(_config(request)).items() if key in request}
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Train once.
+
+        Returns
+        -------
+        dict
+            "adapter" (None where the gate refused it), "published", "reason" and "metrics".
+
+        Raises
+        ------
+        TrainingError
+            If there is nothing to learn from.
+        """
+        from training.finetune import finetune
+
+        without_progress_bars()
+        began = time.monotonic()
+        try:
+            result = finetune(
+                self._service.log,
+                self._service.adapters,
+                lambda image: self._service.study([image]),
+                checkpoint=self._service.checkpoint,
+                config=_config(request),
+                progress=self._report,
+            )
+        except RadFoundError as error:
+            self._say({"status": "failed", "message": str(error)})
+            raise
+        summary = asdict(result)
+        seconds = round(time.monotonic() - began, 1)
+        status = "published" if result.published else "refused"
+        self._say({"status": status, "message": result.reason, "total_time": seconds, **summary})
+        return summary
+
+    def _report(self, progress: Progress) -> None:
+        numbers = {
+            "step": progress.step,
+            "total": progress.total,
+            # what MONAI Label's clients draw their bars from
+            "epoch": progress.step,
+            "max_epochs": progress.total,
+            "loss": _finite(progress.loss),
+            "seconds_left": _finite(progress.seconds_left),
+        }
+        self._say({"status": "running", "message": progress.message, **numbers}, pause_s=0)
+
+    def _say(self, status: dict[str, Any], pause_s: float = _LAST_LINES_S) -> None:
+        line = json.dumps(status)
+        make_directory(self._status_path.parent)
+        replace_text(self._status_path, line + "\n")
+        logger.info("training %s", line)
+        # MONAI Label stops reading when the process has ended, whatever it has not read yet.
+        time.sleep(pause_s)
+
+
+def _config(request: Mapping[str, Any]) -> FinetuneConfig:
+    """Return the settings with a request's changes; keys that are no settings are ignored."""
+    from training.finetune import FinetuneConfig
+
+    default = FinetuneConfig()
+    changes: dict[str, Any] = {}
+    for field in fields(FinetuneConfig):
+        if field.name in request:
+            changes[field.name] = _number(
+                field.name, request[field.name], getattr(default, field.name)
+            )
+    return FinetuneConfig(**changes)
+
+
+def _number(name: str, value: object, default: int | float) -> int | float:
+    whole = isinstance(default, int)
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        raise RequestError(f"{name}: expected a {'whole ' if whole else ''}number, as {default}")
+    assert isinstance(value, (int, float))
+    if not math.isfinite(value) or value < 0 or (value == 0 and default != 0):
+        raise RequestError(f"{name}: found {value}; expected a positive number, as {default}")
+    return value
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None

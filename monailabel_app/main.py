@@ -1,0 +1,154 @@
+"""The app that MONAI Label finds in this folder.
+
+    monailabel start_server --app monailabel_app --studies DIR
+
+Settings, each as `--conf NAME VALUE`:
+
+checkpoint   radfound-mini (default), radfound-tiny (random, for tests) or a folder
+device       such as cuda; chosen by itself if left out
+state        folder in which `.radfound` keeps corrections and adapters; DIR if left out
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from monailabel.config import settings
+from monailabel.interfaces.app import MONAILabelApp
+
+# MONAI Label loads this file by its path; what it belongs to is found beside it.
+_ROOT = str(Path(__file__).resolve().parents[1])
+if _ROOT not in sys.path:
+    sys.path.insert(0, _ROOT)
+
+from monailabel_app.lib.activelearning import First, Random  # noqa: E402
+from monailabel_app.lib.datastore import StudyDatastore  # noqa: E402
+from monailabel_app.lib.infers import MODELS, RadFoundInfer  # noqa: E402
+from monailabel_app.lib.quiet import quieten_monailabel  # noqa: E402
+from monailabel_app.lib.service import RadFoundService  # noqa: E402
+from monailabel_app.lib.sessions import StudySessions  # noqa: E402
+from monailabel_app.lib.trainers import RadFoundTrainer  # noqa: E402
+from radfound import __version__  # noqa: E402
+from radfound.adapters import AdapterStore, store_path  # noqa: E402
+from radfound.corrections import CorrectionLog, log_path  # noqa: E402
+from radfound.exceptions import NotFoundError, RequestError  # noqa: E402
+
+logger = logging.getLogger("monailabel_app")
+
+_ANSWERS_TAG = "original"
+
+
+class RadFoundApp(MONAILabelApp):
+    """RadFound as a MONAI Label app.
+
+    Parameters
+    ----------
+    app_dir, studies : str
+    conf : dict of str to str
+        See the module.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]):
+        quieten_monailabel()
+        self._is_local = not studies.startswith(("http://", "https://"))
+        state = conf.get("state") or (studies if self._is_local else "")
+        if not state:
+            raise RequestError(
+                "state: missing; studies on a DICOM server need a folder for corrections and "
+                "adapters, as --conf state DIR"
+            )
+        self._state = Path(state)
+        self._service: RadFoundService | None = None
+        super().__init__(
+            app_dir=app_dir,
+            studies=studies,
+            conf=conf,
+            name="RadFound",
+            description="Captions, answers and reports about radiology studies. Not a medical device.",
+            version=__version__,
+        )
+        self.service.sessions = self.sessions()
+
+    @property
+    def service(self) -> RadFoundService:
+        """What the routes call."""
+        if self._service is None:
+            self._service = RadFoundService(
+                self.datastore(),
+                CorrectionLog(log_path(self._state)),
+                AdapterStore(store_path(self._state)),
+                checkpoint=self.conf.get("checkpoint", "radfound-mini"),
+                device=self.conf.get("device") or None,
+            )
+        return self._service
+
+    @property
+    def trainers(self) -> dict[str, RadFoundTrainer]:
+        """The trainers by name."""
+        return self._trainers
+
+    def init_datastore(self) -> Any:
+        """Open the folder of studies, or MONAI Label's client of a DICOM server."""
+        if not self._is_local:
+            return super().init_datastore()
+        return StudyDatastore(
+            self.studies,
+            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def init_infers(self) -> dict[str, RadFoundInfer]:
+        """Return the three models."""
+        return {name: RadFoundInfer(task, self.service) for name, task in MODELS.items()}
+
+    def init_trainers(self) -> dict[str, RadFoundTrainer]:
+        """Return the trainer."""
+        status_path = log_path(self._state).with_name("training.json")
+        return {"radfound": RadFoundTrainer(self.service, status_path)}
+
+    def init_strategies(self) -> dict[str, Any]:
+        """Return the ways to choose the next study."""
+        return {"random": Random(), "first": First()}
+
+    def infer(self, request: dict[str, Any], datastore: Any = None) -> dict[str, Any]:
+        """Answer about an image of the datastore; MONAI Label's own would read any path."""
+        task = self._infers.get(request.get("model") or "")
+        if task is None:
+            raise NotFoundError(f"model: expected {' or '.join(self._infers)}")
+        _, answer = task(request)
+        label = None
+        if request.get("save_label"):
+            label = self._save_answer(request, answer, datastore or self.datastore())
+        return {"label": label, "tag": _ANSWERS_TAG, "file": None, "params": answer}
+
+    def _save_answer(self, request: dict[str, Any], answer: dict[str, Any], datastore: Any) -> str:
+        """Keep an answer of a batch as the image's label."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "answer.json"
+            file.write_text(json.dumps(answer), encoding="utf-8")
+            tag = request.get("label_tag") or _ANSWERS_TAG
+            info = {"model": request["model"]}
+            return str(datastore.save_label(request["image"], str(file), tag, info))
+
+    def on_init_complete(self) -> None:
+        """Add the routes once MONAI Label's server has been made."""
+        from monailabel.app import app
+
+        from monailabel_app.lib.routes import install_routes
+
+        super().on_init_complete()
+        install_routes(app, is_local=self._is_local)
+        logger.info("RadFound %s with checkpoint %s", __version__, self.service.checkpoint)
+
+    def _load_sessions(self, load: bool = False) -> StudySessions | None:
+        if not load:
+            return None
+        return StudySessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY)
+
+    def _download_dcmqi_tools(self) -> None:
+        """Download nothing: the tool is for segmentations as DICOM, which this app has none of."""
