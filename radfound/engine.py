@@ -160,16 +160,28 @@ class Engine:
 
     def _follow_active_adapter(self) -> None:
         """Use the store's active adapter; one that cannot be used leaves the one before in place."""
-        wanted = self._adapters.active() if self._adapters else None
-        if wanted in (self._adapter, self._refused):
+        if self._adapters is None:
+            return
+        try:
+            wanted = self._adapters.active()
+        except AdapterError as error:
+            logger.error("%s; answering with %s", error, self._adapter or "the base model")
+            return
+        if wanted == self._adapter or (wanted is not None and wanted == self._refused):
             return
         previous = self._adapter
         try:
             self._use(wanted)
         except (AdapterError, NotFoundError) as error:
             logger.error("%s; answering with %s", error, previous or "the base model")
+            self._go_back_to(previous)
             self._refused = wanted
-            self._use(previous)
+
+    def _go_back_to(self, adapter: str | None) -> None:
+        try:
+            self._use(adapter)
+        except (AdapterError, NotFoundError):
+            self._use(None)
 
     def _use(self, adapter: str | None) -> None:
         folder = None

@@ -97,13 +97,13 @@ class LocalModel:
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return cls(model, processor, name, revision)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, study: Study, region: dict[str, Any] | None = None) -> torch.Tensor:
         """Return the study's visual tokens, shape (1, num_visual_tokens, text hidden_size)."""
         inputs = self.processor.image_processor.preprocess(study, regions=[region]).to(self.model.device)
         return self.model.get_image_features(**inputs)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def stream(self, encoded: torch.Tensor, prompt: Prompt, max_new_tokens: int) -> Iterator[Token]:
         """Write an answer, greedily, token by token."""
         tokenizer = self.processor.tokenizer
@@ -130,7 +130,7 @@ class LocalModel:
                 return
             inputs = self.model.get_input_embeddings()(torch.tensor([[chosen]], device=self.model.device))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def score(self, encoded: torch.Tensor, prompt: Prompt, text: str) -> float:
         """Return the mean log-probability of the tokens of `text`, stop token included."""
         answer = torch.tensor([self.processor.answer_ids(text)], device=self.model.device)
