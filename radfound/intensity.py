@@ -1,0 +1,156 @@
+"""Grey values to numbers between 0 and 1: windows for CT, robust percentiles for the rest."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from radfound.exceptions import IntensityError
+
+_SAMPLE_SIZE = 1_000_000
+_JUDGED_SIZE = 250_000
+_BACKGROUND_SHARE = 0.05
+_FEWEST_FOREGROUND_VOXELS = 16
+
+
+def check_finite(voxels: np.ndarray, name: str = "voxels") -> None:
+    """Raise IntensityError if any voxel is NaN or infinite; `name` begins the message."""
+    if voxels.dtype.kind != "f" or voxels.size == 0:
+        return
+    # Minimum and maximum propagate NaN and need no copy, unlike isfinite over the whole volume.
+    with np.errstate(invalid="ignore"):
+        if np.isfinite(voxels.min()) and np.isfinite(voxels.max()):
+            return
+    bad = int(voxels.size - np.count_nonzero(np.isfinite(voxels)))
+    raise IntensityError(
+        f"{name}: {bad:,} of {voxels.size:,} voxels are NaN or infinite; "
+        "expected finite values; replace them by the background value"
+    )
+
+
+def apply_window(hu: np.ndarray, center_hu: float, width_hu: float) -> np.ndarray:
+    """Map CT numbers linearly to [0, 1], clipping outside the window.
+
+    Parameters
+    ----------
+    hu : array, shape (D, H, W), Hounsfield units
+    center_hu, width_hu : float, HU; the width must be positive
+
+    Returns
+    -------
+    float32 array, shape (D, H, W), in [0, 1]
+
+    Raises
+    ------
+    IntensityError
+        If width_hu <= 0, either is not finite, or hu holds NaN or infinity.
+    """
+    if not (math.isfinite(center_hu) and math.isfinite(width_hu) and width_hu > 0):
+        raise IntensityError(
+            f"window of centre {center_hu} and width {width_hu} HU; "
+            "expected finite numbers and a positive width"
+        )
+    hu = np.asarray(hu)
+    check_finite(hu, "window")
+    return _scale(hu, center_hu - width_hu / 2, center_hu + width_hu / 2)
+
+
+def percentile_scale(voxels: np.ndarray, low: float = 0.5, high: float = 99.5) -> np.ndarray:
+    """Map grey values linearly to [0, 1] between two robust percentiles, clipping outside.
+
+    Where at least 5 % of the voxels hold exactly the smallest value, as the air around a
+    skull-stripped brain or a collimated radiograph does, that background does not count: else it
+    would decide the percentiles. Percentiles of large volumes come from a regular sample of about a
+    million voxels.
+
+    Parameters
+    ----------
+    voxels : array of any real type
+    low, high : float, percent, 0 <= low < high <= 100
+
+    Returns
+    -------
+    float32 array of the same shape, in [0, 1]; zeros where all voxels are equal
+
+    Raises
+    ------
+    IntensityError
+        If the percentiles are out of order, or voxels hold NaN or infinity.
+    """
+    bottom, top = percentile_range(voxels, low, high)
+    return scale_between(voxels, bottom, top)
+
+
+def percentile_range(
+    voxels: np.ndarray, low: float = 0.5, high: float = 99.5
+) -> tuple[float, float]:
+    """Return the grey values that `percentile_scale` maps to 0 and 1; equal where all voxels are.
+
+    Takes and raises what `percentile_scale` does.
+    """
+    if not 0 <= low < high <= 100:
+        raise IntensityError(
+            f"percentiles {low} and {high}; expected 0 <= low < high <= 100 in that order"
+        )
+    voxels = np.asarray(voxels)
+    check_finite(voxels, "percentiles")
+    if voxels.size == 0:
+        return 0.0, 0.0
+    smallest, largest = float(voxels.min()), float(voxels.max())
+    sample = _sample(voxels)
+    foreground = sample[sample > smallest]
+    background_share = 1 - foreground.size / sample.size
+    if background_share < _BACKGROUND_SHARE or foreground.size < _FEWEST_FOREGROUND_VOXELS:
+        foreground = sample
+    bottom, top = (float(value) for value in np.percentile(foreground, (low, high)))
+    if not top > bottom:
+        # Nearly all voxels are equal: what differs is all there is to see.
+        bottom, top = smallest, largest
+    return bottom, top
+
+
+def scale_between(voxels: np.ndarray, bottom: float, top: float) -> np.ndarray:
+    """Map [bottom, top] to [0, 1] in float32, clipping outside; zeros where the two are equal."""
+    if not top > bottom:
+        return np.zeros(voxels.shape, np.float32)
+    return _scale(voxels, bottom, top)
+
+
+def looks_like_hounsfield(voxels: np.ndarray) -> bool:
+    """Judge from the values alone whether they are CT numbers.
+
+    For files that do not name their modality. True where there is air or fat well below zero, soft
+    tissue near zero, and nothing far outside what tissue, bone and metal reach; phase maps,
+    z-scores and ordinary MR values fail one of the three.
+    """
+    voxels = np.asarray(voxels)
+    if voxels.size == 0 or voxels.dtype.kind not in "if":
+        return False
+    sample = _sample(voxels, _JUDGED_SIZE).astype(np.float32)
+    below_water = np.mean(sample < -150)
+    soft_tissue = np.mean((sample >= -150) & (sample <= 300))
+    lowest, highest = sample.min(), np.percentile(sample, 99)
+    return bool(
+        below_water >= 0.005 and soft_tissue >= 0.02 and lowest >= -10_000 and 0 < highest < 3_000
+    )
+
+
+def _scale(voxels: np.ndarray, bottom: float, top: float) -> np.ndarray:
+    """Map [bottom, top] to [0, 1] in float32, touching the memory of one result only."""
+    # In float64 where float32 cannot tell the two ends apart, as in large 32-bit counts.
+    exact = np.float32(top) - np.float32(bottom) > 1e-3 * max(abs(top), abs(bottom), 1e-30)
+    scaled = voxels.astype(np.float32 if exact else np.float64)
+    scaled -= bottom
+    scaled /= top - bottom
+    np.clip(scaled, 0, 1, out=scaled)
+    return scaled.astype(np.float32, copy=False)
+
+
+def _sample(voxels: np.ndarray, size: int = _SAMPLE_SIZE) -> np.ndarray:
+    """Return about `size` voxels at regular steps, all of them in a small volume."""
+    step = max(1, voxels.size // size)
+    while math.gcd(step, voxels.shape[-1] if voxels.ndim else 1) != 1:
+        # A step that shares a factor with the row length would see some columns only.
+        step += 1
+    return voxels.ravel()[::step]

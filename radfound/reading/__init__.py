@@ -1,0 +1,171 @@
+"""Files, folders and zips to `Study`: DICOM, NIfTI, NRRD, MetaImage, PNG and JPEG.
+
+Nothing heavy is imported before the first file is read.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from radfound.exceptions import RequestError, StudyAmbiguousError, StudyUnreadableError
+from radfound.reading.files import (
+    FORMATS,
+    Source,
+    check_voxel_count,
+    kind_of,
+    list_folder,
+    unknown_kind,
+    unpack_zip,
+)
+from radfound.study import Study, StudyImage, display_name
+
+__all__ = ["read_study"]
+
+_PathLike = str | os.PathLike
+
+
+def read_study(
+    path: _PathLike | Sequence[_PathLike],
+    *,
+    series: str | None = None,
+    volume: int | None = None,
+    study_id: str = "",
+) -> Study:
+    """Read a study from a file, a folder or zip of DICOM, or a list of such.
+
+    What a file is, is told by its content. DICOM slices are sorted by position along their normal.
+    The images of a radiograph or mammogram exam in one folder become the images of one study, as do
+    the members of a list, in its order.
+
+    Parameters
+    ----------
+    path : path, or sequence of paths
+        One file (DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG), a DICOM folder or zip, or a list, of
+        which each member becomes a view of the study.
+    series : str, optional
+        Series instance UID or series number, where a folder or zip holds several series.
+    volume : int, optional
+        Which one, from 0, where a file or series holds several volumes.
+    study_id : str, optional
+        The name under which the caller knows the study; the content's digest if empty.
+
+    Returns
+    -------
+    Study
+
+    Raises
+    ------
+    StudyUnreadableError
+        If a file is missing, empty, truncated or of no known format.
+    StudyAmbiguousError
+        If there are several series or volumes and none was chosen, or several patients.
+    GeometryError
+        If slices are missing or mixed, or spacing and axes do not span space.
+    IntensityError
+        If voxels hold NaN or infinity.
+    StudyTooLargeError
+        If the header promises more than can be read.
+    UnsafeArchiveError
+        If a zip would write outside its folder or unpacks to far more than it holds.
+    RequestError
+        If `series` or `volume` names none that exists.
+    """
+    members = [path] if isinstance(path, str | os.PathLike) else list(path)
+    if not members:
+        raise RequestError("path: an empty list; expected at least one file")
+    images: list[StudyImage] = []
+    patients: set[str] = set()
+    for member in members:
+        found, patient = _read_member(Path(member), series, volume)
+        images += found
+        patients |= patient
+        if len(patients) > 1:
+            raise StudyAmbiguousError(
+                f"{display_name(member)}: images of more than one patient, by itself or with the "
+                "files before it; expected one patient's; read each patient's by themselves"
+            )
+        check_voxel_count(display_name(member), [sum(image.voxels.size for image in images)])
+    return Study(tuple(images), id=study_id)
+
+
+_Found = tuple[list[StudyImage], set[str]]
+
+
+def _read_member(path: Path, series: str | None, volume: int | None) -> _Found:
+    """Read a file, folder or zip; return its images and the patients that its headers name."""
+    name = display_name(path)
+    if path.is_dir():
+        return _read_folder(path, display_name(path.resolve()), series, volume)
+    if not path.is_file():
+        found = "not a plain file" if path.exists() else "no such file or folder"
+        raise StudyUnreadableError(f"{name}: {found}; expected {FORMATS}; check the path")
+    source = Source.of(path)
+    if kind_of(source) == "zip":
+        with tempfile.TemporaryDirectory(prefix="radfound-") as folder:
+            unpack_zip(source, Path(folder))
+            return _read_folder(Path(folder), name, series, volume)
+    return _read_file(source, series, volume)
+
+
+def _read_folder(folder: Path, name: str, series: str | None, volume: int | None) -> _Found:
+    sources = list_folder(folder, name)
+    if not sources:
+        raise StudyUnreadableError(
+            f"{name}: no files in it; expected DICOM files; give the folder or zip that holds them"
+        )
+    kinds = [kind_of(source) for source in sources]
+    dicom = [source for source, kind in zip(sources, kinds, strict=True) if kind == "dicom"]
+    if dicom:
+        return _read_dicom(dicom, name, series, volume)
+    others = [
+        source for source, kind in zip(sources, kinds, strict=True) if kind not in (None, "zip")
+    ]
+    if not others:
+        if len(sources) == 1:
+            raise unknown_kind(sources[0])
+        raise StudyUnreadableError(
+            f"{name}: {len(sources)} files, none of them an image; expected DICOM files; "
+            "give the folder or zip that holds them"
+        )
+    if len(others) > 1:
+        raise StudyAmbiguousError(
+            f"{name}: {len(others)} images that are not DICOM, from {others[0].name} to "
+            f"{others[-1].name}; expected one; give one file, or a list of files as views"
+        )
+    return _read_file(others[0], series, volume)
+
+
+def _read_file(source: Source, series: str | None, volume: int | None) -> _Found:
+    kind = kind_of(source)
+    if kind == "dicom":
+        return _read_dicom([source], source.name, series, volume)
+    if series is not None:
+        raise RequestError(f"series: {source.name} has none; expected DICOM files with series=")
+    if kind in ("png", "jpeg"):
+        if volume not in (None, 0):
+            raise RequestError(f"volume: {source.name} is a picture; expected none or 0")
+        from radfound.reading.picture import read_picture
+
+        return [read_picture(source)], set()
+    if kind == "nifti":
+        from radfound.reading.nifti import read_nifti as read
+    elif kind == "nrrd":
+        from radfound.reading.nrrd import read_nrrd as read
+    elif kind == "metaimage":
+        from radfound.reading.metaimage import read_metaimage as read
+    else:
+        raise unknown_kind(source)
+    return [read(source, volume)], set()
+
+
+def _read_dicom(
+    sources: Sequence[Source], name: str, series: str | None, volume: int | None
+) -> _Found:
+    from radfound.reading.dicom import choose_series, read_headers, read_images
+
+    files = choose_series(read_headers(sources, name), name, series)
+    patients = {file.patient for file in files}
+    return read_images(files, name, volume), patients - {""}

@@ -1,0 +1,228 @@
+"""DICOM files to images: which series, which slices in which order, one volume or several views."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from radfound.exceptions import (
+    GeometryError,
+    RequestError,
+    StudyAmbiguousError,
+    StudyUnreadableError,
+)
+from radfound.intensity import check_finite
+from radfound.reading.dicom_header import DicomFile, Frame, read_header
+from radfound.reading.dicom_pixels import read_frames
+from radfound.reading.files import Source, check_voxel_count
+from radfound.reading.geometry import flat_affine
+from radfound.reading.stack import arrange, stack_affine
+from radfound.reading.values import is_whole, rescale
+from radfound.study import StudyImage
+
+_CROSS_SECTIONAL = {"CT", "MR", "PT"}
+
+
+def read_headers(sources: Iterable[Source], name: str) -> list[DicomFile]:
+    """Read the headers of all files that hold a picture, each picture once.
+
+    Raises
+    ------
+    StudyUnreadableError
+        If there is none, or a file is damaged.
+    """
+    files: list[DicomFile] = []
+    seen: set[str] = set()
+    count = 0
+    for source in sources:
+        count += 1
+        file = read_header(source)
+        if file is None or file.instance_uid in seen:
+            continue
+        if file.instance_uid:
+            seen.add(file.instance_uid)
+        files.append(file)
+    if not files:
+        raise StudyUnreadableError(
+            f"{name}: {count} DICOM file(s) without a picture (reports, plans, a directory); "
+            "expected images; give the folder that holds them"
+        )
+    return files
+
+
+def choose_series(files: Sequence[DicomFile], name: str, series: str | None) -> Sequence[DicomFile]:
+    """Return the files of one series, or of one exam whose images are views.
+
+    Localizers are left out where there are other images beside them in the series.
+
+    Parameters
+    ----------
+    files : sequence of DicomFile, at least one
+    name : str
+        The folder, archive or file, for messages.
+    series : str or None
+        Series instance UID or series number; needed where there are several to choose from.
+
+    Raises
+    ------
+    StudyAmbiguousError
+        If there are several series, which are not the views of one exam, and none was chosen.
+    RequestError
+        If the chosen one does not exist, or there are several of that number.
+    """
+    groups: dict[str, list[DicomFile]] = defaultdict(list)
+    for file in files:
+        groups[file.series_uid].append(file)
+    numbers = {uid: _number_of(group[0]) for uid, group in groups.items()}
+    repeated = Counter(numbers.values())
+    labels = {
+        uid: number if number and repeated[number] == 1 else uid for uid, number in numbers.items()
+    }
+    shown = "; ".join(f"{labels[uid]!r}: {_summary(group)}" for uid, group in groups.items())
+    if series is not None:
+        uids = [uid for uid in groups if str(series) in (uid, numbers[uid])]
+        if len(uids) != 1:
+            fault = "several" if uids else "no"
+            raise RequestError(
+                f"series: {name} has {fault} series {series!r}; expected one of {shown}"
+            )
+        files = groups[uids[0]]
+    elif len(groups) > 1 and not _is_exam(files):
+        raise StudyAmbiguousError(
+            f"{name}: {len(groups)} series; expected one, or the views of one exam; "
+            f"choose with series= one of {shown}",
+            list(labels.values()),
+        )
+    return [file for file in files if not file.is_localizer] or files
+
+
+def read_images(chosen: Sequence[DicomFile], name: str, volume: int | None) -> list[StudyImage]:
+    """Read one volume, or the views of one exam.
+
+    Parameters
+    ----------
+    chosen : sequence of DicomFile, at least one
+        What `choose_series` returned.
+    name : str
+        The folder, archive or file, for messages.
+    volume : int or None
+        Which of several volumes at the same place, counted in time, from 0.
+
+    Raises
+    ------
+    StudyAmbiguousError, RequestError, GeometryError, IntensityError, StudyUnreadableError,
+    StudyTooLargeError
+    """
+    check_voxel_count(name, [sum(int(np.prod(file.shape, dtype=np.int64)) for file in chosen)])
+    frames = [frame for file in chosen for frame in file.frames]
+    positioned = [frame for frame in frames if frame.is_positioned]
+    if positioned and len(positioned) < len(frames):
+        odd = next(frame for frame in frames if not frame.is_positioned)
+        raise GeometryError(
+            f"{odd.file.name}: no position in the patient, unlike {positioned[0].file.name}; "
+            "expected slices of one series; remove the file or select one series"
+        )
+    if positioned:
+        return [_read_stack(positioned, name, volume)]
+    if volume not in (None, 0):
+        raise RequestError(f"volume: {volume} of {name}, whose images are no volumes in space")
+    if len(chosen) > 1 and any(file.modality in _CROSS_SECTIONAL for file in chosen):
+        raise GeometryError(
+            f"{chosen[0].name}: a {chosen[0].modality} slice without position or orientation; "
+            "expected both in each slice of a series; export it with its whole header"
+        )
+    return [_read_view(file) for file in sorted(chosen, key=_view_order)]
+
+
+def _number_of(file: DicomFile) -> str:
+    return "" if file.series_number is None else str(file.series_number)
+
+
+def _is_exam(files: Sequence[DicomFile]) -> bool:
+    """Whether the files are views of one exam, as radiographs and mammograms are."""
+    studies = {file.study_uid for file in files}
+    return len(studies) == 1 and not any(
+        file.modality in _CROSS_SECTIONAL or any(frame.is_positioned for frame in file.frames)
+        for file in files
+    )
+
+
+def _summary(group: Sequence[DicomFile]) -> str:
+    """Describe a series for someone who is to choose."""
+    first = group[0]
+    frames = sum(file.shape[0] for file in group)
+    parts = [
+        first.dicom_modality or "unknown modality",
+        first.description,
+        f"{frames} image{'s' if frames > 1 else ''} of {first.shape[2]} x {first.shape[1]}",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _view_order(file: DicomFile) -> tuple:
+    return (file.series_number or 0, file.instance_number, file.name)
+
+
+def _read_view(file: DicomFile) -> StudyImage:
+    """Read a picture that lies nowhere in the patient; the frames of a clip become its slices."""
+    frames = file.frames
+    spacing_mm = frames[0].spacing_mm
+    if spacing_mm is not None and min(spacing_mm) <= 0:
+        raise GeometryError(
+            f"{file.name}: pixel spacing is {spacing_mm[0]:g} x {spacing_mm[1]:g} mm; "
+            "expected more than zero; repair the header or export again"
+        )
+    return _image(
+        file,
+        _read_voxels(frames),
+        flat_affine(*(spacing_mm or (1.0, 1.0))),
+        calibrated=spacing_mm is not None and len(frames) == 1,
+        source=file.name,
+    )
+
+
+def _read_stack(frames: Sequence[Frame], name: str, volume: int | None) -> StudyImage:
+    slices = arrange(frames, name, volume)
+    affine = stack_affine(slices, name)
+    return _image(slices[0].file, _read_voxels(slices), affine, calibrated=True, source=name)
+
+
+def _image(
+    file: DicomFile, voxels: np.ndarray, affine: np.ndarray, *, calibrated: bool, source: str
+) -> StudyImage:
+    check_finite(voxels, source)
+    return StudyImage(
+        voxels=voxels,
+        affine=affine,
+        modality=file.modality,
+        view=file.view,
+        body_part=file.body_part,
+        hounsfield=file.is_hounsfield,
+        calibrated=calibrated,
+        source=source,
+    )
+
+
+def _read_voxels(frames: Sequence[Frame]) -> np.ndarray:
+    """Decode the frames, each file once, into one array in the order of `frames`."""
+    wanted: dict[int, list[tuple[int, Frame]]] = defaultdict(list)
+    for place, frame in enumerate(frames):
+        wanted[id(frame.file)].append((place, frame))
+    whole = all(frame.slope == 1 and is_whole(frame.intercept) for frame in frames)
+    voxels: np.ndarray | None = None
+    for group in wanted.values():
+        file = group[0][1].file
+        pixels = read_frames(file)
+        for place, frame in group:
+            values = rescale(pixels[frame.index], frame.slope, frame.intercept, file.name)
+            if not whole:
+                values = values.astype(np.float32, copy=False)
+            if voxels is None:
+                voxels = np.empty((len(frames), *values.shape), values.dtype)
+            elif values.dtype != voxels.dtype:
+                # Rare: one slice holds values that the type of those before cannot.
+                voxels = voxels.astype(np.result_type(values, voxels), copy=False)
+            voxels[place] = values
+    return voxels

@@ -1,0 +1,273 @@
+"""Files, folders and archives: what is there, of which kind, and whether it is safe to open."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from radfound.exceptions import StudyTooLargeError, StudyUnreadableError, UnsafeArchiveError
+from radfound.study import display_name
+
+MAX_SIDE = 20_000
+"""Most pixels along one side of an image."""
+MAX_VOXELS = 2**30
+"""Most voxels of one study, all images together; 1024 slices of 1024 x 1024."""
+MAX_FILES = 50_000
+"""Most files in one folder or archive."""
+MAX_UNPACKED_BYTES = 8 * 2**30
+"""Most bytes that an archive may unpack to."""
+MAX_ARCHIVE_RATIO = 200
+"""Most bytes that an archive larger than `FREE_UNPACKED_BYTES` may unpack to per packed byte."""
+FREE_UNPACKED_BYTES = 64 * 2**20
+
+FORMATS = "DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG, or a folder or zip of DICOM"
+
+_HEAD_BYTES = 1024
+_IGNORED_NAMES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+_PLAIN_FILE_NAME = re.compile(r"[^/\\%]+")
+_EXTENSION_KINDS = (
+    ((".nii", ".nii.gz"), "NIfTI"),
+    ((".dcm", ".dicom", ".ima"), "DICOM"),
+    ((".nrrd", ".nhdr"), "NRRD"),
+    ((".mha", ".mhd"), "MetaImage"),
+    ((".png",), "PNG"),
+    ((".jpg", ".jpeg"), "JPEG"),
+    ((".zip",), "zip"),
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file on disk and the name under which messages may speak of it."""
+
+    path: Path
+    name: str
+
+    @classmethod
+    def of(cls, path: Path) -> Source:
+        """Name the file by the last part of its path."""
+        return cls(path, display_name(path))
+
+
+def check_size(name: str, shape: Sequence[int]) -> None:
+    """Raise for an image that is empty or larger than can be read, before its voxels are touched.
+
+    Parameters
+    ----------
+    name : str
+    shape : sequence of int
+        Sizes in voxels, in the order that the message shows them.
+    """
+    sizes = [int(size) for size in shape]
+    shown = " x ".join(f"{size:,}" for size in sizes)
+    if not sizes or min(sizes) < 1:
+        raise StudyUnreadableError(
+            f"{name}: the header says {shown or 'no'} voxels; expected at least one along each "
+            "axis; export the image again"
+        )
+    if max(sizes) > MAX_SIDE:
+        raise StudyTooLargeError(
+            f"{name}: {shown} voxels; expected at most {MAX_SIDE:,} along each side; "
+            "crop or resample it"
+        )
+    check_voxel_count(name, sizes)
+
+
+def check_voxel_count(name: str, sizes: Sequence[int]) -> None:
+    """Raise StudyTooLargeError where the product of the sizes passes `MAX_VOXELS`."""
+    count = 1
+    for size in sizes:
+        count *= int(size)
+    if count > MAX_VOXELS:
+        raise StudyTooLargeError(
+            f"{name}: {count:,} voxels; expected at most {MAX_VOXELS:,}; crop or resample it"
+        )
+
+
+def kind_of(source: Source) -> str | None:
+    """Tell a file's kind from its content, not its name; None for a file of no kind known here."""
+    try:
+        with open(source.path, "rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise StudyUnreadableError(
+            f"{source.name}: cannot be opened ({error.strerror}); "
+            "expected a file that the reader may read; check its permissions"
+        ) from None
+    return _kind_of_head(head)
+
+
+def _kind_of_head(head: bytes) -> str | None:
+    if head[128:132] == b"DICM":
+        return "dicom"
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "zip"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if re.match(rb"NRRD\d{4}", head):
+        return "nrrd"
+    if _is_nifti(head) or (head.startswith(b"\x1f\x8b") and _is_nifti(_unpack_head(head))):
+        return "nifti"
+    if re.match(rb"\s*(ObjectType|NDims|Comment|ObjectSubType)\s*[=:]", head):
+        return "metaimage"
+    # DICOM without preamble: the first element is of group 2 or 8, with a VR or a small length.
+    if re.match(rb"(\x02\x00|\x08\x00).\x00([A-Z]{2}|..\x00\x00)", head, re.DOTALL):
+        return "dicom"
+    return None
+
+
+def _is_nifti(head: bytes) -> bool:
+    return head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0")
+
+
+def _unpack_head(head: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(31).decompress(head, 348)
+    except zlib.error:
+        return b""
+
+
+def unknown_kind(source: Source) -> StudyUnreadableError:
+    """Return the error for a file that is none of the formats, naming what it looks like."""
+    head = source.path.read_bytes()[:_HEAD_BYTES] if source.path.stat().st_size else b""
+    found = _describe(head)
+    lower = source.name.lower()
+    claimed = next((kind for ends, kind in _EXTENSION_KINDS if lower.endswith(ends)), None)
+    if claimed:
+        return StudyUnreadableError(
+            f"{source.name}: named like {claimed}, but {found}; "
+            f"expected {claimed} data; export or copy the file again"
+        )
+    return StudyUnreadableError(
+        f"{source.name}: {found}; expected {FORMATS}; export the study in one of these"
+    )
+
+
+def _describe(head: bytes) -> str:
+    if not head:
+        return "the file is empty"
+    if head.startswith(b"\x1f\x8b"):
+        return "it holds gzip data that are no NIfTI, or are damaged"
+    if head.startswith(b"%PDF"):
+        return "it holds a PDF"
+    if head.startswith((b"II*\0", b"MM\0*")):
+        return "it holds a TIFF"
+    if all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
+        return "it holds text"
+    return "it holds data of no known image format"
+
+
+def file_beside(source: Source, name: str) -> Path:
+    """Return the path of a data file that a header names, which must lie in the header's folder.
+
+    Raises
+    ------
+    StudyUnreadableError
+        If the name leads elsewhere (a header could otherwise make a server read any of its files),
+        stands for several files, or there is no such file.
+    """
+    name = name.removeprefix("./")
+    path = source.path.with_name(name) if _PLAIN_FILE_NAME.fullmatch(name) else None
+    if path is None or name in (".", "..") or name.split()[0] == "LIST":
+        raise StudyUnreadableError(
+            f"{source.name}: the voxels are said to be elsewhere, or in several files; "
+            "expected one file in the same folder; save header and voxels in one file"
+        )
+    if not path.is_file():
+        raise StudyUnreadableError(
+            f"{source.name}: the file with the voxels is not there; expected {name!r} in the same "
+            "folder; give both, or save header and voxels in one file"
+        )
+    return path
+
+
+def list_folder(folder: Path, name: str) -> list[Source]:
+    """Return the files of a folder and the folders below it, in a stable order.
+
+    Hidden files and links to folders are passed over.
+    """
+    sources: list[Source] = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(entry for entry in folders if not _is_ignored(entry))
+        for entry in sorted(files):
+            path = Path(parent, entry)
+            if not _is_ignored(entry) and path.is_file():
+                sources.append(Source.of(path))
+        if len(sources) > MAX_FILES:
+            raise StudyTooLargeError(
+                f"{name}: more than {MAX_FILES:,} files; expected one study; name its folder"
+            )
+    return sources
+
+
+def _is_ignored(name: str) -> bool:
+    return name.startswith(".") or name in _IGNORED_NAMES
+
+
+def unpack_zip(source: Source, folder: Path) -> None:
+    """Unpack an archive below `folder`, having checked every entry first.
+
+    Raises
+    ------
+    UnsafeArchiveError
+        If an entry would land outside, is a link, or the whole unpacks to far more than it holds.
+    StudyUnreadableError
+        If the archive is damaged, encrypted or packed by a method unknown to Python.
+    """
+    try:
+        with zipfile.ZipFile(source.path) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            _check_entries(source, entries)
+            for entry in entries:
+                archive.extract(entry, folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise StudyUnreadableError(
+            f"{source.name}: the zip is truncated or damaged ({type(error).__name__}); "
+            "expected a whole archive; copy or make it again"
+        ) from None
+    except (RuntimeError, NotImplementedError):
+        raise StudyUnreadableError(
+            f"{source.name}: the zip is encrypted or packed by an unknown method; "
+            "expected plain zip; pack it again without a password"
+        ) from None
+
+
+def _check_entries(source: Source, entries: Sequence[zipfile.ZipInfo]) -> None:
+    for entry in entries:
+        # ZipInfo.filename already has the system's separators; the raw name shows what was meant.
+        raw = entry.orig_filename.replace("\\", "/")
+        path = PurePosixPath(raw)
+        if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", raw):
+            raise UnsafeArchiveError(
+                f"{source.name}: the entry {path.name!r} would be written outside the archive's "
+                "own folder; expected relative names without '..'; pack the files again"
+            )
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            raise UnsafeArchiveError(
+                f"{source.name}: the entry {path.name!r} is a symbolic link; "
+                "expected files; pack the files themselves"
+            )
+    if len(entries) > MAX_FILES:
+        raise UnsafeArchiveError(
+            f"{source.name}: {len(entries):,} entries; expected at most {MAX_FILES:,}; "
+            "pack one study only"
+        )
+    unpacked = sum(entry.file_size for entry in entries)
+    packed = max(1, source.path.stat().st_size)
+    ratio = unpacked / packed
+    if unpacked > MAX_UNPACKED_BYTES or (
+        unpacked > FREE_UNPACKED_BYTES and ratio > MAX_ARCHIVE_RATIO
+    ):
+        raise UnsafeArchiveError(
+            f"{source.name}: unpacks to {unpacked / 2**20:,.0f} MiB, {ratio:,.0f} times its size; "
+            f"expected at most {MAX_UNPACKED_BYTES // 2**20:,} MiB and {MAX_ARCHIVE_RATIO} times; "
+            "give the folder instead"
+        )

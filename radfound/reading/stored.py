@@ -1,0 +1,102 @@
+"""Bytes as they lie in a file, whole or packed, to numpy arrays, without a copy to spare."""
+
+from __future__ import annotations
+
+import bz2
+import os
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+
+from radfound.exceptions import StudyUnreadableError
+
+_READ_BYTES = 1 << 18
+_UNPACK_BYTES = 1 << 20
+
+
+def read_bytes(
+    file: BinaryIO, count: int, name: str, *, packing: str = "raw", skip: int = 0
+) -> np.ndarray:
+    """Read exactly `count` bytes of voxels, unpacking on the way.
+
+    Never unpacks more than the header promised, so that a small file cannot fill the memory.
+
+    Parameters
+    ----------
+    file : binary file on disk, at the first stored byte
+    count : int
+    name : str
+        Names the file in messages.
+    packing : "raw", "zlib" (zlib or gzip, also several gzip members in a row) or "bzip2"
+    skip : int
+        Unpacked bytes to pass over first.
+
+    Returns
+    -------
+    uint8 array, shape (count,)
+
+    Raises
+    ------
+    StudyUnreadableError
+        If there are fewer bytes, or they cannot be unpacked.
+    """
+    if packing == "raw":
+        file.seek(skip, os.SEEK_CUR)
+        _check_count(name, os.fstat(file.fileno()).st_size - file.tell(), count)
+        return np.fromfile(file, np.uint8, count)
+    data = np.empty(count, np.uint8)
+    done = -skip
+    try:
+        for piece in _PIECES[packing](file):
+            start = max(0, -done)
+            wanted = piece[start : count - done]
+            data[done + start : done + start + len(wanted)] = np.frombuffer(wanted, np.uint8)
+            done += len(piece)
+            if done > count:
+                break
+    except (zlib.error, OSError) as error:
+        raise StudyUnreadableError(
+            f"{name}: the packed voxels are damaged ({error}); expected {count:,} bytes; "
+            "copy or export the file again"
+        ) from None
+    except EOFError:
+        pass
+    _check_count(name, min(done, count), count)
+    return data
+
+
+def _zlib_pieces(file: BinaryIO) -> Iterator[bytes]:
+    """Yield unpacked pieces of at most a megabyte; a wrong checksum at the end raises."""
+    unpacker, packed = _new_zlib(), b""
+    while packed := packed or file.read(_READ_BYTES):
+        yield unpacker.decompress(packed, _UNPACK_BYTES)
+        packed = unpacker.unconsumed_tail
+        if unpacker.eof:
+            packed = unpacker.unused_data or file.read(_READ_BYTES)
+            if not packed.startswith(b"\x1f\x8b"):
+                return
+            unpacker = _new_zlib()
+
+
+def _new_zlib():
+    # 32 + 15: a zlib or gzip header, whichever is there.
+    return zlib.decompressobj(47)
+
+
+def _bzip2_pieces(file: BinaryIO) -> Iterator[bytes]:
+    with bz2.open(file) as unpacked:
+        while piece := unpacked.read(_UNPACK_BYTES):
+            yield piece
+
+
+_PIECES = {"zlib": _zlib_pieces, "bzip2": _bzip2_pieces}
+
+
+def _check_count(name: str, found: int, expected: int) -> None:
+    if found < expected:
+        raise StudyUnreadableError(
+            f"{name}: the file is truncated: {max(0, found):,} bytes of voxels where the header "
+            f"promises {expected:,}; copy or export it again"
+        )

@@ -1,0 +1,91 @@
+"""Stored numbers to grey values: rescale, colour to luminance, the type that holds them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from radfound.exceptions import IntensityError, RequestError, StudyAmbiguousError
+
+
+def rescale(stored: np.ndarray, slope: float, intercept: float, name: str) -> np.ndarray:
+    """Apply slope and intercept, keeping integers where the result is whole numbers.
+
+    Integers stay as they are stored for slope 1 and intercept 0, and in the smallest signed type
+    that holds them for a whole intercept; everything else becomes float32.
+    """
+    if not (np.isfinite(slope) and np.isfinite(intercept)) or slope == 0:
+        raise IntensityError(
+            f"{name}: rescale slope {slope} and intercept {intercept}; "
+            "expected finite numbers and a slope other than 0; export it again"
+        )
+    if slope == 1 and intercept == 0:
+        return plain_type(stored)
+    if slope == 1 and stored.dtype.kind in "iu" and is_whole(intercept):
+        return shift(stored, int(intercept))
+    values = stored.astype(np.float32)
+    values *= np.float32(slope)
+    values += np.float32(intercept)
+    return values
+
+
+def is_whole(intercept: float) -> bool:
+    """Whether integers stay integers, of a size worth having, when the intercept is added."""
+    return float(intercept).is_integer() and abs(intercept) < 2**31
+
+
+def shift(stored: np.ndarray, offset: int) -> np.ndarray:
+    """Add a whole number to integers, in the smallest of int16, int32 and int64 that holds them."""
+    if offset == 0 or stored.size == 0:
+        return stored
+    low, high = int(stored.min()) + offset, int(stored.max()) + offset
+    types = (np.dtype(np.int16), np.dtype(np.int32), np.dtype(np.int64))
+    dtype = next(
+        (kind for kind in types[:2] if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max),
+        types[-1],
+    )
+    # Wrapping around in between does no harm: the sum fits.
+    shifted = stored.astype(dtype)
+    shifted += np.array(offset).astype(dtype)
+    return shifted
+
+
+def plain_type(values: np.ndarray) -> np.ndarray:
+    """Return values in the machine's byte order, floats as float32; no copy if they are so."""
+    if values.dtype.kind == "f":
+        return values.astype(np.float32, copy=False)
+    if values.dtype.kind == "b":
+        return values.view(np.uint8)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def luminance(colour: np.ndarray) -> np.ndarray:
+    """Turn red, green, blue (and alpha, unused) along the last axis into brightness (ITU-R 601)."""
+    exact = np.float32 if colour.dtype.itemsize <= 2 else np.float64
+    grey = colour[..., :3].astype(exact) @ np.array([0.299, 0.587, 0.114], exact)
+    return np.rint(grey).astype(colour.dtype) if colour.dtype.kind in "iu" else grey
+
+
+def choose_volume(count: int, volume: int | None, name: str) -> int:
+    """Return the index of the volume to read out of `count`, or raise where that is open.
+
+    Raises
+    ------
+    StudyAmbiguousError
+        If there are several and none was chosen.
+    RequestError
+        If the chosen one does not exist.
+    """
+    if volume is None:
+        if count == 1:
+            return 0
+        raise StudyAmbiguousError(
+            f"{name}: holds {count} volumes; expected one; choose with volume=0 to {count - 1}",
+            [str(index) for index in range(count)],
+        )
+    if isinstance(volume, bool) or not isinstance(volume, int | np.integer):
+        raise RequestError(f"volume: {volume!r} is no whole number; expected 0 to {count - 1}")
+    if not 0 <= volume < count:
+        raise RequestError(
+            f"volume: {volume} of {name}, which holds {count}; expected 0 to {count - 1}"
+        )
+    return int(volume)

@@ -1,0 +1,109 @@
+"""Miniature image files, written on the spot, whose content is known to the last voxel."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
+AXIAL = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
+
+
+def ramp(*shape: int, dtype=np.int16) -> np.ndarray:
+    """Voxels that are all different."""
+    return np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+
+
+def dicom_dataset(pixels: np.ndarray, **tags) -> Dataset:
+    """A data set around pixels (H, W), (F, H, W) or, with SamplesPerPixel=3, ([F,] H, W, 3)."""
+    dataset = Dataset()
+    bits = pixels.dtype.itemsize * 8
+    defaults = {
+        "SOPClassUID": CT_STORAGE,
+        "SOPInstanceUID": generate_uid(),
+        "StudyInstanceUID": "1.2.3",
+        "SeriesInstanceUID": "1.2.3.4",
+        "Modality": "CT",
+        "PatientName": "Muster^Erika",
+        "PatientID": "P-4711",
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "BitsAllocated": bits,
+        "BitsStored": bits,
+        "PixelRepresentation": int(pixels.dtype.kind == "i"),
+    }
+    defaults.update(tags)
+    for keyword, value in defaults.items():
+        if value is not None:
+            setattr(dataset, keyword, value)
+    colour = dataset.SamplesPerPixel > 1
+    frame = pixels.shape[: pixels.ndim - 1] if colour else pixels.shape
+    dataset.Rows, dataset.Columns = frame[-2:]
+    if len(frame) == 3:
+        dataset.NumberOfFrames = frame[0]
+    if colour:
+        dataset.PlanarConfiguration = 0
+    dataset.HighBit = dataset.BitsStored - 1
+    dataset.PixelData = pixels.tobytes()
+    if pixels.nbytes % 2:
+        dataset.PixelData += b"\0"
+    dataset["PixelData"].VR = "OB" if bits == 8 else "OW"
+    dataset.is_little_endian, dataset.is_implicit_VR = True, False
+    dataset.ensure_file_meta()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return dataset
+
+
+def write_dicom(path: Path, pixels: np.ndarray, **tags) -> Path:
+    """Write one file; tags by keyword, None leaves a default out."""
+    pydicom.dcmwrite(path, dicom_dataset(pixels, **tags), write_like_original=False)
+    return path
+
+
+def write_series(
+    folder: Path,
+    voxels: np.ndarray,
+    *,
+    directions=AXIAL,
+    spacing_mm=(1.0, 1.0),
+    origin=(0.0, 0.0, 0.0),
+    step=(0.0, 0.0, 1.0),
+    **tags,
+) -> Path:
+    """Write a slice per file, in LPS; neither names nor instance numbers follow the positions.
+
+    `spacing_mm` is (between columns, between rows), as in an affine; DICOM has them the other way.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = list(range(len(voxels)))
+    random.Random(0).shuffle(names)
+    for k, pixels in enumerate(voxels):
+        position = np.asarray(origin) + k * np.asarray(step)
+        write_dicom(
+            folder / f"slice{names[k]:03d}.dcm",
+            pixels,
+            ImagePositionPatient=[round(float(x), 9) for x in position],
+            ImageOrientationPatient=[round(float(x), 9) for x in np.ravel(directions)],
+            PixelSpacing=[float(spacing_mm[1]), float(spacing_mm[0])],
+            InstanceNumber=names[k] + 1,
+            **tags,
+        )
+    return folder
+
+
+def rotation(axis, degrees: float) -> np.ndarray:
+    """A rotation matrix, by Rodrigues' formula."""
+    axis = np.asarray(axis, float) / np.linalg.norm(axis)
+    x, y, z = axis
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    angle = np.radians(degrees)
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+
+
+def place_of(image, value) -> np.ndarray:
+    """Where in RAS mm the one voxel of that value lies."""
+    ((k, j, i),) = np.argwhere(image.voxels == value)
+    return (image.affine @ (i, j, k, 1))[:3]
