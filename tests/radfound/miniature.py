@@ -1,12 +1,15 @@
-"""Miniature image files, written on the spot, whose content is known to the last voxel."""
+"""Miniature image files, written on the spot and known to the last voxel, and how to read them."""
 
 import random
 from pathlib import Path
 
 import numpy as np
 import pydicom
+import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from radfound.reading import read_study
 
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 AXIAL = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
@@ -107,3 +110,21 @@ def place_of(image, value) -> np.ndarray:
     """Where in RAS mm the one voxel of that value lies."""
     ((k, j, i),) = np.argwhere(image.voxels == value)
     return (image.affine @ (i, j, k, 1))[:3]
+
+
+def voxels_of(path, **choice) -> np.ndarray:
+    """Read a study of one image and return its voxels."""
+    (image,) = read_study(path, **choice).images
+    return image.voxels
+
+
+def refusal(error, path, **choice) -> str:
+    """Read what cannot be read; return the message, which must name no directory."""
+    with pytest.raises(error) as info:
+        read_study(path, **choice)
+    assert type(info.value) is error
+    message = str(info.value)
+    assert "/" not in message
+    assert "Muster" not in message and "P-4711" not in message
+    assert info.value.__cause__ is None
+    return message
