@@ -114,11 +114,11 @@ def mini_path() -> Path:
 
 
 def _folder_revision(folder: Path) -> str:
-    """Return 12 hexadecimal digits that name the content of a folder's weights and configuration."""
+    """Return 12 hexadecimal digits that name the weights and configuration in a folder, but not its replay set."""
     sha = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*config.json")):
-        with open(path, "rb") as file:
-            sha.update(hashlib.file_digest(file, "sha256").digest() if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read()).digest())
+    for path in sorted((*folder.rglob("*.safetensors"), *folder.rglob("*config.json"))):
+        if not path.name.startswith("replay"):
+            sha.update(path.read_bytes())
     return sha.hexdigest()[:12]
 
 

@@ -149,7 +149,7 @@ class Kit:
             if row["split"] != split:
                 continue
             labels = metadata_answers(row)
-            caption = _shorten(row["caption"] or "", 240)
+            caption = _shorten(row["caption"] or "", 180)
             turns = _metadata_turns(labels)
             if len(caption) >= 20:
                 turns += (Turn("caption", (), caption),)
@@ -170,7 +170,7 @@ class Kit:
             findings, impression = row.get("findings") or "", row.get("impression") or ""
             if row["split"] != split or len(findings) < 20 or not impression:
                 continue
-            answer = f"Findings: {_shorten(findings, 260)}\nImpression: {_shorten(impression, 100)}"
+            answer = f"Findings: {_shorten(findings, 170)}\nImpression: {_shorten(impression, 80)}"
             files = tuple(self.root / image for image in row["images"][:max_images])
             key = row["id"].removeprefix("medpix-")
             yield Example(key, files, (Turn("report", (), answer),), source=row["source"], split=split, footer=True)
@@ -197,7 +197,7 @@ class Kit:
                 yield self._clinical_note(row, labels, split)
 
     def _clinical_note(self, row: dict[str, Any], labels: dict[str, str], split: str) -> Example:
-        note = _shorten(row["findings"], 260)
+        note = _shorten(row["findings"], 180)
         answer = f"Findings: {note}\nImpression: {_shorten(row.get('impression') or 'Not stated.', 100)}"
         turns = (Turn("report", (), answer), Turn("caption", (), note), *_metadata_turns(labels))
         files = tuple(self.root / image for image in row["images"])

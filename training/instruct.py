@@ -26,7 +26,8 @@ from training.packing import Branch, branch, pack, packed_loss
 
 logger = logging.getLogger(__name__)
 
-LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+MOST_TURNS = 4  # of one study in a step
+LORA_TARGETS = ["q_proj", "v_proj", "o_proj", "down_proj"]
 
 
 def lora_config(rank: int) -> LoraConfig:
@@ -146,7 +147,7 @@ def instruct(data: Path, vision: Path, out: Path, config: LoopConfig, batch_size
         generator, chooser = torch.Generator().manual_seed(seed), random.Random(seed)
         indices = epoch_order(len(source), step, batch_size, config.seed)
         inputs = source.vision_inputs(indices, 4, generator)
-        packed = pack(source.prefix, [source.branches(i, 6, chooser) for i in indices], pad)
+        packed = pack(source.prefix, [source.branches(i, MOST_TURNS, chooser) for i in indices], pad)
         with torch.autocast("cpu", torch.bfloat16):
             loss = packed_loss(model, packed, model.get_image_features(**inputs))
         return loss, {"tokens": float(packed.input_ids.numel())}

@@ -39,7 +39,7 @@ class LoopConfig:
 
     steps: int
     learning_rate: float
-    warmup_steps: int = 50
+    warmup_steps: int = 30
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     log_every: int = 20

@@ -47,7 +47,7 @@ class Packed:
     weights: torch.Tensor
 
 
-def branch(processor: RadFoundProcessor, task: str, question: str | None, answer: str, limit: int = 128) -> Branch:
+def branch(processor: RadFoundProcessor, task: str, question: str | None, answer: str, limit: int = 72) -> Branch:
     """Tokenise one question and answer; an answer of more than `limit` tokens is cut and then does not stop."""
     _, after = processor.prompt_ids(task, question)
     return Branch(after, processor.answer_ids(answer)[:limit])
