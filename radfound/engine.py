@@ -40,7 +40,9 @@ class Engine:
         How many encoded studies to keep.
     """
 
-    def __init__(self, model: StudyModel, *, adapters: AdapterStore | None = None, cached_studies: int = 32):
+    def __init__(
+        self, model: StudyModel, *, adapters: AdapterStore | None = None, cached_studies: int = 32
+    ):
         self.model = model
         self._adapters = adapters
         self._adapter: str | None = None
@@ -51,7 +53,11 @@ class Engine:
 
     @classmethod
     def load(
-        cls, checkpoint: str | Path = "radfound-mini", *, adapters: AdapterStore | None = None, device: str | None = None
+        cls,
+        checkpoint: str | Path = "radfound-mini",
+        *,
+        adapters: AdapterStore | None = None,
+        device: str | None = None,
     ) -> Engine:
         """Load a checkpoint, as `radfound.checkpoints.load` names them, and return its engine."""
         return cls(LocalModel.load(checkpoint, device), adapters=adapters)
@@ -100,7 +106,13 @@ class Engine:
             If `cancel` was set before the answer was complete.
         """
         for piece in self.stream(
-            study, task, question, history=history, region=region, max_new_tokens=max_new_tokens, cancel=cancel
+            study,
+            task,
+            question,
+            history=history,
+            region=region,
+            max_new_tokens=max_new_tokens,
+            cancel=cancel,
         ):
             if isinstance(piece, Answer):
                 return piece
@@ -214,7 +226,12 @@ def _since(began: float) -> int:
 
 
 def _answer(
-    study: Study, prompt: Prompt, tokens: list[Token], version: ModelVersion, vocabulary: int, timings: dict[str, int]
+    study: Study,
+    prompt: Prompt,
+    tokens: list[Token],
+    version: ModelVersion,
+    vocabulary: int,
+    timings: dict[str, int],
 ) -> Answer:
     text = "".join(token.text for token in tokens).strip()
     return Answer(

@@ -49,7 +49,9 @@ class FrameConfig:
     percentiles: tuple[float, float] = (0.5, 99.5)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "windows_hu", tuple((float(c), float(w)) for c, w in self.windows_hu))
+        object.__setattr__(
+            self, "windows_hu", tuple((float(c), float(w)) for c, w in self.windows_hu)
+        )
         object.__setattr__(self, "percentiles", tuple(map(float, self.percentiles)))
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,13 +136,19 @@ def make_frames(study: Study, config: FrameConfig, region: dict[str, Any] | None
     for index, image in enumerate(study.images):
         scale = _intensity_scale(image, config)
         for piece in _slices(image, budget, region):
-            frame, pixel_to_slice = _letterbox(scale(piece.grey), _pixel_aspect(piece), config.image_size)
+            frame, pixel_to_slice = _letterbox(
+                scale(piece.grey), _pixel_aspect(piece), config.image_size
+            )
             pixels.append(frame)
             sources.append(FrameSource(index, piece.to_ras @ pixel_to_slice))
-            planes.append(PLANES.index(piece.plane if image.calibrated and image.is_volume else "unknown"))
+            planes.append(
+                PLANES.index(piece.plane if image.calibrated and image.is_volume else "unknown")
+            )
             views.append(_view_index(image.view))
     if not pixels:
-        raise RequestError("region: it lies outside the study; move it or ask about the whole volume")
+        raise RequestError(
+            "region: it lies outside the study; move it or ask about the whole volume"
+        )
     middle = np.array([(config.image_size - 1) / 2, (config.image_size - 1) / 2, 0.0, 1.0])
     centres = np.stack([(source.pixel_to_ras @ middle)[:3] for source in sources])
     return Frames(
@@ -178,7 +186,9 @@ def _slices(image: StudyImage, budget: int, region: dict[str, Any] | None) -> It
         yield from _box_slices(image, budget, np.asarray(region["box_mm"], dtype=float))
     else:
         plane = region["slice_mm"]
-        piece = _plane_slice(image, np.asarray(plane["point"], float), np.asarray(plane["normal"], float))
+        piece = _plane_slice(
+            image, np.asarray(plane["point"], float), np.asarray(plane["normal"], float)
+        )
         if piece is not None:
             yield piece
 
@@ -202,7 +212,9 @@ def _evenly(start: int, stop: int, count: int) -> list[int]:
     return [start + int((n + 0.5) * (stop - start) / count) for n in range(count)]
 
 
-def _oriented_slice(image: StudyImage, axis: int, index: int, crop: np.ndarray | None = None) -> _Slice:
+def _oriented_slice(
+    image: StudyImage, axis: int, index: int, crop: np.ndarray | None = None
+) -> _Slice:
     """Take one slice and turn it to display orientation.
 
     `crop` holds, per voxel axis, the first and last index to keep, shape (3, 2).
@@ -217,7 +229,11 @@ def _oriented_slice(image: StudyImage, axis: int, index: int, crop: np.ndarray |
     columns = in_plane[int(np.argmax(along_column_axis))]
     rows = in_plane[0] if columns == in_plane[1] else in_plane[1]
 
-    low, high = (np.zeros(3, int), np.array(image.voxels.shape[::-1])) if crop is None else (crop[:, 0], crop[:, 1] + 1)
+    low, high = (
+        (np.zeros(3, int), np.array(image.voxels.shape[::-1]))
+        if crop is None
+        else (crop[:, 0], crop[:, 1] + 1)
+    )
     take: list[slice | int] = [slice(low[a], high[a]) for a in (2, 1, 0)]
     take[2 - axis] = index
     grey = image.voxels[tuple(take)]
@@ -228,7 +244,9 @@ def _oriented_slice(image: StudyImage, axis: int, index: int, crop: np.ndarray |
     to_ras[3, 3] = 1.0
     origin = np.array(low, dtype=float)
     origin[axis] = index
-    for slot, (voxel_axis, ras_axis, sign) in enumerate(((columns, column_axis, column_sign), (rows, row_axis, row_sign))):
+    for slot, (voxel_axis, ras_axis, sign) in enumerate(
+        ((columns, column_axis, column_sign), (rows, row_axis, row_sign))
+    ):
         step = image.affine[:3, voxel_axis]
         if step[ras_axis] * sign < 0:
             grey = np.flip(grey, axis=1 - slot)
@@ -241,7 +259,9 @@ def _oriented_slice(image: StudyImage, axis: int, index: int, crop: np.ndarray |
 
 
 def _box_slices(image: StudyImage, budget: int, box: np.ndarray) -> Iterator[_Slice]:
-    corners = np.array([[box[a, 0], box[b, 1], box[c, 2], 1.0] for a in (0, 1) for b in (0, 1) for c in (0, 1)])
+    corners = np.array(
+        [[box[a, 0], box[b, 1], box[c, 2], 1.0] for a in (0, 1) for b in (0, 1) for c in (0, 1)]
+    )
     indices = (np.linalg.inv(image.affine) @ corners.T)[:3]
     size = np.array(image.voxels.shape[::-1])
     low = np.maximum(np.floor(indices.min(1)).astype(int), 0)
@@ -273,7 +293,9 @@ def _resliced(image: StudyImage, point: np.ndarray, normal: np.ndarray) -> _Slic
     from scipy.ndimage import map_coordinates
 
     nearest = int(np.argmax(np.abs(normal)))
-    (row_axis, row_sign), (column_axis, column_sign) = _DISPLAY[("sagittal", "coronal", "axial")[nearest]]
+    (row_axis, row_sign), (column_axis, column_sign) = _DISPLAY[
+        ("sagittal", "coronal", "axial")[nearest]
+    ]
     right = np.zeros(3)
     right[column_axis] = column_sign
     right -= normal * (right @ normal)
@@ -293,7 +315,9 @@ def _resliced(image: StudyImage, point: np.ndarray, normal: np.ndarray) -> _Slic
     rows, columns = np.mgrid[0 : 2 * half + 1, 0 : 2 * half + 1]
     grid = np.stack([columns, rows, np.zeros_like(rows), np.ones_like(rows)]).reshape(4, -1)
     ijk = (np.linalg.inv(image.affine) @ to_ras @ grid)[:3]
-    grey = map_coordinates(image.voxels, ijk[::-1], output=np.float32, order=1, cval=float(image.voxels.min()))
+    grey = map_coordinates(
+        image.voxels, ijk[::-1], output=np.float32, order=1, cval=float(image.voxels.min())
+    )
     return _Slice(grey.reshape(rows.shape), to_ras, "oblique")
 
 

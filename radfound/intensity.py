@@ -141,8 +141,8 @@ def _scale(voxels: np.ndarray, bottom: float, top: float) -> np.ndarray:
     # In float64 where float32 cannot tell the two ends apart, as in large 32-bit counts.
     exact = np.float32(top) - np.float32(bottom) > 1e-3 * max(abs(top), abs(bottom), 1e-30)
     scaled = voxels.astype(np.float32 if exact else np.float64)
-    scaled -= bottom
-    scaled /= top - bottom
+    np.subtract(scaled, bottom, out=scaled)
+    np.divide(scaled, top - bottom, out=scaled)
     np.clip(scaled, 0, 1, out=scaled)
     return scaled.astype(np.float32, copy=False)
 

@@ -73,13 +73,20 @@ class Attention(nn.Module):
         self.output = nn.Linear(width, width)
 
     def forward(
-        self, hidden: torch.Tensor, context: torch.Tensor | None = None, mask: torch.Tensor | None = None
+        self,
+        hidden: torch.Tensor,
+        context: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Attend from (B, T, width) to (B, S, context width); mask (B, S) is True where there is something."""
         batch, length, width = hidden.shape
         source = hidden if context is None else context
         query = self.query(hidden).view(batch, length, self.heads, -1).transpose(1, 2)
-        key, value = self.key_value(source).view(batch, source.shape[1], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        key, value = (
+            self.key_value(source)
+            .view(batch, source.shape[1], 2, self.heads, -1)
+            .permute(2, 0, 3, 1, 4)
+        )
         mixed = F.scaled_dot_product_attention(
             query, key, value, attn_mask=None if mask is None else mask[:, None, None, :]
         )
@@ -97,12 +104,17 @@ class Layer(nn.Module):
         self.attention = Attention(width, config.num_attention_heads)
         self.mlp_norm = nn.LayerNorm(width, eps)
         self.mlp = nn.Sequential(
-            nn.Linear(width, config.intermediate_size), nn.GELU(), nn.Linear(config.intermediate_size, width)
+            nn.Linear(width, config.intermediate_size),
+            nn.GELU(),
+            nn.Linear(config.intermediate_size, width),
         )
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
-        self, hidden: torch.Tensor, context: torch.Tensor | None = None, mask: torch.Tensor | None = None
+        self,
+        hidden: torch.Tensor,
+        context: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Map (B, T, width) to the same shape."""
         if context is not None and self.context_norm is not None:
@@ -126,25 +138,33 @@ class FramePlace(nn.Module):
         self.view = nn.Embedding(config.num_views, config.hidden_size)
         self.position = nn.Linear(6 * self.num_wavelengths, config.hidden_size)
 
-    def forward(self, positions_mm: torch.Tensor, planes: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, positions_mm: torch.Tensor, planes: torch.Tensor, views: torch.Tensor
+    ) -> torch.Tensor:
         """Map (B, F, 3), (B, F) and (B, F) to (B, F, hidden_size)."""
-        octaves = 2.0 ** torch.arange(self.num_wavelengths, device=positions_mm.device, dtype=torch.float32)
+        octaves = 2.0 ** torch.arange(
+            self.num_wavelengths, device=positions_mm.device, dtype=torch.float32
+        )
         angles = positions_mm.float()[..., None] * octaves / self.scale_mm
         waves = torch.cat([angles.sin(), angles.cos() - 1.0], dim=-1).flatten(-2)
-        return self.position(waves.to(self.position.weight.dtype)) + self.plane(planes) + self.view(views)
+        return (
+            self.position(waves.to(self.position.weight.dtype))
+            + self.plane(planes)
+            + self.view(views)
+        )
 
 
 class RadFoundPreTrainedModel(PreTrainedModel):
     """Weights' initialisation and what Hugging Face needs to know about the parts."""
 
-    config_class = RadFoundConfig
+    config_class: Any = RadFoundConfig
     base_model_prefix = "model"
     _no_split_modules = ["Layer", "InvertedResidual"]
     _supports_sdpa = True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        vision = getattr(self.config, "vision_config", self.config)
+        vision: Any = getattr(self.config, "vision_config", self.config)
         if isinstance(module, FramePlace):
             for part in (module.plane, module.view, module.position):
                 nn.init.zeros_(part.weight)
@@ -174,7 +194,9 @@ class RadFoundVisionModel(RadFoundPreTrainedModel):
         else:
             self.stem = PatchStem(config.patch_size, config.hidden_size)
             self.stem_projection = nn.Identity()
-        self.patch_position = nn.Parameter(torch.zeros(config.patches_per_frame, config.hidden_size))
+        self.patch_position = nn.Parameter(
+            torch.zeros(config.patches_per_frame, config.hidden_size)
+        )
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.frame_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.place = FramePlace(config)
@@ -213,7 +235,11 @@ class RadFoundVisionModel(RadFoundPreTrainedModel):
         RadFoundVisionOutput
         """
         if stem_features is None:
-            stem_features = self.stem_features(pixel_values.flatten(0, 1)).unflatten(0, pixel_values.shape[:2])
+            if pixel_values is None:
+                raise ValueError("neither pixel_values nor stem_features given")
+            stem_features = self.stem_features(pixel_values.flatten(0, 1)).unflatten(
+                0, pixel_values.shape[:2]
+            )
         batch, frames = stem_features.shape[:2]
         device = stem_features.device
         if frame_mask is None:
@@ -221,7 +247,9 @@ class RadFoundVisionModel(RadFoundPreTrainedModel):
         if positions_mm is None:
             positions_mm = torch.zeros(batch, frames, 3, device=device)
         unknown = torch.zeros(batch, frames, dtype=torch.long, device=device)
-        tokens = self.stem_projection(stem_features.flatten(-2).transpose(-1, -2)) + self.patch_position
+        tokens = (
+            self.stem_projection(stem_features.flatten(-2).transpose(-1, -2)) + self.patch_position
+        )
         tokens = tokens.flatten(0, 1)
         for layer in self.layers:
             tokens = layer(tokens)
@@ -244,7 +272,9 @@ class RadFoundConnector(nn.Module):
         super().__init__()
         vision = config.vision_config
         self.queries = nn.Parameter(torch.zeros(config.num_visual_tokens, vision.hidden_size))
-        self.layers = nn.ModuleList(Layer(vision, cross=True) for _ in range(config.num_connector_layers))
+        self.layers = nn.ModuleList(
+            Layer(vision, cross=True) for _ in range(config.num_connector_layers)
+        )
         self.norm = nn.LayerNorm(vision.hidden_size, vision.layer_norm_eps)
         text_width = config.text_config.hidden_size
         self.projector = nn.Sequential(
@@ -274,7 +304,14 @@ class RadFoundForConditionalGeneration(RadFoundPreTrainedModel, GenerationMixin)
     base_model_prefix = ""
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
-    _vision_inputs = ("pixel_values", "frame_mask", "positions_mm", "planes", "views", "stem_features")
+    _vision_inputs = (
+        "pixel_values",
+        "frame_mask",
+        "positions_mm",
+        "planes",
+        "views",
+        "stem_features",
+    )
 
     def __init__(self, config: RadFoundConfig):
         super().__init__(config)
@@ -295,7 +332,9 @@ class RadFoundForConditionalGeneration(RadFoundPreTrainedModel, GenerationMixin)
         """Return the language model's head."""
         return self.language_model.get_output_embeddings()
 
-    def get_image_features(self, frame_mask: torch.Tensor | None = None, **inputs: torch.Tensor) -> torch.Tensor:
+    def get_image_features(
+        self, frame_mask: torch.Tensor | None = None, **inputs: torch.Tensor
+    ) -> torch.Tensor:
         """Return the visual tokens of studies, shape (B, num_visual_tokens, text hidden_size).
 
         Takes what `RadFoundVisionModel.forward` takes.
@@ -305,7 +344,9 @@ class RadFoundForConditionalGeneration(RadFoundPreTrainedModel, GenerationMixin)
             frame_mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
         return self.connector(hidden, frame_mask)
 
-    def merge_visual_embeds(self, input_ids: torch.Tensor, visual_embeds: torch.Tensor) -> torch.Tensor:
+    def merge_visual_embeds(
+        self, input_ids: torch.Tensor, visual_embeds: torch.Tensor
+    ) -> torch.Tensor:
         """Return the embedded prompt, shape (B, L, text hidden_size), with visual tokens at their placeholders.
 
         Raises
@@ -317,7 +358,9 @@ class RadFoundForConditionalGeneration(RadFoundPreTrainedModel, GenerationMixin)
         expected = visual_embeds.shape[1]
         found = places.sum(1)
         if not torch.compiler.is_compiling() and (found != expected).any():
-            raise ValueError(f"prompts hold {found.tolist()} image placeholders; expected {expected} in each")
+            raise ValueError(
+                f"prompts hold {found.tolist()} image placeholders; expected {expected} in each"
+            )
         # The placeholder lies outside the language model's vocabulary, which stays as it was trained.
         embeds = self.get_input_embeddings()(input_ids.masked_fill(places, 0))
         return embeds.masked_scatter(places[..., None], visual_embeds.to(embeds.dtype))
@@ -386,10 +429,14 @@ class RadFoundForConditionalGeneration(RadFoundPreTrainedModel, GenerationMixin)
             visual_embeds=visual_embeds,
         )
 
-    def prepare_inputs_for_generation(self, *args: Any, is_first_iteration: bool = False, **kwargs: Any) -> dict[str, Any]:
+    def prepare_inputs_for_generation(
+        self, *args: Any, is_first_iteration: bool = False, **kwargs: Any
+    ) -> dict[str, Any]:
         """Hand the study over once: after the first step it lives in the key-value cache."""
         vision = {name: kwargs.pop(name, None) for name in (*self._vision_inputs, "visual_embeds")}
-        inputs = super().prepare_inputs_for_generation(*args, is_first_iteration=is_first_iteration, **kwargs)
+        inputs = super().prepare_inputs_for_generation(
+            *args, is_first_iteration=is_first_iteration, **kwargs
+        )
         if is_first_iteration or not kwargs.get("use_cache", True):
             inputs.update({name: value for name, value in vision.items() if value is not None})
         return inputs
@@ -397,7 +444,11 @@ class RadFoundForConditionalGeneration(RadFoundPreTrainedModel, GenerationMixin)
     @property
     def num_parameters_by_part(self) -> dict[str, int]:
         """Number of parameters of vision encoder, connector and language model."""
-        parts = {"vision": self.vision_model, "connector": self.connector, "language": self.language_model}
+        parts = {
+            "vision": self.vision_model,
+            "connector": self.connector,
+            "language": self.language_model,
+        }
         return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
 
 
@@ -405,7 +456,9 @@ def _register() -> None:
     AutoConfig.register("radfound_vision", RadFoundVisionConfig, exist_ok=True)
     AutoConfig.register("radfound", RadFoundConfig, exist_ok=True)
     AutoModel.register(RadFoundVisionConfig, RadFoundVisionModel, exist_ok=True)
-    AutoModelForImageTextToText.register(RadFoundConfig, RadFoundForConditionalGeneration, exist_ok=True)
+    AutoModelForImageTextToText.register(
+        RadFoundConfig, RadFoundForConditionalGeneration, exist_ok=True
+    )
 
 
 _register()

@@ -58,10 +58,15 @@ class RadFoundImageProcessor(BaseImageProcessor):
     def frame_config(self) -> FrameConfig:
         """The settings that `make_frames` takes."""
         windows = tuple((center, width) for center, width in self.windows_hu)
-        return FrameConfig(self.image_size, self.max_frames, windows, (self.percentiles[0], self.percentiles[1]))
+        return FrameConfig(
+            self.image_size, self.max_frames, windows, (self.percentiles[0], self.percentiles[1])
+        )
 
-    def preprocess(  # type: ignore[override]
-        self, images: Study | Sequence[Study], regions: Sequence[dict[str, Any] | None] | None = None, **kwargs: Any
+    def preprocess(
+        self,
+        images: Study | Sequence[Study],
+        regions: Sequence[dict[str, Any] | None] | None = None,
+        **kwargs: Any,
     ) -> BatchFeature:
         """Cut studies into frames and pad them to one frame count.
 
@@ -79,7 +84,10 @@ class RadFoundImageProcessor(BaseImageProcessor):
         """
         studies = [images] if isinstance(images, Study) else list(images)
         regions = [None] * len(studies) if regions is None else list(regions)
-        cut = [make_frames(study, self.frame_config, region) for study, region in zip(studies, regions, strict=True)]
+        cut = [
+            make_frames(study, self.frame_config, region)
+            for study, region in zip(studies, regions, strict=True)
+        ]
         return BatchFeature(pad_frames(cut))
 
 
@@ -89,7 +97,9 @@ def pad_frames(batch: Sequence[Frames]) -> dict[str, torch.Tensor]:
 
     def padded(name: str) -> torch.Tensor:
         parts = [getattr(frames, name) for frames in batch]
-        return torch.stack([torch.cat([p, p.new_zeros(most - len(p), *p.shape[1:])]) for p in parts])
+        return torch.stack(
+            [torch.cat([p, p.new_zeros(most - len(p), *p.shape[1:])]) for p in parts]
+        )
 
     mask = torch.tensor([[index < len(frames) for index in range(most)] for frames in batch])
     return {
@@ -113,13 +123,21 @@ class RadFoundProcessor(ProcessorMixin):
         Placeholders of a study in the prompt.
     """
 
-    def __init__(self, image_processor: Any = None, tokenizer: Any = None, num_visual_tokens: int = 32, **kwargs: Any):
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        num_visual_tokens: int = 32,
+        **kwargs: Any,
+    ):
         if tokenizer is not None and IMAGE_TOKEN not in tokenizer.get_vocab():
             tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
         self.num_visual_tokens = num_visual_tokens
         super().__init__(image_processor, tokenizer, **kwargs)
 
-    def prompt(self, task: str, question: str | None, history: Sequence[Mapping[str, str]] = ()) -> tuple[str, str]:
+    def prompt(
+        self, task: str, question: str | None, history: Sequence[Mapping[str, str]] = ()
+    ) -> tuple[str, str]:
         """Return the prompt in two pieces: system and study, then earlier turns and the question.
 
         Parameters
@@ -136,17 +154,26 @@ class RadFoundProcessor(ProcessorMixin):
         """
         if task == "vqa":
             if not question or not question.strip():
-                raise RequestError("question: it is empty; expected what you want to know about the study")
+                raise RequestError(
+                    "question: it is empty; expected what you want to know about the study"
+                )
         elif task not in TASK_PROMPTS:
             raise RequestError(f"task: found {task!r}; expected one of 'vqa', 'caption', 'report'")
         turns = [{"role": "system", "content": SYSTEM_PROMPT}]
         for turn in history:
             turns.append({"role": "user", "content": self._plain(turn["question"])})
             turns.append({"role": "assistant", "content": self._plain(turn["answer"])})
-        turns.append({"role": "user", "content": TASK_PROMPTS.get(task) or self._plain(str(question))})
+        turns.append(
+            {"role": "user", "content": TASK_PROMPTS.get(task) or self._plain(str(question))}
+        )
         first = turns[1]["content"]
-        turns[1] = {"role": "user", "content": IMAGE_TOKEN * self.num_visual_tokens + "\n" + _FIRST_QUESTION}
-        rendered = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        turns[1] = {
+            "role": "user",
+            "content": IMAGE_TOKEN * self.num_visual_tokens + "\n" + _FIRST_QUESTION,
+        }
+        rendered = self.tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True
+        )
         before, after = rendered.split(_FIRST_QUESTION, 1)
         return before, first + after
 
@@ -171,7 +198,7 @@ class RadFoundProcessor(ProcessorMixin):
         """Return the token ids of an answer as the model is to write it, stop token included."""
         return [*self.text_ids(self._plain(text)), self.tokenizer.eos_token_id]
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         images: Study | Sequence[Study] | None = None,
         text: str | Sequence[str] | None = None,
@@ -217,12 +244,16 @@ def pad_left(sequences: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch
 
 def split_report(text: str) -> dict[str, str] | None:
     """Return {"findings": …, "impression": …} of a report's text, or None where it names neither."""
-    found = re.match(r"\s*(?:findings:)?\s*(.*?)\s*impression:\s*(.*)\Z", text, re.IGNORECASE | re.DOTALL)
+    found = re.match(
+        r"\s*(?:findings:)?\s*(.*?)\s*impression:\s*(.*)\Z", text, re.IGNORECASE | re.DOTALL
+    )
     if found:
         return {"findings": found.group(1), "impression": found.group(2).strip()}
     only = re.match(r"\s*findings:\s*(.*)\Z", text, re.IGNORECASE | re.DOTALL)
     return {"findings": only.group(1).strip(), "impression": ""} if only else None
 
 
-AutoImageProcessor.register(RadFoundConfig, slow_image_processor_class=RadFoundImageProcessor, exist_ok=True)
+AutoImageProcessor.register(
+    RadFoundConfig, slow_image_processor_class=RadFoundImageProcessor, exist_ok=True
+)
 AutoProcessor.register(RadFoundConfig, RadFoundProcessor, exist_ok=True)

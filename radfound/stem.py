@@ -37,13 +37,17 @@ class SamePadConv2d(nn.Conv2d):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Map (B, C, H, W) to (B, C', ceil(H / stride), ceil(W / stride))."""
         padding = []
-        for side, kernel, stride in zip(pixels.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
+        for side, kernel, stride in zip(
+            pixels.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True
+        ):
             total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
             padding += [total // 2, total - total // 2]
         return super().forward(F.pad(pixels, padding))
 
 
-def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def _convolution(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
     return nn.Sequential(
         SamePadConv2d(inputs, outputs, kernel, stride, groups=groups, bias=False),
         FrozenStatsBatchNorm2d(outputs, eps=1e-3),
@@ -77,7 +81,11 @@ class EfficientNetLite0Stem(nn.Module):
         blocks, inputs = [], 32
         for repeats, kernel, stride, expansion, channels in _STAGES:
             for index in range(repeats):
-                blocks.append(InvertedResidual(inputs, channels, kernel, stride if index == 0 else 1, expansion))
+                blocks.append(
+                    InvertedResidual(
+                        inputs, channels, kernel, stride if index == 0 else 1, expansion
+                    )
+                )
                 inputs = channels
         self.blocks = nn.ModuleList(blocks)
         self.last = _convolution(inputs, STEM_CHANNELS, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -58,7 +59,13 @@ class StudyImage:
     def digest(self) -> str:
         """SHA-256 of voxels, geometry and what the frames depend on; names the content, not the file."""
         sha = hashlib.sha256()
-        meta = (self.voxels.shape, str(self.voxels.dtype), self.modality, self.view, self.hounsfield)
+        meta = (
+            self.voxels.shape,
+            str(self.voxels.dtype),
+            self.modality,
+            self.view,
+            self.hounsfield,
+        )
         sha.update(repr(meta).encode())
         sha.update(np.ascontiguousarray(self.affine, dtype="<f8").tobytes())
         sha.update(np.ascontiguousarray(self.voxels).data)
@@ -95,6 +102,6 @@ class Study:
         return hashlib.sha256("".join(image.digest for image in self.images).encode()).hexdigest()
 
 
-def display_name(path: str | Path) -> str:
+def display_name(path: str | os.PathLike[str]) -> str:
     """Return the last part of a path, the only part that messages may show."""
     return Path(path).name or str(path)

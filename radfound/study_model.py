@@ -82,7 +82,11 @@ class LocalModel:
     """
 
     def __init__(
-        self, model: RadFoundForConditionalGeneration, processor: RadFoundProcessor, name: str, revision: str
+        self,
+        model: RadFoundForConditionalGeneration,
+        processor: RadFoundProcessor,
+        name: str,
+        revision: str,
     ):
         self.model = model.eval()
         self.processor = processor
@@ -100,7 +104,9 @@ class LocalModel:
     @torch.no_grad()
     def encode(self, study: Study, region: dict[str, Any] | None = None) -> torch.Tensor:
         """Return the study's visual tokens, shape (1, num_visual_tokens, text hidden_size)."""
-        inputs = self.processor.image_processor.preprocess(study, regions=[region]).to(self.model.device)
+        inputs = self.processor.image_processor.preprocess(study, regions=[region]).to(
+            self.model.device
+        )
         return self.model.get_image_features(**inputs)
 
     @torch.no_grad()
@@ -128,14 +134,21 @@ class LocalModel:
             yield Token(piece, float(log_probabilities[chosen]), float(entropy), last)
             if last:
                 return
-            inputs = self.model.get_input_embeddings()(torch.tensor([[chosen]], device=self.model.device))
+            inputs = self.model.get_input_embeddings()(
+                torch.tensor([[chosen]], device=self.model.device)
+            )
 
     @torch.no_grad()
     def score(self, encoded: torch.Tensor, prompt: Prompt, text: str) -> float:
         """Return the mean log-probability of the tokens of `text`, stop token included."""
         answer = torch.tensor([self.processor.answer_ids(text)], device=self.model.device)
-        embeds = torch.cat([self._embeds(encoded, prompt), self.model.get_input_embeddings()(answer[:, :-1])], dim=1)
-        logits = self.model.language_model(inputs_embeds=embeds, logits_to_keep=answer.shape[1]).logits
+        embeds = torch.cat(
+            [self._embeds(encoded, prompt), self.model.get_input_embeddings()(answer[:, :-1])],
+            dim=1,
+        )
+        logits = self.model.language_model(
+            inputs_embeds=embeds, logits_to_keep=answer.shape[1]
+        ).logits
         chosen = logits.float().log_softmax(-1).gather(-1, answer[..., None])
         return float(chosen.mean())
 

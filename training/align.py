@@ -32,9 +32,13 @@ FROZEN_BLOCKS = 5
 class AlignmentHeads(nn.Module):
     """Linear read-outs and the two projections of the contrast; thrown away after this stage."""
 
-    def __init__(self, width: int, classes: dict[str, list[str]], text_width: int, shared: int = 256):
+    def __init__(
+        self, width: int, classes: dict[str, list[str]], text_width: int, shared: int = 256
+    ):
         super().__init__()
-        self.readouts = nn.ModuleDict({name: nn.Linear(width, len(words)) for name, words in classes.items()})
+        self.readouts = nn.ModuleDict(
+            {name: nn.Linear(width, len(words)) for name, words in classes.items()}
+        )
         self.study = nn.Linear(width, shared)
         self.text = nn.Linear(text_width, shared)
         self.log_scale = nn.Parameter(torch.tensor(2.5))
@@ -49,7 +53,7 @@ def caption_embeddings(texts: list[str], batch_size: int = 32) -> torch.Tensor:
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="right")
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).model.eval()
     unique = sorted(set(texts), key=len)  # neighbours of one length need little padding
-    known = {}
+    known: dict[str, torch.Tensor] = {}
     for start in range(0, len(unique), batch_size):
         some = unique[start : start + batch_size]
         batch = tokenizer(some, padding=True, truncation=True, max_length=64, return_tensors="pt")
@@ -60,7 +64,9 @@ def caption_embeddings(texts: list[str], batch_size: int = 32) -> torch.Tensor:
     return (pooled - pooled.mean(0)) / pooled.std(0).clamp(min=1e-3)
 
 
-def contrast(study: torch.Tensor, text: torch.Tensor, same: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+def contrast(
+    study: torch.Tensor, text: torch.Tensor, same: torch.Tensor, scale: torch.Tensor
+) -> torch.Tensor:
     """Symmetric InfoNCE in which several texts may belong to one study.
 
     Parameters
@@ -76,11 +82,13 @@ def contrast(study: torch.Tensor, text: torch.Tensor, same: torch.Tensor, scale:
 
 
 def contrast_text(example: Example) -> str:
-    """What the contrast reads: the caption, or the labels where there is none."""
+    """Return what the contrast reads: the labels and the caption, or the labels alone."""
     return ", ".join(filter(None, (*example.labels.values(), example.text)))
 
 
-def study_embedding(model: RadFoundForConditionalGeneration, **inputs: torch.Tensor) -> torch.Tensor:
+def study_embedding(
+    model: RadFoundForConditionalGeneration, **inputs: torch.Tensor
+) -> torch.Tensor:
     """Mean of the resampled tokens, shape (B, vision width)."""
     hidden = model.vision_model(**inputs).last_hidden_state
     mask = torch.ones(hidden.shape[:2], dtype=torch.bool)
@@ -96,15 +104,21 @@ def align(data: Path, out: Path, config: LoopConfig, batch_size: int) -> None:
     load_imagenet_stem(model.vision_model.stem)
     del model.language_model
     bank = FrameBank(examples, FrameConfig(max_frames=8))
-    classes = {name: sorted({e.labels[name] for e in bank.examples if name in e.labels}) for name in LABELS}
+    classes = {
+        name: sorted({e.labels[name] for e in bank.examples if name in e.labels}) for name in LABELS
+    }
     targets = {
-        name: torch.tensor([words.index(e.labels[name]) if name in e.labels else -100 for e in bank.examples])
+        name: torch.tensor(
+            [words.index(e.labels[name]) if name in e.labels else -100 for e in bank.examples]
+        )
         for name, words in classes.items()
     }
     texts = caption_embeddings([contrast_text(example) for example in bank.examples])
     width = model.config.vision_config.hidden_size
     heads = AlignmentHeads(width, classes, texts.shape[1])
-    trained = nn.ModuleDict({"vision": model.vision_model, "connector": model.connector, "heads": heads})
+    trained = nn.ModuleDict(
+        {"vision": model.vision_model, "connector": model.connector, "heads": heads}
+    )
     model.connector.projector.requires_grad_(False)
     # Edges and textures are the same in a radiograph as in ImageNet, and the early layers cost most.
     for early in (model.vision_model.stem.first, *model.vision_model.stem.blocks[:FROZEN_BLOCKS]):
@@ -128,7 +142,9 @@ def align(data: Path, out: Path, config: LoopConfig, batch_size: int) -> None:
                 numbers[name] = (scores.argmax(1) == wanted)[wanted >= 0].float().mean().item()
         words = texts[index]
         same = (words @ words.T) > 0.999 * (words * words).sum(1, keepdim=True)
-        pair = contrast(heads.study(study), heads.text(words), same, heads.log_scale.exp().clamp(max=50))
+        pair = contrast(
+            heads.study(study), heads.text(words), same, heads.log_scale.exp().clamp(max=50)
+        )
         numbers["contrast"] = pair.item()
         return loss + 0.5 * pair, numbers
 
@@ -140,7 +156,9 @@ def align(data: Path, out: Path, config: LoopConfig, batch_size: int) -> None:
         loss_of,
         config,
         folder=out,
-        progress=lambda p: logger.info("%d/%d loss %.3f, %.0f s left", p.step, p.total, p.loss, p.seconds_left),
+        progress=lambda p: logger.info(
+            "%d/%d loss %.3f, %.0f s left", p.step, p.total, p.loss, p.seconds_left
+        ),
     )
     state = {f"vision_model.{k}": v.clone() for k, v in model.vision_model.state_dict().items()}
     state |= {f"connector.{k}": v.clone() for k, v in model.connector.state_dict().items()}
@@ -158,7 +176,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    config = LoopConfig(args.steps, args.learning_rate, seed=args.seed, checkpoint_every=100, log_every=10)
+    config = LoopConfig(
+        args.steps, args.learning_rate, seed=args.seed, checkpoint_every=100, log_every=10
+    )
     align(args.data, args.out, config, args.batch_size)
 
 

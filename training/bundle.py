@@ -28,7 +28,12 @@ def bundle(data: Path, trained: Path, seed: int = 0) -> None:
     """Copy weights, then write `replay.safetensors` and `replay.json` beside them."""
     target = WEIGHTS / "radfound-mini"
     (target / "adapter").mkdir(parents=True, exist_ok=True)
-    for name in ("model.safetensors", "config.json", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"):
+    for name in (
+        "model.safetensors",
+        "config.json",
+        "adapter/adapter_model.safetensors",
+        "adapter/adapter_config.json",
+    ):
         shutil.copyfile(trained / name, target / name)
     chooser = random.Random(seed)
     examples = [example for example in Kit(data).vqa() if example.source == "VQA-RAD"]
@@ -40,9 +45,17 @@ def bundle(data: Path, trained: Path, seed: int = 0) -> None:
         turns = chooser.sample(example.turns, min(QUESTIONS_PER_STUDY, len(example.turns)))
         questions = [turn.questions[0] for turn in turns]
         visual.append(study[0])
-        said.append([[question, answer] for question in questions if (answer := complete_answer(local, study, question))])
+        said.append(
+            [
+                [question, answer]
+                for question in questions
+                if (answer := complete_answer(local, study, question))
+            ]
+        )
     save_file({"visual": torch.stack(visual).to(torch.bfloat16)}, target / "replay.safetensors")
-    (target / "replay.json").write_text(json.dumps(said, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
+    (target / "replay.json").write_text(
+        json.dumps(said, indent=0, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 def complete_answer(local: LocalModel, study: torch.Tensor, question: str, limit: int = 48) -> str:

@@ -133,14 +133,21 @@ class Kit:
             by_image: dict[str, list[Turn]] = {}
             source = ""
             for row in self._rows(name):
-                if row["split"] != split or (split == "train" and _synpic(row["image"]) in self._held_out):
+                if row["split"] != split or (
+                    split == "train" and _synpic(row["image"]) in self._held_out
+                ):
                     continue
                 source = row["source"]
                 turn = Turn("vqa", (row["question"].strip(),), str(row["answer"]).strip())
                 by_image.setdefault(row["image"], []).append(turn)
             for image, turns in by_image.items():
                 yield Example(
-                    _synpic(image), (self.root / image,), tuple(turns), source=source, split=split, footer=True
+                    _synpic(image),
+                    (self.root / image,),
+                    tuple(turns),
+                    source=source,
+                    split=split,
+                    footer=True,
                 )
 
     def medpix_figures(self, split: str = "train") -> Iterator[Example]:
@@ -173,7 +180,14 @@ class Kit:
             answer = f"Findings: {_shorten(findings, 170)}\nImpression: {_shorten(impression, 80)}"
             files = tuple(self.root / image for image in row["images"][:max_images])
             key = row["id"].removeprefix("medpix-")
-            yield Example(key, files, (Turn("report", (), answer),), source=row["source"], split=split, footer=True)
+            yield Example(
+                key,
+                files,
+                (Turn("report", (), answer),),
+                source=row["source"],
+                split=split,
+                footer=True,
+            )
 
     def radiographs(self, split: str = "train", every_nth_small: int = 3) -> Iterator[Example]:
         """Chest X-rays: modality, region, view, labels and clinical notes.
@@ -190,7 +204,11 @@ class Kit:
                     yield self._radiograph(row, labels, row.get("view"), "")
         for row in self._rows("cxr_labels/nih.jsonl")[::every_nth_small]:
             if row["split"] == split:
-                findings = "No finding." if row["normal"] else ", ".join(row["labels"]).replace("_", " ") + "."
+                findings = (
+                    "No finding."
+                    if row["normal"]
+                    else ", ".join(row["labels"]).replace("_", " ") + "."
+                )
                 yield self._radiograph(row, labels, row.get("view"), f"Chest X-ray. {findings}")
         for row in self._rows("reports/covid_chestxray.jsonl"):
             if row["split"] == split and row.get("findings"):
@@ -198,19 +216,35 @@ class Kit:
 
     def _clinical_note(self, row: dict[str, Any], labels: dict[str, str], split: str) -> Example:
         note = _shorten(row["findings"], 180)
-        answer = f"Findings: {note}\nImpression: {_shorten(row.get('impression') or 'Not stated.', 100)}"
+        answer = (
+            f"Findings: {note}\nImpression: {_shorten(row.get('impression') or 'Not stated.', 100)}"
+        )
         turns = (Turn("report", (), answer), Turn("caption", (), note), *_metadata_turns(labels))
         files = tuple(self.root / image for image in row["images"])
         return Example(row["patient_id"], files, turns, labels, note, row["source"], split)
 
-    def _radiograph(self, row: dict[str, Any], labels: dict[str, str], view: str | None, caption: str) -> Example:
+    def _radiograph(
+        self, row: dict[str, Any], labels: dict[str, str], view: str | None, caption: str
+    ) -> Example:
         turns = _metadata_turns(labels)
         if view and view[:2].lower() in ("pa", "ap"):
-            turns += (Turn("vqa", ("Is this a PA or an AP film?", "Which projection is this?"), view[:2].upper()),)
+            turns += (
+                Turn(
+                    "vqa",
+                    ("Is this a PA or an AP film?", "Which projection is this?"),
+                    view[:2].upper(),
+                ),
+            )
         if caption:
             turns += (Turn("caption", (), caption),)
         return Example(
-            str(row["patient_id"]), (self.root / row["image"],), turns, labels, caption, row["source"], row["split"]
+            str(row["patient_id"]),
+            (self.root / row["image"],),
+            turns,
+            labels,
+            caption,
+            row["source"],
+            row["split"],
         )
 
     def mammograms(self, split: str = "train") -> Iterator[Example]:
@@ -220,12 +254,21 @@ class Kit:
             if row["split"] == split:
                 turns = (*_metadata_turns(labels), Turn("caption", (), row["caption"]))
                 yield Example(
-                    row["patient_id"], (self.root / row["image"],), turns, labels, row["caption"], row["source"], split
+                    row["patient_id"],
+                    (self.root / row["image"],),
+                    turns,
+                    labels,
+                    row["caption"],
+                    row["source"],
+                    split,
                 )
         if split == "train":
             for row in self._rows("mammo/exams.jsonl"):
                 files = tuple(self.root / view["image"] for view in row["images"])
-                turns = (*_metadata_turns(labels), Turn("caption", (), "Mammogram of both breasts in CC and MLO views."))
+                turns = (
+                    *_metadata_turns(labels),
+                    Turn("caption", (), "Mammogram of both breasts in CC and MLO views."),
+                )
                 yield Example(row["id"], files, turns, labels, "", row["source"], split)
 
     def volumes(self, slices_per_plane: int = 8) -> Iterator[Example]:
@@ -244,11 +287,24 @@ class Kit:
             yield Example(path.name, (path,), turns, labels, "", row["source"])
             for plane, place in _plane_places(study.images[0], slices_per_plane):
                 single = {"modality": modality, "plane": plane, "region": region}
-                yield Example(path.name, (path,), _metadata_turns(single), single, "", row["source"], region=place)
+                yield Example(
+                    path.name,
+                    (path,),
+                    _metadata_turns(single),
+                    single,
+                    "",
+                    row["source"],
+                    region=place,
+                )
 
 
 def _volume_region(body_part: str) -> str | None:
-    for word, region in (("brain", "head"), ("head", "head"), ("abdomen", "abdomen"), ("breast", "breast")):
+    for word, region in (
+        ("brain", "head"),
+        ("head", "head"),
+        ("abdomen", "abdomen"),
+        ("breast", "breast"),
+    ):
         if word in body_part:
             return region
     return None

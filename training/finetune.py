@@ -138,10 +138,22 @@ def finetune(
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         snapshot = log.snapshot(Path(folder) / "corrections.sqlite")
-        wanted = [c for c in CorrectionLog(Path(folder) / "corrections.sqlite").latest() if c.text.strip()]
+        wanted = [
+            c for c in CorrectionLog(Path(folder) / "corrections.sqlite").latest() if c.text.strip()
+        ]
     if not wanted:
-        raise TrainingError("corrections: none says what the answer should be; edit or accept an answer first")
-    report(Progress(0, config.max_steps, float("nan"), float("nan"), f"reading the studies of {len(wanted)} corrections"))
+        raise TrainingError(
+            "corrections: none says what the answer should be; edit or accept an answer first"
+        )
+    report(
+        Progress(
+            0,
+            config.max_steps,
+            float("nan"),
+            float("nan"),
+            f"reading the studies of {len(wanted)} corrections",
+        )
+    )
     base = LocalModel.load(checkpoint)
     corrected, kept = _lessons(base, wanted, read)
     rehearsed = kept + _bundled_lessons(base, config)
@@ -194,7 +206,9 @@ def _lessons(
             prompts.append(Prompt("caption"))
         kept.append(_said(base, visual, prompts))
     if not corrected:
-        raise TrainingError("corrections: none of their studies can be read; see the warnings above")
+        raise TrainingError(
+            "corrections: none of their studies can be read; see the warnings above"
+        )
     return corrected, [lesson for lesson in kept if lesson.branches]
 
 
@@ -230,15 +244,25 @@ def _learn(
     report: Callable[[Progress], None],
 ) -> None:
     half = max(1, config.studies_per_step // 2)
-    prefix, pad = base.processor.prompt_ids("caption", None)[0], base.processor.tokenizer.pad_token_id
+    prefix, pad = (
+        base.processor.prompt_ids("caption", None)[0],
+        base.processor.tokenizer.pad_token_id,
+    )
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        some = [corrected[(step * half + n) % len(corrected)] for n in range(min(half, len(corrected)))]
+        some = [
+            corrected[(step * half + n) % len(corrected)] for n in range(min(half, len(corrected)))
+        ]
         if rehearsed:
-            some += [rehearsed[(step * half + n) % len(rehearsed)] for n in range(min(half, len(rehearsed)))]
+            some += [
+                rehearsed[(step * half + n) % len(rehearsed)]
+                for n in range(min(half, len(rehearsed)))
+            ]
         packed = pack(prefix, [lesson.branches for lesson in some], pad)
         with torch.autocast(base.model.device.type, torch.bfloat16):
-            return packed_loss(base.model, packed, torch.cat([lesson.visual for lesson in some])), {}
+            return packed_loss(
+                base.model, packed, torch.cat([lesson.visual for lesson in some])
+            ), {}
 
     def watch(state: Progress) -> None:
         report(state)
@@ -247,7 +271,12 @@ def _learn(
 
     adapter = [p for p in base.model.language_model.parameters() if p.requires_grad]
     loop = LoopConfig(
-        config.max_steps, config.learning_rate, warmup_steps=5, weight_decay=0.0, log_every=5, seed=config.seed
+        config.max_steps,
+        config.learning_rate,
+        warmup_steps=5,
+        weight_decay=0.0,
+        log_every=5,
+        seed=config.seed,
     )
     try:
         optimise(base.model, {1.0: adapter}, loss_of, loop, progress=watch)
@@ -256,7 +285,10 @@ def _learn(
 
 
 def _batches(base: LocalModel, lessons: Sequence[Lesson], size: int = 8) -> Iterator[tuple]:
-    prefix, pad = base.processor.prompt_ids("caption", None)[0], base.processor.tokenizer.pad_token_id
+    prefix, pad = (
+        base.processor.prompt_ids("caption", None)[0],
+        base.processor.tokenizer.pad_token_id,
+    )
     for start in range(0, len(lessons), size):
         some = lessons[start : start + size]
         packed = pack(prefix, [lesson.branches for lesson in some], pad)

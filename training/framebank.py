@@ -17,8 +17,6 @@ from training.datasets import Example
 logger = logging.getLogger(__name__)
 
 
-
-
 class FrameBank:
     """Frames of many examples as 8-bit pixels, with position, plane and view.
 
@@ -101,10 +99,14 @@ def augment(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 @torch.no_grad()
-def stem_features(model: RadFoundVisionModel, pixels: torch.Tensor, batch_size: int = 32) -> torch.Tensor:
+def stem_features(
+    model: RadFoundVisionModel, pixels: torch.Tensor, batch_size: int = 32
+) -> torch.Tensor:
     """Run the stem over uint8 frames (M, 3, S, S); returns bfloat16 features (M, C, H, W)."""
     parts = []
-    for start in tqdm(range(0, len(pixels), batch_size), desc="encoding", unit="batch", leave=False):
+    for start in tqdm(
+        range(0, len(pixels), batch_size), desc="encoding", unit="batch", leave=False
+    ):
         batch = pixels[start : start + batch_size].float() / 255.0
         with torch.autocast("cpu", torch.bfloat16):
             parts.append(model.stem_features(batch).to(torch.bfloat16))

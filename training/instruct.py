@@ -36,7 +36,11 @@ def lora_config(rank: int) -> LoraConfig:
     peft swaps an adapter in place only where its targets are those of the first: they are fixed here.
     """
     return LoraConfig(
-        r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=LORA_TARGETS, task_type="CAUSAL_LM"
+        r=rank,
+        lora_alpha=2 * rank,
+        lora_dropout=0.0,
+        target_modules=LORA_TARGETS,
+        task_type="CAUSAL_LM",
     )
 
 
@@ -49,7 +53,15 @@ def merge_by_image(examples: list[Example]) -> list[Example]:
             known = merged[key]
             turns = known.turns + tuple(turn for turn in example.turns if turn not in known.turns)
             example = Example(
-                known.key, known.files, turns, known.labels, known.text, known.source, known.split, known.footer, known.region
+                known.key,
+                known.files,
+                turns,
+                known.labels,
+                known.text,
+                known.source,
+                known.split,
+                known.footer,
+                known.region,
             )
         merged[key] = example
     return list(merged.values())
@@ -68,16 +80,20 @@ class InstructionData:
         Augmented copies of each frame to hold beside the plain one.
     """
 
-    def __init__(self, examples: list[Example], model: RadFoundForConditionalGeneration, processor, copies: int):
+    def __init__(
+        self,
+        examples: list[Example],
+        model: RadFoundForConditionalGeneration,
+        processor,
+        copies: int,
+    ):
         self.processor = processor
         self.bank = FrameBank(examples, FrameConfig(max_frames=8))
         parts = [stem_features(model.vision_model, self.bank.pixels)]
         for copy in range(copies):
             generator = torch.Generator().manual_seed(copy)
             chunks = [
-                stem_features(
-                    model.vision_model, (augment(chunk, generator) * 255).to(torch.uint8)
-                )
+                stem_features(model.vision_model, (augment(chunk, generator) * 255).to(torch.uint8))
                 for chunk in self.bank.pixels.split(64)
             ]
             parts.append(torch.cat(chunks))
@@ -87,7 +103,9 @@ class InstructionData:
     def __len__(self) -> int:
         return len(self.bank)
 
-    def vision_inputs(self, indices: list[int], limit: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def vision_inputs(
+        self, indices: list[int], limit: int, generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
         """Return the vision model's inputs for a batch, padded to its largest number of frames."""
         rows = [self.bank.frames_of(i, limit, generator) for i in indices]
         most = max(map(len, rows))
@@ -102,21 +120,39 @@ class InstructionData:
             stem[n, :count] = self.features[copy[n], these]
             mask[n, :count] = True
             places[n, :count] = self.bank.positions_mm[these]
-            if torch.rand((), generator=generator) < 0.5:  # half the time the plane must be seen, not told
-                planes[n, :count], views[n, :count] = self.bank.planes[these], self.bank.views[these]
-        return {"stem_features": stem, "frame_mask": mask, "positions_mm": places, "planes": planes, "views": views}
+            if (
+                torch.rand((), generator=generator) < 0.5
+            ):  # half the time the plane must be seen, not told
+                planes[n, :count], views[n, :count] = (
+                    self.bank.planes[these],
+                    self.bank.views[these],
+                )
+        return {
+            "stem_features": stem,
+            "frame_mask": mask,
+            "positions_mm": places,
+            "planes": planes,
+            "views": views,
+        }
 
     def branches(self, index: int, most: int, chooser: random.Random) -> list[Branch]:
         """Draw at most `most` turns of an example, each in one of its wordings."""
         turns = list(self.bank.examples[index].turns)
         chosen = chooser.sample(turns, min(most, len(turns)))
         return [
-            branch(self.processor, turn.task, chooser.choice(turn.questions) if turn.questions else None, turn.answer)
+            branch(
+                self.processor,
+                turn.task,
+                chooser.choice(turn.questions) if turn.questions else None,
+                turn.answer,
+            )
             for turn in chosen
         ]
 
 
-def instruct(data: Path, vision: Path, out: Path, config: LoopConfig, batch_size: int, rank: int, copies: int) -> None:
+def instruct(
+    data: Path, vision: Path, out: Path, config: LoopConfig, batch_size: int, rank: int, copies: int
+) -> None:
     """Train, then write `model.safetensors` (vision encoder and connector) and `adapter/` into `out`."""
     kit = Kit(data)
     examples = merge_by_image(
@@ -147,7 +183,9 @@ def instruct(data: Path, vision: Path, out: Path, config: LoopConfig, batch_size
         generator, chooser = torch.Generator().manual_seed(seed), random.Random(seed)
         indices = epoch_order(len(source), step, batch_size, config.seed)
         inputs = source.vision_inputs(indices, 4, generator)
-        packed = pack(source.prefix, [source.branches(i, MOST_TURNS, chooser) for i in indices], pad)
+        packed = pack(
+            source.prefix, [source.branches(i, MOST_TURNS, chooser) for i in indices], pad
+        )
         with torch.autocast("cpu", torch.bfloat16):
             loss = packed_loss(model, packed, model.get_image_features(**inputs))
         return loss, {"tokens": float(packed.input_ids.numel())}
@@ -158,7 +196,9 @@ def instruct(data: Path, vision: Path, out: Path, config: LoopConfig, batch_size
         loss_of,
         config,
         folder=out,
-        progress=lambda p: logger.info("%d/%d loss %.3f, %.0f s left", p.step, p.total, p.loss, p.seconds_left),
+        progress=lambda p: logger.info(
+            "%d/%d loss %.3f, %.0f s left", p.step, p.total, p.loss, p.seconds_left
+        ),
     )
     save(model, out)
 
@@ -168,13 +208,18 @@ def save(model: RadFoundForConditionalGeneration, out: Path) -> None:
     state = {
         name: tensor.to(torch.bfloat16).contiguous()
         for name, tensor in model.state_dict().items()
-        if name.startswith(("vision_model.", "connector.")) and not name.endswith("num_batches_tracked")
+        if name.startswith(("vision_model.", "connector."))
+        and not name.endswith("num_batches_tracked")
     }
     save_file(state, out / "model.safetensors", metadata={"format": "pt"})
     assert isinstance(model.language_model, PeftModel)
     model.language_model.save_pretrained(out / "adapter", save_embedding_layers=False)
     adapter = out / "adapter" / "adapter_model.safetensors"
-    save_file({name: t.to(torch.bfloat16) for name, t in load_file(adapter).items()}, adapter, metadata={"format": "pt"})
+    save_file(
+        {name: t.to(torch.bfloat16) for name, t in load_file(adapter).items()},
+        adapter,
+        metadata={"format": "pt"},
+    )
     (out / "config.json").write_text(model.config.to_json_string(use_diff=False))
 
 
@@ -192,7 +237,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    config = LoopConfig(args.steps, args.learning_rate, seed=args.seed, checkpoint_every=100, log_every=10)
+    config = LoopConfig(
+        args.steps, args.learning_rate, seed=args.seed, checkpoint_every=100, log_every=10
+    )
     instruct(args.data, args.vision, args.out, config, args.batch_size, args.rank, args.copies)
 
 

@@ -105,16 +105,22 @@ def optimise(
     list of dict
         The logged numbers.
     """
-    parameter_groups = [{"params": list(group), "factor": factor} for factor, group in groups.items()]
+    parameter_groups: list[dict[str, Any]] = [
+        {"params": list(group), "factor": factor} for factor, group in groups.items()
+    ]
     trained = [p for group in parameter_groups for p in group["params"]]
-    optimizer = torch.optim.AdamW(parameter_groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(
+        parameter_groups, lr=config.learning_rate, weight_decay=config.weight_decay
+    )
     start = _resume(folder, model, optimizer)
     history: list[dict[str, float]] = []
     began, running = time.monotonic(), 0.0
     for step in range(start, config.steps):
         torch.manual_seed(config.seed * 1_000_003 + step)
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * group["factor"] * learning_rate_factor(step, config)
+            group["lr"] = (
+                config.learning_rate * group["factor"] * learning_rate_factor(step, config)
+            )
         loss, numbers = loss_of(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -140,7 +146,9 @@ def _trainable(model: nn.Module) -> dict[str, torch.Tensor]:
 def _save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / "last.pt.part"
-    torch.save({"model": _trainable(model), "optimizer": optimizer.state_dict(), "step": step}, part)
+    torch.save(
+        {"model": _trainable(model), "optimizer": optimizer.state_dict(), "step": step}, part
+    )
     os.replace(part, folder / "last.pt")
 
 

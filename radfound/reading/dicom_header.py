@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -93,9 +93,9 @@ class Frame:
 
     file: DicomFile
     index: int
-    position_mm: np.ndarray | None
-    directions: np.ndarray | None
-    spacing_mm: tuple[float, float] | None
+    position_mm: Any
+    directions: Any
+    spacing_mm: Any
     slope: float
     intercept: float
     order: tuple

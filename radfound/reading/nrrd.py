@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -105,7 +105,7 @@ def _words(fields: dict[str, str], key: str, count: int) -> list[str]:
     return words if len(words) == count else [""] * count
 
 
-def _vectors(text: str) -> list[np.ndarray | None]:
+def _vectors(text: str) -> list[Any]:
     """Parse `(1,0,0) none (0,1,0)`."""
     return [
         None if group == "none" else np.array([float(x) for x in group[1:-1].split(",")])

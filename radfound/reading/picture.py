@@ -30,7 +30,7 @@ def read_picture(source: Source) -> StudyImage:
             pixels = _pixels(ImageOps.exif_transpose(picture))
     except Image.DecompressionBombError:
         raise StudyTooLargeError(
-            f"{source.name}: more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; "
+            f"{source.name}: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; "
             "expected a radiological image; crop or resample it"
         ) from None
     except (OSError, SyntaxError, ValueError, EOFError):

@@ -45,7 +45,7 @@ def shift(stored: np.ndarray, offset: int) -> np.ndarray:
     )
     # Wrapping around in between does no harm: the sum fits.
     shifted = stored.astype(dtype)
-    shifted += np.array(offset).astype(dtype)
+    np.add(shifted, np.array(offset).astype(dtype), out=shifted)
     return shifted
 
 

@@ -30,7 +30,9 @@ def published(store, **manifest):
     """Publish a random adapter that changes every answer."""
     model = Engine.load("radfound-tiny").model.model
     torch.manual_seed(1)
-    wrapped = get_peft_model(model.language_model, LoraConfig(target_modules=["q_proj", "v_proj", "down_proj"], r=4))
+    wrapped = get_peft_model(
+        model.language_model, LoraConfig(target_modules=["q_proj", "v_proj", "down_proj"], r=4)
+    )
     for name, parameter in wrapped.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
@@ -53,15 +55,25 @@ def test_the_answer_is_what_plain_generate_writes(engine, study):
     inputs = local.processor(study, "What is shown?")
     ids = local.model.generate(**inputs, max_new_tokens=16, do_sample=False)
     text = local.processor.batch_decode(ids[:, inputs["input_ids"].shape[1] :])[0]
-    assert engine.answer(study, "vqa", "What is shown?", max_new_tokens=16).text == text.rstrip("\ufffd").strip()
+    assert (
+        engine.answer(study, "vqa", "What is shown?", max_new_tokens=16).text
+        == text.rstrip("\ufffd").strip()
+    )
 
 
 def test_questions_history_and_region_each_change_what_the_model_reads(engine, study):
     def score(question="Why?", history=(), region=None):
-        return engine.model.score(engine.model.encode(study, region), Prompt("vqa", question, history), "yes")
+        return engine.model.score(
+            engine.model.encode(study, region), Prompt("vqa", question, history), "yes"
+        )
 
     box = {"box_mm": [[-15.0, -15.0, 0.0], [-2.0, -2.0, 9.0]]}
-    scores = [score(), score("Where?"), score(history=[{"question": "a", "answer": "b"}]), score(region=box)]
+    scores = [
+        score(),
+        score("Where?"),
+        score(history=[{"question": "a", "answer": "b"}]),
+        score(region=box),
+    ]
     assert len({round(s, 4) for s in scores}) == 4
 
 
@@ -83,7 +95,9 @@ def test_captions_and_reports_need_no_question(engine, study):
 def test_a_wrong_argument_is_refused_by_name_and_the_engine_goes_on(engine, study, wrong):
     with pytest.raises(RequestError):
         engine.answer(study, **{"task": "vqa", **wrong})
-    assert engine.answer(study, "vqa", "Still there?", max_new_tokens=2).model.name == "radfound-tiny"
+    assert (
+        engine.answer(study, "vqa", "Still there?", max_new_tokens=2).model.name == "radfound-tiny"
+    )
 
 
 def test_a_cancelled_answer_stops_and_frees_the_engine(engine, study):

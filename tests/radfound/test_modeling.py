@@ -30,7 +30,10 @@ def test_save_pretrained_and_the_auto_classes_round_trip(tiny, tmp_path):
     again = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
     reader = AutoProcessor.from_pretrained(tmp_path)
     inputs = {"input_ids": prompt(processor), "pixel_values": frames(model, 1, 3)}
-    assert AutoConfig.from_pretrained(tmp_path).vision_config.num_views == again.config.vision_config.num_views
+    assert (
+        AutoConfig.from_pretrained(tmp_path).vision_config.num_views
+        == again.config.vision_config.num_views
+    )
     assert reader.prompt_ids("report", None) == processor.prompt_ids("report", None)
     assert reader.image_processor.frame_config == processor.image_processor.frame_config
     with torch.no_grad():
@@ -49,10 +52,15 @@ def test_a_batch_of_studies_with_different_frame_counts_writes_what_each_writes_
         "input_ids": torch.tensor([[pad] * (longest - len(i)) + i for i in ids]),
         "attention_mask": torch.tensor([[0] * (longest - len(i)) + [1] * len(i) for i in ids]),
     }
-    together = model.generate(**batch, pixel_values=pixels, frame_mask=mask, max_new_tokens=12, do_sample=False)
+    together = model.generate(
+        **batch, pixel_values=pixels, frame_mask=mask, max_new_tokens=12, do_sample=False
+    )
     for n, count in enumerate((4, 2, 1)):
         alone = model.generate(
-            input_ids=torch.tensor([ids[n]]), pixel_values=pixels[n : n + 1, :count], max_new_tokens=12, do_sample=False
+            input_ids=torch.tensor([ids[n]]),
+            pixel_values=pixels[n : n + 1, :count],
+            max_new_tokens=12,
+            do_sample=False,
         )
         text = processor.batch_decode(alone[:, len(ids[n]) :])
         assert processor.batch_decode(together[n : n + 1, longest:]) == text
@@ -66,7 +74,9 @@ def test_padding_frames_change_nothing_and_a_black_frame_does(tiny):
     black = torch.cat([real, torch.zeros_like(real[:, :1])], dim=1)
     with torch.no_grad():
         plain = model.get_image_features(pixel_values=real)
-        masked = model.get_image_features(pixel_values=padded, frame_mask=torch.tensor([[True, True, False, False]]))
+        masked = model.get_image_features(
+            pixel_values=padded, frame_mask=torch.tensor([[True, True, False, False]])
+        )
         with_black = model.get_image_features(pixel_values=black)
     assert torch.allclose(plain, masked, atol=1e-5)
     assert not torch.allclose(plain, with_black, atol=1e-3)
@@ -79,7 +89,9 @@ def test_one_frame_is_read_differently_beside_its_neighbours():
     with torch.no_grad():
         first, second = (model.vision_model(pixel_values=p) for p in (pair, other))
     assert torch.equal(first.frame_hidden_state[:, 0], second.frame_hidden_state[:, 0])
-    assert not torch.allclose(first.last_hidden_state[:, 0], second.last_hidden_state[:, 0], atol=1e-4)
+    assert not torch.allclose(
+        first.last_hidden_state[:, 0], second.last_hidden_state[:, 0], atol=1e-4
+    )
 
 
 def test_gradient_reaches_every_parameter_that_is_meant_to_learn():
@@ -93,13 +105,20 @@ def test_gradient_reaches_every_parameter_that_is_meant_to_learn():
         positions_mm=torch.tensor([[[0.0, 0.0, -5.0], [0.0, 0.0, 5.0]]]),
         labels=labels.masked_fill(labels == model.config.image_token_id, -100),
     ).loss.backward()
-    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    without = [
+        name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+    ]
     assert without == []
 
 
 def test_an_efficientnet_stem_learns_and_keeps_its_statistics():
     config = RadFoundVisionConfig(
-        image_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_context_layers=1, num_attention_heads=2
+        image_size=64,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_context_layers=1,
+        num_attention_heads=2,
     )
     model = RadFoundVisionModel(config).train()
     before = model.stem.last[1].running_mean.clone()
@@ -136,6 +155,10 @@ def test_any_causal_language_model_can_be_the_text_part():
               "num_attention_heads": 2}  # fmt: skip
     from radfound.modeling_radfound import RadFoundForConditionalGeneration
 
-    model = RadFoundForConditionalGeneration(RadFoundConfig(vision, text, num_visual_tokens=2, image_token_id=100))
-    logits = model(input_ids=torch.tensor([[100, 100, 5]]), pixel_values=torch.rand(1, 1, 3, 32, 32)).logits
+    model = RadFoundForConditionalGeneration(
+        RadFoundConfig(vision, text, num_visual_tokens=2, image_token_id=100)
+    )
+    logits = model(
+        input_ids=torch.tensor([[100, 100, 5]]), pixel_values=torch.rand(1, 1, 3, 32, 32)
+    ).logits
     assert logits.shape == (1, 3, 100)

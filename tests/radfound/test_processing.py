@@ -20,12 +20,16 @@ def study(depth):
 def test_everything_up_to_the_study_is_the_same_for_all_questions(processor):
     prefixes = {tuple(processor.prompt_ids("vqa", q)[0]) for q in ("Why?", "Is there air?", "1")}
     prefixes.add(tuple(processor.prompt_ids("report", None)[0]))
-    prefixes.add(tuple(processor.prompt_ids("vqa", "And now?", [{"question": "Why?", "answer": "So."}])[0]))
+    prefixes.add(
+        tuple(processor.prompt_ids("vqa", "And now?", [{"question": "Why?", "answer": "So."}])[0])
+    )
     assert len(prefixes) == 1
 
 
 def test_the_question_comes_last_and_earlier_turns_before_it(processor):
-    _, after = processor.prompt("vqa", "And on the left?", [{"question": "Effusion?", "answer": "Right."}])
+    _, after = processor.prompt(
+        "vqa", "And on the left?", [{"question": "Effusion?", "answer": "Right."}]
+    )
     assert after.index("Effusion?") < after.index("Right.") < after.index("And on the left?")
     assert after.rstrip().endswith("assistant")
 
@@ -59,7 +63,10 @@ def test_a_batch_is_padded_on_the_left_and_frames_are_masked(processor):
 @pytest.mark.parametrize(
     ("text", "sections"),
     [
-        ("Findings: Clear lungs.\nImpression: Normal.", {"findings": "Clear lungs.", "impression": "Normal."}),
+        (
+            "Findings: Clear lungs.\nImpression: Normal.",
+            {"findings": "Clear lungs.", "impression": "Normal."},
+        ),
         ("Clear lungs. IMPRESSION: normal", {"findings": "Clear lungs.", "impression": "normal"}),
         ("Findings: Clear lungs.", {"findings": "Clear lungs.", "impression": ""}),
         ("Clear lungs.", None),

@@ -9,7 +9,12 @@ from training.framebank import FrameBank, augment
 
 
 def synpics(examples):
-    return {found.group() for e in examples for f in e.files if (found := re.search(r"synpic\d+", f.name))}
+    return {
+        found.group()
+        for e in examples
+        for f in e.files
+        if (found := re.search(r"synpic\d+", f.name))
+    }
 
 
 def test_a_folder_without_the_kit_is_named(tmp_path):
@@ -20,7 +25,13 @@ def test_a_folder_without_the_kit_is_named(tmp_path):
 def test_no_training_image_is_a_held_out_medpix_figure(kit):
     data = Kit(kit)
     held_out = synpics([*data.medpix_figures("validation"), *data.medpix_figures("test")])
-    training = [*data.medpix_figures(), *data.medpix_cases(), *data.vqa(), *data.radiographs(), *data.mammograms()]
+    training = [
+        *data.medpix_figures(),
+        *data.medpix_cases(),
+        *data.vqa(),
+        *data.radiographs(),
+        *data.mammograms(),
+    ]
     assert len(held_out) == 216
     assert synpics(training) & held_out == set()
 
@@ -31,7 +42,11 @@ def test_the_sources_are_read_whole(kit):
     assert sum(1 for _ in data.medpix_figures()) == 1551
     assert sum(1 for _ in data.medpix_figures("test")) == 123
     report = next(data.medpix_cases()).turns[0]
-    assert report.task == "report" and report.answer.startswith("Findings: ") and "\nImpression: " in report.answer
+    assert (
+        report.task == "report"
+        and report.answer.startswith("Findings: ")
+        and "\nImpression: " in report.answer
+    )
 
 
 def test_figures_have_modality_plane_and_region_and_lose_their_footer(kit):

@@ -28,7 +28,14 @@ def read(image):
 
 def corrected(image, text, verdict="edited", **fields):
     return Correction(
-        images=(image,), task="vqa", question="What is it?", model_text="x", verdict=verdict, text=text, author="a", **fields
+        images=(image,),
+        task="vqa",
+        question="What is it?",
+        model_text="x",
+        verdict=verdict,
+        text=text,
+        author="a",
+        **fields,
     )
 
 
@@ -40,19 +47,32 @@ def place(tmp_path):
 def test_corrections_change_the_answers_of_a_running_engine_and_can_be_taken_back(place):
     log, store = place
     engine = Engine.load("radfound-tiny", adapters=store)
-    before = {image: engine.answer(s, "vqa", "What is it?", max_new_tokens=20).text for image, s in STUDIES.items()}
+    before = {
+        image: engine.answer(s, "vqa", "What is it?", max_new_tokens=20).text
+        for image, s in STUDIES.items()
+    }
     for image in STUDIES:
         log.append(corrected(image, f"Answer {image}."))
     steps = []
-    result = finetune(log, store, read, checkpoint="radfound-tiny", config=QUICK, progress=steps.append)
-    after = {image: engine.answer(s, "vqa", "What is it?", max_new_tokens=20) for image, s in STUDIES.items()}
+    result = finetune(
+        log, store, read, checkpoint="radfound-tiny", config=QUICK, progress=steps.append
+    )
+    after = {
+        image: engine.answer(s, "vqa", "What is it?", max_new_tokens=20)
+        for image, s in STUDIES.items()
+    }
     assert result.published and result.adapter == store.active()
-    assert {image: a.text for image, a in after.items()} == {image: f"Answer {image}." for image in STUDIES}
+    assert {image: a.text for image, a in after.items()} == {
+        image: f"Answer {image}." for image in STUDIES
+    }
     assert {a.model.adapter for a in after.values()} == {result.adapter}
     assert steps[0].message and steps[-1].step <= QUICK.max_steps
     assert store.manifest(result.adapter)["metrics"]["corrections"] == 3
     store.rollback()
-    again = {image: engine.answer(s, "vqa", "What is it?", max_new_tokens=20).text for image, s in STUDIES.items()}
+    again = {
+        image: engine.answer(s, "vqa", "What is it?", max_new_tokens=20).text
+        for image, s in STUDIES.items()
+    }
     assert again == before
 
 
@@ -71,7 +91,11 @@ def test_a_run_that_fails_the_gate_publishes_nothing_and_says_why(place):
     first = finetune(log, store, read, checkpoint="radfound-tiny", config=QUICK)
     log.append(corrected("ct01", "Never learnt in a single step."))
     second = finetune(
-        log, store, read, checkpoint="radfound-tiny", config=FinetuneConfig(max_steps=1, learning_rate=1e-5)
+        log,
+        store,
+        read,
+        checkpoint="radfound-tiny",
+        config=FinetuneConfig(max_steps=1, learning_rate=1e-5),
     )
     assert not second.published and second.adapter is None and "reproduced" in second.reason
     assert store.active() == first.adapter and len(store.list()) == 1
@@ -90,4 +114,7 @@ def test_a_study_that_is_gone_is_left_out(place):
     with pytest.raises(TrainingError, match="none of their studies"):
         finetune(log, store, read, checkpoint="radfound-tiny", config=QUICK)
     log.append(corrected("ct00", "Found."))
-    assert finetune(log, store, read, checkpoint="radfound-tiny", config=QUICK).metrics["corrections"] == 1
+    assert (
+        finetune(log, store, read, checkpoint="radfound-tiny", config=QUICK).metrics["corrections"]
+        == 1
+    )

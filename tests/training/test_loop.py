@@ -49,7 +49,10 @@ def test_a_run_that_was_stopped_and_resumed_goes_on_as_if_it_had_not_been(tmp_pa
 
 
 def test_every_epoch_shows_each_example_once_in_a_new_order():
-    epochs = [[i for step in range(4 * e, 4 * e + 4) for i in epoch_order(12, step, 3, seed=1)] for e in range(2)]
+    epochs = [
+        [i for step in range(4 * e, 4 * e + 4) for i in epoch_order(12, step, 3, seed=1)]
+        for e in range(2)
+    ]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(12))
     assert epochs[0] != epochs[1]
 
@@ -68,5 +71,10 @@ def test_groups_learn_at_their_own_rate():
     def loss_of(step):
         return (fast.weight - 9).square().sum() + (slow.weight - 9).square().sum(), {}
 
-    optimise(both, {1.0: fast.parameters(), 0.1: slow.parameters()}, loss_of, LoopConfig(20, 0.05, warmup_steps=1))
+    optimise(
+        both,
+        {1.0: fast.parameters(), 0.1: slow.parameters()},
+        loss_of,
+        LoopConfig(20, 0.05, warmup_steps=1),
+    )
     assert fast.weight.item() == pytest.approx(10 * slow.weight.item(), rel=0.1)
