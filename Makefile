@@ -7,6 +7,7 @@
 PYTHON ?= python3
 STUDIES ?=
 PORT ?= 8000
+CHECKPOINT ?= radfound-mini
 RUN := .venv/bin/python
 
 .PHONY: serve test test-slow check lint bench
@@ -19,7 +20,7 @@ RUN := .venv/bin/python
 	@$(PYTHON) scripts/make_venv.py --dev
 
 serve: .venv/.ready
-	@exec $(RUN) scripts/serve.py --port "$(PORT)" --studies "$(STUDIES)"
+	@exec $(RUN) scripts/serve.py --port "$(PORT)" --studies "$(STUDIES)" --checkpoint "$(CHECKPOINT)"
 
 test: .venv/.ready-dev
 	$(RUN) -m pytest

@@ -32,6 +32,7 @@ from monailabel_app.lib.infers import MODELS, RadFoundInfer  # noqa: E402
 from monailabel_app.lib.quiet import quieten_monailabel  # noqa: E402
 from monailabel_app.lib.service import RadFoundService  # noqa: E402
 from monailabel_app.lib.sessions import StudySessions  # noqa: E402
+from monailabel_app.lib.shutdown import at_shutdown  # noqa: E402
 from monailabel_app.lib.trainers import RadFoundTrainer  # noqa: E402
 from radfound import __version__  # noqa: E402
 from radfound.adapters import AdapterStore, store_path  # noqa: E402
@@ -143,6 +144,7 @@ class RadFoundApp(MONAILabelApp):
 
         super().on_init_complete()
         install_routes(app, is_local=self._is_local)
+        at_shutdown(self.service.close)
         logger.info("RadFound %s with checkpoint %s", __version__, self.service.checkpoint)
 
     def _load_sessions(self, load: bool = False) -> StudySessions | None:

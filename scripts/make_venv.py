@@ -69,7 +69,7 @@ def install_development() -> None:
 
 
 def _make_environment() -> None:
-    if (VENV / "bin" / "python").exists() and _version_of(VENV / "bin" / "python"):
+    if _version_of(VENV / "bin" / "python", "import pip"):
         return
     python = _find_python()
     shutil.rmtree(VENV, ignore_errors=True)
@@ -91,9 +91,9 @@ def _find_python() -> str:
     )
 
 
-def _version_of(python: Path) -> tuple[int, int] | None:
-    """Return the version of an interpreter, or None if it does not run or does not fit."""
-    code = "import sys; print(sys.version_info[0], sys.version_info[1])"
+def _version_of(python: Path, first: str = "pass") -> tuple[int, int] | None:
+    """Return the version of an interpreter, or None if it does not run `first` or does not fit."""
+    code = f"{first}; import sys; print(sys.version_info[0], sys.version_info[1])"
     try:
         out = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
         major, minor = (int(part) for part in out.stdout.split())

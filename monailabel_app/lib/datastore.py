@@ -106,6 +106,12 @@ class StudyDatastore(LocalDatastore):
         """Add to what is known about a label."""
         super().update_label_info(label_id, label_tag, _checked_info("info", info))
 
+    def get_dataset_archive(self, limit_cases: int | None) -> str:
+        """Return the path of a zip of the labelled images; NotFoundError if there are none."""
+        if not self.datalist():
+            raise NotFoundError("dataset: no image has a final label yet; save one first")
+        return str(super().get_dataset_archive(limit_cases))
+
     def _to_id(self, file: str) -> tuple[str, str]:
         """Split a name into id and suffix; the id of a folder is its whole name."""
         for suffix in SUFFIXES:

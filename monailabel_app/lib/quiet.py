@@ -7,7 +7,8 @@ import logging
 
 def quieten_monailabel() -> None:
     """Keep MONAI Label from logging requests and results, which hold questions and answers."""
-    logging.getLogger("monailabel").setLevel(logging.WARNING)
+    for name in ("monailabel", "__main__"):  # the latter is MONAI Label's in a training process
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def without_progress_bars() -> None:

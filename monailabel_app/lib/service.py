@@ -11,13 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from radfound.adapters import AdapterStore
 from radfound.answer import Answer
 from radfound.correction import Correction
 from radfound.corrections import CorrectionLog
-from radfound.engine import Engine
 from radfound.exceptions import (
     Cancelled,
     CorrectionError,
@@ -33,6 +32,9 @@ from .datastore import StudyDatastore
 from .quiet import without_progress_bars
 from .sessions import StudySessions
 from .shelf import Selection, StudyShelf
+
+if TYPE_CHECKING:
+    from radfound.engine import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -110,11 +112,17 @@ class RadFoundService:
         """Return the engine, loading the model if need be; raises CheckpointError."""
         with self._loading:
             if self._engine is None:
+                from radfound.engine import Engine
+
                 without_progress_bars()
                 self._engine = Engine.load(
                     self.checkpoint, adapters=self.adapters, device=self._device
                 )
             return self._engine
+
+    def close(self) -> None:
+        """Begin no more answers."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
 
     # Questions --------------------------------------------------------------------------------
 

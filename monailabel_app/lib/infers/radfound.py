@@ -52,5 +52,7 @@ class RadFoundInfer(InferTask):
             There is no result file; the dict is a `radfound.answer/1`.
         """
         params = {key: value for key, value in request.items() if key not in _OF_MONAI_LABEL}
+        if isinstance(params.get("images"), str):
+            del params["images"]  # of a batch: which images it goes through, such as "all"
         inquiry = self.service.inquire(self.task, params, image=str(request.get("image") or ""))
         return None, answer_to_json(self.service.answer(inquiry))

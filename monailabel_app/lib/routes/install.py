@@ -6,13 +6,18 @@ from fastapi import APIRouter, FastAPI
 from monailabel.config import settings
 from monailabel.endpoints import batch_infer, datastore, infer, model, proxy, train, wsi_infer
 
-from . import own, replaced
+from . import answering, own, stored
 from .errors import install_error_handlers
 
-# Answered by `replaced`.
+# Answered by `answering` and `stored`.
 _REPLACED = (
     (infer.router, "/infer/{model}", "POST"),
+    (datastore.router, "/datastore/", "PUT"),
+    (datastore.router, "/datastore/image", "PUT"),
+    (datastore.router, "/datastore/image/info", "PUT"),
     (datastore.router, "/datastore/label", "PUT"),
+    (datastore.router, "/datastore/label/info", "PUT"),
+    (datastore.router, "/datastore/updatelabelinfo", "PUT"),
     (train.router, "/train/{model}", "POST"),
     (train.router, "/train/", "POST"),
     (batch_infer.router, "/batch/infer/{model}", "POST"),
@@ -45,8 +50,8 @@ def install_routes(app: FastAPI, *, is_local: bool) -> None:
         _remove(router, path, method)
     if is_local:
         proxy.router.routes.clear()
-    app.include_router(replaced.router, prefix=settings.MONAI_LABEL_API_STR)
-    app.include_router(own.router, prefix=settings.MONAI_LABEL_API_STR)
+    for part in (answering, stored, own):
+        app.include_router(part.router, prefix=settings.MONAI_LABEL_API_STR)
     install_error_handlers(app)
 
 

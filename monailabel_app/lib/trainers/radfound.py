@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.utils.async_tasks.utils import processes
 
 from radfound.durable import make_directory, replace_text
 from radfound.exceptions import RadFoundError, RequestError
@@ -59,7 +60,11 @@ class RadFoundTrainer(TrainTask):
             status = json.loads(self._status_path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return status if isinstance(status, dict) else {}
+        if not isinstance(status, dict):
+            return {}
+        if status.get("status") == "running" and not processes("train"):
+            status["status"] = "stopped"
+        return status
 
     def check(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings that a request changes; RequestError names one that is wrong."""

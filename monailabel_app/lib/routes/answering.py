@@ -1,27 +1,23 @@
-"""MONAI Label's routes that this app answers itself, under the same addresses and parameters."""
+"""Answering and training, under MONAI Label's addresses and with its parameters."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, Request, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
 from monailabel.config import settings
-from monailabel.endpoints import batch_infer, datastore, infer, train
+from monailabel.endpoints import batch_infer, infer, train
 from monailabel.endpoints.user.auth import RBAC, User
-from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from monailabel.interfaces.utils.app import app_instance
 from starlette.concurrency import run_in_threadpool
 
-from radfound.correction import Correction
 from radfound.exceptions import (
-    CorrectionError,
     NotFoundError,
     RequestError,
-    StudyTooLargeError,
 )
-from radfound.wire import answer_to_json, correction_from_json
+from radfound.wire import answer_to_json
 
 from ..infers import MODELS
 from ..service import RadFoundService
@@ -29,13 +25,11 @@ from .running import run_for
 
 router = APIRouter()
 
-MAX_LABEL_BYTES = 16 << 20
 _BATCH_PARAMS = {
     "question", "max_new_tokens", "label_tag", "labels", "max_batch_size", "max_workers", "device",
 }  # fmt: skip
 
 _USER = RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)
-_ANNOTATOR = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR)
 _ADMIN = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN)
 
 
@@ -69,30 +63,6 @@ async def run_inference(
         return answer_to_json(service.answer(inquiry, cancel))
 
     return await run_for(request, service.pool, work)
-
-
-@router.put("/datastore/label", tags=["Datastore"], summary="Save a label, or corrections as JSON")
-def save_label(
-    background_tasks: BackgroundTasks,
-    image: str,
-    params: str = Form("{}"),
-    tag: str = DefaultLabelTag.FINAL.value,
-    label: UploadFile = File(...),
-    user: User = Depends(_ANNOTATOR),
-) -> dict[str, Any]:
-    """Save a label; one in a `*.json` file holds corrections, which go into the log first."""
-    app = app_instance()
-    tag = tag or DefaultLabelTag.FINAL.value
-    if hasattr(app.datastore(), "check_label"):
-        app.datastore().check_label(image, tag, json.loads(params or "{}"))
-    recorded: dict[str, Any] = {}
-    if (label.filename or "").lower().endswith(".json"):
-        corrections = _corrections_about(image, label)
-        recorded = {"corrections": [correction.id for correction in corrections]}
-        app.service.record(corrections)
-        label.file.seek(0)
-    saved = datastore.save_label(background_tasks, image, params, tag, label, user.username)
-    return {**saved, **recorded}
 
 
 @router.post("/train/{model}", tags=["Train"], summary="Learn from the corrections")
@@ -137,6 +107,7 @@ async def start_batch(
     if MODELS[model] == "vqa" and not checked.get("question"):
         raise RequestError("question: missing; expected a question in the body")
     checked.setdefault("max_workers", 1)
+    checked["multi_gpu"] = False  # MONAI Label's default fails where there is no GPU
     return await run_in_threadpool(batch_infer.run, model, images, checked, run_sync)
 
 
@@ -145,26 +116,3 @@ def _trainer(model: str) -> Any:
     if model not in trainers:
         raise NotFoundError(f"model: found {model[:80]!r}; expected {' or '.join(trainers)}")
     return trainers[model]
-
-
-def _corrections_about(image: str, label: UploadFile) -> list[Correction]:
-    """Read the corrections of a label file: one, a list, or a list under "corrections"."""
-    content = label.file.read(MAX_LABEL_BYTES + 1)
-    if len(content) > MAX_LABEL_BYTES:
-        raise StudyTooLargeError(f"label: more than {MAX_LABEL_BYTES >> 20} MB of corrections")
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise CorrectionError("label: not JSON; expected corrections in a *.json file") from error
-    if isinstance(found, dict) and "corrections" in found:
-        found = found["corrections"]
-    rows = found if isinstance(found, list) else [found]
-    if not rows:
-        raise CorrectionError("corrections: an empty list; expected at least one")
-    corrections = [correction_from_json(row) for row in rows]
-    for correction in corrections:
-        if image not in correction.images:
-            raise CorrectionError("images: does not name the image that the label is saved for")
-    if len({correction.id for correction in corrections}) != len(corrections):
-        raise CorrectionError("id: the same for two corrections; give each its own")
-    return corrections

@@ -1,0 +1,171 @@
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import requests
+from monailabel.client import MONAILabelClient
+from PIL import Image
+from pydicom.data import get_testdata_file
+from pydicom.uid import generate_uid
+
+ROOT = Path(__file__).parents[2]
+VOLUME, CT, SERIES, PICTURE = "volume", "ct", "series.of.two", "picture"
+
+
+@dataclass
+class Server:
+    url: str
+    studies: Path
+    log: Path
+    process: subprocess.Popen
+
+    def post(self, path, **kwargs):
+        return requests.post(self.url + path, timeout=120, **kwargs)
+
+    def put(self, path, **kwargs):
+        return requests.put(self.url + path, timeout=120, **kwargs)
+
+    def get(self, path, **kwargs):
+        return requests.get(self.url + path, timeout=120, **kwargs)
+
+    def ask(self, image, question="What is shown?", model="radfound_vqa", **params):
+        params = {"question": question, **params}
+        return self.post(
+            f"/infer/{model}", params={"image": image}, data={"params": json.dumps(params)}
+        )
+
+    def training_status(self, timeout_s=120):
+        """Wait for the newest training to end and return its status."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            status = self.get("/train/").json()
+            if status["status"] not in ("SUBMITTED", "RUNNING"):
+                return status
+            time.sleep(0.2)
+        raise AssertionError("training did not end")
+
+
+def fill_with_studies(folder):
+    """A volume, a real CT slice, a DICOM folder and a picture."""
+    voxels = np.random.default_rng(0).integers(0, 200, (24, 20, 16)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([2.0, 2, 3, 1])), folder / f"{VOLUME}.nii.gz")
+    shutil.copy(get_testdata_file("CT_small.dcm", download=False), folder / f"{CT}.dcm")
+    write_dicom_series(folder / SERIES)
+    Image.fromarray(voxels[:, :, 0].astype(np.uint8)).save(folder / f"{PICTURE}.png")
+
+
+def write_dicom_series(folder, slices=2):
+    folder.mkdir()
+    for index in range(slices):
+        dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm", download=False))
+        dataset.SOPInstanceUID = generate_uid()
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        dataset.InstanceNumber = index + 1
+        x, y, _ = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [x, y, 5.0 * index]
+        dataset.SliceLocation = 5.0 * index
+        dataset.save_as(folder / f"IM{index}")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def running_server(studies, log, *conf):
+    """The stock command of MONAI Label, on a free port of this machine; stopped at the end."""
+    port = free_port()
+    bin_folder = Path(sys.executable).parent
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = f"{bin_folder}{os.pathsep}{environment['PATH']}"
+    environment["MONAI_LABEL_SESSION_PATH"] = str(log.parent / "sessions")
+    command = [
+        *("monailabel", "start_server", "--app", str(ROOT / "monailabel_app")),
+        *("--studies", str(studies), "--host", "127.0.0.1", "--port", str(port)),
+        *("--conf", "checkpoint", "radfound-tiny", *conf),
+    ]
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=log.parent
+        )
+    server = Server(f"http://127.0.0.1:{port}", studies, log, process)
+    try:
+        wait_until_healthy(server)
+        yield server
+    finally:
+        stop(process)
+
+
+def wait_until_healthy(server, timeout_s=300):
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and server.process.poll() is None:
+        try:
+            if requests.get(f"{server.url}/radfound/health", timeout=5).ok:
+                return
+        except requests.ConnectionError:
+            time.sleep(0.1)
+    raise AssertionError(f"the server did not start:\n{server.log.read_text()[-3000:]}")
+
+
+def stop(process, timeout_s=30):
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    studies = folder / "studies"
+    studies.mkdir()
+    fill_with_studies(studies)
+    with running_server(studies, folder / "server.log") as server:
+        yield server
+
+
+@pytest.fixture
+def client(server, tmp_path):
+    return MONAILabelClient(server.url, tmpdir=str(tmp_path))
+
+
+@pytest.fixture
+def correction():
+    """Make a correction of its own id."""
+    counter = iter(range(1000))
+    stamp = time.monotonic_ns()
+
+    def make(image=VOLUME, **changes):
+        return {
+            "schema": "radfound.correction/1",
+            "id": f"test-{stamp}-{next(counter)}",
+            "answer_id": None,
+            "images": [image],
+            "task": "vqa",
+            "question": "Which plane is this?",
+            "model_text": "sagittal",
+            "verdict": "edited",
+            "text": "axial",
+            "author": "a reader",
+            **changes,
+        }
+
+    return make
