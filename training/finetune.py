@@ -158,7 +158,9 @@ def finetune(
     corrected, kept = _lessons(base, wanted, read)
     rehearsed = kept + _bundled_lessons(base, config)
     base.model.requires_grad_(False)
-    base.model.language_model = get_peft_model(base.model.language_model, lora_config(config.rank))
+    base.model.language_model = get_peft_model(
+        base.model.language_model, lora_config(base.model, config.rank)
+    )
     _learn(base, corrected, rehearsed, config, report)
     metrics = {
         "corrections": float(sum(len(lesson.branches) for lesson in corrected)),

@@ -1,7 +1,7 @@
 """Instruction tuning: questions, captions and reports in one mixture.
 
-The stem is frozen and has run once over every frame; the rest of the vision encoder, the connector and a
-LoRA adapter (arXiv 2106.09685) on the language model learn together. Run as
+The connector is grounded first (training/ground.py); then vision encoder and connector are frozen, every
+study is encoded once, and a LoRA adapter (arXiv 2106.09685) on the language model learns. Run as
 `python -m training.instruct --data KIT --vision DIR/vision.safetensors --out DIR`.
 """
 
@@ -15,12 +15,15 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from tqdm import tqdm
 
 from radfound.checkpoints import mini_processor, new_mini_model
 from radfound.frames import FrameConfig
 from radfound.modeling_radfound import RadFoundForConditionalGeneration
+from radfound.processing_radfound import RadFoundProcessor
 from training.datasets import Example, Kit
-from training.framebank import FrameBank, augment, stem_features
+from training.framebank import FrameBank, stem_features
+from training.ground import ground
 from training.loop import LoopConfig, epoch_order, optimise
 from training.packing import Branch, branch, pack, packed_loss
 
@@ -30,16 +33,19 @@ MOST_TURNS = 4  # of one study in a step
 LORA_TARGETS = ["q_proj", "v_proj", "o_proj", "down_proj"]
 
 
-def lora_config(rank: int) -> LoraConfig:
+def lora_config(model: RadFoundForConditionalGeneration, rank: int) -> LoraConfig:
     """Return the LoRA settings that every adapter of a model shares.
 
-    peft swaps an adapter in place only where its targets are those of the first: they are fixed here.
+    The upper two thirds of the layers learn: the gradient need not go further down, which saves a third
+    of it. peft swaps an adapter in place only where its targets are those of the first.
     """
+    layers = model.config.text_config.num_hidden_layers
     return LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
         lora_dropout=0.0,
         target_modules=LORA_TARGETS,
+        layers_to_transform=list(range(layers // 3, layers)),
         task_type="CAUSAL_LM",
     )
 
@@ -68,72 +74,44 @@ def merge_by_image(examples: list[Example]) -> list[Example]:
 
 
 class InstructionData:
-    """Stem features of every example's frames in memory, and branches drawn from its turns.
+    """Examples' frames, encoded, and branches drawn from their turns.
 
     Parameters
     ----------
     examples : list of Example
     model : RadFoundForConditionalGeneration
-        Whose stem is used, once.
+        Whose stem runs once over every frame.
     processor : RadFoundProcessor
-    copies : int
-        Augmented copies of each frame to hold beside the plain one.
     """
 
     def __init__(
         self,
         examples: list[Example],
         model: RadFoundForConditionalGeneration,
-        processor,
-        copies: int,
+        processor: RadFoundProcessor,
     ):
         self.processor = processor
         self.bank = FrameBank(examples, FrameConfig(max_frames=8))
-        parts = [stem_features(model.vision_model, self.bank.pixels)]
-        for copy in range(copies):
-            generator = torch.Generator().manual_seed(copy)
-            chunks = [
-                stem_features(model.vision_model, (augment(chunk, generator) * 255).to(torch.uint8))
-                for chunk in self.bank.pixels.split(64)
-            ]
-            parts.append(torch.cat(chunks))
-        self.features = torch.stack(parts)
+        self.features = stem_features(model.vision_model, self.bank.pixels)
         self.prefix = processor.prompt_ids("caption", None)[0]
 
     def __len__(self) -> int:
         return len(self.bank)
 
-    def vision_inputs(
-        self, indices: list[int], limit: int, generator: torch.Generator
-    ) -> dict[str, torch.Tensor]:
-        """Return the vision model's inputs for a batch, padded to its largest number of frames."""
-        rows = [self.bank.frames_of(i, limit, generator) for i in indices]
-        most = max(map(len, rows))
-        copy = torch.randint(len(self.features), (len(rows),), generator=generator)
-        feature_shape = self.features.shape[2:]
-        stem = self.features.new_zeros(len(rows), most, *feature_shape)
-        mask = torch.zeros(len(rows), most, dtype=torch.bool)
-        places = torch.zeros(len(rows), most, 3)
-        planes, views = torch.zeros(2, len(rows), most, dtype=torch.long)
-        for n, these in enumerate(rows):
-            count = len(these)
-            stem[n, :count] = self.features[copy[n], these]
-            mask[n, :count] = True
-            places[n, :count] = self.bank.positions_mm[these]
-            if (
-                torch.rand((), generator=generator) < 0.5
-            ):  # half the time the plane must be seen, not told
-                planes[n, :count], views[n, :count] = (
-                    self.bank.planes[these],
-                    self.bank.views[these],
+    @torch.no_grad()
+    def visual_tokens(self, model: RadFoundForConditionalGeneration) -> torch.Tensor:
+        """Return the visual tokens of every example, shape (examples, num_visual_tokens, text width)."""
+        parts = []
+        for rows in tqdm(self.bank.rows, desc="encoding", unit="study", leave=False):
+            with torch.autocast("cpu", torch.bfloat16):
+                tokens = model.get_image_features(
+                    stem_features=self.features[rows][None],
+                    positions_mm=self.bank.positions_mm[rows][None],
+                    planes=self.bank.planes[rows][None],
+                    views=self.bank.views[rows][None],
                 )
-        return {
-            "stem_features": stem,
-            "frame_mask": mask,
-            "positions_mm": places,
-            "planes": planes,
-            "views": views,
-        }
+            parts.append(tokens.to(torch.bfloat16))
+        return torch.cat(parts)
 
     def branches(self, index: int, most: int, chooser: random.Random) -> list[Branch]:
         """Draw at most `most` turns of an example, each in one of its wordings."""
@@ -151,48 +129,54 @@ class InstructionData:
 
 
 def instruct(
-    data: Path, vision: Path, out: Path, config: LoopConfig, batch_size: int, rank: int, copies: int
+    data: Path, vision: Path, out: Path, config: LoopConfig, batch_size: int, rank: int
 ) -> None:
     """Train, then write `model.safetensors` (vision encoder and connector) and `adapter/` into `out`."""
     kit = Kit(data)
+    sources = (
+        kit.medpix_figures(),
+        kit.vqa(),
+        kit.medpix_cases(),
+        kit.radiographs(every_nth_small=6),
+        kit.mammograms(),
+        kit.volumes(slices_per_plane=6),
+    )
     examples = merge_by_image(
-        [*kit.medpix_figures(), *kit.vqa(), *kit.medpix_cases(), *kit.radiographs(every_nth_small=6), *kit.mammograms(),
-         *kit.volumes(slices_per_plane=6)]
-    )  # fmt: skip
-    examples = [example for example in examples if example.turns]
+        [example for source in sources for example in source if example.turns]
+    )
     model = new_mini_model(with_language_model=True)
     model.load_state_dict(load_file(vision), strict=False)
-    processor = mini_processor()
-    source = InstructionData(examples, model, processor, copies)
     model.requires_grad_(False)
-    model.language_model = get_peft_model(model.language_model, lora_config(rank))
-    learned = [
-        *model.vision_model.stem_projection.parameters(), model.vision_model.patch_position,
-        *model.vision_model.layers.parameters(), *model.vision_model.frame_norm.parameters(),
-        *model.vision_model.place.parameters(), *model.vision_model.context_layers.parameters(),
-        *model.vision_model.norm.parameters(),
-    ]  # fmt: skip
-    connector = list(model.connector.parameters())
-    for parameter in (*learned, *connector):
-        parameter.requires_grad_(True)
+    processor = mini_processor()
+    source = InstructionData(examples, model, processor)
+    single = [
+        n
+        for n, rows in enumerate(source.bank.rows)
+        if len(rows) == 1 and source.bank.examples[n].labels
+    ]
+    frames = torch.cat([source.bank.rows[n] for n in single])
+    labels = [source.bank.examples[n].labels for n in single]
+    shares = ground(model, processor, source.features[frames], labels)
+    logger.info("words read off the visual tokens: %s", shares)
+    model.requires_grad_(False)
+    visual = source.visual_tokens(model)
+    model.language_model = get_peft_model(model.language_model, lora_config(model, rank))
     adapter = [p for p in model.language_model.parameters() if p.requires_grad]
     pad = processor.tokenizer.pad_token_id
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        seed = config.seed * 1_000_003 + step
-        generator, chooser = torch.Generator().manual_seed(seed), random.Random(seed)
+        chooser = random.Random(config.seed * 1_000_003 + step)
         indices = epoch_order(len(source), step, batch_size, config.seed)
-        inputs = source.vision_inputs(indices, 4, generator)
         packed = pack(
             source.prefix, [source.branches(i, MOST_TURNS, chooser) for i in indices], pad
         )
         with torch.autocast("cpu", torch.bfloat16):
-            loss = packed_loss(model, packed, model.get_image_features(**inputs))
+            loss = packed_loss(model, packed, visual[indices])
         return loss, {"tokens": float(packed.input_ids.numel())}
 
     optimise(
         model,
-        {0.3: learned, 1.0: [*connector, *adapter]},
+        {1.0: adapter},
         loss_of,
         config,
         folder=out,
@@ -229,18 +213,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--vision", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=12)
-    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--copies", type=int, default=2, help="augmented copies of each frame")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     config = LoopConfig(
         args.steps, args.learning_rate, seed=args.seed, checkpoint_every=100, log_every=10
     )
-    instruct(args.data, args.vision, args.out, config, args.batch_size, args.rank, args.copies)
+    instruct(args.data, args.vision, args.out, config, args.batch_size, args.rank)
 
 
 if __name__ == "__main__":
