@@ -1,6 +1,6 @@
 # make serve   install, start the server on 127.0.0.1 with sample studies, print a first answer
 #              STUDIES=dir serves another folder, PORT=n another port, PYTHON=python3.12 another Python
-# make test    every test
+# make test    the tests; `make test-slow` runs the few long ones
 # make check   format, lint, docstrings, types, fast tests
 # make bench   speeds, as JSON
 
@@ -23,7 +23,7 @@ serve: .venv/.ready
 	@exec $(RUN) scripts/serve.py --port "$(PORT)" --studies "$(STUDIES)" --checkpoint "$(CHECKPOINT)"
 
 test: .venv/.ready-dev
-	$(RUN) -m pytest
+	$(RUN) -m pytest -m "not slow"
 
 test-slow: .venv/.ready-dev
 	$(RUN) -m pytest -m slow

@@ -26,9 +26,11 @@ STEM_CHANNELS = 1280
 class FrozenStatsBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation that keeps its statistics, so that an answer never depends on its batch."""
 
-    def train(self, mode: bool = True) -> FrozenStatsBatchNorm2d:
-        """Stay in evaluation mode; scale and shift still learn."""
-        return super().train(False)
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Normalise by the stored statistics, in training as well; scale and shift still learn."""
+        return F.batch_norm(
+            features, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+        )
 
 
 class SamePadConv2d(nn.Conv2d):

@@ -52,7 +52,7 @@ def ground(
     stem_features: torch.Tensor,
     labels: Sequence[Mapping[str, str]],
     *,
-    steps: int = 1000,
+    steps: int = 600,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
     seed: int = 0,

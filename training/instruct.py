@@ -136,7 +136,7 @@ def instruct(
     sources = (
         kit.medpix_figures(),
         kit.vqa(),
-        kit.medpix_cases(),
+        kit.medpix_cases(max_images=2),
         kit.radiographs(every_nth_small=6),
         kit.mammograms(),
         kit.volumes(slices_per_plane=6),

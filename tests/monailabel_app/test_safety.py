@@ -56,8 +56,9 @@ def test_params_cannot_replace_image_or_model(server, key):
     [
         ("/infer/radfound_vqa", '{"question": "What?"}', "image"),
         ("/infer/no_such_model?image=volume", '{"question": "What?"}', "model"),
-        ("/infer/radfound_vqa?image=volume", '{"question": ', "JSON"),
+        ("/infer/radfound_vqa?image=volume", '{"question": ', "params"),
         ("/infer/radfound_vqa?image=volume", '["question"]', "params"),
+        ("/infer/radfound_vqa?image=volume", "[" * 100_000, "params"),
         ("/infer/radfound_vqa?image=volume", "{}", "question"),
         ("/infer/radfound_vqa?image=volume", '{"question": 7}', "question"),
         ("/infer/radfound_vqa?image=volume&output=image", '{"question": "What?"}', "output"),
@@ -73,9 +74,16 @@ def test_a_callers_mistake_is_named_and_is_not_the_servers(server, path, params,
 
 
 def test_an_upload_that_is_no_image_is_refused_by_its_name(server):
-    upload = {"file": ("../../notes.nii.gz", b"not an image")}
+    upload = {"file": ("notes.nii.gz", b"not an image")}
     message = detail(server.post("/infer/radfound_caption", files=upload))
     assert message.startswith("notes.nii.gz")
+
+
+@pytest.mark.parametrize("name", ["../../notes.png", "..", "x" * 300, "a/b.png"])
+def test_an_upload_with_a_name_that_no_file_may_have_is_refused(server, name):
+    upload = {"file": (name, b"x")}
+    assert detail(server.post("/infer/radfound_caption", files=upload)).startswith("file")
+    assert detail(server.put("/datastore/", files=upload)).startswith("file")
 
 
 @pytest.mark.parametrize("image", ["../outside", "/tmp/outside", ".hidden", "a/b"])

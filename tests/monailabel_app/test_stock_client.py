@@ -61,6 +61,13 @@ def test_it_uploads_an_image_and_asks_about_it(client, server):
     assert answer["images"] == ["uploaded"]
 
 
+def test_an_upload_is_named_after_its_file_unless_told_otherwise(server):
+    content = (server.studies / f"{CT}.dcm").read_bytes()
+    reply = server.put("/datastore/image", files={"file": ("1.2.840.9.dcm", content)})
+    assert reply.json() == {"image": "1.2.840.9"}
+    assert server.ask("1.2.840.9").ok
+
+
 @pytest.mark.parametrize("strategy", ["random", "first"])
 def test_it_gets_the_next_sample_and_why(client, strategy):
     for _ in range(3):

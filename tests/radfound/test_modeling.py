@@ -122,6 +122,9 @@ def test_an_efficientnet_stem_learns_and_keeps_its_statistics():
     )
     model = RadFoundVisionModel(config).train()
     before = model.stem.last[1].running_mean.clone()
+    pixels = torch.rand(3, 3, 64, 64)
+    fresh = RadFoundVisionModel(config).stem
+    assert torch.allclose(fresh(pixels)[:1], fresh(pixels[:1]), atol=1e-5), "also before .train()"
     output = model(pixel_values=torch.rand(1, 2, 3, 64, 64)).last_hidden_state
     output.square().sum().backward()
     assert output.shape == (1, 2, 4, 32)
