@@ -114,9 +114,9 @@ class StudyDatastore(LocalDatastore):
 
     def _to_id(self, file: str) -> tuple[str, str]:
         """Split a name into id and suffix; the id of a folder is its whole name."""
-        for suffix in SUFFIXES:
-            if file.lower().endswith(suffix) and len(file) > len(suffix):
-                return file[: -len(suffix)], file[-len(suffix) :]
+        name, suffix = split_name(file)
+        if suffix:
+            return name, suffix
         if os.path.isdir(os.path.join(self._datastore.image_path(), file)):
             return file, ""
         return super()._to_id(file)
@@ -143,6 +143,14 @@ class StudyDatastore(LocalDatastore):
             ]
         known = self._datastore.objects
         return [name for name in names if name in known or _holds_dicom(Path(path, name))]
+
+
+def split_name(file: str) -> tuple[str, str]:
+    """Split a file's name into id and suffix; the suffix is empty if it is none of `SUFFIXES`."""
+    for suffix in SUFFIXES:
+        if file.lower().endswith(suffix) and len(file) > len(suffix):
+            return file[: -len(suffix)], file[-len(suffix) :]
+    return file, ""
 
 
 def _holds_dicom(folder: Path) -> bool:

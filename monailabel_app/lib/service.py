@@ -272,7 +272,7 @@ class RadFoundService:
 
 def _read_upload(name: str, content: IO[bytes], selection: Selection) -> Study:
     with tempfile.TemporaryDirectory(prefix="radfound-") as folder:
-        path = Path(folder) / (Path(name).name or "upload")
+        path = Path(folder) / Path(name).name
         with open(path, "wb") as file:
             while chunk := content.read(1 << 20):
                 file.write(chunk)

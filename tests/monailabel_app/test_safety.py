@@ -74,12 +74,12 @@ def test_a_callers_mistake_is_named_and_is_not_the_servers(server, path, params,
 
 
 def test_an_upload_that_is_no_image_is_refused_by_its_name(server):
-    upload = {"file": ("notes.nii.gz", b"not an image")}
+    upload = {"file": ("../../notes.nii.gz", b"not an image")}
     message = detail(server.post("/infer/radfound_caption", files=upload))
     assert message.startswith("notes.nii.gz")
 
 
-@pytest.mark.parametrize("name", ["../../notes.png", "..", "x" * 300, "a/b.png"])
+@pytest.mark.parametrize("name", ["..", "a/..", "x" * 300])
 def test_an_upload_with_a_name_that_no_file_may_have_is_refused(server, name):
     upload = {"file": (name, b"x")}
     assert detail(server.post("/infer/radfound_caption", files=upload)).startswith("file")

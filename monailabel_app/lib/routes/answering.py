@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
@@ -13,14 +12,12 @@ from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from monailabel.interfaces.utils.app import app_instance
 from starlette.concurrency import run_in_threadpool
 
-from radfound.exceptions import (
-    NotFoundError,
-    RequestError,
-)
+from radfound.exceptions import NotFoundError, RequestError
 from radfound.wire import answer_to_json
 
 from ..infers import MODELS
 from ..service import RadFoundService
+from .fields import file_name, json_object
 from .running import run_for
 
 router = APIRouter()
@@ -53,8 +50,8 @@ async def run_inference(
         raise RequestError(f"output: an answer has no {output.value}; expected json or all")
     if not (image or session_id or file):
         raise RequestError("image: missing; expected image, session_id or a file")
-    asked = json.loads(params or "{}")
-    upload = (file.filename or "upload", file.file) if file else None
+    asked = json_object("params", params)
+    upload = (file_name("file", file), file.file) if file else None
 
     def work(cancel: Any) -> dict[str, Any]:
         inquiry = service.inquire(

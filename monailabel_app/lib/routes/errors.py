@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 
 from fastapi import FastAPI, Request
@@ -25,7 +24,6 @@ def install_error_handlers(app: FastAPI) -> None:
     """Let a server answer a caller's mistake with 4xx, wherever it is found."""
     app.add_exception_handler(RadFoundError, _radfound_error)
     app.add_exception_handler(MONAILabelException, _monailabel_error)
-    app.add_exception_handler(json.JSONDecodeError, _not_json)
     app.add_exception_handler(RequestValidationError, _wrong_shape)
     app.add_exception_handler(Exception, _unforeseen)
     # Built at start-up, before these handlers were known; starlette builds it anew when asked next.
@@ -52,12 +50,6 @@ def _monailabel_error(request: Request, error: Exception) -> JSONResponse:
     ):
         return error_response(RequestError(str(error.msg)))
     return _unforeseen(request, error)
-
-
-def _not_json(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, json.JSONDecodeError)
-    message = f"a form field is not JSON: {error.msg} at character {error.pos}"
-    return error_response(RequestError(message))
 
 
 def _wrong_shape(request: Request, error: Exception) -> JSONResponse:

@@ -17,10 +17,11 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.utils.app import app_instance
 
 from radfound.correction import Correction
-from radfound.exceptions import CorrectionError, RequestError, StudyTooLargeError
+from radfound.exceptions import CorrectionError, StudyTooLargeError
 from radfound.wire import correction_from_json
 
-from ..datastore import StudyDatastore
+from ..datastore import StudyDatastore, split_name
+from .fields import file_name, json_object
 
 router = APIRouter(prefix="/datastore", tags=["Datastore"])
 
@@ -39,7 +40,8 @@ def add_image(
     user: User = Depends(_ANNOTATOR),
 ) -> dict[str, Any]:
     """Add an image to the datastore, under its file's name unless `image` says otherwise."""
-    _object("params", params)
+    json_object("params", params)
+    image = image or split_name(file_name("file", file))[0]
     added: dict[str, Any] = datastore.add_image(
         background_tasks, image, params, file, user.username
     )
@@ -49,7 +51,7 @@ def add_image(
 @router.put("/image/info", summary="Add to what is known about an image")
 def update_image_info(image: str, info: str = Form("{}"), user: User = Depends(_ANNOTATOR)) -> Any:
     """Update an image's entry in the datastore's index."""
-    _object("info", info)
+    json_object("info", info)
     return datastore.update_image_info(image, info, user.username)
 
 
@@ -58,7 +60,7 @@ def update_label_info(
     label: str, tag: str, info: str = Form("{}"), user: User = Depends(_ANNOTATOR)
 ) -> Any:
     """Update a label's entry in the datastore's index."""
-    _object("info", info)
+    json_object("info", info)
     return datastore.update_label_info(label, tag, info, user.username)
 
 
@@ -82,25 +84,17 @@ def save_label(
     """Save a label; one in a `*.json` file holds corrections, which go into the log first."""
     app = app_instance()
     tag = tag or DefaultLabelTag.FINAL.value
-    info = _object("params", params)
+    info = json_object("params", params)
     if isinstance(app.datastore(), StudyDatastore):
         app.datastore().check_label(image, tag, info)
     recorded: dict[str, Any] = {}
-    if (label.filename or "").lower().endswith(".json"):
+    if file_name("label", label).lower().endswith(".json"):
         corrections = _corrections_about(image, label)
         recorded = {"corrections": [correction.id for correction in corrections]}
         app.service.record(corrections)
         label.file.seek(0)
     saved = datastore.save_label(background_tasks, image, params, tag, label, user.username)
     return {**saved, **recorded}
-
-
-def _object(name: str, text: str) -> dict[str, Any]:
-    """Read a form field that must be a JSON object."""
-    value = json.loads(text or "{}")
-    if not isinstance(value, dict):
-        raise RequestError(f"{name}: expected a JSON object")
-    return value
 
 
 def _corrections_about(image: str, label: UploadFile) -> list[Correction]:
