@@ -29,7 +29,14 @@ class FrozenStatsBatchNorm2d(nn.BatchNorm2d):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Normalise by the stored statistics, in training as well; scale and shift still learn."""
         return F.batch_norm(
-            features, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            features,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            False,
+            0.0,
+            self.eps,
         )
 
 

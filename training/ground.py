@@ -27,9 +27,7 @@ SLOTS = ("modality", "plane", "region") * 3
 
 def slot_words(processor: RadFoundProcessor, labels: Mapping[str, str]) -> list[int]:
     """Return, for each slot, the first token of its label; -1 where the label is not known."""
-    return [
-        processor.text_ids(" " + labels[name])[0] if name in labels else -1 for name in SLOTS
-    ]
+    return [processor.text_ids(" " + labels[name])[0] if name in labels else -1 for name in SLOTS]
 
 
 @torch.no_grad()
