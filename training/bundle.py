@@ -20,8 +20,8 @@ from radfound.checkpoints import WEIGHTS
 from radfound.study_model import LocalModel, Prompt
 from training.datasets import Kit
 
-REPLAY_STUDIES = 64
-QUESTIONS_PER_STUDY = 4
+REPLAY_STUDIES = 32
+QUESTIONS_PER_STUDY = 3
 
 
 def bundle(data: Path, trained: Path, seed: int = 0) -> None:
