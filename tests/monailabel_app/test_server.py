@@ -7,7 +7,7 @@ import time
 import pytest
 import requests
 
-from .conftest import CT, PICTURE, VOLUME
+from .conftest import CT, PICTURE, QUICK_TRAINING, VOLUME
 
 
 def read_events(response):
@@ -176,7 +176,7 @@ def test_a_segmentation_is_saved_as_monai_label_saves_it(server):
 def test_one_call_chooses_an_adapter_and_one_goes_back(server, correction):
     question = "Which side is shown?"
     server.post("/radfound/corrections", json=correction(question=question, text="left"))
-    response = server.post("/train/radfound", json={"learning_rate": 0.01, "least_kept": 0.1})
+    response = server.post("/train/radfound", json=QUICK_TRAINING)
     assert response.ok
     assert server.training_status()["status"] == "DONE"
     listed = server.get("/radfound/adapters").json()

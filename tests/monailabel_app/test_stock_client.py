@@ -6,7 +6,7 @@ import time
 import pytest
 from monailabel.client.client import MONAILabelClientException
 
-from .conftest import CT, PICTURE, SERIES, VOLUME
+from .conftest import CT, PICTURE, QUICK_TRAINING, SERIES, VOLUME
 
 
 def ask(client, model, image, params, **source):
@@ -42,7 +42,8 @@ def test_it_gets_captions_and_reports(client):
     caption = ask(client, "radfound_caption", CT, {})
     report = ask(client, "radfound_report", CT, {"max_new_tokens": 8})
     assert (caption["task"], report["task"]) == ("caption", "report")
-    assert set(report["sections"]) == {"findings", "impression"}
+    assert caption["sections"] is None
+    assert report["sections"] is None or set(report["sections"]) == {"findings", "impression"}
 
 
 def test_it_asks_about_an_uploaded_file_and_an_uploaded_session(client, server):
@@ -87,9 +88,9 @@ def test_it_saves_a_correction_trains_and_gets_the_corrected_answer(
     before = ask(client, "radfound_vqa", VOLUME, {"question": question})
     assert before["text"] != "the liver"
 
-    task = client.train_start("radfound", {"learning_rate": 0.01, "least_kept": 0.1})
+    task = client.train_start("radfound", QUICK_TRAINING)
     assert task["status"] == "SUBMITTED"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while client.train_status(check_if_running=True) or not client.train_status().get("end_ts"):
         assert time.monotonic() < deadline
         time.sleep(0.2)
