@@ -46,7 +46,7 @@ def test_python_blocks_run(place, code, capsys):
 @pytest.mark.parametrize("line", commands("make "))
 def test_make_targets_exist(line):
     done = subprocess.run(
-        [*shlex.split(line), "--dry-run"], cwd=ROOT, capture_output=True, text=True
+        [*shlex.split(line, comments=True), "--dry-run"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 
