@@ -8,6 +8,7 @@ study is encoded once, and a LoRA adapter (arXiv 2106.09685) on the language mod
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import random
 from pathlib import Path
@@ -29,6 +30,7 @@ from training.packing import Branch, branch, pack, packed_loss
 
 logger = logging.getLogger(__name__)
 
+LANGUAGE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MOST_TURNS = 4  # of one study in a step
 LORA_TARGETS = ["q_proj", "v_proj", "o_proj", "down_proj"]
 
@@ -204,6 +206,10 @@ def save(model: RadFoundForConditionalGeneration, out: Path) -> None:
         adapter,
         metadata={"format": "pt"},
     )
+    # peft writes where the base model lay on this machine; say what it is instead.
+    settings = out / "adapter" / "adapter_config.json"
+    fields = json.loads(settings.read_text()) | {"base_model_name_or_path": LANGUAGE_MODEL}
+    settings.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
     (out / "config.json").write_text(model.config.to_json_string(use_diff=False))
 
 
