@@ -172,6 +172,14 @@ def finetune(
     reason = _refusal(metrics, config)
     if reason:
         return FinetuneResult(None, False, reason, metrics)
+    adapter = _publish(base, store, snapshot, metrics)
+    return FinetuneResult(adapter, True, f"published {adapter}", metrics)
+
+
+def _publish(
+    base: LocalModel, store: AdapterStore, snapshot: str, metrics: dict[str, float]
+) -> str:
+    """Hand the trained adapter to the store and return its id."""
     manifest = {
         "base": base.name,
         "base_revision": base.revision,
@@ -181,8 +189,7 @@ def finetune(
     }
     with tempfile.TemporaryDirectory() as folder:
         base.model.language_model.save_pretrained(folder, save_embedding_layers=False)
-        adapter = store.publish(folder, manifest)
-    return FinetuneResult(adapter, True, f"published {adapter}", metrics)
+        return store.publish(folder, manifest)
 
 
 def _lessons(
