@@ -286,17 +286,26 @@ def _from_row(row: tuple[Any, ...]) -> Correction:
 
 def _is_set_up(connection: sqlite3.Connection, name: str) -> bool:
     """Whether the tables exist; an empty file, left by a kill at the very start, has none."""
-    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
-    layout = connection.execute("PRAGMA user_version").fetchone()[0]
-    if application_id == _APPLICATION_ID:
-        if layout != _LAYOUT:
-            raise StorageError(
-                f"{name}: its layout is {layout}, this version reads {_LAYOUT}; update RadFound"
-            )
-        return True
-    if connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0] == 0:
-        return False
-    raise StorageError(f"{name}: a database of something else; move it away, or name another file")
+    # One snapshot for the three reads, or a writer who finishes between them would look foreign.
+    own_snapshot = not connection.in_transaction
+    if own_snapshot:
+        connection.execute("BEGIN")
+    try:
+        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+        layout = connection.execute("PRAGMA user_version").fetchone()[0]
+        tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+    finally:
+        if own_snapshot:
+            connection.execute("COMMIT")
+    if application_id != _APPLICATION_ID and tables:
+        raise StorageError(
+            f"{name}: a database of something else; move it away, or name another file"
+        )
+    if application_id == _APPLICATION_ID and layout != _LAYOUT:
+        raise StorageError(
+            f"{name}: its layout is {layout}, this version reads {_LAYOUT}; update RadFound"
+        )
+    return bool(application_id == _APPLICATION_ID)
 
 
 def _set_up(connection: sqlite3.Connection, name: str) -> None:

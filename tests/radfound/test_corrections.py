@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from radfound.answer import ModelVersion
-from radfound.corrections import Correction, CorrectionLog, log_path
+from radfound.corrections import Correction, CorrectionLog, _set_up, log_path
 from radfound.exceptions import CorrectionError, NotFoundError, RequestError, StorageError
 
 ROOT = Path(__file__).parents[2]
@@ -243,6 +243,26 @@ def test_threads_append_together(log):
     for thread in threads:
         thread.join()
     assert {each.id for each in log} == {each.id for mine in made for each in mine}
+
+
+def test_a_first_writer_who_is_overtaken_still_knows_the_file(log):
+    log.path.parent.mkdir(parents=True, exist_ok=True)
+    overtaker = threading.Thread(target=lambda: log.append(correction()))
+
+    def overtake(statement):
+        if statement == "PRAGMA user_version":
+            slow.set_trace_callback(None)
+            overtaker.start()
+            overtaker.join(timeout=0.5)  # it may have to wait for this reader, and then loses
+
+    slow = sqlite3.connect(log.path, isolation_level=None)
+    slow.set_trace_callback(overtake)
+    try:
+        _set_up(slow, "log")
+    finally:
+        slow.close()
+        overtaker.join()
+    assert len(log.rows()) == 1
 
 
 APPEND_AT_A_SIGN = """
