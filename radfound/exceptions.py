@@ -110,6 +110,12 @@ class AdapterError(RadFoundError):
     http_status = 409
 
 
+class DatasetError(RadFoundError):
+    """A data set is missing, incomplete or not in the layout that its publisher describes."""
+
+    code = "dataset_invalid"
+
+
 class TrainingError(RadFoundError):
     """Training cannot start or did not finish."""
 

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from radfound.checkpoints import language_model_path, new_mini_model
+from radfound.datasets import Example, Kit
 from radfound.frames import FrameConfig
 from radfound.modeling_radfound import RadFoundForConditionalGeneration
-from training.datasets import Example, Kit
 from training.framebank import FrameBank, augment
 from training.loop import LoopConfig, epoch_order, optimise
 from training.stem_weights import load_imagenet_stem

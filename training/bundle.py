@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from radfound.checkpoints import WEIGHTS
+from radfound.datasets import Kit
 from radfound.study_model import LocalModel, Prompt
-from training.datasets import Kit
 
 REPLAY_STUDIES = 32
 QUESTIONS_PER_STUDY = 3

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from radfound.datasets import Example
 from radfound.exceptions import StudyError
 from radfound.frames import FrameConfig, make_frames
 from radfound.modeling_radfound import RadFoundVisionModel
-from training.datasets import Example
 
 logger = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from radfound.checkpoints import mini_processor, new_mini_model
+from radfound.datasets import Example, Kit
 from radfound.frames import FrameConfig
 from radfound.modeling_radfound import RadFoundForConditionalGeneration
 from radfound.processing_radfound import RadFoundProcessor
-from training.datasets import Example, Kit
 from training.framebank import FrameBank, stem_features
 from training.ground import ground
 from training.loop import LoopConfig, epoch_order, optimise

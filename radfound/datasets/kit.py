@@ -1,4 +1,4 @@
-"""Public radiology data as training examples.
+"""The data kit of this project's development.
 
 `Kit` reads the folder described by the README of the data kit: JSON lines beside images and volumes.
 Nothing here is downloaded, and nothing of the data is part of this package.
@@ -6,79 +6,51 @@ Nothing here is downloaded, and nothing of the data is part of this package.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from radfound.answer import TASKS
-from radfound.benchmark.medpix import METADATA_QUESTIONS, metadata_answers, without_footer
-from radfound.exceptions import TrainingError
-from radfound.frames import slicing_axis
+from radfound.benchmark.medpix import METADATA_QUESTIONS, metadata_answers
+from radfound.datasets.example import Example, Turn
+from radfound.exceptions import DatasetError
 from radfound.reading import read_study
-from radfound.study import Study, StudyImage
+from radfound.study import StudyImage
 
-
-@dataclass(frozen=True)
-class Turn:
-    """One thing to learn to say about a study; `questions` are wordings of the same question."""
-
-    task: str
-    questions: tuple[str, ...]
-    answer: str
-
-    def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise ValueError(f"task is {self.task!r}; expected one of {TASKS}")
-
-
-@dataclass(frozen=True)
-class Example:
-    """A study, what to say about it, and how to read it.
-
-    Parameters
-    ----------
-    key : str
-        What must not be divided between splits: the case, or the image where there is no case.
-    files : tuple of Path
-    turns : tuple of Turn
-    labels : dict
-        Any of "modality", "plane", "region": what is known of it as a class.
-    text : str
-        Caption, or "" where there is none.
-    source, split : str
-    footer : bool
-        Whether the lowest 6 % of the image is to be cut off.
-    region : dict or None
-        As `radfound.frames.make_frames` takes it.
-    """
-
-    key: str
-    files: tuple[Path, ...]
-    turns: tuple[Turn, ...]
-    labels: dict[str, str] = field(default_factory=dict)
-    text: str = ""
-    source: str = ""
-    split: str = "train"
-    footer: bool = False
-    region: dict[str, Any] | None = None
-
-    def read(self) -> Study:
-        """Read the study from its files."""
-        study = read_study(list(self.files) if len(self.files) > 1 else self.files[0])
-        if self.footer:
-            study = Study(tuple(without_footer(image) for image in study.images))
-        return study
+VQA_RAD_REGIONS = {"head": "head", "chest": "thorax", "abdomen": "abdomen"}
 
 
 def _synpic(path: str) -> str:
     """Return MedPix's number of an image, by which VQA-RAD and VQA-Med can be told to hold the same one."""
     found = re.search(r"synpic\d+", path)
     return found.group() if found else path
+
+
+def validation_question(question_id: str) -> bool:
+    """Return whether a question of VQA-RAD's train split is one of the tenth kept for validation."""
+    return int(hashlib.sha256(question_id.encode()).hexdigest(), 16) % 10 == 0
+
+
+def _vqa_rad_split(row: dict[str, Any]) -> str:
+    kept_back = row["split"] == "train" and validation_question(row["id"])
+    return "validation" if kept_back else row["split"]
+
+
+def _asked(row: dict[str, Any]) -> tuple[str, str]:
+    return row["image"], " ".join(row["question"].lower().split())
+
+
+def _image_labels(row: dict[str, Any]) -> dict[str, str]:
+    """Return what a row of VQA-RAD or VQA-Med says of its image as a class."""
+    if row["source"] != "VQA-RAD":
+        return metadata_answers({"modality": row["modality"], "organ": row["organ"]})
+    # Its modality was inferred by the kit and is often wrong; the organ is the publisher's own.
+    region = VQA_RAD_REGIONS.get(row["organ"])
+    return {"region": region} if region else {}
 
 
 def _shorten(text: str, limit: int) -> str:
@@ -105,14 +77,14 @@ class Kit:
 
     Raises
     ------
-    TrainingError
-        If there is no kit in that folder.
+    DatasetError
+        If there is no kit in that folder, or a file of it is missing when it is read.
     """
 
     def __init__(self, root: str | Path):
         self.root = Path(root)
         if not (self.root / "manifest.json").is_file():
-            raise TrainingError(
+            raise DatasetError(
                 f"{self.root}: no manifest.json found, expected the folder of the data kit; give it with --data"
             )
         captions = self._rows("captions/medpix_captions.jsonl")
@@ -121,34 +93,54 @@ class Kit:
     def _rows(self, name: str) -> list[dict[str, Any]]:
         path = self.root / name
         if not path.is_file():
-            raise TrainingError(f"{path}: not found; the data kit is incomplete")
+            raise DatasetError(f"{path}: not found; the data kit is incomplete")
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
     def vqa(self, split: str = "train") -> Iterator[Example]:
         """VQA-RAD and VQA-Med 2019, one example per image.
 
-        Training leaves out the images that are also figures of MedPix's validation and test cases.
+        VQA-RAD has an official train and test split, by question; "validation" is the tenth of its
+        train split that `validation_question` names. Training and validation leave out the images
+        that are also figures of MedPix's validation and test cases, and training leaves out what
+        is word for word a validation or test question about the same image.
         """
-        for name in ("vqa/vqa_rad.jsonl", "vqa/vqa_med_2019_on_medpix.jsonl"):
-            by_image: dict[str, list[Turn]] = {}
-            source = ""
-            for row in self._rows(name):
-                if row["split"] != split or (
-                    split == "train" and _synpic(row["image"]) in self._held_out
-                ):
-                    continue
-                source = row["source"]
-                turn = Turn("vqa", (row["question"].strip(),), str(row["answer"]).strip())
-                by_image.setdefault(row["image"], []).append(turn)
-            for image, turns in by_image.items():
-                yield Example(
-                    _synpic(image),
-                    (self.root / image,),
-                    tuple(turns),
-                    source=source,
-                    split=split,
-                    footer=True,
-                )
+        rows = self._rows("vqa/vqa_rad.jsonl")
+        asked_elsewhere = {_asked(row) for row in rows if _vqa_rad_split(row) != "train"}
+        rows = [
+            row
+            for row in rows
+            if _vqa_rad_split(row) == split
+            and (split != "train" or _asked(row) not in asked_elsewhere)
+        ]
+        yield from self._by_image(rows, split)
+        rows = self._rows("vqa/vqa_med_2019_on_medpix.jsonl")
+        yield from self._by_image([row for row in rows if row["split"] == split], split)
+
+    def _by_image(self, rows: list[dict[str, Any]], split: str) -> Iterator[Example]:
+        """Gather the questions about each image."""
+        by_image: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            if split == "test" or _synpic(row["image"]) not in self._held_out:
+                by_image.setdefault(row["image"], []).append(row)
+        for image, some in by_image.items():
+            yield Example(
+                _synpic(image),
+                (self.root / image,),
+                tuple(
+                    Turn(
+                        "vqa",
+                        (row["question"].strip(),),
+                        str(row["answer"]).strip(),
+                        row["answer_type"],
+                        row["id"],
+                    )
+                    for row in some
+                ),
+                _image_labels(some[0]),
+                source=some[0]["source"],
+                split=split,
+                footer=True,
+            )
 
     def medpix_figures(self, split: str = "train") -> Iterator[Example]:
         """Single CT and MR figures with caption, modality, plane and region."""
@@ -311,6 +303,8 @@ def _volume_region(body_part: str) -> str | None:
 
 
 def _nearest_axis(image: StudyImage) -> int:
+    from radfound.frames import slicing_axis  # it needs torch, which reading captions does not
+
     return int(np.argmax(np.abs(image.affine[:3, slicing_axis(image)])))
 
 
