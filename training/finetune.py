@@ -12,12 +12,13 @@ import logging
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from peft import get_peft_model
+from torch import nn
 
 from radfound.adapters import AdapterStore
 from radfound.benchmark.medpix import METADATA_QUESTIONS
@@ -28,11 +29,12 @@ from radfound.exceptions import RadFoundError, TrainingError
 from radfound.study import Study
 from radfound.study_model import LocalModel, Prompt
 from training.instruct import lora_config
-from training.loop import LoopConfig, Progress, optimise
-from training.packing import Branch, branch, pack, packed_logits, packed_loss
+from training.loop import Draw, LoopConfig, Progress, optimise
+from training.packing import Branch, Packed, branch, pack, packed_logits, packed_loss
 
 logger = logging.getLogger(__name__)
 
+_BATCH = 8  # studies judged at once
 _REHEARSED = tuple(wordings[0] for wordings in METADATA_QUESTIONS.values())
 
 
@@ -245,6 +247,25 @@ def _said(base: LocalModel, visual: torch.Tensor, prompts: Sequence[Prompt]) -> 
     return Lesson(visual, branches)
 
 
+class _Lessons(nn.Module):
+    """Objective: in every step some corrected and some rehearsed lessons, in turn."""
+
+    def __init__(
+        self, base: LocalModel, corrected: list[Lesson], rehearsed: list[Lesson], half: int
+    ):
+        super().__init__()
+        self.model = base.model
+        self._base, self._corrected, self._rehearsed, self._half = base, corrected, rehearsed, half
+
+    def forward(self, draw: Draw) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the loss of a step's lessons."""
+        some = []
+        for lessons in (self._corrected, self._rehearsed):
+            count = min(self._half, len(lessons))
+            some += [lessons[(draw.step * self._half + n) % len(lessons)] for n in range(count)]
+        return packed_loss(self.model, *_packed(self._base, some)), {}
+
+
 def _learn(
     base: LocalModel,
     corrected: list[Lesson],
@@ -252,27 +273,6 @@ def _learn(
     config: FinetuneConfig,
     report: Callable[[Progress], None],
 ) -> None:
-    half = max(1, config.studies_per_step // 2)
-    prefix, pad = (
-        base.processor.prompt_ids("caption", None)[0],
-        base.processor.tokenizer.pad_token_id,
-    )
-
-    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        some = [
-            corrected[(step * half + n) % len(corrected)] for n in range(min(half, len(corrected)))
-        ]
-        if rehearsed:
-            some += [
-                rehearsed[(step * half + n) % len(rehearsed)]
-                for n in range(min(half, len(rehearsed)))
-            ]
-        packed = pack(prefix, [lesson.branches for lesson in some], pad)
-        with torch.autocast(base.model.device.type, torch.bfloat16):
-            return packed_loss(
-                base.model, packed, torch.cat([lesson.visual for lesson in some])
-            ), {}
-
     def watch(state: Progress) -> None:
         report(state)
         if _share_reproduced(base, corrected, config.confident) == 1.0:
@@ -282,33 +282,34 @@ def _learn(
     loop = LoopConfig(
         config.max_steps,
         config.learning_rate,
+        batch_size=config.studies_per_step,
         warmup_steps=5,
         weight_decay=0.0,
         log_every=5,
         seed=config.seed,
     )
     try:
-        optimise(base.model, {1.0: adapter}, loss_of, loop, progress=watch)
+        half = max(1, config.studies_per_step // 2)
+        optimise(_Lessons(base, corrected, rehearsed, half), {1.0: adapter}, loop, progress=watch)
     except _Learnt:
         logger.info("every correction is reproduced")
 
 
-def _batches(base: LocalModel, lessons: Sequence[Lesson], size: int = 8) -> Iterator[tuple]:
-    prefix, pad = (
-        base.processor.prompt_ids("caption", None)[0],
-        base.processor.tokenizer.pad_token_id,
-    )
-    for start in range(0, len(lessons), size):
-        some = lessons[start : start + size]
-        packed = pack(prefix, [lesson.branches for lesson in some], pad)
-        yield packed, torch.cat([lesson.visual for lesson in some]), some
+def _packed(base: LocalModel, lessons: Sequence[Lesson]) -> tuple[Packed, torch.Tensor]:
+    """Return lessons as one batch, and their visual tokens."""
+    prefix = base.processor.prompt_ids("caption", None)[0]
+    pad = base.processor.tokenizer.pad_token_id
+    packed = pack(prefix, [lesson.branches for lesson in lessons], pad)
+    return packed, torch.cat([lesson.visual for lesson in lessons])
 
 
 @torch.no_grad()
 def _share_reproduced(base: LocalModel, lessons: Sequence[Lesson], confident: float = 0.0) -> float:
     """Return the share of answers of which every token, the stop token too, would be chosen."""
     found: list[bool] = []
-    for packed, visual, some in _batches(base, lessons):
+    for start in range(0, len(lessons), _BATCH):
+        some = lessons[start : start + _BATCH]
+        packed, visual = _packed(base, some)
         with torch.autocast(base.model.device.type, torch.bfloat16):
             probabilities = packed_logits(base.model, packed, visual).float().softmax(-1)
         best, chosen = probabilities.max(-1)
@@ -321,7 +322,7 @@ def _share_reproduced(base: LocalModel, lessons: Sequence[Lesson], confident: fl
 @torch.no_grad()
 def _logit_change(base: LocalModel, lessons: Sequence[Lesson]) -> float:
     """Return how far the adapter moves the logits of the corrections at most."""
-    packed, visual, _ = next(_batches(base, lessons))
+    packed, visual = _packed(base, lessons[:_BATCH])
     with_adapter = packed_logits(base.model, packed, visual)
     with base.model.language_model.disable_adapter():
         without = packed_logits(base.model, packed, visual)

@@ -9,17 +9,15 @@ projector learns, and no pass through the language model is needed.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from radfound.modeling_radfound import RadFoundForConditionalGeneration
 from radfound.processing_radfound import RadFoundProcessor
-from training.loop import LoopConfig, epoch_order, optimise
-
-logger = logging.getLogger(__name__)
+from training.loop import Draw, LoopConfig, optimise
 
 # The label that each of the first visual tokens stands for.
 SLOTS = ("modality", "plane", "region") * 3
@@ -42,6 +40,42 @@ def resampled_frames(
             mask = torch.ones(hidden.shape[:2], dtype=torch.bool)
             parts.append(model.connector.resample(hidden, mask).float())
     return torch.cat(parts)
+
+
+class Grounding(nn.Module):
+    """Objective: slots lie where the words of the labels lie in the embedding.
+
+    Parameters
+    ----------
+    projector : module
+    resampled : tensor, shape (M, num_visual_tokens, vision width)
+    words : int64 tensor, shape (M, slots)
+        Token of each slot; -1 where the label is not known.
+    embedding : tensor, shape (vocabulary, text width)
+    """
+
+    def __init__(
+        self,
+        projector: nn.Module,
+        resampled: torch.Tensor,
+        words: torch.Tensor,
+        embedding: torch.Tensor,
+    ):
+        super().__init__()
+        self.projector = projector
+        self.resampled, self.words, self.embedding = resampled, words, embedding
+        self.scale = embedding.std()
+
+    def forward(self, draw: Draw) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the loss of a draw's frames."""
+        index = draw.indices(len(self.resampled))
+        tokens = self.projector(self.resampled[index]) / self.scale
+        wanted = self.words[index]
+        slots, rest = tokens[:, : len(SLOTS)], tokens[:, len(SLOTS) :]
+        error = (slots - self.embedding[wanted.clamp(min=0)] / self.scale).square().mean(-1)
+        # What is no slot stays about as large as a word, and is free to mean anything.
+        size = (rest.square().mean(-1) - 1.0).square().mean()
+        return error[wanted >= 0].mean() + 0.01 * size, {}
 
 
 def ground(
@@ -73,26 +107,20 @@ def ground(
     """
     resampled = resampled_frames(model, stem_features)
     embedding = model.get_input_embeddings().weight.detach().float()
-    scale = embedding.std()
     words = torch.tensor([slot_words(processor, some) for some in labels])
     projector = model.connector.projector.requires_grad_(True)
-
-    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        index = epoch_order(len(resampled), step, batch_size, seed)
-        tokens = projector(resampled[index]) / scale
-        wanted = words[index]
-        slots, rest = tokens[:, : len(SLOTS)], tokens[:, len(SLOTS) :]
-        error = (slots - embedding[wanted.clamp(min=0)] / scale).square().mean(-1)
-        # What is no slot stays about as large as a word, and is free to mean anything.
-        size = (rest.square().mean(-1) - 1.0).square().mean()
-        return error[wanted >= 0].mean() + 0.01 * size, {}
-
+    config = LoopConfig(
+        steps,
+        learning_rate,
+        batch_size,
+        warmup_steps=20,
+        log_every=200,
+        clip_norm=10.0,
+        seed=seed,
+        precision="fp32",
+    )
     optimise(
-        projector,
-        {1.0: projector.parameters()},
-        loss_of,
-        LoopConfig(steps, learning_rate, warmup_steps=20, log_every=200, clip_norm=10.0, seed=seed),
-        progress=lambda p: logger.info("ground %d/%d loss %.3f", p.step, p.total, p.loss),
+        Grounding(projector, resampled, words, embedding), {1.0: projector.parameters()}, config
     )
     return _right_words(projector(resampled), words, embedding)
 
