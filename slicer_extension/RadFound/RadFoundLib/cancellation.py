@@ -1,7 +1,7 @@
 """A wish to stop, known to every part that waits."""
 
 import threading
-from typing import Callable, List
+from typing import Callable
 
 
 class Cancellation:
@@ -10,7 +10,7 @@ class Cancellation:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._is_set = False
-        self._wake: List[Callable[[], None]] = []
+        self._wake: list[Callable[[], None]] = []
 
     @property
     def is_set(self) -> bool:
