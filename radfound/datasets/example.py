@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,3 +81,32 @@ class Example:
         if self.footer:
             study = Study(tuple(without_footer(image) for image in study.images))
         return study
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question about one image, before all that is asked about the image is gathered."""
+
+    image: Path
+    key: str
+    turn: Turn
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+def gather(asked: Iterable[Asked], source: str, split: str, footer: bool = False) -> list[Example]:
+    """Return one example for each image, with its questions in their order."""
+    by_image: dict[Path, list[Asked]] = {}
+    for one in asked:
+        by_image.setdefault(one.image, []).append(one)
+    return [
+        Example(
+            some[0].key,
+            (image,),
+            tuple(one.turn for one in some),
+            some[0].labels,
+            source=source,
+            split=split,
+            footer=footer,
+        )
+        for image, some in by_image.items()
+    ]

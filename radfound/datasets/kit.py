@@ -15,8 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from radfound.benchmark.medpix import METADATA_QUESTIONS, metadata_answers
-from radfound.datasets.example import Example, Turn
+from radfound.benchmark.medpix import metadata_answers
+from radfound.datasets.example import Asked, Example, Turn, gather
+from radfound.datasets.medpix import (
+    CAPTION_LIMIT,
+    IMPRESSION_LIMIT,
+    case_report,
+    figure,
+    metadata_turns,
+)
+from radfound.datasets.wording import radiographic_findings, report_text, whole_sentences
 from radfound.exceptions import DatasetError
 from radfound.reading import read_study
 from radfound.study import StudyImage
@@ -53,20 +61,6 @@ def _image_labels(row: dict[str, Any]) -> dict[str, str]:
     return {"region": region} if region else {}
 
 
-def _shorten(text: str, limit: int) -> str:
-    """Cut at the last sentence end before `limit` characters."""
-    text = re.sub(r"\s+", " ", re.sub(r"[•\n\r]+", " ", text)).strip()
-    if len(text) <= limit:
-        return text
-    head = text[:limit]
-    end = max(head.rfind(". "), head.rfind("; "))
-    return head[: end + 1] if end > 40 else head[: head.rfind(" ")]
-
-
-def _metadata_turns(labels: dict[str, str]) -> tuple[Turn, ...]:
-    return tuple(Turn("vqa", METADATA_QUESTIONS[name], answer) for name, answer in labels.items())
-
-
 class Kit:
     """The data kit.
 
@@ -96,90 +90,62 @@ class Kit:
             raise DatasetError(f"{path}: not found; the data kit is incomplete")
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
-    def vqa(self, split: str = "train") -> Iterator[Example]:
+    def vqa(self, split: str = "train", official: bool = False) -> Iterator[Example]:
         """VQA-RAD and VQA-Med 2019, one example per image.
 
         VQA-RAD has an official train and test split, by question; "validation" is the tenth of its
         train split that `validation_question` names. Training and validation leave out the images
         that are also figures of MedPix's validation and test cases, and training leaves out what
         is word for word a validation or test question about the same image.
+
+        Parameters
+        ----------
+        split : {"train", "validation", "test"}
+        official : bool
+            The publishers' splits as they are instead: no validation, and nothing left out.
         """
         rows = self._rows("vqa/vqa_rad.jsonl")
-        asked_elsewhere = {_asked(row) for row in rows if _vqa_rad_split(row) != "train"}
-        rows = [
-            row
-            for row in rows
-            if _vqa_rad_split(row) == split
-            and (split != "train" or _asked(row) not in asked_elsewhere)
+        if official:
+            rows = [row for row in rows if row["split"] == split]
+        else:
+            kept_back = {_asked(row) for row in rows if _vqa_rad_split(row) != "train"}
+            rows = [row for row in rows if _vqa_rad_split(row) == split]
+            if split == "train":
+                rows = [row for row in rows if _asked(row) not in kept_back]
+        rows += [
+            row for row in self._rows("vqa/vqa_med_2019_on_medpix.jsonl") if row["split"] == split
         ]
-        yield from self._by_image(rows, split)
-        rows = self._rows("vqa/vqa_med_2019_on_medpix.jsonl")
-        yield from self._by_image([row for row in rows if row["split"] == split], split)
-
-    def _by_image(self, rows: list[dict[str, Any]], split: str) -> Iterator[Example]:
-        """Gather the questions about each image."""
-        by_image: dict[str, list[dict[str, Any]]] = {}
-        for row in rows:
-            if split == "test" or _synpic(row["image"]) not in self._held_out:
-                by_image.setdefault(row["image"], []).append(row)
-        for image, some in by_image.items():
-            yield Example(
-                _synpic(image),
-                (self.root / image,),
-                tuple(
-                    Turn(
-                        "vqa",
-                        (row["question"].strip(),),
-                        str(row["answer"]).strip(),
-                        row["answer_type"],
-                        row["id"],
-                    )
-                    for row in some
-                ),
-                _image_labels(some[0]),
-                source=some[0]["source"],
-                split=split,
-                footer=True,
+        for source in ("VQA-RAD", "VQA-Med-2019"):
+            asked = (
+                self._asked_about(row)
+                for row in rows
+                if row["source"] == source
+                and (official or split == "test" or _synpic(row["image"]) not in self._held_out)
             )
+            yield from gather(asked, source, split, footer=True)
+
+    def _asked_about(self, row: dict[str, Any]) -> Asked:
+        answer = str(row["answer"]).strip()
+        turn = Turn("vqa", (row["question"].strip(),), answer, row["answer_type"], row["id"])
+        image = self.root / row["image"]
+        return Asked(image, _synpic(row["image"]), turn, _image_labels(row))
 
     def medpix_figures(self, split: str = "train") -> Iterator[Example]:
         """Single CT and MR figures with caption, modality, plane and region."""
         for row in self._rows("captions/medpix_captions.jsonl"):
-            if row["split"] != split:
-                continue
-            labels = metadata_answers(row)
-            caption = _shorten(row["caption"] or "", 180)
-            turns = _metadata_turns(labels)
-            if len(caption) >= 20:
-                turns += (Turn("caption", (), caption),)
-            yield Example(
-                row["case_id"],
-                (self.root / row["image"],),
-                turns,
-                labels,
-                caption,
-                row["source"],
-                split,
-                footer=True,
-            )
+            if row["split"] == split:
+                image = self.root / row["image"]
+                yield figure(row["case_id"], image, row["caption"], metadata_answers(row), split)
 
     def medpix_cases(self, split: str = "train", max_images: int = 6) -> Iterator[Example]:
         """Teaching cases of several figures with findings and impression: the multi-image reports."""
         for row in self._rows("reports/medpix_cases.jsonl"):
-            findings, impression = row.get("findings") or "", row.get("impression") or ""
-            if row["split"] != split or len(findings) < 20 or not impression:
-                continue
-            answer = f"Findings: {_shorten(findings, 170)}\nImpression: {_shorten(impression, 80)}"
-            files = tuple(self.root / image for image in row["images"][:max_images])
-            key = row["id"].removeprefix("medpix-")
-            yield Example(
-                key,
-                files,
-                (Turn("report", (), answer),),
-                source=row["source"],
-                split=split,
-                footer=True,
-            )
+            if row["split"] == split:
+                images = [self.root / image for image in row["images"][:max_images]]
+                case = row["id"].removeprefix("medpix-")
+                example = case_report(case, images, row["findings"], row["impression"], split)
+                if example:
+                    yield example
 
     def radiographs(self, split: str = "train", every_nth_small: int = 3) -> Iterator[Example]:
         """Chest X-rays: modality, region, view, labels and clinical notes.
@@ -207,18 +173,20 @@ class Kit:
                 yield self._clinical_note(row, labels, split)
 
     def _clinical_note(self, row: dict[str, Any], labels: dict[str, str], split: str) -> Example:
-        note = _shorten(row["findings"], 180)
-        answer = (
-            f"Findings: {note}\nImpression: {_shorten(row.get('impression') or 'Not stated.', 100)}"
-        )
-        turns = (Turn("report", (), answer), Turn("caption", (), note), *_metadata_turns(labels))
+        """Return a chest X-ray with what its clinical note says of the picture, if anything."""
+        note = radiographic_findings(row["findings"], CAPTION_LIMIT)
+        turns = metadata_turns(labels)
+        if note:
+            impression = whole_sentences(row.get("impression") or "", IMPRESSION_LIMIT)
+            report = Turn("report", (), report_text(note, impression or "Not stated."))
+            turns = (report, Turn("caption", (), note), *turns)
         files = tuple(self.root / image for image in row["images"])
         return Example(row["patient_id"], files, turns, labels, note, row["source"], split)
 
     def _radiograph(
         self, row: dict[str, Any], labels: dict[str, str], view: str | None, caption: str
     ) -> Example:
-        turns = _metadata_turns(labels)
+        turns = metadata_turns(labels)
         if view and view[:2].lower() in ("pa", "ap"):
             turns += (
                 Turn(
@@ -244,7 +212,7 @@ class Kit:
         labels = {"modality": "mammography", "region": "breast"}
         for row in self._rows("mammo/mias_lesion_crops.jsonl"):
             if row["split"] == split:
-                turns = (*_metadata_turns(labels), Turn("caption", (), row["caption"]))
+                turns = (*metadata_turns(labels), Turn("caption", (), row["caption"]))
                 yield Example(
                     row["patient_id"],
                     (self.root / row["image"],),
@@ -258,7 +226,7 @@ class Kit:
             for row in self._rows("mammo/exams.jsonl"):
                 files = tuple(self.root / view["image"] for view in row["images"])
                 turns = (
-                    *_metadata_turns(labels),
+                    *metadata_turns(labels),
                     Turn("caption", (), "Mammogram of both breasts in CC and MLO views."),
                 )
                 yield Example(row["id"], files, turns, labels, "", row["source"], split)
@@ -275,14 +243,14 @@ class Kit:
             own = ("sagittal", "coronal", "axial")[_nearest_axis(study.images[0])]
             labels = {"modality": modality, "plane": own, "region": region}
             caption = f"{modality}: {row['description'].split(',')[0]}."
-            turns = (*_metadata_turns(labels), Turn("caption", (), caption))
+            turns = (*metadata_turns(labels), Turn("caption", (), caption))
             yield Example(path.name, (path,), turns, labels, "", row["source"])
             for plane, place in _plane_places(study.images[0], slices_per_plane):
                 single = {"modality": modality, "plane": plane, "region": region}
                 yield Example(
                     path.name,
                     (path,),
-                    _metadata_turns(single),
+                    metadata_turns(single),
                     single,
                     "",
                     row["source"],

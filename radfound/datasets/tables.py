@@ -1,0 +1,138 @@
+"""Reading what publishers ship, with errors that name file, row and what to do."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from radfound.exceptions import DatasetError
+
+ADVICE = "docs/data.md shows the layout"
+
+
+def existing(*paths: Path) -> Path:
+    """Return the first of these paths that exists.
+
+    Raises
+    ------
+    DatasetError
+        If none does; the message names all of them.
+    """
+    for path in paths:
+        if path.exists():
+            return path
+    others = "".join(f", nor {path.name}" for path in paths[1:])
+    raise DatasetError(f"{paths[0]}: not found{others}; {ADVICE}, check the data set's folder")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    try:
+        return json.loads(existing(path).read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"{path}: not JSON ({error}); expected what the publisher ships; download it again"
+        ) from error
+
+
+def read_json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Go through a JSON list of objects; yields where each stands, for messages, and the object."""
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise DatasetError(f"{path}: a {type(rows).__name__}, expected a list of rows; {ADVICE}")
+    for number, row in enumerate(rows, 1):
+        yield _object(row, f"{path}, row {number}")
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Go through a file of one JSON object a line, as `read_json_rows` does."""
+    with existing(path).open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            place = f"{path}, line {number}"
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DatasetError(
+                    f"{place}: not JSON ({error}); expected one object a line"
+                ) from error
+            yield _object(row, place)
+
+
+def _object(row: Any, place: str) -> tuple[str, dict[str, Any]]:
+    if not isinstance(row, dict):
+        raise DatasetError(f"{place}: a {type(row).__name__}, expected an object; {ADVICE}")
+    return place, row
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Go through a CSV file, gzipped or not, that must have these columns."""
+    opened = gzip.open if existing(path).suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines)
+        missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        if missing:
+            found = ", ".join(reader.fieldnames or ()) or "nothing"
+            raise DatasetError(
+                f"{path}: no column {', '.join(missing)}; found {found}; {ADVICE}, check the file"
+            )
+        for row in reader:
+            yield f"{path}, line {reader.line_num}", {k: v or "" for k, v in row.items() if k}
+
+
+def read_fields(path: Path, separator: str, count: int) -> Iterator[tuple[str, list[str]]]:
+    """Go through the lines of a text file that a separator divides into `count` fields."""
+    with existing(path).open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            fields = [field.strip() for field in line.rstrip("\r\n").split(separator, count - 1)]
+            if len(fields) != count:
+                raise DatasetError(
+                    f"{path}, line {number}: {len(fields)} fields, expected {count} divided by "
+                    f"{separator!r}; {ADVICE}"
+                )
+            yield f"{path}, line {number}", fields
+
+
+def text_of(row: dict[str, Any], name: str, place: str) -> str:
+    """Return a field that a row must have, as text without white space around it."""
+    value = row.get(name)
+    if value is None or isinstance(value, dict | list):
+        raise DatasetError(
+            f"{place}: no text in {name!r}; found the fields {', '.join(map(str, row)) or 'none'}; {ADVICE}"
+        )
+    return str(value).strip()
+
+
+def image_of(path: Path, place: str) -> Path:
+    """Return the path of an image that a row names, if it is there."""
+    if not path.exists():
+        raise DatasetError(
+            f"{place}: names {path}, which is not there; put the publisher's images there, or leave the row out"
+        )
+    return path
+
+
+def check_split(split: str, known: Sequence[str], name: str) -> None:
+    """Refuse a split that a data set does not have."""
+    if split not in known:
+        raise DatasetError(f"{name}: no split {split!r}; expected one of {', '.join(known)}")
+
+
+def hashed_split(key: str) -> str:
+    """Return the split of a patient where the publisher gives none: a tenth each to validation and test.
+
+    Parameters
+    ----------
+    key : str
+        The patient, so that no patient is divided.
+    """
+    tenth = int(hashlib.sha256(key.encode()).hexdigest(), 16) % 10
+    return {0: "test", 1: "validation"}.get(tenth, "train")
