@@ -208,6 +208,46 @@ class RadFoundVisionModel(RadFoundPreTrainedModel):
         """Map frames (M, 3, S, S), grey values in [0, 1], to stem features (M, C, H, W)."""
         return self.stem(pixel_values.to(self.dtype) * 2.0 - 1.0)
 
+    def look_inside(
+        self, stem_features: torch.Tensor, keep: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Run the intra-image layers on frames, each on its own.
+
+        Parameters
+        ----------
+        stem_features : tensor, shape (M, C, H, W)
+        keep : int64 tensor, shape (M, K), optional
+            The patches of each frame that are read; all of them where it is left out.
+
+        Returns
+        -------
+        tensor, shape (M, K or H * W, hidden_size)
+        """
+        tokens = self.stem_projection(stem_features.flatten(-2).transpose(-1, -2))
+        tokens = tokens + self.patch_position
+        if keep is not None:
+            tokens = tokens.gather(1, keep[..., None].expand(-1, -1, tokens.shape[-1]))
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return self.frame_norm(tokens)
+
+    def look_across(self, tokens: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
+        """Run the inter-image layers on the placed tokens of all frames of a study.
+
+        Parameters
+        ----------
+        tokens : tensor, shape (B, T, hidden_size)
+        token_mask : bool tensor, shape (B, T)
+            False where a token is padding.
+
+        Returns
+        -------
+        tensor, shape (B, T, hidden_size)
+        """
+        for layer in self.context_layers:
+            tokens = layer(tokens, mask=token_mask)
+        return self.norm(tokens)
+
     def forward(
         self,
         pixel_values: torch.Tensor | None = None,
@@ -247,21 +287,13 @@ class RadFoundVisionModel(RadFoundPreTrainedModel):
         if positions_mm is None:
             positions_mm = torch.zeros(batch, frames, 3, device=device)
         unknown = torch.zeros(batch, frames, dtype=torch.long, device=device)
-        tokens = (
-            self.stem_projection(stem_features.flatten(-2).transpose(-1, -2)) + self.patch_position
-        )
-        tokens = tokens.flatten(0, 1)
-        for layer in self.layers:
-            tokens = layer(tokens)
-        alone = self.frame_norm(tokens).unflatten(0, (batch, frames))
+        alone = self.look_inside(stem_features.flatten(0, 1)).unflatten(0, (batch, frames))
         place = self.place(
             positions_mm, unknown if planes is None else planes, unknown if views is None else views
         )
         together = (alone + place[:, :, None]).flatten(1, 2)
         token_mask = frame_mask.bool().repeat_interleave(alone.shape[2], dim=1)
-        for layer in self.context_layers:
-            together = layer(together, mask=token_mask)
-        together = self.norm(together).unflatten(1, (frames, alone.shape[2]))
+        together = self.look_across(together, token_mask).unflatten(1, (frames, alone.shape[2]))
         return RadFoundVisionOutput(last_hidden_state=together, frame_hidden_state=alone)
 
 

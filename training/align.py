@@ -1,84 +1,100 @@
-"""Alignment: the vision encoder learns what frames show, from labels and from captions.
+"""Alignment: what the encoder sees is tied to words, with the language model frozen.
 
-Two objectives on the study's pooled visual tokens: a linear read-out of modality, plane and region, and
-contrast between studies and the frozen language model's embedding of their captions (CLIP, arXiv
-2103.00020). Run as `python -m training.align --data KIT --out DIR`.
+Four parts of one loss, see `AlignObjective`. Run as
+`python -m training.align --config training/configs/align.yaml --data KIT --out DIR`.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import nn
 
-from radfound.checkpoints import language_model_path, new_mini_model
-from radfound.datasets import Example, Kit
+from radfound.checkpoints import mini_processor, new_mini_model
+from radfound.datasets.example import Example
+from radfound.datasets.kit import Kit
 from radfound.frames import FrameConfig
 from radfound.modeling_radfound import RadFoundForConditionalGeneration
+from radfound.processing_radfound import RadFoundProcessor
+from training.config import run_stage
 from training.framebank import FrameBank, augment
-from training.loop import LoopConfig, epoch_order, optimise
+from training.ground import right_words, slot_words, words_loss
+from training.loop import Draw, LoopConfig, optimise
+from training.manifest import hash_examples, write_manifest
+from training.objectives import contrast
+from training.packing import branch, pack, packed_loss
+from training.stage import load_parts, save_parts
 from training.stem_weights import load_imagenet_stem
 
-logger = logging.getLogger(__name__)
 LABELS = ("modality", "plane", "region")
-FROZEN_BLOCKS = 5
 
 
-class AlignmentHeads(nn.Module):
-    """Linear read-outs and the two projections of the contrast; thrown away after this stage."""
+@dataclass(frozen=True)
+class AlignWeights:
+    """What each part of the alignment loss counts."""
 
-    def __init__(
-        self, width: int, classes: dict[str, list[str]], text_width: int, shared: int = 256
-    ):
-        super().__init__()
-        self.readouts = nn.ModuleDict(
-            {name: nn.Linear(width, len(words)) for name, words in classes.items()}
-        )
-        self.study = nn.Linear(width, shared)
-        self.text = nn.Linear(text_width, shared)
-        self.log_scale = nn.Parameter(torch.tensor(2.5))
+    labels: float = 1.0
+    contrast: float = 0.5
+    words: float = 1.0
+    caption: float = 0.3
+
+
+@dataclass(frozen=True)
+class AlignConfig:
+    """Settings of the stage.
+
+    Parameters
+    ----------
+    data, out : Path
+    loop : LoopConfig
+    vision : Path, optional
+        `vision.safetensors` of pretraining; without it a convolutional stem begins with ImageNet's weights.
+    weights : AlignWeights
+    captions : int
+        Captions written per process and step; each costs a pass through the language model.
+    frozen_blocks : int
+        Edges and textures are the same in a radiograph as in ImageNet, and the stem's early blocks cost
+        most: so many of them do not learn.
+    stem_factor : float
+        Learning rate of the rest of the stem, relative to the other parts.
+    dropout : float
+    """
+
+    data: Path
+    out: Path
+    loop: LoopConfig
+    vision: Path | None = None
+    weights: AlignWeights = field(default_factory=AlignWeights)
+    captions: int = 6
+    frozen_blocks: int = 5
+    stem_factor: float = 0.3
+    dropout: float = 0.0
 
 
 @torch.no_grad()
-def caption_embeddings(texts: list[str], batch_size: int = 32) -> torch.Tensor:
-    """Return the mean of the frozen language model's last hidden states, shape (len(texts), width)."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    path = language_model_path()
-    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="right")
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).model.eval()
+def caption_embeddings(model: nn.Module, tokenizer, texts: Sequence[str]) -> torch.Tensor:
+    """Return the mean of a language model's last hidden states, shape (len(texts), width)."""
     unique = sorted(set(texts), key=len)  # neighbours of one length need little padding
     known: dict[str, torch.Tensor] = {}
-    for start in range(0, len(unique), batch_size):
-        some = unique[start : start + batch_size]
-        batch = tokenizer(some, padding=True, truncation=True, max_length=64, return_tensors="pt")
-        hidden = model(**batch).last_hidden_state.float()
+    for start in range(0, len(unique), 32):
+        some = unique[start : start + 32]
+        batch = tokenizer(
+            some,
+            padding=True,
+            padding_side="right",
+            truncation=True,
+            max_length=64,
+            return_tensors="pt",
+        )
+        hidden = model.get_decoder()(**batch).last_hidden_state.float()
         weight = batch["attention_mask"][..., None].float()
         known |= dict(zip(some, (hidden * weight).sum(1) / weight.sum(1), strict=True))
     pooled = torch.stack([known[text] for text in texts])
     return (pooled - pooled.mean(0)) / pooled.std(0).clamp(min=1e-3)
-
-
-def contrast(
-    study: torch.Tensor, text: torch.Tensor, same: torch.Tensor, scale: torch.Tensor
-) -> torch.Tensor:
-    """Symmetric InfoNCE in which several texts may belong to one study.
-
-    Parameters
-    ----------
-    study, text : tensors, shape (B, width)
-    same : bool tensor, shape (B, B)
-        True where text j also belongs to study i, as the shared caption of two figures of one case does.
-    scale : scalar tensor
-    """
-    logits = F.normalize(study, dim=-1) @ F.normalize(text, dim=-1).T * scale
-    targets = same.float() / same.float().sum(1, keepdim=True)
-    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets.T)) / 2
 
 
 def contrast_text(example: Example) -> str:
@@ -86,100 +102,238 @@ def contrast_text(example: Example) -> str:
     return ", ".join(filter(None, (*example.labels.values(), example.text)))
 
 
-def study_embedding(
-    model: RadFoundForConditionalGeneration, **inputs: torch.Tensor
+class Targets:
+    """What is known of each study of a bank: classes, words of the slots, and captions.
+
+    Parameters
+    ----------
+    examples : sequence of Example
+    classes : mapping from "modality", "plane", "region" to their words
+    processor : RadFoundProcessor
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        classes: Mapping[str, list[str]],
+        processor: RadFoundProcessor,
+    ):
+        self.classes = {
+            name: torch.tensor(
+                [
+                    words.index(e.labels[name]) if e.labels.get(name) in words else -100
+                    for e in examples
+                ]
+            )
+            for name, words in classes.items()
+        }
+        self.words = torch.tensor([slot_words(processor, e.labels) for e in examples])
+        self.captions = [
+            next((turn.answer for turn in e.turns if turn.task == "caption"), "") for e in examples
+        ]
+
+
+class AlignObjective(nn.Module):
+    """Labels, contrast, words and captions of single frames.
+
+    - labels: linear read-outs of modality, plane and region from the pooled visual tokens;
+    - contrast: studies against the frozen language model's embedding of their captions (CLIP, arXiv
+      2103.00020);
+    - words: the first visual tokens become the words of the labels (training/ground.py);
+    - caption: the frozen language model writes the caption from the visual tokens.
+
+    Parameters
+    ----------
+    model : RadFoundForConditionalGeneration
+    processor : RadFoundProcessor
+    bank : FrameBank
+    classes : mapping from "modality", "plane", "region" to their words
+    weights : AlignWeights
+    captions : int
+        Captions written per process and step.
+    """
+
+    def __init__(
+        self,
+        model: RadFoundForConditionalGeneration,
+        processor: RadFoundProcessor,
+        bank: FrameBank,
+        classes: Mapping[str, list[str]],
+        weights: AlignWeights,
+        captions: int,
+    ):
+        super().__init__()
+        self.model, self.processor, self.bank = model, processor, bank
+        self.weights, self.captions = weights, captions
+        self.targets = Targets(bank.examples, classes, processor)
+        self.texts = caption_embeddings(
+            model.language_model, processor.tokenizer, [contrast_text(e) for e in bank.examples]
+        )
+        width, shared = model.config.vision_config.hidden_size, 256
+        self.readouts = nn.ModuleDict(
+            {name: nn.Linear(width, len(words)) for name, words in classes.items()}
+        )
+        self.study = nn.Linear(width, shared)
+        self.text = nn.Linear(self.texts.shape[1], shared)
+        self.log_scale = nn.Parameter(torch.tensor(2.5))
+        self.prefix = processor.prompt_ids("caption", None)[0]
+
+    def forward(self, draw: Draw) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the loss of a step's studies, one frame of each, and its parts."""
+        generator = draw.generator()
+        index = draw.indices(len(self.bank))
+        rows = torch.cat([self.bank.frames_of(i, 1, generator) for i in index])
+        device = self.log_scale.device
+        tokens = self.resampled(augment(self.bank.pixels[rows], generator).to(device))
+        pooled, visual = tokens.mean(1).float(), self.model.connector.projector(tokens)
+        scores = {name: readout(pooled) for name, readout in self.readouts.items()}
+        parts = {
+            "labels": labels_loss(scores, self.targets, index),
+            "contrast": self._contrast(pooled, index),
+            "words": words_loss(
+                visual.float(), self.targets.words[index].to(device), self._embedding()
+            ),
+        }
+        if self.captions:
+            parts["caption"] = self._captions(visual, index, self.captions)
+        total = torch.stack([getattr(self.weights, name) * part for name, part in parts.items()])
+        return total.sum(), {name: part.item() for name, part in parts.items()}
+
+    def resampled(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the visual tokens of single frames before the projector: (B, 3, S, S) to (B, T, width)."""
+        hidden = self.model.vision_model(pixel_values=pixels[:, None]).last_hidden_state
+        mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+        return self.model.connector.resample(hidden, mask)
+
+    def _embedding(self) -> torch.Tensor:
+        return self.model.get_input_embeddings().weight.detach().float()
+
+    def _contrast(self, pooled: torch.Tensor, index: list[int]) -> torch.Tensor:
+        words = self.texts[index].to(pooled.device)
+        same = (words @ words.T) > 0.999 * (words * words).sum(1, keepdim=True)
+        scale = self.log_scale.exp().clamp(max=50)
+        return contrast(self.study(pooled), self.text(words), same, scale)
+
+    def _captions(self, visual: torch.Tensor, index: list[int], most: int) -> torch.Tensor:
+        written = [n for n, i in enumerate(index) if self.targets.captions[i]][:most]
+        if not written:
+            return visual.sum() * 0.0
+        branches = [
+            [branch(self.processor, "caption", None, self.targets.captions[index[n]])]
+            for n in written
+        ]
+        packed = pack(self.prefix, branches, self.processor.tokenizer.pad_token_id)
+        return packed_loss(self.model, packed.to(visual.device), visual[written])
+
+    @torch.no_grad()
+    def evaluate(self, held: FrameBank, targets: Targets) -> dict[str, float]:
+        """Return loss, read-outs right and words right on frames that are not learnt from."""
+        device = self.log_scale.device
+        tokens = torch.cat(
+            [
+                self.resampled(chunk.to(device).float() / 255.0)
+                for chunk in held.pixels[torch.cat(held.rows)].split(32)
+            ]
+        )
+        pooled, visual = tokens.mean(1).float(), self.model.connector.projector(tokens).float()
+        index = list(range(len(held)))
+        scores = {name: readout(pooled) for name, readout in self.readouts.items()}
+        loss = labels_loss(scores, targets, index)
+        words = right_words(visual, targets.words.to(device), self._embedding())
+        numbers = {"loss": loss.item()}
+        for name, some in scores.items():
+            wanted = targets.classes[name].to(device)
+            right = (some.argmax(1) == wanted)[wanted >= 0]
+            numbers |= {name: right.float().mean().item(), f"{name}_word": words[name]}
+        return numbers
+
+
+def labels_loss(
+    scores: Mapping[str, torch.Tensor], targets: Targets, index: Sequence[int]
 ) -> torch.Tensor:
-    """Mean of the resampled tokens, shape (B, vision width)."""
-    hidden = model.vision_model(**inputs).last_hidden_state
-    mask = torch.ones(hidden.shape[:2], dtype=torch.bool)
-    return model.connector.resample(hidden, mask).mean(1).float()
+    """Return the sum over labels of the smoothed cross-entropy of those that are known."""
+    losses = []
+    for name, some in scores.items():
+        wanted = targets.classes[name][list(index)].to(some.device)
+        if (wanted >= 0).any():
+            losses.append(F.cross_entropy(some, wanted, label_smoothing=0.05))
+    return torch.stack(losses).sum() if losses else next(iter(scores.values())).sum() * 0.0
 
 
-def align(data: Path, out: Path, config: LoopConfig, batch_size: int) -> None:
-    """Train stem, vision encoder and resampler; write `vision.safetensors` into `out`."""
-    kit = Kit(data)
-    examples = [*kit.medpix_figures(), *kit.radiographs(), *kit.mammograms(), *kit.volumes()]
-    examples = [example for example in examples if example.labels and len(example.files) == 1]
-    model = new_mini_model()
-    load_imagenet_stem(model.vision_model.stem)
-    del model.language_model
-    bank = FrameBank(examples, FrameConfig(max_frames=8))
+def single_frames(kit: Kit) -> list[Example]:
+    """Return the training examples of one image that have a label or a caption."""
+    examples = [
+        *kit.medpix_figures(),
+        *kit.vqa(),
+        *kit.radiographs(),
+        *kit.mammograms(),
+        *kit.volumes(),
+    ]
+    return [e for e in examples if (e.labels or e.text) and len(e.files) == 1]
+
+
+def align(config: AlignConfig) -> dict[str, float]:
+    """Train stem, vision encoder and connector; write `vision.safetensors`."""
+    kit = Kit(config.data)
+    model, processor = new_mini_model(with_language_model=True), mini_processor()
+    if config.vision:
+        load_parts(config.vision, model)
+    elif model.config.vision_config.stem == "efficientnet_lite0":
+        load_imagenet_stem(model.vision_model.stem)
+    set_dropout(model, config.dropout)
+    frames = FrameConfig(model.config.vision_config.image_size, max_frames=8)
+    bank = FrameBank(single_frames(kit), frames)
+    held = FrameBank(list(kit.medpix_figures("validation")), frames)
     classes = {
         name: sorted({e.labels[name] for e in bank.examples if name in e.labels}) for name in LABELS
     }
-    targets = {
-        name: torch.tensor(
-            [words.index(e.labels[name]) if name in e.labels else -100 for e in bank.examples]
-        )
-        for name, words in classes.items()
-    }
-    texts = caption_embeddings([contrast_text(example) for example in bank.examples])
-    width = model.config.vision_config.hidden_size
-    heads = AlignmentHeads(width, classes, texts.shape[1])
-    trained = nn.ModuleDict(
-        {"vision": model.vision_model, "connector": model.connector, "heads": heads}
+    model.language_model.requires_grad_(False)
+    objective = AlignObjective(model, processor, bank, classes, config.weights, config.captions)
+    targets = Targets(held.examples, classes, processor)
+    stem = frozen_stem(model, config.frozen_blocks)
+    rest = [p for p in objective.parameters() if p.requires_grad and p not in stem]
+    groups = {config.stem_factor: [p for p in stem if p.requires_grad], 1.0: rest}
+    history = optimise(
+        objective.train(),
+        {factor: some for factor, some in groups.items() if some},
+        config.loop,
+        folder=config.out,
+        validate=lambda: objective.evaluate(held, targets),
     )
-    model.connector.projector.requires_grad_(False)
-    # Edges and textures are the same in a radiograph as in ImageNet, and the early layers cost most.
-    for early in (model.vision_model.stem.first, *model.vision_model.stem.blocks[:FROZEN_BLOCKS]):
-        early.requires_grad_(False)
-    model.train()
-
-    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        index = epoch_order(len(bank), step, batch_size, config.seed)
-        rows = torch.cat([bank.frames_of(i, 1, generator) for i in index])
-        pixels = augment(bank.pixels[rows], generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            study = study_embedding(model, pixel_values=pixels[:, None])
-        numbers = {}
-        loss = torch.zeros(())
-        for name, readout in heads.readouts.items():
-            wanted = targets[name][index]
-            if (wanted >= 0).any():
-                scores = readout(study)
-                loss = loss + F.cross_entropy(scores, wanted, label_smoothing=0.05)
-                numbers[name] = (scores.argmax(1) == wanted)[wanted >= 0].float().mean().item()
-        words = texts[index]
-        same = (words @ words.T) > 0.999 * (words * words).sum(1, keepdim=True)
-        pair = contrast(
-            heads.study(study), heads.text(words), same, heads.log_scale.exp().clamp(max=50)
-        )
-        numbers["contrast"] = pair.item()
-        return loss + 0.5 * pair, numbers
-
-    stem = set(model.vision_model.stem.parameters())
-    rest = [p for p in trained.parameters() if p.requires_grad and p not in stem]
-    optimise(
-        trained,
-        {0.3: [p for p in stem if p.requires_grad], 1.0: rest},
-        loss_of,
-        config,
-        folder=out,
-        progress=lambda p: logger.info(
-            "%d/%d loss %.3f, %.0f s left", p.step, p.total, p.loss, p.seconds_left
-        ),
+    save_parts(
+        config.out / "vision.safetensors",
+        {"vision_model": model.vision_model, "connector": model.connector},
     )
-    state = {f"vision_model.{k}": v.clone() for k, v in model.vision_model.state_dict().items()}
-    state |= {f"connector.{k}": v.clone() for k, v in model.connector.state_dict().items()}
-    save_file(state, out / "vision.safetensors")
+    write_manifest(
+        config.out,
+        stage="align",
+        config=config,
+        data_hash=hash_examples(bank.examples),
+        metrics=history[-1],
+        files=["vision.safetensors"],
+    )
+    return history[-1]
+
+
+def frozen_stem(model: RadFoundForConditionalGeneration, blocks: int) -> set[nn.Parameter]:
+    """Freeze the first blocks of a convolutional stem; return all parameters of the stem."""
+    stem = model.vision_model.stem
+    if blocks and model.config.vision_config.stem == "efficientnet_lite0":
+        for early in (stem.first, *stem.blocks[:blocks]):
+            early.requires_grad_(False)
+    return set(stem.parameters())
+
+
+def set_dropout(model: nn.Module, share: float) -> None:
+    """Set the dropout of the vision encoder's and connector's layers while they learn."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = share
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=900)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--learning-rate", type=float, default=3e-4)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    config = LoopConfig(
-        args.steps, args.learning_rate, seed=args.seed, checkpoint_every=100, log_every=10
-    )
-    align(args.data, args.out, config, args.batch_size)
+    run_stage("align", AlignConfig, align, __doc__)
 
 
 if __name__ == "__main__":

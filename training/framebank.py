@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import random
 from collections.abc import Sequence
 
 import torch
@@ -62,6 +64,19 @@ class FrameBank:
     def __len__(self) -> int:
         return len(self.examples)
 
+    def divided(self, share: float, seed: int) -> tuple[FrameBank, FrameBank]:
+        """Return two banks over the same pixels: about `share` of the patients or cases, and the others."""
+        keys = sorted({example.key for example in self.examples})
+        chosen = set(random.Random(seed).sample(keys, max(1, round(share * len(keys)))))
+        parts = []
+        for inside in (True, False):
+            part = copy.copy(self)
+            wanted = [n for n, e in enumerate(self.examples) if (e.key in chosen) == inside]
+            part.examples = [self.examples[n] for n in wanted]
+            part.rows = [self.rows[n] for n in wanted]
+            parts.append(part)
+        return parts[0], parts[1]
+
     def frames_of(self, index: int, limit: int, generator: torch.Generator) -> torch.Tensor:
         """Return at most `limit` rows of an example's frames, in order; which ones is drawn anew each time."""
         rows = self.rows[index]
@@ -70,21 +85,27 @@ class FrameBank:
         return rows[torch.randperm(len(rows), generator=generator)[:limit].sort().values]
 
 
-def augment(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def augment(
+    pixels: torch.Tensor, generator: torch.Generator, owner: torch.Tensor | None = None
+) -> torch.Tensor:
     """Turn, shift, zoom and re-grade frames a little; never mirror them, since left must stay left.
 
     Parameters
     ----------
     pixels : uint8 tensor, shape (B, 3, S, S)
+    generator : torch.Generator
+    owner : int64 tensor, shape (B,), optional
+        The study of each frame: the frames of one study are changed alike. Otherwise each for itself.
 
     Returns
     -------
     float32 tensor of the same shape, in [0, 1]
     """
     count = pixels.shape[0]
+    owner = torch.arange(count) if owner is None else owner
 
     def uniform(low: float, high: float) -> torch.Tensor:
-        return low + (high - low) * torch.rand(count, generator=generator)
+        return low + (high - low) * torch.rand(int(owner.max()) + 1, generator=generator)[owner]
 
     angle, zoom = uniform(-0.2, 0.2), uniform(0.8, 1.1)
     theta = torch.zeros(count, 2, 3)

@@ -1,38 +1,83 @@
 """Instruction tuning: questions, captions and reports in one mixture.
 
-The connector is grounded first (training/ground.py); then vision encoder and connector are frozen, every
-study is encoded once, and a LoRA adapter (arXiv 2106.09685) on the language model learns. Run as
-`python -m training.instruct --data KIT --vision DIR/vision.safetensors --out DIR`.
+The vision encoder is frozen and every study is encoded before the first step; connector and language model
+learn, the latter by LoRA (arXiv 2106.09685) or whole. Run as
+`python -m training.instruct --config training/configs/instruct.yaml --data KIT --out DIR`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from torch import nn
 from tqdm import tqdm
 
 from radfound.checkpoints import mini_processor, new_mini_model
-from radfound.datasets import Example, Kit
+from radfound.datasets.example import Example
+from radfound.datasets.kit import Kit
 from radfound.frames import FrameConfig
 from radfound.modeling_radfound import RadFoundForConditionalGeneration
 from radfound.processing_radfound import RadFoundProcessor
-from training.framebank import FrameBank, stem_features
-from training.ground import ground
-from training.loop import LoopConfig, epoch_order, optimise
+from training.config import run_stage
+from training.framebank import FrameBank, augment
+from training.ground import slot_words, words_loss
+from training.loop import Draw, LoopConfig, optimise
+from training.manifest import hash_examples, write_manifest
 from training.packing import Branch, branch, pack, packed_loss
-
-logger = logging.getLogger(__name__)
+from training.stage import load_parts, save_parts
 
 LANGUAGE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-MOST_TURNS = 4  # of one study in a step
 LORA_TARGETS = ["q_proj", "v_proj", "o_proj", "down_proj"]
+
+
+@dataclass(frozen=True)
+class InstructConfig:
+    """Settings of the stage.
+
+    Parameters
+    ----------
+    data, out : Path
+    vision : Path
+        `vision.safetensors` of alignment.
+    loop : LoopConfig
+    adapter : {"lora", "full"}
+        Whether the language model learns by LoRA, or all of it.
+    rank : int
+        Of LoRA.
+    connector_factor : float
+        Learning rate of the connector relative to the language model's; 0 freezes it.
+    tokens_per_study : int
+        Questions and answers of one study and step fill about so many tokens.
+    views : int
+        Each study is encoded so many times, the first as it is, the others turned and re-graded a little.
+    vqa_repeats : int
+        How often an image with questions of its own stands in an epoch, since it has many.
+    words : float
+        What the grounding of the first visual tokens counts (training/ground.py).
+    wording : float
+        What plain radiology text without a study counts, for the language model's wording.
+    """
+
+    data: Path
+    out: Path
+    vision: Path
+    loop: LoopConfig
+    adapter: str = "lora"
+    rank: int = 32
+    connector_factor: float = 0.3
+    tokens_per_study: int = 100
+    views: int = 2
+    vqa_repeats: int = 3
+    words: float = 0.3
+    wording: float = 0.1
 
 
 def lora_config(model: RadFoundForConditionalGeneration, rank: int) -> LoraConfig:
@@ -52,89 +97,22 @@ def lora_config(model: RadFoundForConditionalGeneration, rank: int) -> LoraConfi
     )
 
 
-def merge_by_image(examples: list[Example]) -> list[Example]:
+def merge_by_image(examples: Sequence[Example]) -> list[Example]:
     """Bring the questions that different sources ask about the same files together."""
     merged: dict[tuple[tuple[Path, ...], str], Example] = {}
     for example in examples:
         key = (example.files, repr(example.region))
-        if key in merged:
-            known = merged[key]
-            turns = known.turns + tuple(turn for turn in example.turns if turn not in known.turns)
-            example = Example(
-                known.key,
-                known.files,
-                turns,
-                known.labels,
-                known.text,
-                known.source,
-                known.split,
-                known.footer,
-                known.region,
+        if known := merged.get(key):
+            new = tuple(turn for turn in example.turns if turn not in known.turns)
+            example = replace(
+                known, turns=known.turns + new, labels={**example.labels, **known.labels}
             )
         merged[key] = example
     return list(merged.values())
 
 
-class InstructionData:
-    """Examples' frames, encoded, and branches drawn from their turns.
-
-    Parameters
-    ----------
-    examples : list of Example
-    model : RadFoundForConditionalGeneration
-        Whose stem runs once over every frame.
-    processor : RadFoundProcessor
-    """
-
-    def __init__(
-        self,
-        examples: list[Example],
-        model: RadFoundForConditionalGeneration,
-        processor: RadFoundProcessor,
-    ):
-        self.processor = processor
-        self.bank = FrameBank(examples, FrameConfig(max_frames=8))
-        self.features = stem_features(model.vision_model, self.bank.pixels)
-        self.prefix = processor.prompt_ids("caption", None)[0]
-
-    def __len__(self) -> int:
-        return len(self.bank)
-
-    @torch.no_grad()
-    def visual_tokens(self, model: RadFoundForConditionalGeneration) -> torch.Tensor:
-        """Return the visual tokens of every example, shape (examples, num_visual_tokens, text width)."""
-        parts = []
-        for rows in tqdm(self.bank.rows, desc="encoding", unit="study", leave=False):
-            with torch.autocast("cpu", torch.bfloat16):
-                tokens = model.get_image_features(
-                    stem_features=self.features[rows][None],
-                    positions_mm=self.bank.positions_mm[rows][None],
-                    planes=self.bank.planes[rows][None],
-                    views=self.bank.views[rows][None],
-                )
-            parts.append(tokens.to(torch.bfloat16))
-        return torch.cat(parts)
-
-    def branches(self, index: int, most: int, chooser: random.Random) -> list[Branch]:
-        """Draw at most `most` turns of an example, each in one of its wordings."""
-        turns = list(self.bank.examples[index].turns)
-        chosen = chooser.sample(turns, min(most, len(turns)))
-        return [
-            branch(
-                self.processor,
-                turn.task,
-                chooser.choice(turn.questions) if turn.questions else None,
-                turn.answer,
-            )
-            for turn in chosen
-        ]
-
-
-def instruct(
-    data: Path, vision: Path, out: Path, config: LoopConfig, batch_size: int, rank: int
-) -> None:
-    """Train, then write `model.safetensors` (vision encoder and connector) and `adapter/` into `out`."""
-    kit = Kit(data)
+def conversations(kit: Kit) -> list[Example]:
+    """Return every training example of the kit that has something to say."""
     sources = (
         kit.medpix_figures(),
         kit.vqa(),
@@ -143,62 +121,258 @@ def instruct(
         kit.mammograms(),
         kit.volumes(slices_per_plane=6),
     )
-    examples = merge_by_image(
-        [example for source in sources for example in source if example.turns]
-    )
-    model = new_mini_model(with_language_model=True)
-    model.load_state_dict(load_file(vision), strict=False)
-    model.requires_grad_(False)
-    processor = mini_processor()
-    source = InstructionData(examples, model, processor)
-    single = [
-        n
-        for n, rows in enumerate(source.bank.rows)
-        if len(rows) == 1 and source.bank.examples[n].labels
-    ]
-    frames = torch.cat([source.bank.rows[n] for n in single])
-    labels = [source.bank.examples[n].labels for n in single]
-    shares = ground(model, processor, source.features[frames], labels)
-    logger.info("words read off the visual tokens: %s", shares)
-    model.requires_grad_(False)
-    visual = source.visual_tokens(model)
-    model.language_model = get_peft_model(model.language_model, lora_config(model, rank))
-    adapter = [p for p in model.language_model.parameters() if p.requires_grad]
-    pad = processor.tokenizer.pad_token_id
+    return merge_by_image([e for source in sources for e in source if e.turns])
 
-    def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        chooser = random.Random(config.seed * 1_000_003 + step)
-        indices = epoch_order(len(source), step, batch_size, config.seed)
-        packed = pack(
-            source.prefix, [source.branches(i, MOST_TURNS, chooser) for i in indices], pad
+
+class EncodedStudies:
+    """Examples whose frames the frozen vision encoder has read.
+
+    Parameters
+    ----------
+    examples : sequence of Example
+    model : RadFoundForConditionalGeneration
+    views : int
+        Each study is encoded so many times, all but the first augmented.
+    seed : int
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        model: RadFoundForConditionalGeneration,
+        views: int = 1,
+        seed: int = 0,
+    ):
+        bank = FrameBank(examples, FrameConfig(model.config.vision_config.image_size, max_frames=8))
+        self.examples = bank.examples
+        self.first: dict[int, int] = {}  # examples over the same frames share what was encoded
+        self.views: list[list[torch.Tensor]] = []
+        for view in range(views):
+            generator = torch.Generator().manual_seed(seed * 1009 + view) if view else None
+            self.views.append(self._encoded(bank, model, generator))
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def hidden(self, indices: Sequence[int], view: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return padded hidden states (B, F, N, width) and the frame mask (B, F) of some studies."""
+        some = [self.views[view][i] for i in indices]
+        most = max(map(len, some))
+        padded = [torch.cat([h, h.new_zeros(most - len(h), *h.shape[1:])]) for h in some]
+        mask = torch.tensor([[n < len(h) for n in range(most)] for h in some])
+        return torch.stack(padded), mask
+
+    @torch.no_grad()
+    def _encoded(
+        self,
+        bank: FrameBank,
+        model: RadFoundForConditionalGeneration,
+        generator: torch.Generator | None,
+    ) -> list[torch.Tensor]:
+        vision = model.vision_model
+        owner = torch.zeros(len(bank.pixels), dtype=torch.long)
+        for number, rows in enumerate(bank.rows):
+            owner[rows] = number
+        features = []
+        for rows in tqdm(torch.arange(len(bank.pixels)).split(32), desc="encoding", leave=False):
+            pixels = bank.pixels[rows]
+            moved = augment(pixels, generator) if generator else pixels.float() / 255.0
+            with torch.autocast(vision.device.type, torch.bfloat16):
+                features.append(vision.stem_features(moved.to(vision.device)).to(torch.bfloat16))
+        stem = torch.cat(features)
+        known: dict[int, torch.Tensor] = {}
+        encoded = []
+        for rows in bank.rows:
+            if int(rows[0]) not in known:
+                with torch.autocast(vision.device.type, torch.bfloat16):
+                    known[int(rows[0])] = (
+                        vision(
+                            stem_features=stem[rows][None],
+                            positions_mm=bank.positions_mm[rows][None].to(vision.device),
+                            planes=bank.planes[rows][None].to(vision.device),
+                            views=bank.views[rows][None].to(vision.device),
+                        )
+                        .last_hidden_state[0]
+                        .to("cpu", torch.bfloat16)
+                    )
+            encoded.append(known[int(rows[0])])
+        return encoded
+
+
+class InstructObjective(nn.Module):
+    """Cross-entropy of the answers to some questions about each study of a step.
+
+    Parameters
+    ----------
+    model : RadFoundForConditionalGeneration
+    processor : RadFoundProcessor
+    studies : EncodedStudies
+    order : sequence of int
+        The studies of an epoch, some of them several times.
+    texts : sequence of str
+        Plain radiology text, or nothing.
+    config : InstructConfig
+    """
+
+    def __init__(
+        self,
+        model: RadFoundForConditionalGeneration,
+        processor: RadFoundProcessor,
+        studies: EncodedStudies,
+        order: Sequence[int],
+        texts: Sequence[str],
+        config: InstructConfig,
+    ):
+        super().__init__()
+        self.model, self.processor, self.studies = model, processor, studies
+        self.order, self.texts, self.config = order, texts, config
+        self.prefix = processor.prompt_ids("caption", None)[0]
+        self.words = torch.tensor([slot_words(processor, e.labels) for e in studies.examples])
+        self.turns = [
+            [turn_branches(processor, turn) for turn in example.turns]
+            for example in studies.examples
+        ]
+
+    def forward(self, draw: Draw) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the loss of a step's studies, and its parts."""
+        chooser = draw.chooser()
+        indices = [self.order[n] for n in draw.indices(len(self.order))]
+        chosen = [self.branches(i, chooser) for i in indices]
+        view = chooser.randrange(len(self.studies.views))
+        parts = self.losses(self.studies, indices, chosen, view)
+        weights = {"answers": 1.0, "words": self.config.words, "wording": self.config.wording}
+        if self.config.wording and self.texts:
+            parts["wording"] = self._wording(chooser)
+        total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+        return total, {name: part.item() for name, part in parts.items()}
+
+    def losses(
+        self,
+        studies: EncodedStudies,
+        indices: Sequence[int],
+        chosen: Sequence[Sequence[Branch]],
+        view: int = 0,
+    ) -> dict[str, torch.Tensor]:
+        """Return what the answers `chosen` about some studies cost, and the grounding's words."""
+        device = self.model.device
+        hidden, mask = studies.hidden(indices, view)
+        visual = self.model.connector(hidden.to(device), mask.to(device))
+        packed = pack(self.prefix, chosen, self.processor.tokenizer.pad_token_id).to(device)
+        parts = {"answers": packed_loss(self.model, packed, visual)}
+        if self.config.words and studies is self.studies:
+            embedding = self.model.get_input_embeddings().weight.detach().float()
+            wanted = self.words[list(indices)].to(device)
+            parts["words"] = words_loss(visual.float(), wanted, embedding)
+        return parts
+
+    def branches(self, index: int, chooser: random.Random) -> list[Branch]:
+        """Draw turns of a study, each in one of its wordings, until they fill its share of tokens."""
+        turns = self.turns[index]
+        drawn: list[Branch] = []
+        left = self.config.tokens_per_study
+        for turn in chooser.sample(turns, len(turns)):
+            some = chooser.choice(turn)
+            size = len(some.question) + len(some.answer)
+            if drawn and size > left:
+                continue
+            drawn.append(some)
+            left -= size
+        return drawn
+
+    def _wording(self, chooser: random.Random, rows: int = 2, tokens: int = 64) -> torch.Tensor:
+        ids = [self.processor.text_ids(chooser.choice(self.texts))[:tokens] for _ in range(rows)]
+        longest = max(map(len, ids))
+        batch = torch.tensor([row + [-100] * (longest - len(row)) for row in ids])
+        batch = batch.to(self.model.device)
+        logits = self.model.language_model(input_ids=batch.clamp(min=0)).logits
+        return F.cross_entropy(
+            logits[:, :-1].flatten(0, 1).float(), batch[:, 1:].flatten(), ignore_index=-100
         )
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = packed_loss(model, packed, visual[indices])
-        return loss, {"tokens": float(packed.input_ids.numel())}
 
-    optimise(
-        model,
-        {1.0: adapter},
-        loss_of,
-        config,
-        folder=out,
-        progress=lambda p: logger.info(
-            "%d/%d loss %.3f, %.0f s left", p.step, p.total, p.loss, p.seconds_left
-        ),
+    @torch.no_grad()
+    def evaluate(self, held: EncodedStudies) -> dict[str, float]:
+        """Return the mean loss of all turns of studies that are not learnt from."""
+        losses = []
+        for index in range(len(held)):
+            turns = [turn_branches(self.processor, t)[0] for t in held.examples[index].turns[:8]]
+            losses.append(self.losses(held, [index], [turns])["answers"].item())
+        return {"loss": sum(losses) / len(losses)}
+
+
+def turn_branches(processor: RadFoundProcessor, turn) -> list[Branch]:
+    """Tokenise a turn in each of its wordings."""
+    return [
+        branch(processor, turn.task, question, turn.answer)
+        for question in turn.questions or (None,)
+    ]
+
+
+def instruct(config: InstructConfig) -> dict[str, float]:
+    """Train, then write `model.safetensors` (vision encoder and connector) and `adapter/`."""
+    kit = Kit(config.data)
+    examples = conversations(kit)
+    held = [*kit.medpix_figures("validation"), *kit.vqa("validation")]
+    model, processor = new_mini_model(with_language_model=True), mini_processor()
+    load_parts(config.vision, model)
+    model.requires_grad_(False)
+    studies = EncodedStudies(examples, model, config.views, config.loop.seed)
+    validation = EncodedStudies([e for e in held if e.turns], model)
+    order = [
+        index
+        for index, example in enumerate(studies.examples)
+        for _ in range(config.vqa_repeats if any(t.id for t in example.turns) else 1)
+    ]
+    groups = learning_parts(model, config)
+    from radfound.datasets.texts import radiology_texts
+
+    texts = list(radiology_texts(kit)) if config.wording else []
+    objective = InstructObjective(model, processor, studies, order, texts, config)
+    history = optimise(
+        objective.train(),
+        groups,
+        config.loop,
+        folder=config.out,
+        validate=lambda: objective.evaluate(validation),
     )
-    save(model, out)
+    files = save(model, config.out)
+    write_manifest(
+        config.out,
+        stage="instruct",
+        config=config,
+        data_hash=hash_examples(studies.examples),
+        metrics=history[-1],
+        files=files,
+    )
+    return history[-1]
 
 
-def save(model: RadFoundForConditionalGeneration, out: Path) -> None:
-    """Write what ships: vision encoder and connector in bfloat16, and the adapter in peft's form."""
-    state = {
-        name: tensor.to(torch.bfloat16).contiguous()
-        for name, tensor in model.state_dict().items()
-        if name.startswith(("vision_model.", "connector."))
-        and not name.endswith("num_batches_tracked")
-    }
-    save_file(state, out / "model.safetensors", metadata={"format": "pt"})
-    assert isinstance(model.language_model, PeftModel)
+def learning_parts(
+    model: RadFoundForConditionalGeneration, config: InstructConfig
+) -> dict[float, list[nn.Parameter]]:
+    """Put an adapter on the language model, or free all of it; return what learns, by learning rate."""
+    if config.adapter == "lora":
+        model.language_model = get_peft_model(model.language_model, lora_config(model, config.rank))
+    else:
+        model.language_model.float().requires_grad_(True)
+    groups = {1.0: [p for p in model.language_model.parameters() if p.requires_grad]}
+    if config.connector_factor:
+        model.connector.requires_grad_(True)
+        connector = list(model.connector.parameters())
+        groups.setdefault(config.connector_factor, []).extend(connector)
+    return groups
+
+
+def save(model: RadFoundForConditionalGeneration, out: Path) -> list[str]:
+    """Write what ships: vision encoder and connector in bfloat16, and the adapter in peft's form.
+
+    A language model that learnt whole is written with them.
+    """
+    parts = {"vision_model": model.vision_model, "connector": model.connector}
+    (out / "config.json").write_text(model.config.to_json_string(use_diff=False))
+    if not isinstance(model.language_model, PeftModel):
+        save_parts(out / "model.safetensors", parts | {"language_model": model.language_model})
+        return ["model.safetensors", "config.json"]
+    save_parts(out / "model.safetensors", parts)
     model.language_model.save_pretrained(out / "adapter", save_embedding_layers=False)
     adapter = out / "adapter" / "adapter_model.safetensors"
     save_file(
@@ -210,26 +384,17 @@ def save(model: RadFoundForConditionalGeneration, out: Path) -> None:
     settings = out / "adapter" / "adapter_config.json"
     fields = json.loads(settings.read_text()) | {"base_model_name_or_path": LANGUAGE_MODEL}
     settings.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
-    (out / "config.json").write_text(model.config.to_json_string(use_diff=False))
+    return [
+        "model.safetensors",
+        "config.json",
+        "adapter/adapter_model.safetensors",
+        "adapter/adapter_config.json",
+    ]
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--vision", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--batch-size", type=int, default=12)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    config = LoopConfig(
-        args.steps, args.learning_rate, seed=args.seed, checkpoint_every=100, log_every=10
-    )
-    instruct(args.data, args.vision, args.out, config, args.batch_size, args.rank)
+    run_stage("instruct", InstructConfig, instruct, __doc__)
 
 
 if __name__ == "__main__":

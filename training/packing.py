@@ -46,6 +46,10 @@ class Packed:
     targets: torch.Tensor
     weights: torch.Tensor
 
+    def to(self, device: torch.device | str) -> Packed:
+        """Return the batch on a device."""
+        return Packed(**{name: value.to(device) for name, value in vars(self).items()})
+
 
 def branch(
     processor: RadFoundProcessor, task: str, question: str | None, answer: str, limit: int = 72
