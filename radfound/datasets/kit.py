@@ -6,8 +6,6 @@ Nothing here is downloaded, and nothing of the data is part of this package.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,23 +22,18 @@ from radfound.datasets.medpix import (
     figure,
     metadata_turns,
 )
+from radfound.datasets.questions import VQA_RAD_REGIONS, validation_question
+from radfound.datasets.tables import read_json_lines
 from radfound.datasets.wording import radiographic_findings, report_text, whole_sentences
 from radfound.exceptions import DatasetError
 from radfound.reading import read_study
 from radfound.study import StudyImage
-
-VQA_RAD_REGIONS = {"head": "head", "chest": "thorax", "abdomen": "abdomen"}
 
 
 def _synpic(path: str) -> str:
     """Return MedPix's number of an image, by which VQA-RAD and VQA-Med can be told to hold the same one."""
     found = re.search(r"synpic\d+", path)
     return found.group() if found else path
-
-
-def validation_question(question_id: str) -> bool:
-    """Return whether a question of VQA-RAD's train split is one of the tenth kept for validation."""
-    return int(hashlib.sha256(question_id.encode()).hexdigest(), 16) % 10 == 0
 
 
 def _vqa_rad_split(row: dict[str, Any]) -> str:
@@ -81,22 +74,26 @@ class Kit:
             raise DatasetError(
                 f"{self.root}: no manifest.json found, expected the folder of the data kit; give it with --data"
             )
-        captions = self._rows("captions/medpix_captions.jsonl")
+        captions = self.rows("captions/medpix_captions.jsonl")
         self._held_out = {_synpic(row["image"]) for row in captions if row["split"] != "train"}
 
-    def _rows(self, name: str) -> list[dict[str, Any]]:
-        path = self.root / name
-        if not path.is_file():
-            raise DatasetError(f"{path}: not found; the data kit is incomplete")
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Return the rows of a JSONL file of the kit.
+
+        Parameters
+        ----------
+        name : str
+            Its path in the kit, such as "reports/medpix_cases.jsonl".
+        """
+        return [row for _, row in read_json_lines(self.root / name)]
 
     def vqa(self, split: str = "train", official: bool = False) -> Iterator[Example]:
         """VQA-RAD and VQA-Med 2019, one example per image.
 
         VQA-RAD has an official train and test split, by question; "validation" is the tenth of its
         train split that `validation_question` names. Training and validation leave out the images
-        that are also figures of MedPix's validation and test cases, and training leaves out what
-        is word for word a validation or test question about the same image.
+        that are also figures of MedPix's validation and test cases, and what is word for word
+        asked about the same image in a split that comes after them.
 
         Parameters
         ----------
@@ -104,16 +101,19 @@ class Kit:
         official : bool
             The publishers' splits as they are instead: no validation, and nothing left out.
         """
-        rows = self._rows("vqa/vqa_rad.jsonl")
+        rows = self.rows("vqa/vqa_rad.jsonl")
         if official:
             rows = [row for row in rows if row["split"] == split]
         else:
-            kept_back = {_asked(row) for row in rows if _vqa_rad_split(row) != "train"}
-            rows = [row for row in rows if _vqa_rad_split(row) == split]
-            if split == "train":
-                rows = [row for row in rows if _asked(row) not in kept_back]
+            later = {"train": ("validation", "test"), "validation": ("test",)}.get(split, ())
+            asked_later = {_asked(row) for row in rows if _vqa_rad_split(row) in later}
+            rows = [
+                row
+                for row in rows
+                if _vqa_rad_split(row) == split and _asked(row) not in asked_later
+            ]
         rows += [
-            row for row in self._rows("vqa/vqa_med_2019_on_medpix.jsonl") if row["split"] == split
+            row for row in self.rows("vqa/vqa_med_2019_on_medpix.jsonl") if row["split"] == split
         ]
         for source in ("VQA-RAD", "VQA-Med-2019"):
             asked = (
@@ -132,14 +132,14 @@ class Kit:
 
     def medpix_figures(self, split: str = "train") -> Iterator[Example]:
         """Single CT and MR figures with caption, modality, plane and region."""
-        for row in self._rows("captions/medpix_captions.jsonl"):
+        for row in self.rows("captions/medpix_captions.jsonl"):
             if row["split"] == split:
                 image = self.root / row["image"]
                 yield figure(row["case_id"], image, row["caption"], metadata_answers(row), split)
 
     def medpix_cases(self, split: str = "train", max_images: int = 6) -> Iterator[Example]:
         """Teaching cases of several figures with findings and impression: the multi-image reports."""
-        for row in self._rows("reports/medpix_cases.jsonl"):
+        for row in self.rows("reports/medpix_cases.jsonl"):
             if row["split"] == split:
                 images = [self.root / image for image in row["images"][:max_images]]
                 case = row["id"].removeprefix("medpix-")
@@ -153,14 +153,14 @@ class Kit:
         NIH's pictures are only 64 pixels wide; one in `every_nth_small` of them is taken.
         """
         labels = {"modality": "X-ray", "region": "thorax"}
-        for row in self._rows("captions/hannover_cxr_images_only.jsonl"):
+        for row in self.rows("captions/hannover_cxr_images_only.jsonl"):
             if row["split"] == split:
                 yield self._radiograph(row, labels, row.get("projection"), "")
         for name in ("actualmed", "figure1"):
-            for row in self._rows(f"cxr_labels/{name}.jsonl"):
+            for row in self.rows(f"cxr_labels/{name}.jsonl"):
                 if row["split"] == split:
                     yield self._radiograph(row, labels, row.get("view"), "")
-        for row in self._rows("cxr_labels/nih.jsonl")[::every_nth_small]:
+        for row in self.rows("cxr_labels/nih.jsonl")[::every_nth_small]:
             if row["split"] == split:
                 findings = (
                     "No finding."
@@ -168,7 +168,7 @@ class Kit:
                     else ", ".join(row["labels"]).replace("_", " ") + "."
                 )
                 yield self._radiograph(row, labels, row.get("view"), f"Chest X-ray. {findings}")
-        for row in self._rows("reports/covid_chestxray.jsonl"):
+        for row in self.rows("reports/covid_chestxray.jsonl"):
             if row["split"] == split and row.get("findings"):
                 yield self._clinical_note(row, labels, split)
 
@@ -210,7 +210,7 @@ class Kit:
     def mammograms(self, split: str = "train") -> Iterator[Example]:
         """MIAS lesion crops and the four-view exam."""
         labels = {"modality": "mammography", "region": "breast"}
-        for row in self._rows("mammo/mias_lesion_crops.jsonl"):
+        for row in self.rows("mammo/mias_lesion_crops.jsonl"):
             if row["split"] == split:
                 turns = (*metadata_turns(labels), Turn("caption", (), row["caption"]))
                 yield Example(
@@ -223,7 +223,7 @@ class Kit:
                     split,
                 )
         if split == "train":
-            for row in self._rows("mammo/exams.jsonl"):
+            for row in self.rows("mammo/exams.jsonl"):
                 files = tuple(self.root / view["image"] for view in row["images"])
                 turns = (
                     *metadata_turns(labels),
@@ -233,7 +233,7 @@ class Kit:
 
     def volumes(self, slices_per_plane: int = 8) -> Iterator[Example]:
         """CT and MR volumes: the whole volume, and single slices in the three patient planes."""
-        for row in self._rows("volumes/volumes.jsonl"):
+        for row in self.rows("volumes/volumes.jsonl"):
             path = self.root / row["file"]
             region = _volume_region(row["body_part"])
             if "DERIVED" in row.get("format", "") or region is None:
@@ -256,6 +256,18 @@ class Kit:
                     row["source"],
                     region=place,
                 )
+
+
+def read_kit(root: str | Path, split: str = "train") -> Iterator[Example]:
+    """Everything of the kit that has images, but for the volumes, which have no splits."""
+    kit = Kit(root)
+    for source in (kit.vqa, kit.medpix_figures, kit.medpix_cases, kit.radiographs, kit.mammograms):
+        yield from source(split)
+
+
+def read_kit_vqa_rad(root: str | Path, split: str = "train") -> Iterator[Example]:
+    """VQA-RAD as the kit has it, in the publisher's split and with nothing left out."""
+    return (e for e in Kit(root).vqa(split, official=True) if e.source == "VQA-RAD")
 
 
 def _volume_region(body_part: str) -> str | None:

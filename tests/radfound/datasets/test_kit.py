@@ -3,7 +3,7 @@ import re
 import pytest
 
 from radfound.datasets import Kit
-from radfound.datasets.kit import validation_question
+from radfound.datasets.questions import validation_question
 from radfound.exceptions import DatasetError
 from radfound.reading import read_study
 
@@ -41,7 +41,7 @@ def test_the_sources_are_read_whole(kit):
     assert sum(len(e.turns) for e in data.vqa("test")) == 451
     assert sum(1 for _ in data.medpix_figures()) == 1551
     assert sum(1 for _ in data.medpix_figures("test")) == 123
-    assert sum(1 for e in data.vqa("validation") for _ in e.turns) == 282
+    assert sum(1 for e in data.vqa("validation") for _ in e.turns) == 277
     report = next(data.medpix_cases()).turns[0]
     assert (
         report.task == "report"
@@ -67,6 +67,7 @@ def test_validation_and_test_questions_of_vqa_rad_are_never_trained_on(kit):
     data = Kit(kit)
     asked = {split: questions(data.vqa(split)) for split in ("train", "validation", "test")}
     assert asked["train"].isdisjoint(asked["validation"] | asked["test"])
+    assert asked["validation"].isdisjoint(asked["test"])
     ids = {turn.id for example in data.vqa("validation") for turn in example.turns}
     assert all(name.startswith("vqarad-train-") and validation_question(name) for name in ids)
 

@@ -1,0 +1,234 @@
+"""Readers of report sets: Open-i, R2Gen's annotation.json, MIMIC-CXR and CT-RATE, as published."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+from radfound.datasets.example import Example, Turn
+from radfound.datasets.tables import (
+    ADVICE,
+    check_split,
+    existing,
+    hashed_split,
+    image_of,
+    read_csv,
+    read_json,
+    text_of,
+)
+from radfound.datasets.wording import report_text, tidy
+from radfound.exceptions import DatasetError
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "validation", "test")
+CHEST_XRAY = {"modality": "X-ray", "region": "thorax"}
+CHEST_CT = {"modality": "CT", "plane": "axial", "region": "thorax"}
+
+
+def _report(
+    key: str,
+    files: Sequence[Path],
+    sections: tuple[str, str],
+    labels: dict[str, str],
+    source: str,
+    split: str,
+    study: str,
+) -> Example | None:
+    """Return a study with its findings and impression, or None where the report gives neither."""
+    answer = report_text(tidy(sections[0]), tidy(sections[1]))
+    if not answer or not files:
+        return None
+    turn = Turn("report", (), answer, id=study)
+    return Example(key, tuple(files), (turn,), dict(labels), source=source, split=split)
+
+
+def read_openi(root: str | Path, split: str = "train") -> Iterator[Example]:
+    """Chest radiographs of Indiana University on Open-i (Demner-Fushman et al. 2016), one per study.
+
+    The publisher gives no split; each report is one patient's, and `hashed_split` of its id decides.
+    For the split that papers on report generation use, read R2Gen's file with `read_r2gen`.
+
+    Parameters
+    ----------
+    root : path
+        Folder with `ecgen-radiology/*.xml` (NLMCXR_reports.tgz), and with the images of
+        NLMCXR_png.tgz in it or in `NLMCXR_png/` or `images/`.
+    split : {"train", "validation", "test"}
+    """
+    check_split(split, SPLITS, "Open-i")
+    folder = Path(root)
+    reports = existing(folder / "ecgen-radiology")
+    paths = sorted(reports.glob("*.xml"))
+    if not paths:
+        raise DatasetError(f"{reports}: no XML in it; unpack NLMCXR_reports.tgz; {ADVICE}")
+    images = next((f for n in ("NLMCXR_png", "images") if (f := folder / n).is_dir()), folder)
+    for path in paths:
+        try:
+            tree = ElementTree.parse(path).getroot()
+        except ElementTree.ParseError as error:
+            raise DatasetError(f"{path}: not XML ({error}); unpack the archive again") from error
+        named = tree.find("uId")
+        study = (named.get("id") if named is not None else None) or path.stem
+        if hashed_split(study) != split:
+            continue
+        said = {
+            str(part.get("Label")).upper(): "".join(part.itertext())
+            for part in tree.iter("AbstractText")
+        }
+        files = [
+            image_of(images / f"{part.get('id')}.png", str(path))
+            for part in tree.iter("parentImage")
+            if part.get("id")
+        ]
+        sections = (said.get("FINDINGS", ""), said.get("IMPRESSION", ""))
+        example = _report(study, files, sections, CHEST_XRAY, "Open-i", split, study)
+        if example:
+            yield example
+
+
+def read_r2gen(root: str | Path, split: str = "train") -> Iterator[Example]:
+    """R2Gen's copies of IU X-ray and MIMIC-CXR (Chen et al. 2020); their split.
+
+    Which of the two it is, the rows tell: MIMIC-CXR's name a subject. IU X-ray's report is the
+    findings alone; MIMIC-CXR's is the whole text, of which findings and impression are taken.
+
+    Parameters
+    ----------
+    root : path
+        Folder with `annotation.json` and `images/`.
+    split : {"train", "validation", "test"}
+    """
+    check_split(split, SPLITS, "R2Gen")
+    table = Path(root) / "annotation.json"
+    splits = read_json(table)
+    rows = splits.get("val" if split == "validation" else split) if isinstance(splits, dict) else 0
+    if not isinstance(rows, list):
+        raise DatasetError(f"{table}: no list of rows under train, val and test; {ADVICE}")
+    for number, row in enumerate(rows, 1):
+        place = f"{table}, {split} row {number}"
+        text = text_of(row, "report", place)
+        paths = row.get("image_path")
+        if not isinstance(paths, list):
+            raise DatasetError(f"{place}: image_path is {paths!r}; expected a list of file names")
+        files = [image_of(Path(root) / "images" / name, place) for name in paths]
+        if "subject_id" in row:
+            key, source = f"p{text_of(row, 'subject_id', place)}", "MIMIC-CXR"
+            sections = report_sections(text)
+            if not any(sections):  # some copies of the file hold the findings alone
+                sections = (text, "")
+        else:
+            key, source = text_of(row, "id", place).split("_")[0], "IU X-ray"
+            sections = (text, "")
+        name = text_of(row, "id", place)
+        example = _report(key, files, sections, CHEST_XRAY, source, split, name)
+        if example:
+            yield example
+
+
+_HEADING = re.compile(r"^[ \t]*([A-Z][A-Z /,&()-]{2,60}):", re.MULTILINE)
+_RULE = re.compile(r"_{5,}\s*$|^\s*FINAL (?:REPORT|ADDENDUM)\s*$", re.MULTILINE)
+
+
+def report_sections(text: str) -> tuple[str, str]:
+    """Return findings and impression of a report whose sections begin with a heading in capitals.
+
+    "CONCLUSION" is an impression, and "FINDINGS AND IMPRESSION" findings. A section that occurs
+    twice, as where two examinations share a report, is joined.
+    """
+    parts = _HEADING.split(_RULE.sub("", text))
+    found: dict[str, list[str]] = {"findings": [], "impression": []}
+    for heading, body in zip(parts[1::2], parts[2::2], strict=True):
+        if "FINDING" in heading:
+            found["findings"].append(body.strip())
+        elif heading in ("IMPRESSION", "IMPRESSIONS", "CONCLUSION", "CONCLUSIONS"):
+            found["impression"].append(body.strip())
+    return "\n".join(found["findings"]), "\n".join(found["impression"])
+
+
+def read_mimic_cxr(root: str | Path, split: str = "train") -> Iterator[Example]:
+    """MIMIC-CXR (Johnson et al. 2019), one example per study; the official split, by patient.
+
+    Studies whose report has neither findings nor an impression under a heading are left out.
+
+    Parameters
+    ----------
+    root : path
+        Folder with `mimic-cxr-2.0.0-split.csv` (or `.csv.gz`) and
+        `files/p10/p10000032/s50414267/*.jpg` (or `.dcm`); the reports `files/p10/p10000032/s50414267.txt`
+        lie there too, or in the unpacked `mimic-cxr-reports/files/`.
+    split : {"train", "validation", "test"}
+    """
+    check_split(split, SPLITS, "MIMIC-CXR")
+    folder = Path(root)
+    name = "mimic-cxr-2.0.0-split.csv"
+    table = existing(folder / name, folder / f"{name}.gz")
+    images = existing(folder / "files")
+    texts = folder / "mimic-cxr-reports" / "files"
+    texts = texts if texts.is_dir() else images
+    studies: dict[tuple[str, str], list[Path]] = {}
+    wanted = "validate" if split == "validation" else split
+    for place, row in read_csv(table, ("dicom_id", "study_id", "subject_id", "split")):
+        if row["split"] == wanted:
+            patient, study = f"p{row['subject_id']}", f"s{row['study_id']}"
+            stem = images / patient[:3] / patient / study / row["dicom_id"]
+            image = stem.with_suffix(".jpg")
+            image = image if image.exists() else image_of(stem.with_suffix(".dcm"), place)
+            studies.setdefault((patient, study), []).append(image)
+    left_out = 0
+    for (patient, study), files in studies.items():
+        text = existing(texts / patient[:3] / patient / f"{study}.txt").read_text(encoding="utf-8")
+        sections = report_sections(text)
+        example = _report(patient, files, sections, CHEST_XRAY, "MIMIC-CXR", split, study)
+        if example:
+            yield example
+        else:
+            left_out += 1
+    if left_out:
+        logger.info("MIMIC-CXR: %d %s reports have neither section", left_out, split)
+
+
+CT_RATE_TABLES = {
+    "train": ("train_reports.csv", "train_fixed"),
+    "validation": ("validation_reports.csv", "valid_fixed"),
+}
+
+
+def read_ct_rate(root: str | Path, split: str = "train") -> Iterator[Example]:
+    """CT-RATE (Hamamci et al. 2024): non-contrast chest CT, one example per reconstruction.
+
+    The official split, by patient; it has no test split, and papers report on its validation.
+    The volumes of the `_fixed` folders are read: those of the first release hold values that are
+    not Hounsfield units before slope and intercept of a separate table are applied.
+
+    Parameters
+    ----------
+    root : path
+        The set's folder `dataset`, with `radiology_text_reports/` and
+        `train_fixed/train_1/train_1_a/train_1_a_1.nii.gz`.
+    split : {"train", "validation"}
+    """
+    check_split(split, tuple(CT_RATE_TABLES), "CT-RATE")
+    table, volumes = CT_RATE_TABLES[split]
+    folder = existing(Path(root) / volumes)
+    columns = ("VolumeName", "Findings_EN", "Impressions_EN")
+    rows = read_csv(Path(root) / "radiology_text_reports" / table, columns)
+    for place, row in rows:
+        name = row["VolumeName"]
+        parts = name.removesuffix(".nii.gz").split("_")
+        if len(parts) != 4:
+            raise DatasetError(
+                f"{place}: volume {name!r}; expected a name such as train_1_a_1.nii.gz; check the file"
+            )
+        patient, study = "_".join(parts[:2]), "_".join(parts[:3])
+        volume = image_of(folder / patient / study / name, place)
+        found, concluded = (
+            "" if text.strip().lower() in ("not given.", "nan") else text
+            for text in (row["Findings_EN"], row["Impressions_EN"])
+        )
+        example = _report(patient, [volume], (found, concluded), CHEST_CT, "CT-RATE", split, name)
+        if example:
+            yield example
