@@ -212,6 +212,10 @@ def request(
             raise ConnectionAbortedError("cut")
     except (OSError, HTTPException) as error:
         raise _explained(error, line, address, cancel) from error
+    except ClientError as error:
+        if line.is_cut:  # what was cut off may look like a strange reply
+            raise _explained(error, line, address, cancel) from error
+        raise
     finally:
         line.close()
 
@@ -227,8 +231,8 @@ def not_radfound(address: Address) -> ClientError:
     """Return the error for a reply that no RadFound server would give."""
     return ClientError(
         _(
-            "What answers at {where} is not a RadFound server, or not whole: check the address, "
-            "and that server and extension are of the same version."
+            "What answers at {where} is not a RadFound server, or one of another version: check "
+            "the address."
         ).format(where=address.where),
         "protocol",
     )
@@ -318,7 +322,7 @@ def _explained(
     if isinstance(error, IncompleteRead):
         return half_a_reply()
     if isinstance(error, OSError):
-        message = _("The server at {where} hung up: is it still running? Nothing was lost.")
+        message = _("The server at {where} hung up: is it still running?")
         return ClientError(message.format(where=where), "unreachable")
     return not_radfound(address)
 
