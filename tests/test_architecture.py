@@ -14,8 +14,17 @@ MAY_NOT_IMPORT = {
     "monailabel_app": {"slicer_extension"},
     "slicer_extension": {"torch", "radfound", "training", "monailabel_app", "monailabel"},
 }
-# what a client without a model needs
-TORCH_FREE = ("cli", "wire", "corrections", "adapters", "answer", "study", "exceptions")
+# what a client without a model needs, and what reads tables of data
+TORCH_FREE = (
+    "cli",
+    "wire",
+    "corrections",
+    "adapters",
+    "answer",
+    "study",
+    "exceptions",
+    "datasets",
+)
 
 
 def imported_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
