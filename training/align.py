@@ -166,9 +166,10 @@ class AlignObjective(nn.Module):
         self.model, self.processor, self.bank = model, processor, bank
         self.weights, self.captions = weights, captions
         self.targets = Targets(bank.examples, classes, processor)
-        self.texts = caption_embeddings(
-            model.language_model, processor.tokenizer, [contrast_text(e) for e in bank.examples]
-        )
+        said = [contrast_text(e) for e in bank.examples]
+        self.texts = caption_embeddings(model.language_model, processor.tokenizer, said)
+        number = {text: n for n, text in enumerate(dict.fromkeys(said))}
+        self.text_numbers = torch.tensor([number[text] for text in said])
         width, shared = model.config.vision_config.hidden_size, 256
         self.readouts = nn.ModuleDict(
             {name: nn.Linear(width, len(words)) for name, words in classes.items()}
@@ -210,7 +211,8 @@ class AlignObjective(nn.Module):
 
     def _contrast(self, pooled: torch.Tensor, index: list[int]) -> torch.Tensor:
         words = self.texts[index].to(pooled.device)
-        same = (words @ words.T) > 0.999 * (words * words).sum(1, keepdim=True)
+        numbers = self.text_numbers[index].to(pooled.device)
+        same = numbers[:, None] == numbers[None, :]
         scale = self.log_scale.exp().clamp(max=50)
         return contrast(self.study(pooled), self.text(words), same, scale)
 
