@@ -529,11 +529,36 @@ def test_a_trainings_state_is_told_in_one_word(task, stats, state, words):
     assert status.is_over == (state not in ("waiting", "running"))
 
 
-def test_a_second_training_is_refused_in_words():
-    with Stub(says(whole({"detail": "++++ Train Task is Already Running"}, 429))) as stub:
+@pytest.mark.parametrize("status", ["SUBMITTED", "RUNNING", "DONE"])
+def test_a_second_training_is_refused_in_words(status):
+    """Also where the server says so only once it is asked."""
+
+    def behave(request, line):
+        if request.method == "GET":
+            line.sendall(whole({"status": status, "details": []}))
+        else:
+            line.sendall(whole({"detail": "++++ Train Task is Already Running"}, 429))
+
+    with Stub(behave) as stub:
         error = raised(Client(stub.address).train)
     assert error.kind == "request"
     assert "already" in error.message
+
+
+def test_a_setting_that_the_trainer_refuses_is_said_in_its_words():
+    detail = {"code": "bad_request", "message": "rank: found -1"}
+
+    def behave(request, line):
+        line.sendall(
+            whole({"detail": "none"}, 404)
+            if request.target == "/train/"
+            else whole({})
+            if request.method == "GET"
+            else whole({"detail": detail}, 400)
+        )
+
+    with Stub(behave) as stub:
+        assert raised(lambda: Client(stub.address).train({"rank": -1})).message == "rank: found -1"
 
 
 def test_nothing_left_to_read_is_no_error():

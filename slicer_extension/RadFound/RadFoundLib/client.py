@@ -342,13 +342,18 @@ class Client:
         cancel: Optional[Cancellation] = None,
     ) -> None:
         """Start to learn from the corrections; ClientError "request" if it is running already."""
+        # Asked first, because a server that is just starting one would queue another behind it.
+        is_running = not self.training_status(cancel).is_over
         try:
-            replies.as_object(self._post("/train/radfound", settings or {}, cancel), self._place)
+            if not is_running:
+                self._post("/train/radfound", settings or {}, cancel)
         except ClientError as error:
-            if error.kind == "request" and error.code is None:
-                message = _("A training is running already; wait until it is over, or stop it.")
-                raise ClientError(message, "request") from error
-            raise
+            if error.kind != "request" or error.code is not None:
+                raise
+            is_running = True
+        if is_running:
+            message = _("A training is running already; wait until it is over, or stop it.")
+            raise ClientError(message, "request")
 
     def training_status(self, cancel: Optional[Cancellation] = None) -> TrainingStatus:
         """Return how far the newest training is."""
