@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from radfound import checkpoints
 from radfound.exceptions import AdapterError
 from radfound.modeling_radfound import RadFoundForConditionalGeneration
-from radfound.processing_radfound import RadFoundProcessor
+from radfound.processing_radfound import RadFoundProcessor, pad_left
 from radfound.study import Study
 
 
@@ -37,6 +37,25 @@ class Token:
     log_probability: float
     entropy: float
     last: bool = False
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A whole answer, written without streaming.
+
+    Parameters
+    ----------
+    text : str
+    log_probabilities, entropies : tuple of float
+        Of each token, as in `Token`; the stop token is among them.
+    complete : bool
+        Whether it ended with the stop token, and not at the limit.
+    """
+
+    text: str
+    log_probabilities: tuple[float, ...]
+    entropies: tuple[float, ...]
+    complete: bool
 
 
 @dataclass(frozen=True)
@@ -63,6 +82,11 @@ class StudyModel(Protocol):
 
     def stream(self, encoded: Any, prompt: Prompt, max_new_tokens: int) -> Iterator[Token]:
         """Write an answer, greedily, token by token."""
+
+    def generate(
+        self, encoded: Sequence[Any], prompts: Sequence[Prompt], max_new_tokens: int
+    ) -> list[Generated]:
+        """Write many answers at once; each has the text that `stream` would write."""
 
     def score(self, encoded: Any, prompt: Prompt, text: str) -> float:
         """Return the mean log-probability of the tokens of `text` as the answer."""
@@ -137,6 +161,127 @@ class LocalModel:
             inputs = self.model.get_input_embeddings()(
                 torch.tensor([[chosen]], device=self.model.device)
             )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        encoded: Sequence[torch.Tensor],
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        batch_size: int = 32,
+    ) -> list[Generated]:
+        """Write many answers at once, greedily.
+
+        Prompts about the same tensor that stand near each other share the reading of it.
+
+        Parameters
+        ----------
+        encoded : sequence of tensor
+            What `encode` returned, one for each prompt; the same one may stand there often.
+        prompts : sequence of Prompt
+        max_new_tokens : int
+        batch_size : int
+            How many are written side by side.
+
+        Returns
+        -------
+        list of Generated, in the order of the prompts
+        """
+        written: list[Generated] = []
+        for start in range(0, len(prompts), batch_size):
+            some = slice(start, start + batch_size)
+            written += self._generate_batch(encoded[some], prompts[some], max_new_tokens)
+        return written
+
+    def _generate_batch(
+        self, encoded: Sequence[torch.Tensor], prompts: Sequence[Prompt], max_new_tokens: int
+    ) -> list[Generated]:
+        drafts: list[list[tuple[int, float, float]]] = [[] for _ in prompts]
+        rows = list(range(len(prompts)))
+        logits, mask, cache = self._prefill(encoded, prompts)
+        for _ in range(max_new_tokens):
+            log_probabilities = logits.float().log_softmax(-1)
+            chosen = log_probabilities.argmax(-1)
+            best = log_probabilities.gather(-1, chosen[:, None])[:, 0]
+            entropy = -(log_probabilities.exp() * log_probabilities).nansum(-1)
+            for row, *token in zip(
+                rows, chosen.tolist(), best.tolist(), entropy.tolist(), strict=True
+            ):
+                drafts[row].append((token[0], token[1], token[2]))
+            going = (chosen != self.processor.tokenizer.eos_token_id).nonzero()[:, 0]
+            if len(going) == 0:
+                break
+            if len(going) < len(rows):  # those that have ended cost nothing from here on
+                cache.batch_select_indices(going)
+                mask, chosen = mask[going], chosen[going]
+                rows = [rows[k] for k in going.tolist()]
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            logits = self._step(
+                self.model.get_input_embeddings()(chosen[:, None]),
+                mask,
+                mask.sum(1, keepdim=True) - 1,
+                cache,
+            )
+        return [self._generated(draft) for draft in drafts]
+
+    def _prefill(
+        self, encoded: Sequence[torch.Tensor], prompts: Sequence[Prompt]
+    ) -> tuple[torch.Tensor, torch.Tensor, DynamicCache]:
+        """Read each distinct study once, then each prompt after its study, padded on the left."""
+        distinct = {id(study): study for study in encoded}
+        place = {name: row for row, name in enumerate(distinct)}
+        rows = torch.tensor([place[id(study)] for study in encoded], device=self.model.device)
+        pieces = [
+            self.processor.prompt_ids(prompt.task, prompt.question, prompt.history)
+            for prompt in prompts
+        ]
+        before = torch.tensor([pieces[0][0]] * len(distinct), device=self.model.device)
+        embeds = self.model.merge_visual_embeds(before, torch.cat(list(distinct.values())))
+        cache = DynamicCache(config=self.model.config.text_config)
+        mask = torch.ones_like(before)
+        self._step(embeds, mask, mask.cumsum(1) - 1, cache)
+        cache.batch_select_indices(rows)
+        after = pad_left([piece[1] for piece in pieces], self.processor.tokenizer.pad_token_id)
+        own = after["attention_mask"].to(self.model.device)
+        mask = torch.cat([mask[rows], own], dim=1)
+        embeds = self.model.get_input_embeddings()(after["input_ids"].to(self.model.device))
+        positions = (mask.cumsum(1) - 1)[:, -own.shape[1] :]
+        return self._step(embeds, mask, positions, cache), mask, cache
+
+    def _step(
+        self,
+        embeds: torch.Tensor,
+        mask: torch.Tensor,
+        positions: torch.Tensor,
+        cache: DynamicCache,
+    ) -> torch.Tensor:
+        """Read on; return the logits of the last position, shape (B, vocabulary)."""
+        output = self.model.language_model(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1]
+
+    def _generated(self, draft: Sequence[tuple[int, float, float]]) -> Generated:
+        tokenizer = self.processor.tokenizer
+        ids = [token for token, _, _ in draft]
+        complete = bool(ids) and ids[-1] == tokenizer.eos_token_id
+        if complete:
+            ids.pop()
+        text = tokenizer.decode(ids, skip_special_tokens=True)
+        while text.endswith("\ufffd"):  # half a character at the end, which a stream holds back
+            ids.pop()
+            text = tokenizer.decode(ids, skip_special_tokens=True)
+        return Generated(
+            text,
+            tuple(value for _, value, _ in draft),
+            tuple(value for _, _, value in draft),
+            complete,
+        )
 
     @torch.no_grad()
     def score(self, encoded: torch.Tensor, prompt: Prompt, text: str) -> float:
