@@ -1,13 +1,15 @@
 """What the running server does beyond what MONAI Label's client asks of it."""
 
+import io
 import json
 import threading
 import time
+import zipfile
 
 import pytest
 import requests
 
-from .conftest import CT, PICTURE, QUICK_TRAINING, VOLUME
+from .conftest import CT, PICTURE, QUICK_TRAINING, SERIES, VOLUME
 
 
 def read_events(response):
@@ -97,6 +99,20 @@ def test_a_follow_up_does_not_read_again(server):
     server.ask(VOLUME, "Which organ?")
     turns = [{"question": "Which organ?", "answer": "the liver"}]
     assert server.ask(VOLUME, "And now?", history=turns).json()["timings_ms"]["read"] < 10
+
+
+# Images
+
+
+def test_an_image_is_downloaded_as_it_is_and_a_dicom_folder_as_a_zip(server):
+    file = server.get("/datastore/image", params={"image": VOLUME})
+    assert file.content == (server.studies / f"{VOLUME}.nii.gz").read_bytes()
+    packed = server.get("/datastore/image", params={"image": SERIES})
+    assert packed.headers["content-disposition"].endswith(f'"{SERIES}.zip"')
+    with zipfile.ZipFile(io.BytesIO(packed.content)) as archive:
+        found = {name: archive.read(name) for name in archive.namelist()}
+    assert found == {each.name: each.read_bytes() for each in (server.studies / SERIES).iterdir()}
+    assert server.get("/datastore/image", params={"image": "no-such-image"}).status_code == 404
 
 
 # Corrections

@@ -14,6 +14,7 @@ _REPLACED = (
     (infer.router, "/infer/{model}", "POST"),
     (datastore.router, "/datastore/", "PUT"),
     (datastore.router, "/datastore/image", "PUT"),
+    (datastore.router, "/datastore/image", "GET"),
     (datastore.router, "/datastore/image/info", "PUT"),
     (datastore.router, "/datastore/label", "PUT"),
     (datastore.router, "/datastore/label/info", "PUT"),

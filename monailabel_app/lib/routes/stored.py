@@ -7,9 +7,14 @@ correction are still in place.
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, UploadFile
+from fastapi.responses import FileResponse
 from monailabel.config import settings
 from monailabel.endpoints import datastore
 from monailabel.endpoints.user.auth import RBAC, User
@@ -27,6 +32,7 @@ router = APIRouter(prefix="/datastore", tags=["Datastore"])
 
 MAX_LABEL_BYTES = 16 << 20
 
+_USER = RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)
 _ANNOTATOR = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR)
 
 
@@ -46,6 +52,20 @@ def add_image(
         background_tasks, image, params, file, user.username
     )
     return added
+
+
+@router.get("/image", summary="Download an image")
+def download_image(
+    background_tasks: BackgroundTasks, image: str, user: User = Depends(_USER)
+) -> Any:
+    """Return an image's file; a folder of DICOM files comes as a zip."""
+    store = app_instance().datastore()
+    path = store.path_of(image) if isinstance(store, StudyDatastore) else None
+    if path is None or not path.is_dir():
+        return datastore.download_image(image)
+    packed = _packed(path)
+    background_tasks.add_task(packed.unlink)
+    return FileResponse(packed, media_type="application/zip", filename=f"{path.name}.zip")
 
 
 @router.put("/image/info", summary="Add to what is known about an image")
@@ -95,6 +115,20 @@ def save_label(
         label.file.seek(0)
     saved = datastore.save_label(background_tasks, image, params, tag, label, user.username)
     return {**saved, **recorded}
+
+
+def _packed(folder: Path) -> Path:
+    """Pack a folder's files into a temporary zip, which the caller removes."""
+    number, name = tempfile.mkstemp(prefix="radfound-", suffix=".zip")
+    try:
+        with os.fdopen(number, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+            for each in sorted(folder.rglob("*")):
+                if each.is_file():
+                    archive.write(each, each.relative_to(folder))
+    except BaseException:
+        os.unlink(name)
+        raise
+    return Path(name)
 
 
 def _corrections_about(image: str, label: UploadFile) -> list[Correction]:

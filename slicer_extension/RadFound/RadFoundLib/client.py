@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Callable, Optional
@@ -11,6 +10,7 @@ from urllib.parse import quote, urlencode
 from . import replies
 from .address import Address
 from .cancellation import Cancellation
+from .downloading import saved, unpacked
 from .errors import ClientError
 from .replies import ServerInfo, TrainingStatus
 from .translation import _
@@ -171,9 +171,22 @@ class Client:
         progress: Optional[Progress] = None,
         cancel: Optional[Cancellation] = None,
     ) -> str:
-        """Fetch an image of the server's datastore into a folder and return the file's path.
+        """Fetch an image of the server's datastore.
 
-        `progress` gets a total of 0 where the server does not say how much is to come.
+        Parameters
+        ----------
+        image : str
+        folder : str
+            Where it is put.
+        progress : callable(done, total), optional
+            Bytes; the total is 0 where the server does not say how much is to come.
+        cancel : Cancellation, optional
+
+        Returns
+        -------
+        str
+            Path of the file; of a DICOM series, which lies in a new folder of its own, the path
+            of its first file.
         """
         call = self._call(
             "GET",
@@ -189,7 +202,8 @@ class Client:
             self._check(reply)
             name = os.path.basename(reply.headers.get_filename("") or "").lower()
             suffix = next((end for end in _SUFFIXES if name.endswith(end)), "")
-            return _saved(reply, folder, suffix, progress)
+            path = saved(reply, folder, suffix, progress)
+        return unpacked(path, self._place) if suffix == ".zip" else path
 
     def next_study(
         self, strategy: str, cancel: Optional[Cancellation] = None
@@ -464,36 +478,3 @@ def _target(path: str, **query: str) -> str:
 
 def _json_bytes(value: Any) -> bytes:
     return json.dumps(value).encode("ascii")
-
-
-def _saved(reply: Reply, folder: str, suffix: str, progress: Optional[Progress]) -> str:
-    """Write a reply's body into a new file; nothing is left of one that breaks off."""
-    total = reply.length or 0
-    try:
-        number, path = tempfile.mkstemp(suffix=suffix, prefix="radfound-", dir=folder)
-    except OSError as error:
-        raise _unsaved(error) from error
-    try:
-        with open(number, "wb") as file:
-            done = 0
-            for piece in reply.pieces():
-                _write(file, piece)
-                done += len(piece)
-                if progress is not None:
-                    progress(done, total)
-    except BaseException:
-        os.unlink(path)
-        raise
-    return path
-
-
-def _write(file: Any, piece: bytes) -> None:
-    try:
-        file.write(piece)
-    except OSError as error:
-        raise _unsaved(error) from error
-
-
-def _unsaved(error: OSError) -> ClientError:
-    message = _("The study cannot be saved here ({why}).").format(why=error.strerror)
-    return ClientError(message, "request")
