@@ -17,24 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import GradientAccumulationPlugin, gather_object
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
 
 from radfound.exceptions import TrainingError
+from training.checkpoint import Checkpoint
+from training.processes import is_sharded, name_whole_modules, new_accelerator
 from training.runlog import RunLog
-from training.weights import (
-    Snapshot,
-    WeightAverage,
-    load_snapshot,
-    read_checkpoint,
-    take_snapshot,
-    write_checkpoint,
-)
+from training.weights import Snapshot, WeightAverage, load_snapshot, take_snapshot
 
 logger = logging.getLogger(__name__)
 PRECISIONS = ("bf16", "fp32")
+# What a run has to know when it is resumed, beside weights and the smoothed loss.
+_RESUMED = ("step", "best_loss", "misses", "stopped")
 
 
 @dataclass(frozen=True)
@@ -244,7 +240,7 @@ class _Run:
         validate: Callable[[], dict[str, float]] | None,
         picture: Callable[[], torch.Tensor] | None,
     ):
-        self.objective, self.config, self.folder = objective, config, folder
+        self.objective, self.config = objective, config
         self.validate, self.picture = validate, picture
         self.accelerator = _accelerator(config)
         self.own_forward = objective.__dict__.get("forward")
@@ -253,8 +249,15 @@ class _Run:
         optimizer = torch.optim.AdamW(
             parameter_groups, config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
+        if is_sharded(self.accelerator):
+            name_whole_modules(objective)
         self.prepared, self.optimizer = self.accelerator.prepare(objective, optimizer)
         self.average = WeightAverage(objective, config.average) if config.average else None
+        self.checkpoint = (
+            Checkpoint(folder, self.accelerator, objective, self.optimizer, self.average, config)
+            if folder
+            else None
+        )
         self.best: Snapshot | None = None
         self.best_loss, self.misses, self.stopped = math.inf, 0, False
         self.step = 0
@@ -384,55 +387,26 @@ class _Run:
             self.average.store(self.objective)
 
     def _save(self) -> None:
-        if self.folder is None:
+        if self.checkpoint is None:
             return
         if self.picture:
             self.log.picture(self._looking(self.picture), self.step)
-        state = {
-            "step": self.step,
-            "smooth": self.smooth.cpu(),
-            "best": self.best,
-            "best_loss": self.best_loss,
-            "misses": self.misses,
-            "stopped": self.stopped,
-        }
-        write_checkpoint(
-            self.folder,
-            self.accelerator,
-            self.objective,
-            self.optimizer,
-            self.average,
-            self.config,
-            state,
-        )
+        state = {name: getattr(self, name) for name in _RESUMED}
+        self.checkpoint.write(state | {"smooth": self.smooth.cpu()}, self.best)
 
     def _resume(self) -> None:
-        if self.folder is None:
+        found = self.checkpoint.read() if self.checkpoint else None
+        if found is None:
             return
-        state = read_checkpoint(
-            self.folder, self.accelerator, self.objective, self.optimizer, self.average, self.config
-        )
-        if state is None:
-            return
-        self.step, self.stopped = state["step"], state["stopped"]
+        state, self.best = found
+        for name in _RESUMED:
+            setattr(self, name, state[name])
         self.smooth = state["smooth"].to(self.accelerator.device)
-        self.best, self.best_loss, self.misses = state["best"], state["best_loss"], state["misses"]
         logger.info("resumed at step %d of %d", self.step, self.config.steps)
 
 
 def _accelerator(config: LoopConfig) -> Accelerator:
-    # One process may run several loops (the fine-tuning of a server does), each with its own settings;
-    # Accelerate keeps those of the first. What it knows of the processes stays.
-    AcceleratorState._reset_state()
-    GradientState._reset_state()
-    accelerator = Accelerator(
-        mixed_precision="bf16" if config.precision == "bf16" else "no",
-        gradient_accumulation_plugin=GradientAccumulationPlugin(
-            num_steps=config.accumulate, sync_with_dataloader=False
-        ),
-        # A batch may hold nothing for one of an objective's heads.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
+    accelerator = new_accelerator(config.precision, config.accumulate)
     parts = config.accumulate * accelerator.num_processes
     if config.batch_size % parts:
         raise TrainingError(

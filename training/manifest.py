@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
 from radfound.datasets import Example
 from radfound.durable import make_directory, replace_text
 from radfound.exceptions import TrainingError
+from training.processes import is_first_process
 
 SCHEMA = "radfound.training/1"
 _PACKAGES = ("radfound", "torch", "transformers", "accelerate", "peft", "numpy")
@@ -56,7 +56,7 @@ def write_manifest(
         If one of the files is not there.
     """
     path = out / "manifest.json"
-    if not PartialState().is_main_process:
+    if not is_first_process():
         return path
     make_directory(out)
     manifest = {

@@ -1,59 +1,51 @@
-"""The weights that a run keeps: their average, the best so far, and the checkpoint to resume from."""
+"""The weights that a run changes: copies of them, their average, and all of them in one place."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
 import torch
-from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from radfound.exceptions import TrainingError
-
-if TYPE_CHECKING:
-    from training.loop import LoopConfig
+from training.processes import is_first_process
 
 # Trained weights, and buffers such as a batch norm's statistics, by name.
 Snapshot = dict[str, torch.Tensor]
 
-# What may change between a run and its resumption without making it another run.
-_FREE = {"steps", "log_every", "checkpoint_every", "validate_every", "patience"}
+# What activation checkpointing puts into the names of what it wraps.
+_WRAPPER = "_checkpoint_wrapped_module."
 
 
 def _trained(objective: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: p for name, p in objective.named_parameters() if p.requires_grad}
-
-
-def _kept(objective: nn.Module) -> Snapshot:
-    """Return what changes during a run: trainable parameters and persistent buffers, not copied."""
-    frozen = {name for name, p in objective.named_parameters() if not p.requires_grad}
-    trained = _trained(objective)
-    parameters = dict(objective.named_parameters(remove_duplicate=False))
-    buffers = {
-        name: value
-        for name, value in objective.state_dict().items()
-        if name not in frozen and name not in parameters
+    return {
+        name.replace(_WRAPPER, ""): p for name, p in objective.named_parameters() if p.requires_grad
     }
-    return {name: p.detach() for name, p in trained.items()} | buffers
+
+
+def changing(objective: nn.Module) -> Snapshot:
+    """Return what changes during a run: trainable parameters and persistent buffers, not copied."""
+    parameters = {
+        name.replace(_WRAPPER, "") for name, _ in objective.named_parameters(remove_duplicate=False)
+    }
+    buffers = {n: value for n, value in objective.state_dict().items() if n not in parameters}
+    return {name: p.detach() for name, p in _trained(objective).items()} | buffers
 
 
 def take_snapshot(objective: nn.Module, averaged: Snapshot | None = None) -> Snapshot:
-    """Return a copy on the CPU, with the averaged weights instead of the last where given."""
+    """Return a copy, with the averaged weights instead of the last where given.
+
+    It is on the CPU; this process's part of sharded weights stays where it is.
+    """
     return {
-        name: value.detach().to("cpu", copy=True)
-        for name, value in (_kept(objective) | (averaged or {})).items()
+        name: value.clone() if isinstance(value, DTensor) else value.to("cpu", copy=True)
+        for name, value in (changing(objective) | (averaged or {})).items()
     }
 
 
 @torch.no_grad()
 def load_snapshot(objective: nn.Module, snapshot: Snapshot) -> None:
     """Write a snapshot into an objective, in place."""
-    here = _kept(objective)
+    here = changing(objective)
     for name, value in snapshot.items():
         here[name].copy_(value)
 
@@ -87,76 +79,15 @@ class WeightAverage:
         return replaced
 
 
-def write_checkpoint(
-    folder: Path,
-    accelerator: Accelerator,
-    objective: nn.Module,
-    optimizer: AcceleratedOptimizer,
-    average: WeightAverage | None,
-    config: LoopConfig,
-    state: dict[str, Any],
-) -> None:
-    """Write `last.pt` so that there is a whole one at every moment."""
-    if accelerator.is_main_process:
-        whole = {
-            "config": asdict(config),
-            "model": _kept(objective),
-            "optimizer": optimizer.state_dict(),
-            "average": average.values if average else None,
-            **state,
-        }
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / "last.pt.part"
-        with open(part, "wb") as file:
-            torch.save(whole, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, folder / "last.pt")
-    accelerator.wait_for_everyone()
+def whole_state(module: nn.Module) -> Snapshot:
+    """Return a module's state, gathered from all processes, on the CPU.
 
-
-def read_checkpoint(
-    folder: Path,
-    accelerator: Accelerator,
-    objective: nn.Module,
-    optimizer: AcceleratedOptimizer,
-    average: WeightAverage | None,
-    config: LoopConfig,
-) -> dict[str, Any] | None:
-    """Take up `last.pt`, if there is one, and return what else `write_checkpoint` was given.
-
-    Raises
-    ------
-    TrainingError
-        If it is of another objective or of other settings.
+    Every process has to call it; all but the first get nothing, and write nothing.
     """
-    path = folder / "last.pt"
-    if not path.is_file():
-        return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    settings = asdict(config)
-    other = [
-        f"{name} {state['config'].get(name)!r} there, {value!r} here"
-        for name, value in settings.items()
-        if name not in _FREE and state["config"].get(name) != value
-    ]
-    if other:
-        raise TrainingError(
-            f"{path} is of a run with other settings ({'; '.join(other)}); restore them to resume, or "
-            "train into another folder"
-        )
-    here = _kept(objective)
-    differing = set(here) ^ set(state["model"]) | {
-        name for name, value in state["model"].items() if here.get(name, value).shape != value.shape
-    }
-    if differing:
-        raise TrainingError(
-            f"{path} is of another model: {sorted(differing)[0]} and {len(differing) - 1} more differ; "
-            "train into another folder"
-        )
-    load_snapshot(objective, state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    if average:
-        for name, value in average.values.items():
-            value.copy_(state["average"][name])
-    return state
+    first = is_first_process()
+    found: Snapshot = {}
+    for name, value in module.state_dict().items():
+        whole = value.full_tensor() if isinstance(value, DTensor) else value
+        if first:
+            found[name] = whole.detach().cpu()
+    return found
