@@ -242,11 +242,12 @@ class AlignObjective(nn.Module):
         scores = {name: readout(pooled) for name, readout in self.readouts.items()}
         loss = labels_loss(scores, targets, index)
         words = right_words(visual, targets.words.to(device), self._embedding())
-        numbers = {"loss": loss.item()}
+        numbers = {"loss": loss.item()} | {f"{name}_word": share for name, share in words.items()}
         for name, some in scores.items():
             wanted = targets.classes[name].to(device)
-            right = (some.argmax(1) == wanted)[wanted >= 0]
-            numbers |= {name: right.float().mean().item(), f"{name}_word": words[name]}
+            if (wanted >= 0).any():
+                right = (some.argmax(1) == wanted)[wanted >= 0]
+                numbers[name] = right.float().mean().item()
         return numbers
 
 

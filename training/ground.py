@@ -13,8 +13,10 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from radfound.processing_radfound import RadFoundProcessor
+from training.loop import Draw, LoopConfig, optimise
 
 # The label that each of the first visual tokens stands for.
 SLOTS = ("modality", "plane", "region") * 3
@@ -52,14 +54,77 @@ def words_loss(visual: torch.Tensor, words: torch.Tensor, embedding: torch.Tenso
     return (error * known).sum() / known.sum().clamp(min=1) + 0.01 * size
 
 
+class GroundObjective(nn.Module):
+    """The projector alone learns the words, from the resampler's tokens.
+
+    Parameters
+    ----------
+    projector : module
+    resampled : float tensor, shape (M, T, vision width)
+    words : int64 tensor, shape (M, slots)
+    embedding : float tensor, shape (vocabulary, width)
+    """
+
+    def __init__(
+        self,
+        projector: nn.Module,
+        resampled: torch.Tensor,
+        words: torch.Tensor,
+        embedding: torch.Tensor,
+    ):
+        super().__init__()
+        self.projector = projector
+        self.resampled, self.words, self.embedding = resampled, words, embedding
+
+    def forward(self, draw: Draw) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the loss of a step's studies."""
+        index = draw.indices(len(self.resampled))
+        visual = self.projector(self.resampled[index])
+        return words_loss(visual, self.words[index], self.embedding), {}
+
+
+def ground(
+    projector: nn.Module,
+    resampled: torch.Tensor,
+    words: torch.Tensor,
+    embedding: torch.Tensor,
+    *,
+    steps: int = 600,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Train the projector for some seconds; return what `right_words` says of it.
+
+    Takes what `GroundObjective` takes.
+    """
+    projector.requires_grad_(True)
+    optimise(
+        GroundObjective(projector, resampled, words, embedding),
+        {1.0: list(projector.parameters())},
+        LoopConfig(
+            steps,
+            1e-3,
+            batch_size=64,
+            warmup_steps=20,
+            log_every=200,
+            clip_norm=10.0,
+            seed=seed,
+            precision="fp32",
+        ),
+    )
+    with torch.no_grad():
+        return right_words(projector(resampled), words, embedding)
+
+
 @torch.no_grad()
 def right_words(
     visual: torch.Tensor, words: torch.Tensor, embedding: torch.Tensor
 ) -> dict[str, float]:
-    """Return, for each label, the share of studies of which the nearest word is the right one."""
+    """Return, for each label that any study has, the share whose nearest word is the right one."""
     shares = {}
     for slot, name in enumerate(dict.fromkeys(SLOTS)):
         known = words[:, slot] >= 0
+        if not known.any():
+            continue
         choices = words[known, slot].unique()
         near = F.normalize(embedding[choices], dim=-1)
         chosen = choices[(F.normalize(visual[known, slot], dim=-1) @ near.T).argmax(-1)]

@@ -8,6 +8,7 @@ learn, the latter by LoRA (arXiv 2106.09685) or whole. Run as
 from __future__ import annotations
 
 import json
+import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,16 +24,19 @@ from tqdm import tqdm
 from radfound.checkpoints import mini_processor, new_mini_model
 from radfound.datasets.example import Example
 from radfound.datasets.kit import Kit
+from radfound.datasets.texts import radiology_texts
 from radfound.frames import FrameConfig
 from radfound.modeling_radfound import RadFoundForConditionalGeneration
 from radfound.processing_radfound import RadFoundProcessor
 from training.config import run_stage
 from training.framebank import FrameBank, augment
-from training.ground import slot_words, words_loss
+from training.ground import ground, slot_words, words_loss
 from training.loop import Draw, LoopConfig, optimise
 from training.manifest import hash_examples, write_manifest
 from training.packing import Branch, branch, pack, packed_loss
 from training.stage import load_parts, save_parts
+
+logger = logging.getLogger(__name__)
 
 LANGUAGE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 LORA_TARGETS = ["q_proj", "v_proj", "o_proj", "down_proj"]
@@ -60,6 +64,8 @@ class InstructConfig:
         Each study is encoded so many times, the first as it is, the others turned and re-graded a little.
     vqa_repeats : int
         How often an image with questions of its own stands in an epoch, since it has many.
+    ground_steps : int
+        Steps of grounding before the first question (training/ground.py).
     words : float
         What the grounding of the first visual tokens counts (training/ground.py).
     wording : float
@@ -76,6 +82,7 @@ class InstructConfig:
     tokens_per_study: int = 100
     views: int = 2
     vqa_repeats: int = 3
+    ground_steps: int = 600
     words: float = 0.3
     wording: float = 0.1
 
@@ -256,7 +263,8 @@ class InstructObjective(nn.Module):
         """Return what the answers `chosen` about some studies cost, and the grounding's words."""
         device = self.model.device
         hidden, mask = studies.hidden(indices, view)
-        visual = self.model.connector(hidden.to(device), mask.to(device))
+        connector = self.model.connector
+        visual = connector(hidden.to(device, connector.queries.dtype), mask.to(device))
         packed = pack(self.prefix, chosen, self.processor.tokenizer.pad_token_id).to(device)
         parts = {"answers": packed_loss(self.model, packed, visual)}
         if self.config.words and studies is self.studies:
@@ -322,9 +330,10 @@ def instruct(config: InstructConfig) -> dict[str, float]:
         for index, example in enumerate(studies.examples)
         for _ in range(config.vqa_repeats if any(t.id for t in example.turns) else 1)
     ]
+    if config.ground_steps:
+        grounded = ground_projector(model, processor, studies, config)
+        logger.info("words read off the visual tokens: %s", grounded)
     groups = learning_parts(model, config)
-    from radfound.datasets.texts import radiology_texts
-
     texts = list(radiology_texts(kit)) if config.wording else []
     objective = InstructObjective(model, processor, studies, order, texts, config)
     history = optimise(
@@ -344,6 +353,37 @@ def instruct(config: InstructConfig) -> dict[str, float]:
         files=files,
     )
     return history[-1]
+
+
+def ground_projector(
+    model: RadFoundForConditionalGeneration,
+    processor: RadFoundProcessor,
+    studies: EncodedStudies,
+    config: InstructConfig,
+) -> dict[str, float]:
+    """Ground the projector in the words of all labelled studies of one frame."""
+    single = [
+        index
+        for index, example in enumerate(studies.examples)
+        if example.labels and len(studies.views[0][index]) == 1
+    ]
+    resampled = []
+    for start in range(0, len(single), 64):
+        hidden, mask = studies.hidden(single[start : start + 64], 0)
+        with torch.no_grad():
+            resampled.append(model.connector.resample(hidden.float(), mask))
+    words = torch.tensor([slot_words(processor, studies.examples[i].labels) for i in single])
+    embedding = model.get_input_embeddings().weight.detach().float()
+    shares = ground(
+        model.connector.projector,
+        torch.cat(resampled),
+        words,
+        embedding,
+        steps=config.ground_steps,
+        seed=config.loop.seed,
+    )
+    model.requires_grad_(False)
+    return shares
 
 
 def learning_parts(
