@@ -20,10 +20,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from radfound.exceptions import TrainingError
 from training.checkpoint import Checkpoint
-from training.processes import is_sharded, name_whole_modules, new_accelerator
+from training.processes import is_sharded, new_accelerator, whole_modules
 from training.runlog import RunLog
 from training.weights import Snapshot, WeightAverage, load_snapshot, take_snapshot
 
@@ -250,7 +251,8 @@ class _Run:
             parameter_groups, config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         if is_sharded(self.accelerator):
-            name_whole_modules(objective)
+            # Where Accelerate looks for them.
+            objective._no_split_modules = whole_modules(objective)
         self.prepared, self.optimizer = self.accelerator.prepare(objective, optimizer)
         self.average = WeightAverage(objective, config.average) if config.average else None
         self.checkpoint = (
@@ -371,10 +373,15 @@ class _Run:
         modes = {module: module.training for module in self.objective.modules()}
         self.objective.eval()
         swapped = self.average.store(self.objective) if self.average else None
+        if isinstance(self.objective, FSDPModule):
+            # The function may call parts of the objective, which then nothing else would gather.
+            self.objective.unshard()
         try:
             with torch.no_grad(), self.accelerator.autocast():
                 return function()
         finally:
+            if isinstance(self.objective, FSDPModule):
+                self.objective.reshard()
             if swapped:
                 load_snapshot(self.objective, swapped)
             for module, mode in modes.items():

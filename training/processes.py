@@ -49,10 +49,10 @@ def is_sharded(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type == DistributedType.FSDP
 
 
-def name_whole_modules(objective: nn.Module) -> list[str]:
-    """Tell Accelerate which modules are gathered as one when weights are sharded.
+def whole_modules(objective: nn.Module) -> list[str]:
+    """Return the classes of modules that are gathered as one when weights are sharded.
 
-    Models of transformers name them; an objective has those of all models in it.
+    Models of transformers name them (`_no_split_modules`); an objective has those of all models in it.
 
     Returns
     -------
@@ -64,6 +64,4 @@ def name_whole_modules(objective: nn.Module) -> list[str]:
         for module in objective.modules()
         for name in (getattr(module, "_no_split_modules", None) or ())
     }
-    found = sorted(named & {type(module).__name__ for module in objective.modules()})
-    objective._no_split_modules = found
-    return found
+    return sorted(named & {type(module).__name__ for module in objective.modules()})
