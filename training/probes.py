@@ -47,7 +47,10 @@ def pooled_frames(vision: RadFoundVisionModel, stem: torch.Tensor) -> np.ndarray
 
 
 def probe_labels(
-    vision: RadFoundVisionModel, train: FrameBank, held: FrameBank
+    vision: RadFoundVisionModel,
+    train: FrameBank,
+    held: FrameBank,
+    names: Sequence[str] = LABELS,
 ) -> dict[str, float]:
     """Return the share of held-out frames whose modality, plane and region a linear probe gets right."""
     known, asked = (
@@ -55,7 +58,7 @@ def probe_labels(
         for bank in (train, held)
     )
     shares = {}
-    for name in LABELS:
+    for name in names:
         has, wanted = (
             np.array([example.labels.get(name, "") for example in bank.examples])
             for bank in (train, held)
