@@ -12,10 +12,13 @@ from pathlib import Path
 
 import torch
 
-from radfound.checkpoints import new_mini_model
+from radfound.checkpoints import mini_config
+from radfound.configuration_radfound import RadFoundVisionConfig
 from radfound.datasets.example import Example
 from radfound.datasets.kit import Kit
 from radfound.frames import FrameConfig
+from radfound.modeling_radfound import RadFoundVisionModel
+from radfound.sizes import size_config
 from training.config import run_stage
 from training.framebank import FrameBank
 from training.loop import LoopConfig, optimise
@@ -79,11 +82,16 @@ def pictures(kit: Kit, volume_repeats: int) -> list[Example]:
     ]
 
 
+def vision_config(name: str) -> RadFoundVisionConfig:
+    """Return the configuration of a model's vision encoder: "radfound-mini", or a name in `SIZES`."""
+    config = mini_config() if name == "radfound-mini" else size_config(name)
+    return config.vision_config
+
+
 def pretrain(config: PretrainConfig) -> dict[str, float]:
     """Train, then write `vision.safetensors` and `manifest.json`; returns the last logged numbers."""
     kit = Kit(config.data)
-    model = new_mini_model()
-    vision = model.vision_model
+    vision = RadFoundVisionModel(vision_config(config.model))
     if vision.config.stem == "efficientnet_lite0":
         load_imagenet_stem(vision.stem)
         vision.stem.requires_grad_(config.train_stem)

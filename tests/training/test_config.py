@@ -1,3 +1,4 @@
+import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -133,3 +134,12 @@ def test_an_error_of_a_stage_is_one_line_and_no_traceback(capsys):
         run_stage("some", Inner, stage, None, ["steps=3"])
     assert stop.value.code == 2
     assert capsys.readouterr().err == "training.some: the folder is empty\n"
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "align", "instruct"])
+def test_the_settings_that_come_along_are_read(stage):
+    module = importlib.import_module(f"training.{stage}")
+    cls = getattr(module, f"{stage.capitalize()}Config")
+    path = Path(module.__file__).parent / "configs" / f"{stage}.yaml"
+    folders = ["data=kit", "out=run", *(["vision=v.safetensors"] if stage != "pretrain" else [])]
+    assert load_config(cls, path, folders).loop.steps > 0
