@@ -61,6 +61,12 @@ def test_a_correction_of_a_report_has_no_question():
     assert new_correction(answer, "accepted", "a reader")["question"] is None
 
 
+def test_a_correction_may_say_where():
+    region = {"box_mm": [[0, 0, 0], [1, 2, 3]]}
+    assert new_correction(ANSWER, "rejected", "a reader", region=region)["region"] == region
+    assert "region" not in new_correction(ANSWER, "rejected", "a reader")
+
+
 @pytest.mark.parametrize(
     ("answer", "verdict", "author", "text"),
     [

@@ -2,8 +2,6 @@
 
 from typing import Optional
 
-KINDS = ("unreachable", "timeout", "cancelled", "refused", "request", "server", "protocol")
-
 
 class ClientError(Exception):
     """A call to a server that came to nothing.
@@ -27,8 +25,3 @@ class ClientError(Exception):
         self.message = message
         self.kind = kind
         self.code = code
-
-    @property
-    def is_passing(self) -> bool:
-        """Whether the same call may succeed later, with nothing changed in it."""
-        return self.kind != "request"

@@ -22,7 +22,11 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,100}")
 
 
 def new_correction(
-    answer: Mapping[str, Any], verdict: str, author: str, text: str = ""
+    answer: Mapping[str, Any],
+    verdict: str,
+    author: str,
+    text: str = "",
+    region: Optional[Mapping[str, Any]] = None,
 ) -> dict[str, Any]:
     """Make a `radfound.correction/1` of an answer, with an id and a time of its own.
 
@@ -35,6 +39,8 @@ def new_correction(
     text : str
         What the reader says instead: needed for "edited", ignored for "accepted", may be empty
         for "rejected".
+    region : mapping, optional
+        Where in the study, as `Client.ask` takes it.
 
     Raises
     ------
@@ -50,7 +56,7 @@ def new_correction(
     if verdict == "accepted" and not str(answer["text"]).strip():
         raise ClientError(_("An empty answer cannot be accepted."), "request")
     is_question = answer["task"] == "vqa"
-    return {
+    correction = {
         "schema": "radfound.correction/1",
         "id": str(uuid.uuid4()),
         "answer_id": answer["id"],
@@ -64,6 +70,8 @@ def new_correction(
         "created": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         "model": answer["model"],
     }
+    # Left out where there is none: servers that know of no region refuse the field.
+    return {**correction, "region": dict(region)} if region is not None else correction
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from .errors import ClientError
 from .translation import _
 from .transport import Reply, half_a_reply, not_radfound
 
+# Our own name for 401, beside the codes that servers send.
+TOKEN_NEEDED = "token_needed"
 MAX_JSON_BYTES = 64 << 20
 MAX_MAP_BYTES = 1 << 30
 _MAX_LINE_BYTES = 8 << 20
@@ -118,7 +120,7 @@ def check_status(reply: Reply, address: Address, has_token: bool) -> None:
         message = _("The server at {where} asks for a token: enter one.")
         if has_token:
             message = _("The server at {where} does not accept this token: enter a new one.")
-        raise ClientError(message.format(where=where), "refused")
+        raise ClientError(message.format(where=where), "refused", TOKEN_NEEDED)
     code, said = _detail(reply, address)
     if status == 403:
         message = _("This is not allowed to you at {where}: {said}")
