@@ -1,0 +1,239 @@
+"""The RadFound module of 3D Slicer: ask a vision-language model about the volume on the screen."""
+
+import os
+import sys
+
+import slicer
+import vtk
+from RadFoundLib.outbox import Outbox
+from RadFoundLib.session import Session
+from RadFoundLib.translation import use_translator
+from slicer import vtkMRMLNode, vtkMRMLScalarVolumeNode
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import parameterNodeWrapper
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+
+class RadFound(ScriptedLoadableModule):
+    """What Slicer shows of the module before it is opened."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = "RadFound"
+        parent.categories = [
+            translate("qSlicerAbstractCoreModule", category)
+            for category in ("Active Learning", "Informatics")
+        ]
+        parent.dependencies = []
+        parent.contributors = ["RadFound contributors"]
+        parent.helpText = _(
+            "Ask questions about a volume, let captions and reports be written, correct the "
+            "answers and let the model learn from the corrections. It needs a RadFound server; "
+            "images are sent to it only after you have agreed. Not for diagnosis."
+        )
+        parent.acknowledgementText = _(
+            "This project's reading of RadFound (arXiv 2409.16183); it speaks to MONAI Label."
+        )
+        slicer.app.connect("startupCompleted()", register_sample_data)
+
+
+def register_sample_data():
+    """Offer a phantom in Slicer's module Sample Data; nothing is downloaded for it."""
+    import SampleData
+
+    icons = os.path.join(os.path.dirname(__file__), "Resources", "Icons")
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        category="RadFound",
+        sampleName="RadFoundPhantom",
+        uris="",
+        fileNames="",
+        nodeNames="RadFoundPhantom",
+        thumbnailFileName=os.path.join(icons, "RadFoundPhantom.png"),
+        customDownloader=make_phantom,
+    )
+
+
+def make_phantom(_source=None):
+    """Add a drawn chest as CT would see it to the scene, and return its node."""
+    from RadFoundLib.phantom import chest_phantom
+
+    voxels, affine = chest_phantom()
+    volume = slicer.util.addVolumeFromArray(voxels, affine, "RadFoundPhantom")
+    display = volume.GetDisplayNode()
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevel(1500, -400)
+    slicer.util.setSliceViewerLayers(background=volume, fit=True)
+    return volume
+
+
+@parameterNodeWrapper
+class RadFoundParameterNode:
+    """What is saved with the scene: no address, no token and no text.
+
+    Parameters
+    ----------
+    volume : vtkMRMLScalarVolumeNode
+        What questions are about.
+    part : str
+        "whole", "slice:Red" (or another view) or "region".
+    roi : vtkMRMLNode
+        The region, where part says so.
+    """
+
+    volume: vtkMRMLScalarVolumeNode
+    part: str = "whole"
+    roi: vtkMRMLNode
+
+
+class RadFoundLogic(ScriptedLoadableModuleLogic):
+    """What the module does without its panel."""
+
+    def __init__(self):
+        ScriptedLoadableModuleLogic.__init__(self)
+        folder = os.path.dirname(slicer.app.slicerUserSettingsFilePath)
+        self.session = Session(Outbox(os.path.join(folder, "RadFound", "Corrections")))
+
+    def getParameterNode(self):
+        """Return what is saved with the scene."""
+        return RadFoundParameterNode(super().getParameterNode())
+
+
+class RadFoundWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """Ties the panel to Slicer: its scene, its modules, its end."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self.panel = None
+        self._parameters = None
+        self._is_updating = False
+
+    def setup(self):
+        """Make the panel; called once, when the module is opened for the first time."""
+        from RadFoundLib.panel import Panel
+
+        ScriptedLoadableModuleWidget.setup(self)
+        use_translator(translate)
+        widget = slicer.util.loadUI(self.resourcePath("UI/RadFound.ui"))
+        self.layout.addWidget(widget)
+        self.ui = slicer.util.childWidgetVariables(widget)
+        widget.setMRMLScene(slicer.mrmlScene)
+        self.logic = RadFoundLogic()
+        self.panel = Panel(self.ui, self.logic.session, self.resourcePath(""))
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self._on_scene_closing)
+        self.addObserver(scene, scene.EndCloseEvent, self._on_scene_changed)
+        self.addObserver(scene, scene.EndImportEvent, self._on_scene_changed)
+        self.addObserver(scene, scene.NodeRemovedEvent, self._on_node_removed)
+        self.ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._save_parameters)
+        self.ui.roiSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._save_parameters)
+        self.ui.partBox.connect("currentIndexChanged(int)", self._save_parameters)
+        self._use_parameters()
+
+    def enter(self):
+        """Show the scene as it is now; called whenever the module is opened."""
+        if self._parameters is None:
+            self._use_parameters()
+        self.panel.tell("study")
+
+    def exit(self):
+        """Let a request go on while another module is open."""
+
+    def onReload(self):
+        """Read the module's files anew, those of its package, too; for who works on it."""
+        for name in [name for name in sys.modules if name.split(".")[0] == "RadFoundLib"]:
+            del sys.modules[name]
+        super().onReload()
+
+    def cleanup(self):
+        """Stop what is under way; called when Slicer ends or the module is reloaded."""
+        self.removeObservers()
+        if self.panel is not None:
+            self.panel.close()
+
+    # Scene ------------------------------------------------------------------------------------
+
+    def _on_scene_closing(self, _caller, _event):
+        self._drop_parameters()
+        self.panel.set_volumes(None, ())
+        self.panel.forget_nodes()
+
+    def _on_scene_changed(self, _caller, _event):
+        self._use_parameters()
+
+    def _on_node_removed(self, _caller, _event):
+        if self.panel.volume is not None and self.panel.volume.GetScene() is None:
+            self.panel.set_volumes(self.ui.volumeSelector.currentNode(), ())
+        self.panel.tell("study")
+
+    # What is saved with the scene -------------------------------------------------------------
+
+    def _drop_parameters(self):
+        if self._parameters is not None:
+            self.removeObserver(
+                self._parameters, vtk.vtkCommand.ModifiedEvent, self._show_parameters
+            )
+            self._parameters = None
+
+    def _use_parameters(self):
+        """Take up what the scene has saved; what is chosen in the panel goes into a new scene."""
+        self._drop_parameters()
+        self._parameters = self.logic.getParameterNode()
+        self.addObserver(self._parameters, vtk.vtkCommand.ModifiedEvent, self._show_parameters)
+        if self._parameters.volume is None and self.ui.volumeSelector.currentNode() is not None:
+            self._save_parameters()
+        self._show_parameters()
+
+    def _show_parameters(self, _caller=None, _event=None):
+        if self._parameters is None or self._is_updating:
+            return
+        self._is_updating = True
+        try:
+            self.ui.volumeSelector.setCurrentNode(self._parameters.volume)
+            self.ui.roiSelector.setCurrentNode(self._parameters.roi)
+            self.panel.study_section.set_part(self._parameters.part)
+        finally:
+            self._is_updating = False
+        self.panel.set_volumes(
+            self.ui.volumeSelector.currentNode(), self.ui.viewsSelector.checkedNodes()
+        )
+
+    def _save_parameters(self, _value=None):
+        if self._parameters is None or self._is_updating:
+            return
+        self._is_updating = True
+        try:
+            self._parameters.volume = self.ui.volumeSelector.currentNode()
+            self._parameters.roi = self.ui.roiSelector.currentNode()
+            self._parameters.part = self.panel.study_section.part
+        finally:
+            self._is_updating = False
+
+
+class RadFoundTest(ScriptedLoadableModuleTest):
+    """The whole path against a server of its own, as "Reload and Test" runs it."""
+
+    def setUp(self):
+        """Begin with an empty scene."""
+        slicer.mrmlScene.Clear()
+
+    def runTest(self):
+        """Run the self test."""
+        self.setUp()
+        self.test_path()
+
+    def test_path(self):
+        """Connect, agree, ask, correct, teach; and lose the server on the way."""
+        from RadFoundLib.selftest import run
+
+        self.delayDisplay(_("Starting the self test"))
+        run(slicer.util.getModuleWidget("RadFound"), make_phantom)
+        self.delayDisplay(_("The self test passed"))

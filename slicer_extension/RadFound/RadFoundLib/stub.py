@@ -1,0 +1,342 @@
+"""A server that only pretends, for the self test: it answers at once what it was told to answer."""
+
+import json
+import re
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Optional
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+
+_REVISION = "0123456789ab"
+_STRATEGIES = {"first": "First unread study by name", "random": "Random unread study"}
+_TEXTS = {
+    "vqa": "Yes, a small one on the left.",
+    "caption": "Axial CT of the chest with a round lesion in the left lung.",
+    "report": "Findings: A round lesion of 20 mm in the left lung. No effusion. "
+    "Impression: Lesion of the left lung; follow up.",
+}
+_SECTIONS = {
+    "findings": "A round lesion of 20 mm in the left lung. No effusion.",
+    "impression": "Lesion of the left lung; follow up.",
+}
+
+
+class StubServer:
+    """A RadFound server on a free port of this computer, good for one reader at a time.
+
+    Parameters
+    ----------
+    port : int
+        0 for any that is free.
+
+    Attributes
+    ----------
+    texts : dict
+        What it answers to each task.
+    pause_s : float
+        Between two words.
+    token : str
+        What it asks for; empty for nothing.
+    fault : tuple or None
+        (status, body) with which it answers every request but "/radfound/health".
+    evidence : bool
+        Whether it gives evidence maps.
+    steps : int
+        Of a training; each takes `step_s`.
+    gate : str
+        Why a training's result is refused; empty if it passes.
+    requests : list of (method, path)
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        self.texts = dict(_TEXTS)
+        self.pause_s = 0.0
+        self.token = ""
+        self.fault: Optional[tuple] = None
+        self.evidence = True
+        self.steps, self.step_s, self.gate = 4, 0.05, ""
+        self.images: dict = {}
+        self.studies: dict = {}
+        self.corrections: list = []
+        self.adapters: list = []
+        self.active: Optional[str] = None
+        self.history: list = []
+        self.asked: list = []
+        self.requests: list = []
+        self.cancelled = threading.Event()
+        self._training: Optional[float] = None
+        self._stopped_at: Optional[int] = None
+        self._count = 0
+        handler = type("Handler", (_Handler,), {"stub": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.daemon = True
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._server.server_address[1])
+
+    @property
+    def address(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def close(self) -> None:
+        """Vanish."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(2.0)
+
+    # What it knows ----------------------------------------------------------------------------
+
+    def _health(self) -> dict:
+        return {
+            "status": "ok",
+            "version": "stub",
+            "model": {"name": "radfound-stub", "loaded": True, "adapter": self.active},
+            "corrections": len(self.corrections),
+            "training": self._is_training,
+        }
+
+    def _info(self) -> dict:
+        return {
+            "name": "RadFound",
+            "models": {f"radfound_{task}": {} for task in _TEXTS},
+            "strategies": {name: {"description": text} for name, text in _STRATEGIES.items()},
+            "train_stats": {},
+        }
+
+    def _answer(self, body: dict) -> dict:
+        self._count += 1
+        task = body.get("task", "vqa")
+        return {
+            "schema": "radfound.answer/1",
+            "id": f"answer-{self._count}",
+            "task": task,
+            "images": body.get("images") or [body.get("image")],
+            "question": body.get("question"),
+            "text": self.texts[task],
+            "sections": dict(_SECTIONS) if task == "report" else None,
+            "confidence": 0.83 if task == "vqa" else None,
+            "uncertainty": 0.2,
+            "evidence": None,
+            "model": {"name": "radfound-stub", "revision": _REVISION, "adapter": self.active},
+            "timings_ms": {},
+            "finished": True,
+        }
+
+    def _map(self, image: str) -> bytes:
+        """Return a map in the geometry of an image that was uploaded as NRRD."""
+        head, _end, _voxels = self.images[image].partition(b"\n\n")
+        lines = head.decode("ascii").split("\n")
+        sizes = next(line for line in lines if line.startswith("sizes: "))
+        shape = [int(size) for size in sizes.split()[1:]][-3:][::-1]
+        axes = np.meshgrid(*(np.linspace(-1, 1, count) for count in shape), indexing="ij")
+        far = sum((axis - middle) ** 2 for axis, middle in zip(axes, (0.25, 0.12, 0.5)))
+        changed = {"type": "type: float", "encoding": "encoding: raw", "endian": "endian: little"}
+        lines = [changed.get(line.split(":")[0], line) for line in lines]
+        return "\n".join([*lines, "", ""]).encode() + np.exp(-20 * far).astype("<f4").tobytes()
+
+    # What it learns ---------------------------------------------------------------------------
+
+    @property
+    def _is_training(self) -> bool:
+        return self._training is not None and self._step() < self.steps
+
+    def _step(self) -> int:
+        if self._stopped_at is not None:
+            return self._stopped_at
+        began = self._training if self._training is not None else time.monotonic()
+        return min(self.steps, int((time.monotonic() - began) / max(self.step_s, 1e-6)))
+
+    def _train(self) -> tuple:
+        if self._is_training:
+            return 400, {"detail": "Training is already running"}
+        self._training, self._stopped_at = time.monotonic(), None
+        return 200, {"status": "SUBMITTED"}
+
+    def _stop(self) -> tuple:
+        if self._is_training:
+            self._stopped_at, self._training = self._step(), None
+        return 200, {}
+
+    def _training_task(self) -> tuple:
+        if self._stopped_at is not None:
+            return 200, {"status": "STOPPED", "details": []}
+        if self._training is None:
+            return 404, {"detail": "No tasks running"}
+        step = self._step()
+        report: dict = {"status": "running", "message": "learning", "step": step}
+        report.update(total=self.steps, seconds_left=(self.steps - step) * self.step_s)
+        if step >= self.steps:
+            report = self._learnt()
+        status = "RUNNING" if step < self.steps else "DONE"
+        return 200, {"status": status, "details": [f"INFO training {json.dumps(report)}"]}
+
+    def _learnt(self) -> dict:
+        metrics = {"corrections": float(len(self.corrections)), "reproduced": 1.0, "kept": 0.98}
+        if self.gate:
+            return {"status": "refused", "message": self.gate, "metrics": metrics}
+        name = f"a-{len(self.adapters):04d}"
+        if self._training is not None and self._training not in [a["_of"] for a in self.adapters]:
+            name = f"a-{len(self.adapters) + 1:04d}"
+            created = time.strftime("%Y-%m-%dT%H:%M:%S.999Z", time.gmtime())
+            manifest = {"created": created, "metrics": metrics}
+            self.adapters.append({"id": name, "manifest": manifest, "_of": self._training})
+            self._activate(name)
+        return {
+            "status": "published",
+            "message": f"published {name}",
+            "adapter": name,
+            "metrics": metrics,
+        }
+
+    def _activate(self, name: Optional[str]) -> None:
+        self.history.append(self.active)
+        self.active = name
+
+    def _list_adapters(self) -> dict:
+        rows = [
+            {"id": row["id"], "active": row["id"] == self.active, "manifest": row["manifest"]}
+            for row in self.adapters
+        ]
+        return {"active": self.active, "adapters": rows}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    stub: StubServer
+    protocol_version = "HTTP/1.0"
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    do_POST = do_PUT = do_DELETE = do_HEAD = do_GET
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Say nothing."""
+
+    def _serve(self) -> None:
+        stub, parts = self.stub, urlsplit(self.path)
+        stub.requests.append((self.command, parts.path))
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        if stub.token and self.headers.get("Authorization") != f"Bearer {stub.token}":
+            self._reply(401, {"detail": "Not authenticated"})
+        elif stub.fault is not None and parts.path != "/radfound/health":
+            self._reply(*stub.fault)
+        else:
+            try:
+                self._route(parts.path, query, body)
+            except (BrokenPipeError, ConnectionResetError):
+                stub.cancelled.set()
+
+    def _route(self, path: str, query: dict, body: bytes) -> None:
+        stub, route = self.stub, (self.command, path)
+        if route == ("POST", "/radfound/ask"):
+            self._stream(json.loads(body))
+        elif path.startswith("/infer/"):
+            self._infer(path, query, body)
+        elif path == "/datastore/image":
+            self._image(query["image"], body)
+        elif route == ("GET", "/info/"):
+            self._reply(200, stub._info())
+        elif route == ("GET", "/radfound/health"):
+            self._reply(200, stub._health())
+        elif route == ("GET", "/radfound/corrections"):
+            self._reply(200, {"corrections": stub.corrections})
+        elif route == ("POST", "/radfound/corrections"):
+            self._record(json.loads(body))
+        elif path.startswith("/radfound/adapters"):
+            self._adapters(path)
+        elif path.startswith("/train/"):
+            act = {"GET": stub._training_task, "POST": stub._train, "DELETE": stub._stop}
+            self._reply(*act[self.command]())
+        elif path.startswith("/activelearning/"):
+            name = next(iter(stub.studies), None)
+            self._reply(200, {"id": name, "reason": "first by name"} if name else {})
+        else:
+            self._reply(404, {"detail": "Not Found"})
+
+    def _stream(self, body: dict) -> None:
+        stub = self.stub
+        stub.asked.append(body)
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        answer = stub._answer(body)
+        for word in re.findall(r"\S+\s*", answer["text"]):
+            self._event("token", {"text": word})
+            time.sleep(stub.pause_s)
+        self._event("answer", answer)
+
+    def _event(self, name: str, data: dict) -> None:
+        self.wfile.write(f"event: {name}\ndata: {json.dumps(data)}\n\n".encode())
+        self.wfile.flush()
+
+    def _infer(self, path: str, query: dict, body: bytes) -> None:
+        stub = self.stub
+        params = json.loads(parse_qs(body.decode())["params"][0])
+        task = path.rsplit("_", 1)[1]
+        answer = stub._answer({**params, "task": task, "image": query["image"]})
+        if not stub.evidence or query["image"] not in stub.images:
+            self._reply(200, answer)
+            return
+        parts = (
+            b'--x\r\nContent-Disposition: form-data; name="params"\r\n\r\n',
+            json.dumps(answer).encode(),
+            b'\r\n--x\r\nContent-Disposition: form-data; name="file"; filename="e.nrrd"\r\n\r\n',
+            stub._map(query["image"]),
+            b"\r\n--x--\r\n",
+        )
+        self._reply(200, b"".join(parts), "multipart/form-data; boundary=x")
+
+    def _image(self, image: str, body: bytes) -> None:
+        stub = self.stub
+        if self.command == "PUT":
+            stub.images[image] = body[body.index(b"\r\n\r\n") + 4 : body.rindex(b"\r\n--")]
+            self._reply(200, {"image": image})
+        elif image in stub.studies:
+            name = f'attachment; filename="{image}.nrrd"'
+            self._reply(200, stub.studies[image], "application/octet-stream", name)
+        else:
+            self._reply(200 if image in stub.images else 404, stub.images.get(image, b""))
+
+    def _record(self, correction: dict) -> None:
+        known = [row["id"] for row in self.stub.corrections]
+        is_new = correction["id"] not in known
+        if is_new:
+            self.stub.corrections.append(correction)
+        self._reply(200, {"id": correction["id"], "recorded": is_new})
+
+    def _adapters(self, path: str) -> None:
+        stub = self.stub
+        if path.endswith("/activate"):
+            name = path.split("/")[-2]
+            stub._activate(None if name == "base" else name)
+        elif path.endswith("/rollback"):
+            if not stub.history:
+                message = "nothing was active before; activate an adapter or base"
+                self._reply(400, {"detail": {"code": "bad_request", "message": message}})
+                return
+            stub.active = stub.history.pop()
+        self._reply(200, stub._list_adapters())
+
+    def _reply(
+        self, status: int, content: Any, kind: str = "application/json", disposition: str = ""
+    ) -> None:
+        if not isinstance(content, bytes):
+            content = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        if disposition:
+            self.send_header("Content-Disposition", disposition)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
