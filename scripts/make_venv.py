@@ -17,6 +17,11 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 RUNTIME = ROOT / "requirements.txt"
 DEVELOPMENT = ROOT / "requirements-dev.txt"
+# What Qt and VTK load, and a font to draw with; a fresh Debian lacks them.
+DEBIAN_LIBRARIES = (
+    "libegl1", "libgl1", "libx11-6", "libxkbcommon0", "libdbus-1-3", "libfontconfig1",
+    "libglib2.0-0", "fonts-dejavu-core",
+)  # fmt: skip
 OLDEST, NEWEST = (3, 11), (3, 12)
 
 
@@ -62,10 +67,29 @@ def install_runtime() -> None:
 def install_development() -> None:
     """Install what tests and checks need."""
     stamp = VENV / ".ready-dev"
-    wanted = _digest(DEVELOPMENT)
+    wanted = _digest(DEVELOPMENT, Path(__file__))
     if not _is_done(stamp, wanted):
         _pip("installing test and check tools", "install", "--no-deps", "-r", str(DEVELOPMENT))
+        _install_libraries()
     _mark_done(stamp, wanted)
+
+
+def _install_libraries() -> None:
+    """See that Qt and Slicer's data library can be loaded; get what they lack where allowed."""
+    code = "import slicer; from PySide6 import QtSvg, QtTest, QtUiTools, QtWidgets"
+    check = [str(VENV / "bin" / "python"), "-c", code]
+    if subprocess.run(check, capture_output=True).returncode == 0:
+        return
+    install = ["apt-get", "install", "-y", "--no-install-recommends", *DEBIAN_LIBRARIES]
+    try:
+        if os.geteuid() or not shutil.which("apt-get"):
+            raise SetupError(f"on Debian, install them with: sudo {' '.join(install)}")
+        _run("looking for system libraries", ["apt-get", "update"])
+        _run("installing system libraries for Qt and VTK", install)
+        _run("checking Qt and Slicer's data library", check)
+    except SetupError as error:
+        said = f"tests of the Slicer extension are skipped, they lack libraries: {error}"
+        print(said, file=sys.stderr)
 
 
 def _make_environment() -> None:
