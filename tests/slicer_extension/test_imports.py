@@ -40,6 +40,13 @@ def test_the_library_imports_where_the_model_and_the_server_are_absent(version):
     assert {"client", "jobs", "outbox"} <= set(run.stdout.split())
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_file_is_in_the_language_of_slicers_python(version):
+    files = [str(file) for file in sorted((ROOT / "slicer_extension").rglob("*.py"))]
+    script = "import sys; [compile(open(f, 'rb').read(), f, 'exec') for f in sys.argv[1:]]"
+    subprocess.run([python(version), "-c", script, *files], check=True)
+
+
 def test_client_jobs_and_outbox_need_no_slicer():
     script = f"""
 import sys

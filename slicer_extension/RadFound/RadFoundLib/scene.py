@@ -91,7 +91,7 @@ def load_volume(path: str, name: str) -> Any:
     except RuntimeError as error:
         raise ClientError(
             _(
-                "Slicer cannot open this study ({file}): open its folder with Slicer's DICOM module."
+                "Slicer cannot open this study ({file}): load its original files with the module DICOM."
             ).format(file=os.path.basename(path)),
             "request",
         ) from error

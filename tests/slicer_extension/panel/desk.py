@@ -15,8 +15,12 @@ class Desk:
         self.session = widget.panel.session
         self.volume = None
 
+    @property
+    def address(self):
+        return getattr(self.server, "url", None) or self.server.address
+
     def connect(self):
-        self.ui.addressBox.setEditText(self.server.address)
+        self.ui.addressBox.setEditText(self.address)
         self.ui.connectButton.click()
         self.until(lambda: self.session.state == "connected")
         self.settle()
