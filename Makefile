@@ -3,6 +3,7 @@
 # make test    the tests; `make test-slow` runs the few long ones
 # make check   format, lint, docstrings, types, fast tests
 # make bench   speeds, as JSON
+# make screenshots   draw the pictures of docs/slicer.md anew
 
 PYTHON ?= python3
 STUDIES ?=
@@ -10,7 +11,7 @@ PORT ?= 8000
 CHECKPOINT ?= radfound-mini
 RUN := .venv/bin/python
 
-.PHONY: serve test test-slow check lint bench
+.PHONY: serve test test-slow check lint bench screenshots
 .NOTPARALLEL:
 
 .venv/.ready: requirements.txt setup.py scripts/make_venv.py
@@ -38,3 +39,6 @@ check: lint
 
 bench: .venv/.ready-dev
 	@$(RUN) -m radfound.benchmark.speed
+
+screenshots: .venv/.ready-dev
+	@$(RUN) scripts/screenshots.py

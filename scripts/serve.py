@@ -96,13 +96,14 @@ def _studies(folder: str) -> Path:
     try:
         (studies / ".radfound").mkdir(parents=True, exist_ok=True)
         if not folder:
-            _put_samples(studies)
+            put_samples(studies)
     except OSError as error:
         raise ServeError(f"{studies}: cannot be written ({error.strerror})") from error
     return studies
 
 
-def _put_samples(studies: Path) -> None:
+def put_samples(studies: Path) -> None:
+    """Copy the sample studies that are not in a folder yet."""
     for name, (package, inside) in SAMPLES.items():
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:

@@ -1,0 +1,262 @@
+"""Draw the panel of the Slicer module in its states, for docs/slicer.md; see `make screenshots`.
+
+Panel, data library, server and model are the real ones; the window around the panel is the tests'
+stand-in for Slicer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+os.environ.setdefault("QT_SCALE_FACTOR", "1.5")
+os.environ.setdefault("QT_LOGGING_RULES", "qt.qpa.*=false")
+
+from PIL import Image  # noqa: E402
+
+from scripts.serve import BRAIN, HOST, put_samples  # noqa: E402
+
+_WIDTH = 480
+_VIEW_MM = 215.0
+_PATIENCE_S = 1800.0  # for learning; all else takes seconds
+_SECTIONS = ("server", "study", "ask", "evidence", "correct", "teach")
+
+
+def main() -> int:
+    """Write docs/images/slicer-*.png; 1 if a state is not reached."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
+    parser.add_argument("--port", type=int, default=8000, help="for a server of its own")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    from tests.slicer_extension.standin import pythonqt
+    from tests.slicer_extension.standin.application import running_slicer
+
+    with tempfile.TemporaryDirectory() as name:
+        studies = Path(name) / "studies"
+        studies.mkdir()
+        put_samples(studies)
+        with _served(studies, args.port) as server, running_slicer(Path(name)) as running:
+            photographer = Photographer(running.open_module(), args.out, server)
+            try:
+                photographer.take_all(f"http://{HOST}:{args.port}", studies / f"{BRAIN}.nii.gz")
+            except TimeoutError as error:
+                print(f"screenshots: {error}", file=sys.stderr)
+                return 1
+    if pythonqt.errors:
+        print("\n".join(pythonqt.errors), file=sys.stderr)
+        return 1
+    return 0
+
+
+@contextmanager
+def _served(studies: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run what `make serve` runs; it is ready, with the model loaded, when this yields."""
+    command = [sys.executable, str(ROOT / "scripts" / "serve.py"), "--port", str(port)]
+    server = subprocess.Popen([*command, "--studies", str(studies)], stdout=subprocess.PIPE)
+    try:
+        assert server.stdout is not None
+        if not any(line.startswith(b"Ctrl-C") for line in server.stdout):
+            raise SystemExit("screenshots: the server did not start")
+        yield server
+    finally:
+        _stop(server)
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    if server.poll() is None:
+        server.send_signal(signal.SIGTERM)
+    server.wait()
+
+
+class Photographer:
+    """Drives the panel from state to state and keeps pictures of it.
+
+    Parameters
+    ----------
+    widget : RadFoundWidget
+    out : Path
+        Folder of the pictures.
+    server : Popen
+        Is stopped for the last of them.
+    """
+
+    def __init__(self, widget: Any, out: Path, server: subprocess.Popen[bytes]):
+        self.panel, self.ui = widget.panel, widget.ui
+        self.session = widget.panel.session
+        self.window = widget.parent
+        self.out = out
+        self.server = server
+
+    def take_all(self, address: str, study: Path) -> None:
+        """Take every picture of the tutorial.
+
+        Parameters
+        ----------
+        address : str
+            The server's.
+        study : Path
+            What to load into Slicer.
+        """
+        self._take("start", "server", "study", "ask")
+        self._connected(address, study)
+        self._answering()
+        self._answered()
+        self._corrected()
+        self._training()
+        self._gone()
+
+    def _connected(self, address: str, study: Path) -> None:
+        import slicer
+
+        volume = slicer.util.loadVolume(str(study), {"name": "MR brain", "show": True})
+        slicer.util.getNode("Red").JumpSliceByCentering(0.0, 0.0, 18.0)
+        self.ui.volumeSelector.setCurrentNode(volume)
+        self.ui.addressBox.setEditText(address)
+        self.ui.connectButton.click()
+        self._wait(lambda: self.session.state == "connected", "a connection")
+        self._wait_until_idle()
+        self._take("connected", "server", "study", "ask")
+
+    def _answering(self) -> None:
+        self.ui.questionEdit.text = "Which imaging modality is this?"
+        self.ui.askButton.click()
+        self._take("consent", "ask")
+        self.ui.agreeButton.click()
+        self._wait(lambda: len(self.panel.conversation.answered()) == 1, "an answer")
+        self.ui.reportButton.click()
+        turn = self.panel.conversation.turns[-1]
+        self._wait(lambda: len(turn.text) > 60 or not turn.is_open, "a part of the report")
+        self._take("answering", "ask")
+        self._wait(lambda: turn.state == "answered", "the report")
+
+    def _answered(self) -> None:
+        from RadFoundLib import scene
+
+        self.ui.evidenceButton.click()
+        self._wait_until_idle()
+        sections = ["ask"]
+        if scene.evidence_node() is not None:
+            self.ui.jumpButton.click()
+            sections.append("evidence")
+        self._take("answered", *sections, with_view=True)
+
+    def _corrected(self) -> None:
+        ui = self.ui
+        ui.authorEdit.text = "Dr. A. Reader"
+        first, report = self.panel.conversation.answered()
+        self.panel.choose(first)
+        ui.acceptButton.click()
+        self.panel.choose(report)
+        ui.correctionEdit.plainText = (
+            "Findings: No mass, no haemorrhage, no midline shift. Ventricles of normal size. "
+            "Impression: Normal MRI of the brain."
+        )
+        ui.editButton.click()
+        self._wait(lambda: ui.correctionsTable.rowCount == 2, "the corrections")
+        self._take("corrected", "ask", "correct")
+
+    def _training(self) -> None:
+        self.ui.trainButton.click()
+        self._wait(lambda: self.session.is_training, "learning")
+        self._wait(lambda: self._is_under_way(), "the first steps")
+        self._take("training", "teach")
+        self._wait(lambda: not self.session.is_training, "the end of learning")
+        self._wait_until_idle()
+        self._take("taught", "teach")
+
+    def _is_under_way(self) -> bool:
+        status = self.session.training
+        return status is not None and (status.step > 0 or status.is_over)
+
+    def _gone(self) -> None:
+        _stop(self.server)
+        self.ui.captionButton.click()
+        self._wait(lambda: self.session.state == "lost", "the loss")
+        self._wait(lambda: not self.session.is_busy, "the loss")
+        self.panel.choose(self.panel.conversation.answered()[0])
+        self.ui.rejectButton.click()
+        self._take("gone", "server", "correct")
+
+    def _take(self, name: str, *sections: str, with_view: bool = False) -> None:
+        """Open these sections and no others, and keep a picture of the window.
+
+        With a view, what Slicer's slice logic shows in the red one stands beside it.
+        """
+        self.panel._timer.stop()  # so that the state stays until the picture is taken
+        for section in _SECTIONS:
+            getattr(self.ui, section + "Section").collapsed = section not in sections
+        self._settle()
+        window = self.window._object
+        window.resize(_WIDTH, window.minimumSizeHint().height())
+        self._settle()
+        window.resize(_WIDTH, window.layout().heightForWidth(_WIDTH))
+        self._settle()
+        bar = self.ui.chatView.verticalScrollBar()
+        bar.value = bar.maximum
+        self._settle()
+        picture = window.grab()
+        if with_view:
+            picture = _beside(picture)
+        path = self.out / f"slicer-{name}.png"
+        picture.save(str(path))
+        with Image.open(path) as drawn:
+            fewer = drawn.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        fewer.save(path, optimize=True)
+        self.panel._timer.start()
+
+    def _wait_until_idle(self) -> None:
+        session = self.session
+        self._wait(lambda: not (session.is_busy or session.errands.is_busy), "rest")
+
+    def _settle(self, seconds: float = 0.1) -> None:
+        import slicer
+
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            slicer.app.processEvents()
+            time.sleep(0.005)
+
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"waited in vain for {what}")
+            self._settle(0.02)
+
+
+def _beside(panel: Any) -> Any:
+    """Return the panel's picture with the red slice view to its right."""
+    from PySide6 import QtGui
+
+    from tests.slicer_extension.standin.mrml import slice_picture
+
+    shown = slice_picture("Red", (panel.width(), panel.height()), _VIEW_MM)
+    height, width, _colours = shown.shape
+    view = QtGui.QImage(
+        shown.tobytes(), width, height, 3 * width, QtGui.QImage.Format.Format_RGB888
+    )
+    whole = QtGui.QPixmap(panel.width() + width, height)
+    painter = QtGui.QPainter(whole)
+    panel.setDevicePixelRatio(1.0)
+    painter.drawPixmap(0, 0, panel)
+    painter.drawImage(panel.width(), 0, view)
+    painter.end()
+    return whole
+
+
+if __name__ == "__main__":
+    sys.exit(main())
