@@ -144,7 +144,7 @@ class VolumeContent:
         return file
 
     def _flat(self) -> memoryview:
-        return memoryview(np.ascontiguousarray(self.voxels).reshape(-1).view(np.uint8))
+        return np.ascontiguousarray(self.voxels).reshape(-1).view(np.uint8).data
 
 
 class _Joined(io.RawIOBase):
