@@ -188,7 +188,8 @@ class Photographer:
         self._wait(lambda: self.session.state == "lost", "the loss")
         self._wait(lambda: not self.session.is_busy, "the loss")
         self.panel.choose(self.panel.conversation.answered()[0])
-        self.ui.rejectButton.click()
+        self.ui.correctionEdit.plainText = "MRI, T1-weighted"
+        self.ui.editButton.click()
         self._take("gone", "server", "correct")
 
     def _take(self, name: str, *sections: str, with_view: bool = False) -> None:
@@ -203,10 +204,12 @@ class Photographer:
         window = self.window._object
         window.resize(_WIDTH, window.minimumSizeHint().height())
         self._settle()
-        window.resize(_WIDTH, window.layout().heightForWidth(_WIDTH))
+        height = window.layout().heightForWidth(_WIDTH)
+        window.resize(_WIDTH, height)
         self._settle()
         bar = self.ui.chatView.verticalScrollBar()
-        bar.value = bar.maximum
+        if "ask" in sections:
+            window.resize(_WIDTH, height + bar.maximum)  # so that the conversation is seen whole
         self._settle()
         picture = window.grab()
         if with_view:
