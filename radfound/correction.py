@@ -6,9 +6,11 @@ import re
 import uuid
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from typing import Any
 
 from radfound.answer import TASKS, ModelVersion
-from radfound.exceptions import CorrectionError
+from radfound.exceptions import CorrectionError, RequestError
+from radfound.region import parse_region
 
 VERDICTS = ("accepted", "edited", "rejected")
 MAX_TEXT_CHARS = 20_000
@@ -54,6 +56,9 @@ class Correction:
         Which weights had spoken.
     image_hash : str or None
         Digest of the study that the reader saw.
+    region : dict or None
+        Where in the study, as a question has it (see `radfound.region.parse_region`); None for the
+        whole study.
 
     Raises
     ------
@@ -71,6 +76,7 @@ class Correction:
     answer_id: str | None = None
     model: ModelVersion | None = None
     image_hash: str | None = None
+    region: dict[str, Any] | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     created: str = field(default_factory=utc_now)
 
@@ -92,6 +98,7 @@ class Correction:
         object.__setattr__(self, "text", _text_of(self.verdict, self.text, self.model_text))
         object.__setattr__(self, "created", _checked_time(self.created))
         _check_model(self.model)
+        object.__setattr__(self, "region", _checked_region(self.region))
 
     def says_the_same_as(self, other: Correction) -> bool:
         """Whether both carry one judgement, whatever their times and image hashes."""
@@ -197,6 +204,13 @@ def _check_model(model: object) -> None:
         _check_text(f"model.{name}", getattr(model, name), MAX_AUTHOR_CHARS)
     if model.adapter is not None:
         _check_text("model.adapter", model.adapter, MAX_AUTHOR_CHARS)
+
+
+def _checked_region(value: object) -> dict[str, Any] | None:
+    try:
+        return parse_region(value)
+    except RequestError as error:
+        raise CorrectionError(str(error)) from None
 
 
 def _shown(value: object) -> str:

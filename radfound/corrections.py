@@ -7,23 +7,22 @@ import json
 import os
 import sqlite3
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from radfound.answer import ModelVersion
+from radfound.chain import Linked, Verification, link, verify
 from radfound.correction import Correction
+from radfound.database import Database
 from radfound.durable import TEMPORARY_PREFIX, make_directory, sync_directory, sync_file
 from radfound.exceptions import CorrectionError, NotFoundError, RequestError, StorageError
+from radfound.region import region_key
 
 __all__ = ["Correction", "CorrectionLog", "log_path", "rows_digest"]
 
-_BUSY_TIMEOUT_S = 30.0
-_APPLICATION_ID = 0x52464C31  # "RFL1": tells a correction log from any other SQLite file
-_LAYOUT = 1
+_APPLICATION_ID = 0x52464C31  # "RFL1"
 _COLUMNS = (
     "id",
     "answer_id",
@@ -39,11 +38,11 @@ _COLUMNS = (
     "model_revision",
     "model_adapter",
     "image_hash",
+    "region",
 )
-_INSERT = (
-    f"INSERT INTO corrections ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
-)
-_SCHEMA = (
+_STORED = (*_COLUMNS, "link")
+_INSERT = f"INSERT INTO corrections ({', '.join(_STORED)}) VALUES ({', '.join('?' * len(_STORED))})"
+_FIRST_LAYOUT = (
     """CREATE TABLE corrections (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
         id TEXT NOT NULL UNIQUE,
@@ -69,9 +68,13 @@ _SCHEMA = (
     """CREATE TRIGGER corrections_are_not_replaced BEFORE INSERT ON corrections
         WHEN EXISTS (SELECT 1 FROM corrections WHERE id = NEW.id OR seq = NEW.seq)
         BEGIN SELECT RAISE(ABORT, 'corrections are append-only'); END""",
-    f"PRAGMA application_id = {_APPLICATION_ID}",
-    f"PRAGMA user_version = {_LAYOUT}",
 )
+_SECOND_LAYOUT = (
+    "ALTER TABLE corrections ADD COLUMN region TEXT",
+    "ALTER TABLE corrections ADD COLUMN link TEXT",
+)
+# Reading does not change a file of the first layout; appending does.
+_TABLE = {1: "(SELECT *, NULL AS region, NULL AS link FROM corrections)", 2: "corrections"}
 
 
 def log_path(studies: str | Path) -> Path:
@@ -98,10 +101,10 @@ class CorrectionLog:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self._name = f"{self.path.parent.name}/{self.path.name}"
-        if self.path.exists():
-            with self._connection() as connection:
-                _check_whole(connection, self._name)
+        layouts = (_FIRST_LAYOUT, _SECOND_LAYOUT)
+        self._file = Database(self.path, "correction log", _APPLICATION_ID, layouts)
+        self._name = self._file.name
+        self._file.check()
 
     def append(self, correction: Correction) -> bool:
         """Record a correction.
@@ -116,7 +119,7 @@ class CorrectionLog:
         CorrectionError
             If another correction has the same id. The earlier one stays.
         """
-        with self._connection(create=True) as connection:
+        with self._file.connection(create=True) as connection:
             connection.execute("BEGIN IMMEDIATE")
             known = self._select(connection, "WHERE id = ?", correction.id)
             if known:
@@ -127,7 +130,8 @@ class CorrectionLog:
                     f"id: a different correction is already recorded as {correction.id}; "
                     "give an edit an id of its own"
                 )
-            connection.execute(_INSERT, _to_row(correction))
+            row = _to_row(correction)
+            connection.execute(_INSERT, (*row.values(), link(_head(connection), row)))
             connection.execute("COMMIT")
         return True
 
@@ -140,9 +144,9 @@ class CorrectionLog:
         return self._query("")
 
     def latest(self) -> list[Correction]:
-        """Return the newest correction for each images, task and question, oldest first."""
+        """Return the newest correction for each images, task, question and region, oldest first."""
         return self._query(
-            "WHERE seq IN (SELECT MAX(seq) FROM corrections GROUP BY images, task, question)"
+            "WHERE seq IN (SELECT MAX(seq) FROM {table} GROUP BY images, task, question, region)"
         )
 
     def for_image(self, image: str) -> list[Correction]:
@@ -162,10 +166,36 @@ class CorrectionLog:
         """Return how many corrections were recorded."""
         if not self.path.exists():
             return 0
-        with self._connection() as connection:
-            if not _is_set_up(connection, self._name):
+        with self._file.connection() as connection:
+            if not self._file.layout(connection):
                 return 0
             return int(connection.execute("SELECT COUNT(*) FROM corrections").fetchone()[0])
+
+    def verify(self, noted: str | None = None) -> Verification:
+        """Look for rows that were changed, removed or put in another order behind the log's back.
+
+        Parameters
+        ----------
+        noted : str, optional
+            The head that an earlier call returned. It also finds a log that was written anew.
+        """
+        if not self.path.exists():
+            return verify((), 0, noted)
+        with self._file.connection() as connection:
+            connection.execute("BEGIN")
+            layout = self._file.layout(connection)
+            if not layout:
+                return verify((), 0, noted)
+            newest = connection.execute(
+                "SELECT seq FROM sqlite_sequence WHERE name = 'corrections'"
+            ).fetchone()
+            found = connection.execute(
+                f"SELECT seq, link, {', '.join(_COLUMNS)} FROM {_TABLE[layout]} ORDER BY seq"
+            )
+            rows = (
+                Linked(row[0], dict(zip(_COLUMNS, row[2:], strict=True)), row[1]) for row in found
+            )
+            return verify(rows, newest[0] if newest else 0, noted)
 
     def snapshot(self, path: str | Path) -> str:
         """Copy the log, as it is at one moment, into a file of its own.
@@ -183,12 +213,11 @@ class CorrectionLog:
         target = Path(path)
         if target.exists() and self.path.exists() and target.samefile(self.path):
             raise RequestError(f"{self._name}: a log cannot be its own snapshot; name another file")
-        with self._clear_errors():
+        with self._file.clear_errors():
             make_directory(target.parent)
             with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=target.parent) as folder:
                 copy = Path(folder) / target.name
-                with self._connection(create=True) as source:
-                    _copy_database(source, copy)
+                self._file.copy(copy)
                 sync_file(copy)
                 digest = rows_digest(CorrectionLog(copy).rows())
                 for suffix in ("-wal", "-shm"):  # of a former snapshot; they would spoil this one
@@ -200,15 +229,17 @@ class CorrectionLog:
     def _query(self, where: str, *values: Any) -> list[Correction]:
         if not self.path.exists():
             return []
-        with self._connection() as connection:
-            if not _is_set_up(connection, self._name):
+        with self._file.connection() as connection:
+            if not self._file.layout(connection):
                 return []
             return self._select(connection, where, *values)
 
     def _select(self, connection: sqlite3.Connection, where: str, *values: Any) -> list[Correction]:
-        columns = ", ".join(_COLUMNS)
+        table = _TABLE[self._file.layout(connection)]
         rows = connection.execute(
-            f"SELECT {columns} FROM corrections {where} ORDER BY seq", values
+            f"SELECT {', '.join(_COLUMNS)} FROM {table} AS corrections "
+            f"{where.format(table=table)} ORDER BY seq",
+            values,
         ).fetchall()
         try:
             return [_from_row(row) for row in rows]
@@ -218,60 +249,39 @@ class CorrectionLog:
                 "from a backup"
             ) from error
 
-    @contextmanager
-    def _connection(self, create: bool = False) -> Iterator[sqlite3.Connection]:
-        """Open the file for one operation, so that no process holds a handle across a fork."""
-        with self._clear_errors():
-            if create:
-                make_directory(self.path.parent)
-            mode = "rwc" if create else "rw"
-            connection = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?mode={mode}",
-                uri=True,
-                timeout=_BUSY_TIMEOUT_S,
-                isolation_level=None,
-            )
-            try:
-                connection.execute("PRAGMA synchronous = FULL")
-                if create:
-                    _set_up(connection, self._name)
-                yield connection
-            finally:
-                connection.close()
-
-    @contextmanager
-    def _clear_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.OperationalError, OSError) as error:
-            raise StorageError(
-                f"{self._name}: the correction log cannot be used ({error}); check that the "
-                "folder can be written by this user and that the disk is not full"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise StorageError(
-                f"{self._name}: not a whole correction log ({error}); restore it from a backup, "
-                "or move it away to begin a new one"
-            ) from error
-
 
 def rows_digest(corrections: list[Correction]) -> str:
     """Return SHA-256 over corrections in order, one canonical JSON line each."""
     sha = hashlib.sha256()
     for correction in corrections:
-        line = json.dumps(asdict(correction), sort_keys=True, separators=(",", ":"))
+        content = asdict(correction)
+        if correction.region is None:  # as digests were made before there were regions
+            del content["region"]
+        line = json.dumps(content, sort_keys=True, separators=(",", ":"))
         sha.update(line.encode("ascii") + b"\n")
     return sha.hexdigest()
 
 
-def _to_row(correction: Correction) -> tuple[Any, ...]:
+def _head(connection: sqlite3.Connection) -> str:
+    """Return the link that the next row follows on."""
+    newest = connection.execute("SELECT link FROM corrections ORDER BY seq DESC LIMIT 1").fetchone()
+    if newest is None or newest[0] is not None:
+        return newest[0] if newest else ""
+    head = ""
+    for row in connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM corrections ORDER BY seq"):
+        head = link(head, dict(zip(_COLUMNS, row, strict=True)))
+    return head
+
+
+def _to_row(correction: Correction) -> dict[str, Any]:
     values = asdict(correction)
     values["images"] = json.dumps(correction.images)
+    values["region"] = region_key(correction.region)
     model = correction.model
     values["model_name"] = model.name if model else None
     values["model_revision"] = model.revision if model else None
     values["model_adapter"] = model.adapter if model else None
-    return tuple(values[column] for column in _COLUMNS)
+    return {column: values[column] for column in _COLUMNS}
 
 
 def _from_row(row: tuple[Any, ...]) -> Correction:
@@ -281,71 +291,5 @@ def _from_row(row: tuple[Any, ...]) -> Correction:
     )
     values["model"] = ModelVersion(name, revision, adapter) if name is not None else None
     values["images"] = tuple(json.loads(values["images"]))
+    values["region"] = json.loads(values["region"]) if values["region"] is not None else None
     return Correction(**values)
-
-
-def _is_set_up(connection: sqlite3.Connection, name: str) -> bool:
-    """Whether the tables exist; an empty file, left by a kill at the very start, has none."""
-    # One snapshot for the three reads, or a writer who finishes between them would look foreign.
-    own_snapshot = not connection.in_transaction
-    if own_snapshot:
-        connection.execute("BEGIN")
-    try:
-        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
-        layout = connection.execute("PRAGMA user_version").fetchone()[0]
-        tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
-    finally:
-        if own_snapshot:
-            connection.execute("COMMIT")
-    if application_id != _APPLICATION_ID and tables:
-        raise StorageError(
-            f"{name}: a database of something else; move it away, or name another file"
-        )
-    if application_id == _APPLICATION_ID and layout != _LAYOUT:
-        raise StorageError(
-            f"{name}: its layout is {layout}, this version reads {_LAYOUT}; update RadFound"
-        )
-    return bool(application_id == _APPLICATION_ID)
-
-
-def _set_up(connection: sqlite3.Connection, name: str) -> None:
-    if _is_set_up(connection, name):
-        return
-    _switch_to_wal(connection)
-    connection.execute("BEGIN IMMEDIATE")
-    if not _is_set_up(connection, name):  # another process may have been first
-        for statement in _SCHEMA:
-            connection.execute(statement)
-    connection.execute("COMMIT")
-
-
-def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    """Turn on write-ahead logging; SQLite does not wait by itself while another process does so."""
-    deadline_s = time.monotonic() + _BUSY_TIMEOUT_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline_s:
-                raise
-            time.sleep(0.01)
-
-
-def _check_whole(connection: sqlite3.Connection, name: str) -> None:
-    _is_set_up(connection, name)
-    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if found != "ok":
-        raise StorageError(
-            f"{name}: the correction log is damaged ({found}); restore it from a backup, "
-            "or move it away to begin a new one"
-        )
-
-
-def _copy_database(source: sqlite3.Connection, path: Path) -> None:
-    target = sqlite3.connect(path)
-    try:
-        source.backup(target)
-        target.execute("PRAGMA journal_mode = DELETE")  # one file, readable from any folder
-    finally:
-        target.close()

@@ -6,7 +6,6 @@ never guessed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,8 @@ from radfound.adapters import AdapterStore
 from radfound.answer import TASKS, Answer, ModelVersion
 from radfound.correction import MAX_IMAGES, MAX_QUESTION_CHARS, Correction, is_storable
 from radfound.exceptions import CorrectionError, RadFoundError, RequestError
+from radfound.region import parse_region
+from radfound.shapes import kind_of, number_of, object_of
 
 ANSWER_SCHEMA = "radfound.answer/1"
 CORRECTION_SCHEMA = "radfound.correction/1"
@@ -28,7 +29,7 @@ _ANSWER_KEYS = {
 }  # fmt: skip
 _CORRECTION_KEYS = {
     "schema", "id", "answer_id", "images", "task", "question", "model_text", "verdict", "text",
-    "author", "created", "model", "image_hash",
+    "author", "created", "model", "image_hash", "region",
 }  # fmt: skip
 _CORRECTION_REQUIRED = ("schema", "id", "images", "task", "model_text", "verdict", "author")
 
@@ -57,7 +58,7 @@ def answer_to_json(answer: Answer) -> dict[str, Any]:
 
 def answer_from_json(value: object) -> Answer:
     """Read `radfound.answer/1`; RequestError names the field that is not of its shape."""
-    data = _object("answer", value, RequestError)
+    data = object_of("answer", value, RequestError)
     _check_schema(data, ANSWER_SCHEMA, RequestError)
     for key in sorted(_ANSWER_KEYS - {"finished"}):
         if key not in data:
@@ -101,21 +102,22 @@ def correction_to_json(correction: Correction) -> dict[str, Any]:
         "created": correction.created,
         "model": _model_to_json(model) if model is not None else None,
         "image_hash": correction.image_hash,
+        "region": correction.region,
     }
 
 
 def correction_from_json(value: object) -> Correction:
     """Read `radfound.correction/1`.
 
-    `answer_id`, `question`, `text`, `created`, `model` and `image_hash` may be left out or null;
-    whether a question or a text is needed depends on the task and the verdict.
+    `answer_id`, `question`, `text`, `created`, `model`, `image_hash` and `region` may be left out
+    or null; whether a question or a text is needed depends on the task and the verdict.
 
     Raises
     ------
     CorrectionError
         If a field is missing, unknown or not of its shape; the message begins with its name.
     """
-    data = _object("correction", value, CorrectionError)
+    data = object_of("correction", value, CorrectionError)
     _check_schema(data, CORRECTION_SCHEMA, CorrectionError)
     for key in data:
         if key not in _CORRECTION_KEYS:
@@ -145,8 +147,7 @@ class AskRequest:
     images : tuple of str
         Ids of the study's images where there is more than one; empty otherwise.
     region : dict or None
-        {"box_mm": [[x0, y0, z0], [x1, y1, z1]]} with x0 < x1 and so on, or
-        {"slice_mm": {"point": [x, y, z], "normal": [x, y, z]}} with a normal of length 1; RAS, mm.
+        As `radfound.region.parse_region` returns it.
     max_new_tokens : int or None
         1 to 512.
     """
@@ -169,7 +170,7 @@ def parse_ask(params: object) -> AskRequest:
     RequestError
         If a parameter is not of its shape; the message begins with its name.
     """
-    data = _object("params", params, RequestError)
+    data = object_of("params", params)
     for key in ("image", "model"):
         if key in data:
             raise RequestError(f"{key}: belongs in the request's address, not in its params")
@@ -181,27 +182,6 @@ def parse_ask(params: object) -> AskRequest:
         region=parse_region(data.get("region")),
         max_new_tokens=_token_limit(data.get("max_new_tokens")),
     )
-
-
-def parse_region(value: object) -> dict[str, Any] | None:
-    """Check a region of interest; see `AskRequest` for the shapes that come out.
-
-    Raises
-    ------
-    RequestError
-        If it is neither a box nor a slice, or has no extent; the message names the part.
-    """
-    if value is None:
-        return None
-    data = _object("region", value, RequestError)
-    if set(data) == {"box_mm"}:
-        return {"box_mm": _box(data["box_mm"])}
-    if set(data) == {"slice_mm"}:
-        plane = _object("region.slice_mm", data["slice_mm"], RequestError)
-        point = _vector("region.slice_mm.point", plane.get("point"))
-        return {"slice_mm": {"point": point, "normal": _normal(plane.get("normal"))}}
-    found = ", ".join(sorted(str(key)[:40] for key in data)) or "nothing"
-    raise RequestError(f"region: found {found}; expected either box_mm or slice_mm")
 
 
 # Errors and adapters --------------------------------------------------------------------------
@@ -229,12 +209,6 @@ def adapters_to_json(store: AdapterStore) -> dict[str, Any]:
 # Parts ----------------------------------------------------------------------------------------
 
 
-def _object(name: str, value: object, error: type[RequestError]) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise error(f"{name}: found {_kind(value)}; expected an object")
-    return value
-
-
 def _check_schema(data: Mapping[str, Any], expected: str, error: type[RequestError]) -> None:
     found = data.get("schema")
     if found != expected:
@@ -243,7 +217,7 @@ def _check_schema(data: Mapping[str, Any], expected: str, error: type[RequestErr
 
 def _text(name: str, value: object, limit: int | None = None) -> str:
     if not isinstance(value, str):
-        raise RequestError(f"{name}: found {_kind(value)}; expected text")
+        raise RequestError(f"{name}: found {kind_of(value)}; expected text")
     if limit is not None and len(value) > limit:
         raise RequestError(f"{name}: found {len(value):,} characters; at most {limit:,} fit")
     if not is_storable(value):
@@ -257,7 +231,7 @@ def _optional_text(name: str, value: object, limit: int | None = None) -> str | 
 
 def _ids(name: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)):
-        raise RequestError(f"{name}: found {_kind(value)}; expected a list of ids")
+        raise RequestError(f"{name}: found {kind_of(value)}; expected a list of ids")
     if len(value) > MAX_IMAGES:
         raise RequestError(f"{name}: found {len(value)} ids; at most {MAX_IMAGES} are read at once")
     ids = tuple(_text(f"{name}[{index}]", each) for index, each in enumerate(value))
@@ -270,12 +244,12 @@ def _history(value: object) -> tuple[dict[str, str], ...]:
     if value is None:
         return ()
     if not isinstance(value, (list, tuple)):
-        raise RequestError(f"history: found {_kind(value)}; expected a list of turns")
+        raise RequestError(f"history: found {kind_of(value)}; expected a list of turns")
     if len(value) > MAX_HISTORY_TURNS:
         raise RequestError(f"history: found {len(value)} turns; at most {MAX_HISTORY_TURNS} fit")
     turns = []
     for index, each in enumerate(value):
-        turn = _object(f"history[{index}]", each, RequestError)
+        turn = object_of(f"history[{index}]", each, RequestError)
         turns.append(
             {
                 key: _text(f"history[{index}].{key}", turn.get(key), MAX_HISTORY_TEXT_CHARS)
@@ -289,51 +263,17 @@ def _token_limit(value: object) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_NEW_TOKENS:
-        found = value if isinstance(value, int) and not isinstance(value, bool) else _kind(value)
+        found = value if isinstance(value, int) and not isinstance(value, bool) else kind_of(value)
         raise RequestError(
             f"max_new_tokens: found {found}; expected a whole number from 1 to {MAX_NEW_TOKENS}"
         )
     return value
 
 
-def _box(value: object) -> list[list[float]]:
-    name = "region.box_mm"
-    if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise RequestError(f"{name}: expected two corners, [[x0, y0, z0], [x1, y1, z1]]")
-    low, high = (_vector(f"{name}[{index}]", corner) for index, corner in enumerate(value))
-    for axis, start, end in zip("xyz", low, high, strict=True):
-        if start >= end:
-            raise RequestError(f"{name}: {axis} runs from {start:g} to {end:g} mm; expected a rise")
-    return [low, high]
-
-
-def _normal(value: object) -> list[float]:
-    name = "region.slice_mm.normal"
-    vector = _vector(name, value)
-    length = math.hypot(*vector)
-    if not 1e-6 < length < math.inf:
-        raise RequestError(f"{name}: its length is {length:g}; expected a direction")
-    return [part / length for part in vector]
-
-
-def _vector(name: str, value: object) -> list[float]:
-    if not isinstance(value, (list, tuple)) or len(value) != 3:
-        raise RequestError(f"{name}: expected three numbers, x, y and z in mm")
-    return [_number(name, part) for part in value]
-
-
-def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise RequestError(f"{name}: found {_kind(value)}; expected a number")
-    if not abs(value) <= 1e9:
-        raise RequestError(f"{name}: found a number that is not finite or beyond 1e9")
-    return float(value)
-
-
 def _fraction(name: str, value: object) -> float | None:
     if value is None:
         return None
-    number = _number(name, value)
+    number = number_of(name, value)
     if not 0 <= number <= 1:
         raise RequestError(f"{name}: found {number:g}; expected 0 to 1, or null")
     return number
@@ -341,20 +281,20 @@ def _fraction(name: str, value: object) -> float | None:
 
 def _truth(name: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise RequestError(f"{name}: found {_kind(value)}; expected true or false")
+        raise RequestError(f"{name}: found {kind_of(value)}; expected true or false")
     return value
 
 
 def _sections(value: object) -> dict[str, str] | None:
     if value is None:
         return None
-    sections = _object("sections", value, RequestError)
+    sections = object_of("sections", value, RequestError)
     return {str(key): _text(f"sections.{key}", text) for key, text in sections.items()}
 
 
 def _timings(value: object) -> dict[str, int]:
-    timings = _object("timings_ms", value, RequestError)
-    return {str(key): round(_number(f"timings_ms.{key}", ms)) for key, ms in timings.items()}
+    timings = object_of("timings_ms", value, RequestError)
+    return {str(key): round(number_of(f"timings_ms.{key}", ms)) for key, ms in timings.items()}
 
 
 def _model_to_json(model: ModelVersion) -> dict[str, str | None]:
@@ -362,18 +302,8 @@ def _model_to_json(model: ModelVersion) -> dict[str, str | None]:
 
 
 def _model_from_json(value: object, error: type[RequestError]) -> ModelVersion:
-    data = _object("model", value, error)
+    data = object_of("model", value, error)
     for key, kinds in (("name", str), ("revision", str), ("adapter", (str, type(None)))):
         if not isinstance(data.get(key), kinds):
-            raise error(f"model.{key}: found {_kind(data.get(key))}; expected text")
+            raise error(f"model.{key}: found {kind_of(data.get(key))}; expected text")
     return ModelVersion(data["name"], data["revision"], data.get("adapter"))
-
-
-def _kind(value: object) -> str:
-    """Say what kind of JSON value was found; the value itself may be a patient's."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return "true or false"
-    names = {str: "text", int: "a number", float: "a number", list: "a list", dict: "an object"}
-    return names.get(type(value), type(value).__name__)

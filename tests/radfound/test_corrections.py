@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from radfound.answer import ModelVersion
-from radfound.corrections import Correction, CorrectionLog, _set_up, log_path
+from radfound.corrections import Correction, CorrectionLog, log_path
 from radfound.exceptions import CorrectionError, NotFoundError, RequestError, StorageError
 
 ROOT = Path(__file__).parents[2]
@@ -101,6 +101,9 @@ def test_time_is_kept_in_utc():
         ("model", {"model": "radfound-mini"}),
         ("model.adapter", {"model": ModelVersion("m", "r", 3)}),
         ("image_hash", {"image_hash": ""}),
+        ("region", {"region": "left lung"}),
+        ("region", {"region": {}}),
+        (r"region.box_mm", {"region": {"box_mm": [[0, 0, 0], [1, 0, 1]]}}),
     ],
 )
 def test_invalid_correction_is_refused_by_the_name_of_its_field(field, changes):
@@ -112,6 +115,11 @@ def test_refusal_does_not_repeat_what_a_reader_wrote():
     with pytest.raises(CorrectionError) as refusal:
         correction(text="patient Doe " * 2_000)
     assert "Doe" not in str(refusal.value)
+
+
+def test_region_is_kept_as_a_question_has_it():
+    made = correction(region={"slice_mm": {"point": [1, 2, 3], "normal": [0, 3, -4]}})
+    assert made.region == {"slice_mm": {"point": [1.0, 2.0, 3.0], "normal": [0.0, 0.6, -0.8]}}
 
 
 # The log
@@ -126,6 +134,7 @@ def test_everything_comes_back_in_order(log):
             text="line one\nline two \u0000 end",
             model=ModelVersion("radfound-mini", "0123456789ab", "a-0003"),
             image_hash="ab" * 32,
+            region={"box_mm": [[-10, 0, 0.1], [10, 20, 5]]},
         ),
         correction(verdict="accepted", text=""),
         correction(task="report", question=None),
@@ -171,6 +180,21 @@ def test_latest_is_the_newest_for_each_images_task_and_question(log):
     for each in (old, caption, other_question, new, newer_caption):
         log.append(each)
     assert log.latest() == [other_question, new, newer_caption]
+
+
+def test_a_question_about_a_region_is_another_than_one_about_the_whole(log):
+    whole, left, right = (
+        correction(region=region)
+        for region in (
+            None,
+            {"box_mm": [[-9, 0, 0], [0, 9, 9]]},
+            {"box_mm": [[0, 0, 0], [9, 9, 9]]},
+        )
+    )
+    newer = replace(right, id="newer", text="On the right.")
+    for each in (whole, left, right, newer):
+        log.append(each)
+    assert log.latest() == [whole, left, newer]
 
 
 def test_corrections_are_found_by_any_of_their_images(log):
@@ -229,6 +253,57 @@ def test_log_is_not_overwritten_by_its_own_snapshot(log):
     assert log.rows() == [made]
 
 
+# A log that an earlier version has begun
+
+FIRST_LAYOUT = """
+CREATE TABLE corrections (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, answer_id TEXT,
+    images TEXT NOT NULL, task TEXT NOT NULL, question TEXT, model_text TEXT NOT NULL,
+    verdict TEXT NOT NULL, text TEXT NOT NULL, author TEXT NOT NULL, created TEXT NOT NULL,
+    model_name TEXT, model_revision TEXT, model_adapter TEXT, image_hash TEXT);
+CREATE TRIGGER corrections_are_not_changed BEFORE UPDATE ON corrections
+    BEGIN SELECT RAISE(ABORT, 'corrections are append-only'); END;
+INSERT INTO corrections (id, images, task, question, model_text, verdict, text, author, created)
+VALUES ('old-1', '["ct01"]', 'vqa', 'Effusion?', 'No.', 'edited', 'Yes.', 'r',
+        '2026-08-01T09:30:00.000Z'),
+       ('old-2', '["ct01"]', 'caption', NULL, 'A CT.', 'accepted', 'A CT.', 'r',
+        '2026-08-01T09:31:00.000Z');
+PRAGMA application_id = 1380338737;
+PRAGMA user_version = 1;
+"""
+FIRST_LAYOUT_DIGEST = "9bd55617e8befc862f77c7873430758e9778c51a405b2929e31ed460028c1f34"
+
+
+@pytest.fixture
+def old_log(log) -> CorrectionLog:
+    log.path.parent.mkdir(parents=True)
+    connection = sqlite3.connect(log.path)
+    connection.executescript(FIRST_LAYOUT)
+    connection.close()
+    return CorrectionLog(log.path)
+
+
+def test_log_of_the_first_layout_is_read_as_it_is(old_log):
+    before = old_log.path.read_bytes()
+    assert [each.id for each in old_log] == [each.id for each in old_log.latest()]
+    assert [(each.id, each.region) for each in old_log] == [("old-1", None), ("old-2", None)]
+    assert [each.id for each in old_log.for_image("ct01")] == ["old-1", "old-2"]
+    assert (old_log.get("old-1").text, old_log.count()) == ("Yes.", 2)
+    assert old_log.path.read_bytes() == before
+
+
+def test_log_of_the_first_layout_is_continued(old_log):
+    old = old_log.rows()
+    new = correction(region={"box_mm": [[0, 0, 0], [1, 1, 1]]})
+    assert old_log.append(new)
+    assert old_log.rows() == [*old, new]
+    assert not old_log.append(old[0])
+
+
+def test_digest_of_corrections_without_a_region_stays_what_it_was(old_log, tmp_path):
+    assert old_log.snapshot(tmp_path / "copy.sqlite") == FIRST_LAYOUT_DIGEST
+
+
 # Several writers
 
 
@@ -258,7 +333,7 @@ def test_a_first_writer_who_is_overtaken_still_knows_the_file(log):
     slow = sqlite3.connect(log.path, isolation_level=None)
     slow.set_trace_callback(overtake)
     try:
-        _set_up(slow, "log")
+        log._file.set_up(slow)
     finally:
         slow.close()
         overtaker.join()
@@ -379,7 +454,7 @@ def test_database_of_something_else_is_left_alone(tmp_path):
 def test_log_of_a_newer_layout_asks_for_an_update(log):
     log.append(correction())
     connection = sqlite3.connect(log.path)
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute("PRAGMA user_version = 3")
     connection.close()
     with pytest.raises(StorageError, match="update RadFound"):
         CorrectionLog(log.path)

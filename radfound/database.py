@@ -1,0 +1,157 @@
+"""One SQLite file of known layout, shared by threads and processes, that survives kills."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from radfound.durable import make_directory
+from radfound.exceptions import StorageError
+
+_BUSY_TIMEOUT_S = 30.0
+
+
+class Database:
+    """A SQLite file in WAL mode; what has been committed survives a kill and a power cut.
+
+    Parameters
+    ----------
+    path : Path
+        Made, with its folder, at the first connection that may create it.
+    what : str
+        What it holds, for messages, such as "correction log".
+    application_id : int
+        Tells such a file from any other SQLite file.
+    layouts : sequence of sequences of str
+        Statements that lead from each layout to the next one, beginning with the empty file. An
+        older file is brought up to date at the first connection that may create.
+
+    Raises
+    ------
+    StorageError
+        From every method, if the file is damaged, is something else, or cannot be written.
+    """
+
+    def __init__(
+        self, path: Path, what: str, application_id: int, layouts: Sequence[Sequence[str]]
+    ):
+        self.path = path
+        self.name = f"{path.parent.name}/{path.name}"
+        self._what = what
+        self._application_id = application_id
+        self._layouts = layouts
+
+    @contextmanager
+    def connection(self, create: bool = False) -> Iterator[sqlite3.Connection]:
+        """Open the file for one operation, so that no process holds a handle across a fork."""
+        with self.clear_errors():
+            if create:
+                make_directory(self.path.parent)
+            mode = "rwc" if create else "rw"
+            connection = sqlite3.connect(
+                f"{self.path.absolute().as_uri()}?mode={mode}",
+                uri=True,
+                timeout=_BUSY_TIMEOUT_S,
+                isolation_level=None,
+            )
+            try:
+                connection.execute("PRAGMA synchronous = FULL")
+                if create:
+                    self.set_up(connection)
+                yield connection
+            finally:
+                connection.close()
+
+    @contextmanager
+    def clear_errors(self) -> Iterator[None]:
+        """Turn what SQLite and the file system raise into StorageError."""
+        try:
+            yield
+        except (sqlite3.OperationalError, OSError) as error:
+            raise StorageError(
+                f"{self.name}: the {self._what} cannot be used ({error}); check that the "
+                "folder can be written by this user and that the disk is not full"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise StorageError(
+                f"{self.name}: not a whole {self._what} ({error}); restore it from a backup, "
+                "or move it away to begin a new one"
+            ) from error
+
+    def layout(self, connection: sqlite3.Connection) -> int:
+        """Return the file's layout; 0 for an empty file, left by a kill at the very start."""
+        # One snapshot for the three reads, or a writer who finishes between them would look foreign.
+        own_snapshot = not connection.in_transaction
+        if own_snapshot:
+            connection.execute("BEGIN")
+        try:
+            application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+            layout = int(connection.execute("PRAGMA user_version").fetchone()[0])
+            tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+        finally:
+            if own_snapshot:
+                connection.execute("COMMIT")
+        if application_id != self._application_id:
+            if tables:
+                raise StorageError(
+                    f"{self.name}: a database of something else; move it away, or name another file"
+                )
+            return 0
+        if not 1 <= layout <= len(self._layouts):
+            raise StorageError(
+                f"{self.name}: its layout is {layout}, this version reads up to "
+                f"{len(self._layouts)}; update RadFound"
+            )
+        return layout
+
+    def set_up(self, connection: sqlite3.Connection) -> None:
+        """Bring the file to the newest layout."""
+        if self.layout(connection) == len(self._layouts):
+            return
+        _switch_to_wal(connection)
+        connection.execute("BEGIN IMMEDIATE")
+        for statements in self._layouts[self.layout(connection) :]:  # another may have been first
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {self._application_id}")
+        connection.execute(f"PRAGMA user_version = {len(self._layouts)}")
+        connection.execute("COMMIT")
+
+    def check(self) -> None:
+        """Look through the whole file for damage, if it exists."""
+        if not self.path.exists():
+            return
+        with self.connection() as connection:
+            self.layout(connection)
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise StorageError(
+                f"{self.name}: the {self._what} is damaged ({found}); restore it from a backup, "
+                "or move it away to begin a new one"
+            )
+
+    def copy(self, path: Path) -> None:
+        """Copy the file, as it is at one moment, into one that is readable from any folder."""
+        with self.connection(create=True) as source:
+            target = sqlite3.connect(path)
+            try:
+                source.backup(target)
+                target.execute("PRAGMA journal_mode = DELETE")
+            finally:
+                target.close()
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Turn on write-ahead logging; SQLite does not wait by itself while another process does so."""
+    deadline_s = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.01)
