@@ -12,6 +12,7 @@ from RadFoundLib.errors import ClientError
 from RadFoundLib.volumefile import VolumeContent
 
 from radfound.reading import read_study
+from radfound.wire import parse_ask
 
 from ..monailabel_app.conftest import write_dicom_series
 from .standin.mrml import load_volume, new_scene, slice_picture
@@ -314,12 +315,12 @@ def test_a_slice_of_a_moved_volume_goes_through_the_same_voxel():
 
 
 def test_the_server_reads_both_kinds_of_region():
-    from radfound.wire import parse_region
-
     volume = made_volume()
+    plane = scene.slice_region(volume, scene.slice_node("Red"))
+    box = scene.roi_region(volume, roi_around((0, 0, 0), (1, 1, 1)))
 
-    parse_region(scene.slice_region(volume, scene.slice_node("Red")))
-    parse_region(scene.roi_region(volume, roi_around((0, 0, 0), (1, 1, 1))))
+    assert parse_ask({"region": box}).region == box
+    assert set(parse_ask({"region": plane}).region) == {"slice_mm"}
 
 
 def test_a_view_that_is_not_open_has_no_slice():
