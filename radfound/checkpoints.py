@@ -177,24 +177,54 @@ def _convert_gguf(folder: Path) -> None:
 
 
 def _assemble_mini(folder: Path) -> None:
+    assemble(
+        WEIGHTS / "radfound-mini",
+        new_mini_model(with_language_model=True),
+        mini_processor(),
+        folder,
+    )
+
+
+def assemble(
+    trained: Path,
+    model: RadFoundForConditionalGeneration,
+    processor: RadFoundProcessor,
+    folder: Path,
+) -> None:
+    """Join what instruction tuning wrote to a language model, in an ordinary Hugging Face folder.
+
+    Parameters
+    ----------
+    trained : Path
+        Holds `model.safetensors` (vision encoder, connector, and the language model if all of it was trained)
+        and `adapter/` if there is one.
+    model : RadFoundForConditionalGeneration
+        With the language model that the training began with; its other weights are replaced.
+    processor : RadFoundProcessor
+    folder : Path
+
+    Raises
+    ------
+    CheckpointError
+        If weights are missing, or do not fit the model.
+    """
     from peft import PeftModel
 
-    shipped = WEIGHTS / "radfound-mini"
-    model = new_mini_model(with_language_model=True)
-    missing, unexpected = model.load_state_dict(
-        load_file(shipped / "model.safetensors"), strict=False
-    )
+    weights, adapter = trained / "model.safetensors", trained / "adapter"
+    if not weights.is_file():
+        raise CheckpointError(f"{trained.name}: holds no model.safetensors; train it first")
+    missing, unexpected = model.load_state_dict(load_file(weights), strict=False)
     if unexpected or any(not name.startswith("language_model.") for name in missing):
         raise CheckpointError(
-            "radfound-mini: the shipped weights do not fit this version of the code; reinstall radfound"
+            f"{trained.name}: the weights do not fit this model; name the one that was trained, or "
+            "reinstall radfound if these are its own"
         )
-    # Merged in float32: a bfloat16 sum would round most of a small adapter away.
-    language_model = model.language_model.float()
-    model.language_model = PeftModel.from_pretrained(
-        language_model, shipped / "adapter"
-    ).merge_and_unload()
+    if adapter.is_dir():
+        # Merged in float32: a bfloat16 sum would round most of a small adapter away.
+        language_model = model.language_model.float()
+        model.language_model = PeftModel.from_pretrained(language_model, adapter).merge_and_unload()
     model.to(torch.bfloat16).save_pretrained(folder)
-    mini_processor().save_pretrained(folder)
+    processor.save_pretrained(folder)
 
 
 def mini_config() -> RadFoundConfig:

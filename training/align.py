@@ -6,15 +6,16 @@ Four parts of one loss, see `AlignObjective`. Run as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import set_seed
 from torch import nn
 
-from radfound.checkpoints import mini_processor, new_mini_model
 from radfound.datasets.example import Example
 from radfound.datasets.kit import Kit
 from radfound.frames import FrameConfig
@@ -23,11 +24,11 @@ from radfound.processing_radfound import RadFoundProcessor
 from training.config import run_stage
 from training.framebank import FrameBank, augment
 from training.ground import right_words, slot_words, words_loss
-from training.loop import Draw, LoopConfig, optimise
+from training.loop import Draw, optimise
 from training.manifest import hash_examples, write_manifest
 from training.objectives import contrast
 from training.packing import branch, pack, packed_loss
-from training.stage import load_parts, save_parts
+from training.stage import StageConfig, load_parts, save_parts, stage_examples, stage_model
 from training.stem_weights import load_imagenet_stem
 
 LABELS = ("modality", "plane", "region")
@@ -43,14 +44,12 @@ class AlignWeights:
     caption: float = 0.3
 
 
-@dataclass(frozen=True)
-class AlignConfig:
-    """Settings of the stage.
+@dataclass(frozen=True, kw_only=True)
+class AlignConfig(StageConfig):
+    """Settings of the stage, beside those of `StageConfig`.
 
     Parameters
     ----------
-    data, out : Path
-    loop : LoopConfig
     vision : Path, optional
         `vision.safetensors` of pretraining; without it a convolutional stem begins with ImageNet's weights.
     weights : AlignWeights
@@ -64,9 +63,6 @@ class AlignConfig:
     dropout : float
     """
 
-    data: Path
-    out: Path
-    loop: LoopConfig
     vision: Path | None = None
     weights: AlignWeights = field(default_factory=AlignWeights)
     captions: int = 6
@@ -191,10 +187,10 @@ class AlignObjective(nn.Module):
         parts = {
             "labels": labels_loss(scores, self.targets, index),
             "contrast": self._contrast(pooled, index),
-            "words": words_loss(
-                visual.float(), self.targets.words[index].to(device), self._embedding()
-            ),
         }
+        if self.weights.words:
+            words = self.targets.words[index].to(device)
+            parts["words"] = words_loss(visual.float(), words, self._embedding())
         if self.captions:
             parts["caption"] = self._captions(visual, index, self.captions)
         total = torch.stack([getattr(self.weights, name) * part for name, part in parts.items()])
@@ -263,36 +259,47 @@ def labels_loss(
     return torch.stack(losses).sum() if losses else next(iter(scores.values())).sum() * 0.0
 
 
-def single_frames(kit: Kit) -> list[Example]:
-    """Return the training examples of one image that have a label or a caption."""
-    examples = [
+def pictures(kit: Kit) -> list[Example]:
+    """Return the kit's training pictures, exams of several among them."""
+    return [
         *kit.medpix_figures(),
         *kit.vqa(),
         *kit.radiographs(),
         *kit.mammograms(),
         *kit.volumes(),
     ]
+
+
+def single_frames(examples: Iterable[Example]) -> list[Example]:
+    """Return those of one image that have a label or a caption."""
     return [e for e in examples if (e.labels or e.text) and len(e.files) == 1]
 
 
 def align(config: AlignConfig) -> dict[str, float]:
     """Train stem, vision encoder and connector; write `vision.safetensors`."""
-    kit = Kit(config.data)
-    model, processor = new_mini_model(with_language_model=True), mini_processor()
+    set_seed(config.loop.seed)
+    model, processor = stage_model(config.model, config.language_model)
     if config.vision:
         load_parts(config.vision, model)
     elif model.config.vision_config.stem == "efficientnet_lite0":
         load_imagenet_stem(model.vision_model.stem)
     set_dropout(model, config.dropout)
     frames = FrameConfig(model.config.vision_config.image_size, max_frames=8)
-    bank = FrameBank(single_frames(kit), frames)
-    held = FrameBank(list(kit.medpix_figures("validation")), frames)
+    examples = single_frames(stage_examples(config, pictures))
+    held_back = single_frames(
+        stage_examples(config, lambda kit: kit.medpix_figures("validation"), "validation")
+    )
+    bank = FrameBank(examples, frames)
     classes = {
         name: sorted({e.labels[name] for e in bank.examples if name in e.labels}) for name in LABELS
     }
     model.language_model.requires_grad_(False)
     objective = AlignObjective(model, processor, bank, classes, config.weights, config.captions)
-    targets = Targets(held.examples, classes, processor)
+    validate = None
+    if held_back:
+        held = FrameBank(held_back, frames)
+        targets = Targets(held.examples, classes, processor)
+        validate = partial(objective.evaluate, held, targets)
     stem = frozen_stem(model, config.frozen_blocks)
     rest = [p for p in objective.parameters() if p.requires_grad and p not in stem]
     groups = {config.stem_factor: [p for p in stem if p.requires_grad], 1.0: rest}
@@ -301,7 +308,7 @@ def align(config: AlignConfig) -> dict[str, float]:
         {factor: some for factor, some in groups.items() if some},
         config.loop,
         folder=config.out,
-        validate=lambda: objective.evaluate(held, targets),
+        validate=validate,
     )
     save_parts(
         config.out / "vision.safetensors",

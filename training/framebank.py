@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from radfound.datasets import Example
-from radfound.exceptions import StudyError
+from radfound.exceptions import StudyError, TrainingError
 from radfound.frames import FrameConfig, make_frames
 from radfound.modeling_radfound import RadFoundVisionModel
 
@@ -56,6 +56,12 @@ class FrameBank:
                 count += len(frames)
             self.examples.append(example)
             self.rows.append(known[name])
+        if not parts:
+            raise TrainingError(
+                f"none of {len(examples)} examples could be read; the warnings above say why"
+                if examples
+                else "no examples to read; look at the data folder and the split"
+            )
         self.pixels = torch.cat([(part.pixels * 255).round().to(torch.uint8) for part in parts])
         self.positions_mm = torch.cat([part.positions_mm for part in parts])
         self.planes = torch.cat([part.planes for part in parts])

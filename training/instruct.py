@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import set_seed
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
-from radfound.checkpoints import mini_processor, new_mini_model
 from radfound.datasets.example import Example
 from radfound.datasets.kit import Kit
 from radfound.datasets.texts import radiology_texts
@@ -31,10 +31,12 @@ from radfound.processing_radfound import RadFoundProcessor
 from training.config import run_stage
 from training.framebank import FrameBank, augment
 from training.ground import ground, slot_words, words_loss
-from training.loop import Draw, LoopConfig, optimise
+from training.loop import Draw, optimise
 from training.manifest import hash_examples, write_manifest
 from training.packing import Branch, branch, pack, packed_loss
-from training.stage import load_parts, save_parts
+from training.processes import is_first_process
+from training.stage import StageConfig, load_parts, save_parts, stage_examples, stage_model
+from training.weights import whole_state
 
 logger = logging.getLogger(__name__)
 
@@ -42,16 +44,14 @@ LANGUAGE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 LORA_TARGETS = ["q_proj", "v_proj", "o_proj", "down_proj"]
 
 
-@dataclass(frozen=True)
-class InstructConfig:
-    """Settings of the stage.
+@dataclass(frozen=True, kw_only=True)
+class InstructConfig(StageConfig):
+    """Settings of the stage, beside those of `StageConfig`.
 
     Parameters
     ----------
-    data, out : Path
     vision : Path
         `vision.safetensors` of alignment.
-    loop : LoopConfig
     adapter : {"lora", "full"}
         Whether the language model learns by LoRA, or all of it.
     rank : int
@@ -72,10 +72,7 @@ class InstructConfig:
         What plain radiology text without a study counts, for the language model's wording.
     """
 
-    data: Path
-    out: Path
     vision: Path
-    loop: LoopConfig
     adapter: str = "lora"
     rank: int = 32
     connector_factor: float = 0.3
@@ -118,17 +115,26 @@ def merge_by_image(examples: Sequence[Example]) -> list[Example]:
     return list(merged.values())
 
 
-def conversations(kit: Kit) -> list[Example]:
-    """Return every training example of the kit that has something to say."""
-    sources = (
-        kit.medpix_figures(),
-        kit.vqa(),
-        kit.medpix_cases(max_images=2),
-        kit.radiographs(every_nth_small=6),
-        kit.mammograms(),
-        kit.volumes(slices_per_plane=6),
-    )
-    return merge_by_image([e for source in sources for e in source if e.turns])
+def kit_examples(kit: Kit) -> list[Example]:
+    """Return the kit's training examples: questions, captions, reports."""
+    return [
+        *kit.medpix_figures(),
+        *kit.vqa(),
+        *kit.medpix_cases(max_images=2),
+        *kit.radiographs(every_nth_small=6),
+        *kit.mammograms(),
+        *kit.volumes(slices_per_plane=6),
+    ]
+
+
+def held_examples(kit: Kit) -> list[Example]:
+    """Return the kit's figures and questions to validate on."""
+    return [*kit.medpix_figures("validation"), *kit.vqa("validation")]
+
+
+def conversations(examples: Sequence[Example]) -> list[Example]:
+    """Return the examples that have something to say, one for each image."""
+    return merge_by_image([e for e in examples if e.turns])
 
 
 class EncodedStudies:
@@ -280,7 +286,7 @@ class InstructObjective(nn.Module):
         left = self.config.tokens_per_study
         for turn in chooser.sample(turns, len(turns)):
             some = chooser.choice(turn)
-            size = len(some.question) + len(some.answer)
+            size = packed_length([some])
             if drawn and size > left:
                 continue
             drawn.append(some)
@@ -298,13 +304,24 @@ class InstructObjective(nn.Module):
         )
 
     @torch.no_grad()
-    def evaluate(self, held: EncodedStudies) -> dict[str, float]:
-        """Return the mean loss of all turns of studies that are not learnt from."""
-        losses = []
-        for index in range(len(held)):
-            turns = [turn_branches(self.processor, t)[0] for t in held.examples[index].turns[:8]]
-            losses.append(self.losses(held, [index], [turns])["answers"].item())
-        return {"loss": sum(losses) / len(losses)}
+    def evaluate(self, held: EncodedStudies, size: int = 8) -> dict[str, float]:
+        """Return the mean loss of the first turns of studies that are not learnt from."""
+        turns = [
+            [turn_branches(self.processor, turn)[0] for turn in example.turns[:8]]
+            for example in held.examples
+        ]
+        # Neighbours of one length need little padding.
+        order = sorted(range(len(held)), key=lambda i: packed_length(turns[i]))
+        total = 0.0
+        for some in (order[start : start + size] for start in range(0, len(order), size)):
+            parts = self.losses(held, some, [turns[i] for i in some])
+            total += len(some) * parts["answers"].item()
+        return {"loss": total / len(held)}
+
+
+def packed_length(branches: Sequence[Branch]) -> int:
+    """Return the tokens of a study's questions and answers."""
+    return sum(len(b.question) + len(b.answer) for b in branches)
 
 
 def turn_branches(processor: RadFoundProcessor, turn) -> list[Branch]:
@@ -317,14 +334,14 @@ def turn_branches(processor: RadFoundProcessor, turn) -> list[Branch]:
 
 def instruct(config: InstructConfig) -> dict[str, float]:
     """Train, then write `model.safetensors` (vision encoder and connector) and `adapter/`."""
-    kit = Kit(config.data)
-    examples = conversations(kit)
-    held = [*kit.medpix_figures("validation"), *kit.vqa("validation")]
-    model, processor = new_mini_model(with_language_model=True), mini_processor()
+    set_seed(config.loop.seed)
+    examples = conversations(stage_examples(config, kit_examples))
+    held = conversations(stage_examples(config, held_examples, "validation"))
+    model, processor = stage_model(config.model, config.language_model)
     load_parts(config.vision, model)
     model.requires_grad_(False)
     studies = EncodedStudies(examples, model, config.views, config.loop.seed)
-    validation = EncodedStudies([e for e in held if e.turns], model)
+    validation = EncodedStudies(held, model) if held else None
     order = [
         index
         for index, example in enumerate(studies.examples)
@@ -334,16 +351,16 @@ def instruct(config: InstructConfig) -> dict[str, float]:
         grounded = ground_projector(model, processor, studies, config)
         logger.info("words read off the visual tokens: %s", grounded)
     groups = learning_parts(model, config)
-    texts = list(radiology_texts(kit)) if config.wording else []
+    texts = list(radiology_texts(Kit(config.data))) if config.data and config.wording else []
     objective = InstructObjective(model, processor, studies, order, texts, config)
     history = optimise(
         objective.train(),
         groups,
         config.loop,
         folder=config.out,
-        validate=lambda: objective.evaluate(validation),
+        validate=(lambda: objective.evaluate(validation)) if validation else None,
     )
-    files = save(model, config.out)
+    files = save(model, config.out, config.language_model or LANGUAGE_MODEL)
     write_manifest(
         config.out,
         stage="instruct",
@@ -402,34 +419,53 @@ def learning_parts(
     return groups
 
 
-def save(model: RadFoundForConditionalGeneration, out: Path) -> list[str]:
-    """Write what ships: vision encoder and connector in bfloat16, and the adapter in peft's form.
+def save(
+    model: RadFoundForConditionalGeneration, out: Path, language_model: str = LANGUAGE_MODEL
+) -> list[str]:
+    """Write vision encoder and connector in bfloat16, and the adapter in peft's form.
 
-    A language model that learnt whole is written with them.
+    A language model that learnt whole is written with them. Every process has to call it, and the first one
+    writes; `python -m training.merge` makes one folder of it all.
+
+    Returns
+    -------
+    list of str
+        Names of the files in `out`.
     """
     parts = {"vision_model": model.vision_model, "connector": model.connector}
-    (out / "config.json").write_text(model.config.to_json_string(use_diff=False))
-    if not isinstance(model.language_model, PeftModel):
-        save_parts(out / "model.safetensors", parts | {"language_model": model.language_model})
-        return ["model.safetensors", "config.json"]
+    adapted = isinstance(model.language_model, PeftModel)
+    if not adapted:
+        parts["language_model"] = model.language_model
     save_parts(out / "model.safetensors", parts)
-    model.language_model.save_pretrained(out / "adapter", save_embedding_layers=False)
-    adapter = out / "adapter" / "adapter_model.safetensors"
-    save_file(
-        {name: t.to(torch.bfloat16) for name, t in load_file(adapter).items()},
-        adapter,
-        metadata={"format": "pt"},
-    )
-    # peft writes where the base model lay on this machine; say what it is instead.
-    settings = out / "adapter" / "adapter_config.json"
-    fields = json.loads(settings.read_text()) | {"base_model_name_or_path": LANGUAGE_MODEL}
-    settings.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
+    if is_first_process():
+        (out / "config.json").write_text(model.config.to_json_string(use_diff=False))
     return [
         "model.safetensors",
         "config.json",
-        "adapter/adapter_model.safetensors",
-        "adapter/adapter_config.json",
+        *(save_adapter(model, out, language_model) if adapted else ()),
     ]
+
+
+def save_adapter(
+    model: RadFoundForConditionalGeneration, out: Path, language_model: str
+) -> list[str]:
+    """Write the adapter of a language model in bfloat16."""
+    state = whole_state(model.language_model)
+    adapter = out / "adapter" / "adapter_model.safetensors"
+    settings = adapter.with_name("adapter_config.json")
+    if is_first_process():
+        model.language_model.save_pretrained(
+            adapter.parent, state_dict=state, save_embedding_layers=False
+        )
+        halved = {name: t.to(torch.bfloat16) for name, t in load_file(adapter).items()}
+        save_file(halved, adapter, metadata={"format": "pt"})
+        # peft writes where the base model lay on this machine; say what it is instead.
+        known = json.loads(settings.read_text())
+        known["base_model_name_or_path"] = (
+            Path(language_model).name if Path(language_model).exists() else language_model
+        )
+        settings.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
+    return [f"adapter/{adapter.name}", f"adapter/{settings.name}"]
 
 
 def main() -> None:

@@ -8,11 +8,11 @@ Slices of volumes, several views of one study and single pictures in one mixture
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
+from accelerate.utils import set_seed
 
-from radfound.checkpoints import mini_config
+from radfound.checkpoints import load, mini_config
 from radfound.configuration_radfound import RadFoundVisionConfig
 from radfound.datasets.example import Example
 from radfound.datasets.kit import Kit
@@ -21,23 +21,19 @@ from radfound.modeling_radfound import RadFoundVisionModel
 from radfound.sizes import size_config
 from training.config import run_stage
 from training.framebank import FrameBank
-from training.loop import LoopConfig, optimise
+from training.loop import optimise
 from training.manifest import hash_examples, write_manifest
 from training.objectives import PretrainObjective, PretrainWeights
-from training.stage import save_parts
+from training.stage import StageConfig, save_parts, stage_examples
 from training.stem_weights import load_imagenet_stem
 
 
-@dataclass(frozen=True)
-class PretrainConfig:
-    """Settings of the stage.
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(StageConfig):
+    """Settings of the stage, beside those of `StageConfig`; it needs no language model.
 
     Parameters
     ----------
-    data, out : Path
-    loop : LoopConfig
-    model : str
-        Whose vision encoder is trained: "radfound-mini", "radfound-base", …
     frames_per_study : int
     mask_ratio : float
     decoder_width, decoder_layers : int
@@ -51,10 +47,6 @@ class PretrainConfig:
         Share of the studies that is held back to validate on.
     """
 
-    data: Path
-    out: Path
-    loop: LoopConfig
-    model: str = "radfound-mini"
     frames_per_study: int = 4
     mask_ratio: float = 0.6
     decoder_width: int = 192
@@ -83,19 +75,21 @@ def pictures(kit: Kit, volume_repeats: int) -> list[Example]:
 
 
 def vision_config(name: str) -> RadFoundVisionConfig:
-    """Return the configuration of a model's vision encoder: "radfound-mini", or a name in `SIZES`."""
+    """Return the configuration of the vision encoder of a model, which `StageConfig` may name."""
+    if name == "radfound-tiny":
+        return load(name)[0].config.vision_config
     config = mini_config() if name == "radfound-mini" else size_config(name)
     return config.vision_config
 
 
 def pretrain(config: PretrainConfig) -> dict[str, float]:
     """Train, then write `vision.safetensors` and `manifest.json`; returns the last logged numbers."""
-    kit = Kit(config.data)
+    set_seed(config.loop.seed)
     vision = RadFoundVisionModel(vision_config(config.model))
     if vision.config.stem == "efficientnet_lite0":
         load_imagenet_stem(vision.stem)
         vision.stem.requires_grad_(config.train_stem)
-    examples = pictures(kit, config.volume_repeats)
+    examples = stage_examples(config, lambda kit: pictures(kit, config.volume_repeats))
     bank = FrameBank(examples, FrameConfig(vision.config.image_size, max_frames=16))
     held, bank = bank.divided(config.validation_share, config.loop.seed)
     objective = PretrainObjective(

@@ -12,7 +12,21 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 
 def is_first_process() -> bool:
     """Return whether this process is the one that writes what all have learnt."""
-    return PartialState(cpu=not torch.accelerator.is_available()).is_main_process
+    return _state().is_main_process
+
+
+def process_number() -> int:
+    """Return the number of this process among those of the run, from 0."""
+    return _state().process_index
+
+
+def training_device() -> torch.device:
+    """Return the device that this process trains on."""
+    return _state().device
+
+
+def _state() -> PartialState:
+    return PartialState(cpu=not torch.accelerator.is_available())
 
 
 def new_accelerator(precision: str, accumulate: int) -> Accelerator:

@@ -1,13 +1,14 @@
-"""How the weights of a model are divided over GPUs, and what that takes of their memory.
+"""How the weights of a model are divided over GPUs, and what that takes of their memory and time.
 
-`python -m training.sharding radfound-7b --gpus 8` prints it, without a GPU and without the weights.
+`python -m training.sharding radfound-7b --gpus 8 --examples 400000` prints it, without a GPU and without the
+weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -120,11 +121,48 @@ def memory(units: Sequence[Unit], learning: float = 1.0) -> Memory:
     )
 
 
+def epoch_flops(
+    parameters: Mapping[str, int],
+    *,
+    examples: int,
+    frames: int,
+    patches: int,
+    tokens: int,
+    learning: float = 1.0,
+) -> float:
+    """Return the floating-point operations of an epoch of instruction tuning.
+
+    Two for each parameter and token forward, two for the gradient of what goes in, two for that of the weights
+    where all of them learn (arXiv 2001.08361), and two again since activations are recomputed. The vision
+    encoder is frozen and reads forward only.
+
+    Parameters
+    ----------
+    parameters : mapping from "vision", "connector" and "language" to a count
+    examples, frames, patches : int
+        Studies, frames of each, and patches of a frame.
+    tokens : int
+        Of a study in the language model, visual ones included.
+    learning : float
+        Share of the language model's weights that learn.
+    """
+    seen = frames * patches
+    reading = 2 * parameters["vision"] * seen
+    joining = 8 * parameters["connector"] * seen
+    writing = (8 if learning == 1.0 else 6) * parameters["language"] * tokens
+    return float(examples * (reading + joining + writing))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m training.sharding", description=__doc__)
     parser.add_argument("model", choices=SIZES)
     parser.add_argument("--gpus", type=int, default=8)
+    parser.add_argument("--examples", type=int, default=400_000, help="studies of an epoch")
+    parser.add_argument("--frames", type=int, default=2, help="of a study")
+    parser.add_argument("--tokens", type=int, default=384, help="of a study, visual ones included")
+    parser.add_argument("--tflops", type=float, default=989.0, help="peak of a GPU in bfloat16")
+    parser.add_argument("--utilisation", type=float, default=0.35, help="share of the peak reached")
     given = parser.parse_args(arguments)
     with torch.device("meta"):
         model = RadFoundForConditionalGeneration(size_config(given.model))
@@ -142,6 +180,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{words}: {some.total / _GIB:.1f} GiB on each GPU (weights {some.weights / _GIB:.1f}, "
             f"gradients {some.gradients / _GIB:.1f}, optimizer {some.optimizer / _GIB:.1f}, "
             f"gathered {some.gathered / _GIB:.1f}), and activations"
+        )
+        work = epoch_flops(
+            model.num_parameters_by_part,
+            examples=given.examples,
+            frames=given.frames,
+            patches=model.config.vision_config.patches_per_frame,
+            tokens=given.tokens,
+            learning=learning,
+        )
+        speed = given.gpus * given.tflops * 1e12 * given.utilisation
+        print(
+            f"  an epoch of {given.examples:,} studies ({given.frames} frames, {given.tokens} tokens) is "
+            f"{work:.2e} operations: {work / speed / 3600:.1f} hours at {given.utilisation:.0%} of "
+            f"{given.tflops:.0f} TFLOP/s"
         )
 
 

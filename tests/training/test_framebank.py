@@ -1,6 +1,8 @@
+import pytest
 import torch
 
-from radfound.datasets import Kit
+from radfound.datasets import Example, Kit
+from radfound.exceptions import TrainingError
 from radfound.frames import FrameConfig
 from training.framebank import FrameBank, augment
 
@@ -18,3 +20,10 @@ def test_augmentation_never_mirrors():
     moved = augment(pixels, torch.Generator().manual_seed(0))
     centre = (moved[:, 0].sum(1) * torch.arange(64)).sum(1) / moved[:, 0].sum((1, 2))
     assert (centre > 32).all()
+
+
+def test_a_bank_of_nothing_readable_is_an_error(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    lost = Example("patient", (tmp_path / "broken.png",), (), {})
+    with pytest.raises(TrainingError, match="none of 1 examples"):
+        FrameBank([lost], FrameConfig(image_size=64))

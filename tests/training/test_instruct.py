@@ -23,10 +23,9 @@ from training.loop import Draw, LoopConfig, optimise
 from training.stage import load_parts, save_parts
 
 CONFIG = InstructConfig(
-    Path("data"),
-    Path("out"),
-    Path("vision"),
-    LoopConfig(30, 3e-3, batch_size=4),
+    out=Path("out"),
+    vision=Path("vision"),
+    loop=LoopConfig(30, 3e-3, batch_size=4),
     rank=4,
     ground_steps=20,
 )

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
@@ -11,7 +13,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from radfound.modeling_radfound import RadFoundForConditionalGeneration
 from radfound.sizes import size_config
 from training.processes import whole_modules
-from training.sharding import main, memory, sharding_plan
+from training.sharding import epoch_flops, main, memory, sharding_plan
 
 
 class Objective(nn.Module):
@@ -82,3 +84,10 @@ def test_the_command_tells_sizes_and_memory(capsys):
     said = capsys.readouterr().out
     assert "radfound-base: 1.68 billion" in said and "28 x Qwen2DecoderLayer" in said
     assert "all weights learn" in said
+
+
+def test_the_work_of_an_epoch_is_that_of_reading_joining_and_writing():
+    parts = {"vision": 10, "connector": 2, "language": 100}
+    work = partial(epoch_flops, parts, examples=3, frames=2, patches=4, tokens=5)
+    assert work() == 3 * (2 * 10 * 8 + 8 * 2 * 8 + 8 * 100 * 5)
+    assert work() - work(learning=0.01) == 3 * 2 * 100 * 5
