@@ -26,6 +26,7 @@ from radfound.checkpoints import replay
 from radfound.correction import Correction
 from radfound.corrections import CorrectionLog
 from radfound.exceptions import RadFoundError, TrainingError
+from radfound.region import region_key
 from radfound.study import Study
 from radfound.study_model import LocalModel, Prompt
 from training.instruct import lora_config
@@ -93,7 +94,7 @@ class FinetuneResult:
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """One study's visual tokens, shape (1, T, width), and what to say about it."""
+    """The visual tokens, shape (1, T, width), of a study or a region of it, and what to say about it."""
 
     visual: torch.Tensor
     branches: list[Branch]
@@ -197,18 +198,21 @@ def _publish(
 def _lessons(
     base: LocalModel, corrections: Sequence[Correction], read: Callable[[str], Study]
 ) -> tuple[list[Lesson], list[Lesson]]:
-    """Return the corrections by study, and what the base model says to other questions about the same studies."""
-    by_study: dict[tuple[str, ...], list[Correction]] = {}
+    """Return the corrections by what the reader saw (a study or a region of it), and what the base model
+    says to other questions about the same."""
+    by_view: dict[tuple[tuple[str, ...], str | None], list[Correction]] = {}
     for correction in corrections:
-        by_study.setdefault(correction.images, []).append(correction)
+        view = (correction.images, region_key(correction.region))
+        by_view.setdefault(view, []).append(correction)
     corrected, kept = [], []
-    for images, some in by_study.items():
+    for (images, _), some in by_view.items():
         try:
             parts = [read(image) for image in images]
+            study = Study(tuple(image for part in parts for image in part.images))
+            visual = base.encode(study, some[0].region)
         except RadFoundError as error:
             logger.warning("a corrected study is left out: %s", error)
             continue
-        visual = base.encode(Study(tuple(image for part in parts for image in part.images)))
         lesson = [branch(base.processor, c.task, c.question, c.text) for c in some]
         corrected.append(Lesson(visual, lesson))
         asked = {c.question for c in some}

@@ -85,6 +85,24 @@ def test_only_the_newest_correction_of_a_question_is_learnt(place):
     assert engine.answer(STUDIES["ct00"], "vqa", "What is it?", max_new_tokens=20).text == "Second."
 
 
+def test_a_correction_about_a_region_is_learnt_from_that_region(place):
+    log, store = place
+    left, right = (
+        {"slice_mm": {"point": [-8.0, -8.0, z], "normal": [0.0, 0.0, 1.0]}} for z in (3.0, 21.0)
+    )
+    log.append(corrected("ct00", "Left.", region=left))
+    log.append(corrected("ct00", "Right.", region=right))
+    log.append(corrected("ct00", "Nowhere.", region={"box_mm": [[900, 0, 0], [901, 1, 1]]}))
+    result = finetune(log, store, read, checkpoint="radfound-tiny", config=QUICK)
+    assert result.metrics["corrections"] == 2
+    engine = Engine.load("radfound-tiny", adapters=store)
+    said = [
+        engine.answer(STUDIES["ct00"], "vqa", "What is it?", region=region, max_new_tokens=20).text
+        for region in (left, right)
+    ]
+    assert said == ["Left.", "Right."]
+
+
 def test_a_run_that_fails_the_gate_publishes_nothing_and_says_why(place):
     log, store = place
     log.append(corrected("ct00", "One."))
