@@ -198,8 +198,7 @@ def _publish(
 def _lessons(
     base: LocalModel, corrections: Sequence[Correction], read: Callable[[str], Study]
 ) -> tuple[list[Lesson], list[Lesson]]:
-    """Return the corrections by what the reader saw (a study or a region of it), and what the base model
-    says to other questions about the same."""
+    """Return the corrections by study and region, and what the base model says to other questions there."""
     by_view: dict[tuple[tuple[str, ...], str | None], list[Correction]] = {}
     for correction in corrections:
         view = (correction.images, region_key(correction.region))
