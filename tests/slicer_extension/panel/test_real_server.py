@@ -71,6 +71,17 @@ def test_an_answer_of_the_real_server_is_stopped(desk):
     assert desk.ask("And now?").state == "answered"
 
 
+def test_a_correction_may_say_where_in_the_volume(desk):
+    desk.ask("Is there a lesion?")
+    desk.ui.whereSelector.addNode()
+
+    desk.ui.rejectButton.click()
+    desk.settle()
+
+    assert desk.ui.waitingText.text == ""
+    assert set(desk.session.corrections[-1]["region"]) == {"box_mm"}
+
+
 def test_every_study_of_the_server_opens_in_slicer(desk):
     """By chance, which prefers what was not offered lately."""
     desk.ui.strategyBox.currentIndex = desk.ui.strategyBox.findData("random")
