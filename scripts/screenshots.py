@@ -204,12 +204,10 @@ class Photographer:
         window = self.window._object
         window.resize(_WIDTH, window.minimumSizeHint().height())
         self._settle()
-        height = window.layout().heightForWidth(_WIDTH)
-        window.resize(_WIDTH, height)
+        window.resize(_WIDTH, window.layout().heightForWidth(_WIDTH))
         self._settle()
         bar = self.ui.chatView.verticalScrollBar()
-        if "ask" in sections:
-            window.resize(_WIDTH, height + bar.maximum)  # so that the conversation is seen whole
+        bar.value = bar.maximum
         self._settle()
         picture = window.grab()
         if with_view:
