@@ -42,7 +42,8 @@ class Answer:
     sections : dict or None
         {"findings": str, "impression": str} for a report.
     confidence : float or None
-        Probability in [0, 1]; None where no calibration exists.
+        Calibrated probability of being right, in [0, 1]; None where no calibration exists: for captions
+        and reports, for a checkpoint without one, and with an adapter.
     uncertainty : float or None
         Mean entropy of the answer's tokens divided by the entropy of a uniform choice, in [0, 1].
     evidence : str or None

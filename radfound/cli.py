@@ -1,4 +1,4 @@
-"""The command line: ask about files, look at corrections, choose adapters.
+"""The command line: ask about files, look at corrections, choose adapters, run the benchmark.
 
 Results go to stdout, everything else to stderr. Nothing heavy is imported before a command needs
 it, so that `--help` answers at once.
@@ -138,6 +138,19 @@ def _adapters_rollback(args: argparse.Namespace) -> str:
     return _active_text(args, _store(args).rollback())
 
 
+def _bench(args: argparse.Namespace) -> str:
+    from radfound.benchmark.bench import Options, bench
+
+    if args.limit is not None and args.limit < 2:
+        raise RequestError(f"--limit: found {args.limit}; expected 2 or more studies")
+    names = Options.__dataclass_fields__
+    chosen = {name: value for name, value in vars(args).items() if name in names}
+    with redirect_stdout(sys.stderr):
+        results = bench(Options(**chosen | {"tasks": tuple(args.tasks.split(","))}))
+    text = results.pop("report")
+    return _json(results) if args.json else f"{text}\nwritten to {args.out}"
+
+
 # Arguments -------------------------------------------------------------------------------------
 
 
@@ -196,6 +209,11 @@ def _parser() -> argparse.ArgumentParser:
         if name == "activate":
             command.add_argument("id", help=f"such as a-0003, or {BASE} for the base model")
         command.set_defaults(run=run)
+
+    command = commands.add_parser(
+        "bench", help="score a model on RadVLBench, beside controls", parents=[common]
+    )
+    _add_bench_arguments(command)
     return parser
 
 
@@ -229,6 +247,30 @@ def _add_ask_arguments(command: argparse.ArgumentParser, name: str) -> None:
         "--studies", metavar="DIR", help="answer with the adapter that is active for these studies"
     )
     command.set_defaults(run=_ask)
+
+
+def _add_bench_arguments(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--model", default="radfound-mini", help="a name or a checkpoint's folder")
+    add("--tasks", default="metadata,vqa,caption,report", help="default: %(default)s")
+    add(
+        "--data",
+        required=True,
+        help="folder of the data kit, your own .jsonl file, or NAME=FOLDER such as slake=data/Slake1.0 (docs/data.md)",
+    )
+    add("--out", type=Path, required=True, metavar="DIR", help="where tables and plots go")
+    add("--limit", type=int, metavar="N", help="at most N studies a split, for a trial")
+    add("--compare", type=Path, metavar="DIR", help="the --out folder of another model's run")
+    add(
+        "--calibrate",
+        action="store_true",
+        help="fit confidence on the validation split first, and keep it beside the checkpoint",
+    )
+    add("--radeval", action="store_true", help="score texts by RadEval too, if it is installed")
+    add("--write-docs", type=Path, metavar="FILE", help="put the tables between its marks")
+    add("--device", help='such as "cuda"; chosen by itself if left out')
+    add("--seed", type=int, default=0, help="default: 0")
+    command.set_defaults(run=_bench)
 
 
 def _add_studies(command: argparse.ArgumentParser) -> None:

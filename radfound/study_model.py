@@ -12,6 +12,7 @@ from peft import PeftModel
 from transformers import DynamicCache
 
 from radfound import checkpoints
+from radfound.confidence import Calibration
 from radfound.exceptions import AdapterError
 from radfound.modeling_radfound import RadFoundForConditionalGeneration
 from radfound.processing_radfound import RadFoundProcessor, pad_left
@@ -76,6 +77,7 @@ class StudyModel(Protocol):
     name: str
     revision: str
     vocabulary: int
+    calibration: Calibration | None
 
     def encode(self, study: Study, region: dict[str, Any] | None = None) -> Any:
         """Read a study once; what comes back can be asked about many times, with any adapter."""
@@ -103,6 +105,8 @@ class LocalModel:
     model : RadFoundForConditionalGeneration
     processor : RadFoundProcessor
     name, revision : str
+    calibration : Calibration, optional
+        What the base model's probabilities are worth.
     """
 
     def __init__(
@@ -111,19 +115,22 @@ class LocalModel:
         processor: RadFoundProcessor,
         name: str,
         revision: str,
+        calibration: Calibration | None = None,
     ):
         self.model = model.eval()
         self.processor = processor
         self.name = name
         self.revision = revision
         self.vocabulary = model.config.text_config.vocab_size
+        self.calibration = calibration
 
     @classmethod
     def load(cls, checkpoint: str | Path, device: str | None = None) -> LocalModel:
         """Load a checkpoint as `radfound.checkpoints.load` does, onto CUDA where there is one."""
         model, processor, name, revision = checkpoints.load(checkpoint)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return cls(model, processor, name, revision)
+        calibration = Calibration.read(calibration_folder(checkpoint), revision)
+        return cls(model, processor, name, revision, calibration)
 
     @torch.no_grad()
     def encode(self, study: Study, region: dict[str, Any] | None = None) -> torch.Tensor:
@@ -321,3 +328,10 @@ class LocalModel:
             raise AdapterError(
                 f"adapter {folder.name}: does not fit {self.name} ({error}); activate another or train a new one"
             ) from error
+
+
+def calibration_folder(checkpoint: str | Path) -> Path:
+    """Return where a checkpoint's `calibration.json` stands: with the shipped weights, or in its folder."""
+    if checkpoint == "radfound-mini":
+        return checkpoints.WEIGHTS / "radfound-mini"
+    return Path(checkpoint)

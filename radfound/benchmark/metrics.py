@@ -7,18 +7,16 @@ pycocoevalcap (CIDEr; METEOR where Java is present), findings by `radfound.bench
 
 from __future__ import annotations
 
-import importlib
 import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from radfound.benchmark.findings import COUNTED, compare_findings
-from radfound.exceptions import RequestError
+from radfound.benchmark.optional import library
 
 ARTICLES = ("a", "an", "the")
 
@@ -112,7 +110,7 @@ def accuracy(name: str = "accuracy") -> Metric:
 
 def bleu_metrics() -> list[Metric]:
     """Return corpus BLEU-1 to BLEU-4 (sacrebleu: lower case, 13a tokens, exponential smoothing)."""
-    bleu = _library("sacrebleu.metrics.bleu").BLEU(lowercase=True)
+    bleu = library("sacrebleu.metrics.bleu").BLEU(lowercase=True, effective_order=True)
 
     def statistics(answers: Sequence[str], truths: Sequence[str]) -> np.ndarray:
         scores = [bleu.sentence_score(a, [t]) for a, t in zip(answers, truths, strict=True)]
@@ -138,13 +136,13 @@ def bleu_metrics() -> list[Metric]:
 
 def rouge_l() -> Metric:
     """Return the mean ROUGE-L F1 (rouge-score, without stemming)."""
-    scorer = _library("rouge_score.rouge_scorer").RougeScorer(["rougeL"], use_stemmer=False)
+    scorer = library("rouge_score.rouge_scorer").RougeScorer(["rougeL"], use_stemmer=False)
     return mean_metric("ROUGE-L", lambda a, t: scorer.score(t, a)["rougeL"].fmeasure)
 
 
 def cider() -> Metric:
     """Return the mean CIDEr (pycocoevalcap; Vedantam et al. 2015), 0 to 10, word weights from all references."""
-    scorer = _library("pycocoevalcap.cider.cider").Cider()
+    scorer = library("pycocoevalcap.cider.cider").Cider()
 
     def statistics(answers: Sequence[str], truths: Sequence[str]) -> np.ndarray:
         _, scores = scorer.compute_score(*_numbered(answers, truths))
@@ -157,10 +155,10 @@ def meteor() -> Metric | None:
     """Return the mean METEOR 1.5 (pycocoevalcap's jar), or None where there is no Java."""
     if shutil.which("java") is None:
         return None
-    library = _library("pycocoevalcap.meteor.meteor")
+    scoring = library("pycocoevalcap.meteor.meteor")
 
     def statistics(answers: Sequence[str], truths: Sequence[str]) -> np.ndarray:
-        scorer = library.Meteor()
+        scorer = scoring.Meteor()
         try:
             _, scores = scorer.compute_score(*_numbered(answers, truths))
         finally:
@@ -232,13 +230,3 @@ def answer_metrics() -> list[Metric]:
         mean_metric("token recall", token_recall),
         mean_metric("token F1", token_f1),
     ]
-
-
-def _library(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise RequestError(
-            f"{name.partition('.')[0]}: not installed, and captions and reports are scored with it; "
-            "run `pip install 'radfound[bench]'`"
-        ) from error

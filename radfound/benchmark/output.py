@@ -1,0 +1,207 @@
+"""What a run of RadVLBench leaves behind: results.json, report.md, answers.csv; plots are in `plots`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from radfound.benchmark.runner import BLANK, MAJORITY, MODEL, OTHER, PROBE, Run
+from radfound.benchmark.scores import confidence_of, is_right
+from radfound.confidence import Calibration
+from radfound.exceptions import RequestError, StorageError
+
+COLUMNS = {
+    MODEL: "model",
+    MAJORITY: "majority answer",
+    BLANK: "blank image",
+    OTHER: "another patient's image",
+    PROBE: "ImageNet probe",
+}
+"""The columns of the table, in their order, with their headings."""
+
+TITLES = {
+    "metadata": "Modality, plane and region of MedPix figures",
+    "vqa": "Questions",
+    "caption": "Captions",
+    "report": "Reports",
+}
+ANSWER_FIELDS = (
+    "task", "id", "patient", "group", "rows", "modality", "organ_system", "question", "truth",
+    MODEL, MAJORITY, BLANK, OTHER, PROBE, "probability", "confidence", "right",
+)  # fmt: skip
+MARKS = ("<!-- radvlbench -->", "<!-- /radvlbench -->")
+
+
+def write_json(results: dict[str, Any], folder: Path) -> None:
+    """Write results.json; what could not be scored is null."""
+    text = json.dumps(without_nan(results), indent=1, ensure_ascii=False)
+    (folder / "results.json").write_text(text + "\n", encoding="utf-8")
+
+
+def without_nan(value: Any) -> Any:
+    """Return JSON values with null for what is not a finite number."""
+    if isinstance(value, dict):
+        return {key: without_nan(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_answers(runs: Sequence[Run], calibration: Calibration | None, folder: Path) -> None:
+    """Write answers.csv: one line for each item, with the answers of model and controls."""
+    with (folder / "answers.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ANSWER_FIELDS, restval="")
+        writer.writeheader()
+        for run in runs:
+            for k, item in enumerate(run.task.items):
+                right = is_right(item, run.answers[MODEL][k])
+                sure = confidence_of(item, run.probabilities[k], calibration)
+                line = {
+                    "task": run.task.name,
+                    "id": item.id,
+                    "patient": item.example.key,
+                    "group": item.group,
+                    "rows": "; ".join(item.rows),
+                    "modality": item.modality,
+                    "organ_system": item.organ_system,
+                    "question": item.prompt.question or "",
+                    "truth": item.turn.answer,
+                    "probability": f"{run.probabilities[k]:.4f}",
+                    "confidence": "" if sure is None else f"{sure:.4f}",
+                    "right": "" if math.isnan(right) else int(right),
+                }
+                writer.writerow(line | {name: texts[k] for name, texts in run.answers.items()})
+
+
+def read_answers(folder: Path) -> dict[tuple[str, str], str]:
+    """Return the model's answers in another run's folder, by task and id."""
+    path = folder / "answers.csv"
+    if not path.is_file():
+        raise RequestError(
+            f"--compare: {path} not found; expected the --out folder of another run of `radfound bench`"
+        )
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        return {(row["task"], row["id"]): row[MODEL] for row in rows}
+    except KeyError as error:
+        raise RequestError(
+            f"--compare: {path} has no column {error}; run that model again with this version"
+        ) from error
+
+
+# Markdown --------------------------------------------------------------------------------------
+
+
+def report(results: dict[str, Any]) -> str:
+    """Return the tables in Markdown."""
+    model = results["model"]
+    lines = [
+        f"Model `{model['name']}` ({model['revision']}), radfound {results['versions']['radfound']}, seed "
+        f"{results['seed']}. Shares in per cent, with 95 % intervals (bootstrap over patients); the last "
+        "columns say how far the model is above the same model on a blank and on another patient's image.",
+    ]
+    if results["limit"] is not None:
+        lines += ["", f"**At most {results['limit']} studies a split: a trial, not a result.**"]
+    for name, task in results["tasks"].items():
+        lines += ["", f"**{TITLES[name]}** ({task['items']} from {task['patients']} patients)", ""]
+        lines += _table(task["rows"])
+    lines += _calibration_lines(results["calibration"])
+    if results["comparison"]:
+        lines += ["", f"**Beside `{results['comparison']['model']}`**, on the same items", ""]
+        lines += _comparison_lines(results["comparison"]["rows"])
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    shown = [column for column in COLUMNS if column in rows[0]]
+    names = dict.fromkeys(row["row"] for row in rows)
+    alone = len(names) == 1
+    heads = ["score" if alone else "question", *([] if alone else ["score"]), "n"]
+    heads += [COLUMNS[column] for column in shown] + ["over blank", "over another's"]
+    if not alone and len({row["score"] for row in rows}) == 1:
+        heads.remove("score")
+    lines = _header(heads)
+    for row in rows:
+        cells = {
+            "question": row["row"],
+            "score": row["score"] + (" (lower is better)" if row["lower_is_better"] else ""),
+            "n": str(row["n"]),
+            **{COLUMNS[c]: _number(row[c], row["percent"], c == MODEL) for c in shown},
+            "over blank": _number(row["over_blank"], row["percent"], True, sign="+"),
+            "over another's": _number(row["over_other"], row["percent"], True, sign="+"),
+        }
+        lines.append("| " + " | ".join(cells[head] for head in heads) + " |")
+    return lines
+
+
+def _header(heads: Iterable[str]) -> list[str]:
+    heads = list(heads)
+    return ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+
+
+def _number(interval: dict[str, float], percent: bool, with_ends: bool, sign: str = "") -> str:
+    if not math.isfinite(interval["value"]):
+        return "-"
+    scale, places = (100, 1) if percent else (1, 2)
+    value, low, high = (scale * interval[key] for key in ("value", "low", "high"))
+    text = f"{value:{sign}.{places}f}"
+    return f"{text} ({low:{sign}.{places}f} to {high:{sign}.{places}f})" if with_ends else text
+
+
+def _calibration_lines(table: dict[str, Any]) -> list[str]:
+    if not table:
+        return []
+    lines = ["", "**Calibration** on the test questions (ECE, 15 bins)", ""]
+    lines += _header(["questions", "n", "token probability", "confidence"])
+    for name, row in table.items():
+        fitted = "-" if row["calibrated"] is None else f"{row['calibrated']['ece']:.3f}"
+        lines.append(f"| {name} | {row['n']} | {row['raw']['ece']:.3f} | {fitted} |")
+    return lines
+
+
+def _comparison_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    lines = _header(["answers", "score", "n", "this model", "the other", "difference", "p"])
+    for row in rows:
+        numbers = [
+            _number(row["model"], row["percent"], False),
+            _number(row["other_run"], row["percent"], False),
+            _number(row["difference"], row["percent"], True, sign="+"),
+            f"{row['difference']['p']:.3f}" if math.isfinite(row["difference"]["p"]) else "-",
+        ]
+        cells = [row["row"], row["score"], str(row["n"]), *numbers]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def write_docs(text: str, path: Path) -> None:
+    """Put the tables between the two `MARKS` of a Markdown file."""
+    if not path.is_file():
+        raise RequestError(f"--write-docs: {path} not found; expected a Markdown file")
+    page = path.read_text(encoding="utf-8")
+    if page.count(MARKS[0]) != 1 or page.count(MARKS[1]) != 1:
+        raise RequestError(
+            f"--write-docs: {path.name} needs a line {MARKS[0]} and a line {MARKS[1]}, once each; the tables go "
+            "between them"
+        )
+    before, rest = page.split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    path.write_text(f"{before}{MARKS[0]}\n{text}{MARKS[1]}{after}", encoding="utf-8")
+
+
+def make_folder(path: Path) -> Path:
+    """Make the folder that all is written to, before the long work begins."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(13, "permission denied")
+    except OSError as error:
+        raise StorageError(
+            f"--out: {path} cannot be written ({error.strerror}); name another"
+        ) from error
+    return path

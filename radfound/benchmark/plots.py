@@ -1,0 +1,106 @@
+"""Pictures of a run: reliability, and each task's scores beside their controls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from radfound.benchmark.calibration import BINS
+from radfound.benchmark.optional import library
+from radfound.benchmark.output import COLUMNS, TITLES
+from radfound.benchmark.runner import MODEL
+
+_COLOURS = dict(zip(COLUMNS, ("#1b4f8a", "#b8b8b8", "#8c8c8c", "#5f5f5f", "#d98a29"), strict=True))
+_INCH = 0.24  # height of one bar
+
+
+def draw(results: dict[str, Any], folder: Path) -> list[Path]:
+    """Write `reliability.png` and `scores-TASK.png`; return their paths."""
+    written = []
+    for name, task in results["tasks"].items():
+        rows = [row for row in task["rows"] if row["percent"] and not row["lower_is_better"]]
+        rows = [row for row in rows if math.isfinite(row[MODEL]["value"])]
+        if rows:
+            written.append(_scores(TITLES[name], rows, folder / f"scores-{name}.png"))
+    if results["calibration"]:
+        written.append(_reliability(results["calibration"], folder / "reliability.png"))
+    return written
+
+
+def _figure(width: float, height: float, **options: Any) -> tuple[Any, Any]:
+    library("matplotlib").use("Agg")
+    return library("matplotlib.pyplot").subplots(
+        figsize=(width, height), layout="constrained", **options
+    )
+
+
+def _save(figure: Any, path: Path) -> Path:
+    figure.savefig(path, dpi=130)
+    library("matplotlib.pyplot").close(figure)
+    return path
+
+
+def _scores(title: str, rows: Sequence[dict[str, Any]], path: Path) -> Path:
+    shown = [column for column in COLUMNS if column in rows[0]]
+    figure, axes = _figure(8, 1.4 + len(rows) * (len(shown) + 1) * _INCH)
+    for k, column in enumerate(shown):
+        places = [row * (len(shown) + 1) + k for row in range(len(rows))]
+        values = [100 * row[column]["value"] for row in rows]
+        reach = [
+            [max(0.0, 100 * (row[column]["value"] - row[column]["low"])) for row in rows],
+            [max(0.0, 100 * (row[column]["high"] - row[column]["value"])) for row in rows],
+        ]
+        axes.barh(
+            places, values, height=0.85, xerr=reach, color=_COLOURS[column], label=COLUMNS[column],
+            error_kw={"elinewidth": 0.9, "ecolor": "#222222"},
+        )  # fmt: skip
+    one_score = len({row["score"] for row in rows}) == 1
+    one_row = len({row["row"] for row in rows}) == 1
+    labels = [
+        row["score"] if one_row else row["row"] + ("" if one_score else f"\n{row['score']}")
+        for row in rows
+    ]
+    middle = (len(shown) - 1) / 2
+    axes.set_yticks([k * (len(shown) + 1) + middle for k in range(len(rows))], labels)
+    axes.invert_yaxis()
+    axes.set_xlim(0, None)
+    axes.set_xlabel(f"{rows[0]['score']}, %" if one_score else "%")
+    axes.set_title(title, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return _save(figure, path)
+
+
+def _reliability(table: dict[str, Any], path: Path) -> Path:
+    names = list(table)
+    columns = min(len(names), 3)
+    lines = math.ceil(len(names) / columns)
+    figure, grid = _figure(3.4 * columns, 3.5 * lines, squeeze=False, sharex=True, sharey=True)
+    for axes in grid.flat[len(names) :]:
+        axes.set_visible(False)
+    for axes, name in zip(grid.flat, names, strict=False):
+        axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle="--")
+        for kind, label, colour in (
+            ("raw", "token probability", "#b06a3b"),
+            ("calibrated", "confidence", _COLOURS[MODEL]),
+        ):
+            found = table[name][kind]
+            if found is None:
+                continue
+            kept = [k for k in range(BINS) if found["counts"][k]]
+            share = [found["counts"][k] / table[name]["n"] for k in kept]
+            axes.scatter(
+                [found["confidence"][k] for k in kept], [found["accuracy"][k] for k in kept],
+                s=[12 + 280 * part for part in share], color=colour, alpha=0.75, linewidths=0,
+                label=f"{label}, ECE {found['ece']:.3f}",
+            )  # fmt: skip
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
+        axes.set_title(f"{name} (n = {table[name]['n']})", loc="left", fontsize=10)
+        marks = axes.legend(loc="upper left", fontsize=7.5, frameon=False)
+        for handle in marks.legend_handles:
+            handle.set_sizes([30])
+    figure.supxlabel("how sure the model is", fontsize=10)
+    figure.supylabel("share right", fontsize=10)
+    return _save(figure, path)

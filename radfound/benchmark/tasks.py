@@ -1,0 +1,213 @@
+"""RadVLBench's tasks: what is asked about which studies, and what there was to learn it from.
+
+- metadata: modality, plane and region of a figure, asked in words; validation and test split.
+- vqa: closed and open questions of the test split; also those about images that are not in training.
+- caption, report: texts about the studies of the test split.
+
+`--data` names the kit of this project's development, one's own JSONL file, or any layout of
+`radfound.datasets` as NAME=FOLDER.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from radfound.benchmark.medpix import METADATA_QUESTIONS
+from radfound.datasets import READERS, Example, Turn, open_dataset
+from radfound.datasets.kit import synpic
+from radfound.exceptions import DatasetError, RequestError
+from radfound.study_model import Prompt
+from radfound.taxonomy import MODALITIES, modality_of, organ_system_of
+
+TASKS = {"metadata": 8, "vqa": 24, "caption": 80, "report": 160}
+"""Each task with the most tokens that an answer may have."""
+
+NOT_STATED = "not stated"
+_KIT_SOURCES = {"metadata": "MedPix-2.0", "vqa": "VQA-RAD", "caption": "MedPix-2.0", "report": "MedPix-2.0"}  # fmt: skip
+_CODES = {"MRI": "MR", "X-ray": "DX", "mammography": "MG", "ultrasound": "US"}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to say about one study.
+
+    Parameters
+    ----------
+    id : str
+    example : Example
+    turn : Turn
+        With the reference answer.
+    group : str
+        "modality", "plane", "region", "closed", "open", "caption" or "report": what is scored alike.
+    rows : tuple of str
+        The rows of the table that it counts in.
+    """
+
+    id: str
+    example: Example
+    turn: Turn
+    group: str
+    rows: tuple[str, ...] = ()
+
+    @property
+    def prompt(self) -> Prompt:
+        """What the model is asked: the first wording."""
+        return Prompt(self.turn.task, self.turn.questions[0] if self.turn.questions else None)
+
+    @property
+    def modality(self) -> str:
+        """One of the names in `radfound.taxonomy.MODALITIES`, or "not stated"."""
+        said = self.example.labels.get("modality", "")
+        code = modality_of(_CODES.get(said, said))
+        return MODALITIES[code] if code else NOT_STATED
+
+    @property
+    def organ_system(self) -> str:
+        """One of `radfound.taxonomy.ORGAN_SYSTEMS`, by the words of caption, question and answer, or "not stated"."""
+        words = (self.example.text, *self.turn.questions[:1], self.turn.answer)
+        return organ_system_of(" ".join(words)) or NOT_STATED
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked, and the training split's items of the same kind."""
+
+    name: str
+    items: tuple[Item, ...]
+    training: tuple[Item, ...]
+
+    @property
+    def max_new_tokens(self) -> int:
+        """The most tokens that an answer may have."""
+        return TASKS[self.name]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over questions, reference answers and the images' bytes."""
+        found = hashlib.sha256()
+        files = sorted({file for item in self.items for file in item.example.files})
+        for file in files:
+            found.update(hashlib.sha256(file.read_bytes()).digest())
+        for item in self.items:
+            said = (item.id, item.prompt.question, item.turn.answer, item.rows)
+            found.update(repr(said).encode())
+        return found.hexdigest()
+
+
+class Source:
+    """A data set by layout and place.
+
+    Parameters
+    ----------
+    data : str
+        A folder of the kit, a path that ends in ".jsonl", or NAME=FOLDER with a name of `READERS`.
+    """
+
+    def __init__(self, data: str):
+        layout, equals, folder = data.partition("=")
+        if equals and layout in READERS:
+            self.layout, self.root = layout, Path(folder)
+        else:
+            self.layout, self.root = "jsonl" if data.endswith(".jsonl") else "kit", Path(data)
+        self._read: dict[str, list[Example]] = {}
+
+    def items(self, task: str, split: str, limit: int | None = None) -> list[Item]:
+        """Return what a task asks about the studies of a split; at most `limit` studies, evenly chosen."""
+        if split not in self._read:
+            self._read[split] = list(open_dataset(self.layout, self.root, split))
+        asked = {}
+        for number, example in enumerate(self._read[split]):
+            if self.layout != "kit" or example.source == _KIT_SOURCES[task]:
+                asked[number] = list(_items(task, example))
+        chosen = [some for some in asked.values() if some]
+        if limit is not None:
+            chosen = chosen[:: max(1, len(chosen) // limit)][:limit]
+        return [item for some in chosen for item in some]
+
+    def pictures(self, split: str) -> set[str]:
+        """Return the names of all images of a split that `items` has read."""
+        return _pictures(self._read[split])
+
+
+def load_task(name: str, source: Source, limit: int | None = None) -> Task:
+    """Read a task's items.
+
+    Raises
+    ------
+    DatasetError
+        If the data are missing, or nothing in them is of this task.
+    """
+    if name not in TASKS:
+        raise RequestError(f"--tasks: found {name!r}; expected some of {', '.join(TASKS)}")
+    training = source.items(name, "train")
+    if name == "metadata":
+        items = _metadata_rows(
+            (split, item)
+            for split in ("validation", "test")
+            for item in source.items(name, split, limit)
+        )
+    elif name == "vqa":
+        items = _question_rows(source.items(name, "test", limit), source.pictures("train"))
+    else:
+        items = [_in_rows(item, item.group) for item in source.items(name, "test", limit)]
+    for split, some in (("test", items), ("train", training)):
+        if not some:
+            raise DatasetError(
+                f"{source.root}: nothing of the task {name!r} in the {split} split; leave the task out with "
+                "--tasks, or add such studies (docs/data.md shows the fields)"
+            )
+    return Task(name, tuple(items), tuple(training))
+
+
+def calibration_items(source: Source) -> list[Item]:
+    """Return the validation split's questions, those on metadata among them."""
+    return [item for name in ("metadata", "vqa") for item in source.items(name, "validation")]
+
+
+def _items(task: str, example: Example) -> Iterator[Item]:
+    if task == "metadata":
+        turns = [
+            (name, Turn("vqa", METADATA_QUESTIONS[name], example.labels[name]))
+            for name in METADATA_QUESTIONS
+            if name in example.labels
+        ]
+    else:
+        own = [turn for turn in example.turns if turn.task == task and not _on_metadata(turn)]
+        turns = [((turn.kind or "open") if task == "vqa" else task, turn) for turn in own]
+    for number, (group, turn) in enumerate(turns):
+        name = turn.id or f"{example.key}/{example.files[0].stem}/{group}/{number}"
+        yield Item(name, example, turn, group)
+
+
+def _on_metadata(turn: Turn) -> bool:
+    return turn.questions in METADATA_QUESTIONS.values()
+
+
+def _in_rows(item: Item, *rows: str) -> Item:
+    return Item(item.id, item.example, item.turn, item.group, rows)
+
+
+def _metadata_rows(items: Iterable[tuple[str, Item]]) -> list[Item]:
+    return [
+        _in_rows(
+            item,
+            *(f"{group}, {split}" for group in (item.group, "all") for split in (own, "both")),
+        )
+        for own, item in items
+    ]
+
+
+def _question_rows(items: Sequence[Item], training: set[str]) -> list[Item]:
+    found = []
+    for item in items:
+        new = not _pictures([item.example]) & training
+        rows = (item.group, f"{item.group}, image not in training")
+        found.append(_in_rows(item, *rows[: 1 + new]))
+    return found
+
+
+def _pictures(examples: Iterable[Example]) -> set[str]:
+    return {synpic(str(file)) for example in examples for file in example.files}
