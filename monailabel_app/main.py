@@ -6,7 +6,8 @@ Settings, each as `--conf NAME VALUE`:
 
 checkpoint   radfound-mini (default), radfound-tiny (random, for tests) or a folder
 device       such as cuda; chosen by itself if left out
-state        folder in which `.radfound` keeps corrections and adapters; DIR if left out
+state        folder in which `.radfound` keeps corrections, adapters and the journal of answers;
+             DIR if left out
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from monailabel_app.lib.shutdown import at_shutdown  # noqa: E402
 from monailabel_app.lib.trainers import RadFoundTrainer  # noqa: E402
 from radfound import __version__  # noqa: E402
 from radfound.adapters import AdapterStore, store_path  # noqa: E402
+from radfound.answers import AnswerJournal, journal_path  # noqa: E402
 from radfound.corrections import CorrectionLog, log_path  # noqa: E402
 from radfound.exceptions import NotFoundError, RequestError  # noqa: E402
 
@@ -83,6 +85,7 @@ class RadFoundApp(MONAILabelApp):
                 self.datastore(),
                 CorrectionLog(log_path(self._state)),
                 AdapterStore(store_path(self._state)),
+                AnswerJournal(journal_path(self._state)),
                 checkpoint=self.conf.get("checkpoint", "radfound-mini"),
                 device=self.conf.get("device") or None,
             )

@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from radfound.durable import TEMPORARY_PREFIX, make_directory, sync_directory, s
 from radfound.exceptions import CorrectionError, NotFoundError, RequestError, StorageError
 from radfound.region import region_key
 
-__all__ = ["Correction", "CorrectionLog", "log_path", "rows_digest"]
+__all__ = ["Correction", "CorrectionLog", "log_path", "rows_digest", "rows_digests"]
 
 _APPLICATION_ID = 0x52464C31  # "RFL1"
 _COLUMNS = (
@@ -250,16 +250,23 @@ class CorrectionLog:
             ) from error
 
 
-def rows_digest(corrections: list[Correction]) -> str:
+def rows_digest(corrections: Sequence[Correction]) -> str:
     """Return SHA-256 over corrections in order, one canonical JSON line each."""
+    return rows_digests(corrections)[-1]
+
+
+def rows_digests(corrections: Sequence[Correction]) -> list[str]:
+    """Return the digests of the first 0, 1, 2, ... corrections; the last one is of all."""
     sha = hashlib.sha256()
+    digests = [sha.hexdigest()]
     for correction in corrections:
         content = asdict(correction)
         if correction.region is None:  # as digests were made before there were regions
             del content["region"]
         line = json.dumps(content, sort_keys=True, separators=(",", ":"))
         sha.update(line.encode("ascii") + b"\n")
-    return sha.hexdigest()
+        digests.append(sha.hexdigest())
+    return digests
 
 
 def _head(connection: sqlite3.Connection) -> str:

@@ -98,6 +98,7 @@ class Lesson:
 
     visual: torch.Tensor
     branches: list[Branch]
+    corrections: tuple[str, ...] = ()  # ids of those it teaches
 
 
 class _Learnt(Exception):
@@ -175,12 +176,17 @@ def finetune(
     reason = _refusal(metrics, config)
     if reason:
         return FinetuneResult(None, False, reason, metrics)
-    adapter = _publish(base, store, snapshot, metrics)
+    learnt = [each for lesson in corrected for each in lesson.corrections]
+    adapter = _publish(base, store, snapshot, learnt, metrics)
     return FinetuneResult(adapter, True, f"published {adapter}", metrics)
 
 
 def _publish(
-    base: LocalModel, store: AdapterStore, snapshot: str, metrics: dict[str, float]
+    base: LocalModel,
+    store: AdapterStore,
+    snapshot: str,
+    learnt: list[str],
+    metrics: dict[str, float],
 ) -> str:
     """Hand the trained adapter to the store and return its id."""
     manifest = {
@@ -188,6 +194,7 @@ def _publish(
         "base_revision": base.revision,
         "parent": store.active(),
         "snapshot": snapshot,
+        "corrections": learnt,
         "metrics": metrics,
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -213,7 +220,7 @@ def _lessons(
             logger.warning("a corrected study is left out: %s", error)
             continue
         lesson = [branch(base.processor, c.task, c.question, c.text) for c in some]
-        corrected.append(Lesson(visual, lesson))
+        corrected.append(Lesson(visual, lesson, tuple(c.id for c in some)))
         asked = {c.question for c in some}
         prompts = [Prompt("vqa", question) for question in _REHEARSED if question not in asked]
         if all(c.task != "caption" for c in some):

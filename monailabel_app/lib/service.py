@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from radfound.adapters import AdapterStore
 from radfound.answer import Answer
+from radfound.answers import AnswerJournal
 from radfound.correction import Correction
 from radfound.corrections import CorrectionLog
 from radfound.exceptions import (
@@ -75,6 +76,7 @@ class RadFoundService:
         Of MONAI Label.
     log : CorrectionLog
     adapters : AdapterStore
+    journal : AnswerJournal
     checkpoint : str
     device : str, optional
     sessions : StudySessions, optional
@@ -86,6 +88,7 @@ class RadFoundService:
         datastore: Any,
         log: CorrectionLog,
         adapters: AdapterStore,
+        journal: AnswerJournal,
         *,
         checkpoint: str = "radfound-mini",
         device: str | None = None,
@@ -95,6 +98,7 @@ class RadFoundService:
         self.sessions = sessions
         self.log = log
         self.adapters = adapters
+        self.journal = journal
         self.checkpoint = checkpoint
         # Own threads, so that answers neither stall the event loop nor use up the server's pool.
         self.pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="radfound")
@@ -199,6 +203,7 @@ class RadFoundService:
             for piece in pieces:
                 if isinstance(piece, Answer):
                     piece = _seen_from_outside(piece, inquiry, load_ms)
+                    self._note(piece, ask.region)
                 yield piece
 
     def answer(self, inquiry: Inquiry, cancel: threading.Event | None = None) -> Answer:
@@ -211,16 +216,26 @@ class RadFoundService:
                     return piece
         raise RadFoundError("the model stopped without an answer; try again")
 
+    def _note(self, answer: Answer, region: dict[str, Any] | None) -> None:
+        """Write an answer into the journal; a reader gets it even where that fails."""
+        try:
+            self.journal.record(answer, region)
+        except RadFoundError as error:
+            logger.warning("an answer is not in the journal: %s", error)
+
     # Corrections ------------------------------------------------------------------------------
 
     def record(self, corrections: Sequence[Correction]) -> list[bool]:
         """Append corrections to the log, all or none; False for each that is there already.
+
+        What does not say where is about the region that its answer was about.
 
         Raises
         ------
         CorrectionError
             If one names an image that cannot be learnt from, or its id is another's.
         """
+        corrections = [self._with_region(correction) for correction in corrections]
         for correction in corrections:
             self._check_recordable(correction)
         hashed = [self._with_image_hash(correction) for correction in corrections]
@@ -244,6 +259,15 @@ class RadFoundService:
                 f"id: a different correction is already recorded as {correction.id}; "
                 "give an edit an id of its own"
             )
+
+    def _with_region(self, correction: Correction) -> Correction:
+        if correction.region is not None or correction.answer_id is None:
+            return correction
+        try:
+            return replace(correction, region=self.journal.get(correction.answer_id).region)
+        except RadFoundError as error:
+            logger.info("a correction of an answer that is not in the journal: %s", error.code)
+            return correction
 
     def _with_image_hash(self, correction: Correction) -> Correction:
         """Name the content that was corrected; a reader's word is kept even if it cannot be read."""

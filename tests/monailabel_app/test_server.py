@@ -129,6 +129,24 @@ def test_both_ways_in_end_in_the_log(server, correction):
     assert found[by_route["id"]]["image_hash"] == found[by_label["id"]]["image_hash"] is not None
 
 
+def test_a_correction_is_about_the_region_that_was_asked_about_unless_it_says_otherwise(
+    server, correction
+):
+    asked = {"box_mm": [[0.0, 0.0, 0.0], [20.0, 20.0, 20.0]]}
+    other = {"slice_mm": {"point": [5.0, 5.0, 5.0], "normal": [0.0, 0.0, 1.0]}}
+    answer = server.ask(VOLUME, region=asked).json()
+    silent, explicit = (
+        correction(answer_id=answer["id"], **where) for where in ({}, {"region": other})
+    )
+    for row in (silent, explicit):
+        for expected in (True, False):
+            reply = server.post("/radfound/corrections", json=row)
+            assert reply.json() == {"id": row["id"], "recorded": expected}
+    rows = server.get("/radfound/corrections", params={"image": VOLUME}).json()["corrections"]
+    found = {row["id"]: row["region"] for row in rows}
+    assert (found[silent["id"]], found[explicit["id"]]) == (asked, other)
+
+
 def test_the_same_correction_twice_is_recorded_once(server, correction):
     row = correction()
     replies = [server.post("/radfound/corrections", json=row).json() for _ in range(2)]
@@ -146,6 +164,7 @@ def test_the_same_correction_twice_is_recorded_once(server, correction):
         ({"question": None}, "question"),
         ({"schema": "other/1"}, "schema"),
         ({"colour": "red"}, "colour"),
+        ({"region": {"box_mm": 3}}, "region"),
     ],
 )
 @pytest.mark.parametrize("way", ["route", "label"])

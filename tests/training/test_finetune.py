@@ -131,8 +131,7 @@ def test_a_study_that_is_gone_is_left_out(place):
     log.append(corrected("gone", "Lost."))
     with pytest.raises(TrainingError, match="none of their studies"):
         finetune(log, store, read, checkpoint="radfound-tiny", config=QUICK)
-    log.append(corrected("ct00", "Found."))
-    assert (
-        finetune(log, store, read, checkpoint="radfound-tiny", config=QUICK).metrics["corrections"]
-        == 1
-    )
+    log.append(corrected("ct00", "Found.", id="found"))
+    result = finetune(log, store, read, checkpoint="radfound-tiny", config=QUICK)
+    assert result.metrics["corrections"] == 1
+    assert store.manifest(result.adapter)["corrections"] == ["found"]
