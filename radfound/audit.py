@@ -12,6 +12,7 @@ from radfound import __version__
 from radfound.adapters import AdapterStore
 from radfound.answer import ModelVersion
 from radfound.answers import AnswerJournal, Given
+from radfound.chain import Verification
 from radfound.correction import Correction
 from radfound.corrections import CorrectionLog, rows_digests
 from radfound.durable import make_directory, replace_text
@@ -161,8 +162,8 @@ def _asked(row: Given | Correction) -> str:
     return row.question or row.task
 
 
-def verify_text(log: CorrectionLog, noted: str | None = None) -> str:
-    """Look through the log's hash chain and say what was found.
+def verify(log: CorrectionLog, noted: str | None = None) -> Verification:
+    """Look through the log's hash chain, as `CorrectionLog.verify` does.
 
     Raises
     ------
@@ -175,18 +176,21 @@ def verify_text(log: CorrectionLog, noted: str | None = None) -> str:
             f"{log.path.name}: not as it was recorded: {'; '.join(found.faults)}; "
             "restore it from a backup"
         )
+    return found
+
+
+def verification_text(found: Verification) -> str:
+    """Return what was found in a whole log for people."""
+    if found.head is None:
+        unlinked = "they are of a time before the hash chain, which begins with the next one"
+        return f"{found.rows} corrections" + (f"; {unlinked}" if found.rows else "")
     lines = [f"{found.rows} corrections, none changed, removed or moved"]
-    if found.head is None and found.rows:
-        lines[0] = f"{found.rows} corrections, none of them chained yet: nothing to compare with"
-        lines.append("the chain begins with the next correction")
-    elif found.unlinked:
+    if found.unlinked:
         lines.append(
-            f"the chain begins at row {found.unlinked + 1}; the {found.unlinked} before it could "
-            "have been changed until then, and not since"
+            f"the hash chain begins at row {found.unlinked + 1}; what happened to the "
+            f"{found.unlinked} before it until then, nobody can tell"
         )
-    if found.head is not None:
-        lines.append(f"head {found.head}")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"head {found.head}"])
 
 
 def export(corrections: Sequence[Correction], target: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The command line: ask about files, look at corrections, choose adapters, run the benchmark.
+"""The command line: ask about files, audit corrections, choose adapters, run the benchmark.
 
 Results go to stdout, everything else to stderr. Nothing heavy is imported before a command needs
 it, so that `--help` answers at once.
@@ -19,9 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from radfound import __version__
+from radfound import __version__, audit
 from radfound.adapters import AdapterStore, store_path
 from radfound.answer import Answer
+from radfound.answers import AnswerJournal, journal_path
 from radfound.corrections import Correction, CorrectionLog, log_path
 from radfound.exceptions import RadFoundError, RequestError
 from radfound.wire import adapters_to_json, answer_to_json, correction_to_json, parse_ask
@@ -117,6 +118,31 @@ def _corrections_list(args: argparse.Namespace) -> str:
     return "\n\n".join(_correction_text(each) for each in found)
 
 
+def _corrections_verify(args: argparse.Namespace) -> str:
+    found = audit.verify(CorrectionLog(log_path(_folder(args.studies))), args.head)
+    return _json(vars(found)) if args.json else audit.verification_text(found)
+
+
+def _corrections_export(args: argparse.Namespace) -> str:
+    log = CorrectionLog(log_path(_folder(args.studies)))
+    found = log.latest() if args.latest else log.rows()
+    path = str(audit.export(found, args.out))
+    if args.json:
+        return _json({"corrections": len(found), "path": path})
+    return f"{len(found)} corrections written to {path}"
+
+
+def _trace(args: argparse.Namespace) -> str:
+    folder = _folder(args.studies)
+    found = audit.trace(
+        args.id,
+        AnswerJournal(journal_path(folder)),
+        CorrectionLog(log_path(folder)),
+        AdapterStore(store_path(folder)),
+    )
+    return _json(audit.trace_to_json(found)) if args.json else audit.trace_text(found)
+
+
 def _adapters_list(args: argparse.Namespace) -> str:
     store = _store(args)
     if args.json:
@@ -197,6 +223,32 @@ def _parser() -> argparse.ArgumentParser:
     _add_studies(command)
     command.add_argument("--image", metavar="ID", help="only those about this image")
     command.set_defaults(run=_corrections_list)
+    command = corrections.add_parser(
+        "verify", help="look for changed or removed rows", parents=[common]
+    )
+    _add_studies(command)
+    command.add_argument("--head", metavar="HASH", help="what an earlier call printed as head")
+    command.set_defaults(run=_corrections_verify)
+    command = corrections.add_parser(
+        "export", help="write the corrections to a file or data set", parents=[common]
+    )
+    _add_studies(command)
+    command.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a .jsonl file, or a folder that Hugging Face datasets loads",
+    )
+    command.add_argument("--latest", action="store_true", help="only the newest of each question")
+    command.set_defaults(run=_corrections_export)
+
+    command = commands.add_parser(
+        "trace", help="say which weights gave an answer, and what taught them", parents=[common]
+    )
+    _add_studies(command)
+    command.add_argument("id", metavar="ANSWER_ID")
+    command.set_defaults(run=_trace)
 
     adapters = _group(commands, "adapters", "choose which fine-tuned version answers")
     for name, help_text, run in (
@@ -346,9 +398,10 @@ def _answer_text(answer: Answer) -> str:
 
 def _correction_text(correction: Correction) -> str:
     asked = correction.question or correction.task
+    where = f" in {json.dumps(correction.region)}" if correction.region else ""
     lines = [
         f"{correction.created}  {correction.verdict} by {correction.author}  {correction.id}",
-        f"  {', '.join(correction.images)}: {asked}",
+        f"  {', '.join(correction.images)}{where}: {asked}",
         f"  model:  {correction.model_text}",
     ]
     if correction.verdict == "edited" or correction.text.strip() not in (

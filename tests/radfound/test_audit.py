@@ -5,7 +5,8 @@ import pytest
 from radfound.adapters import AdapterStore, store_path
 from radfound.answer import Answer, ModelVersion
 from radfound.answers import AnswerJournal, journal_path
-from radfound.audit import export, trace, trace_text, trace_to_json, verify_text
+from radfound.audit import export, trace, trace_text, trace_to_json, verification_text, verify
+from radfound.chain import Verification
 from radfound.correction import Correction
 from radfound.corrections import CorrectionLog, log_path
 from radfound.exceptions import NotFoundError, RequestError
@@ -107,9 +108,15 @@ def test_an_unknown_answer_is_not_found(places):
 
 def test_verification_says_the_head_to_note(places):
     _, log, _ = places
-    said = verify_text(log)
-    assert said.startswith("2 corrections, none changed")
-    assert log.verify().head in said
+    found = verify(log)
+    assert verification_text(found).startswith("2 corrections, none changed")
+    assert found.head in verification_text(found)
+
+
+def test_verification_says_where_the_chain_begins():
+    assert "begins at row 41" in verification_text(Verification(50, 40, "ab" * 32))
+    assert "begins with the next one" in verification_text(Verification(40, 40, None))
+    assert verification_text(Verification(0, 0, None)) == "0 corrections"
 
 
 def test_exported_lines_are_the_corrections(places, tmp_path):

@@ -1,5 +1,6 @@
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 import radfound
 from radfound.adapters import AdapterStore, store_path
 from radfound.answer import Answer, ModelVersion
+from radfound.answers import AnswerJournal, journal_path
 from radfound.cli import main
 from radfound.corrections import Correction, CorrectionLog, log_path
 from radfound.exceptions import StudyUnreadableError
@@ -228,6 +230,40 @@ def test_folder_without_corrections_says_so_and_stays_as_it_is(tmp_path, capsys)
     assert main(["corrections", "list", "--studies", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "no corrections yet\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_corrections_are_verified(studies, capsys):
+    assert main(["corrections", "verify", "--studies", str(studies)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("2 corrections, none changed, removed or moved\nhead ")
+    head = said.split()[-1]
+    assert main(["corrections", "verify", "--studies", str(studies), "--head", head]) == 0
+    capsys.readouterr()
+    connection = sqlite3.connect(log_path(studies))
+    connection.executescript(
+        "DROP TRIGGER corrections_are_not_changed; UPDATE corrections SET text = 'No.' WHERE seq = 1"
+    )
+    connection.close()
+    said = refusal(capsys, "corrections", "verify", "--studies", studies)
+    assert "row 1 was changed" in said
+
+
+def test_corrections_are_exported(studies, capsys, tmp_path):
+    out = tmp_path / "corrections.jsonl"
+    assert main(["corrections", "export", "--studies", str(studies), "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"2 corrections written to {out}\n"
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["c1", "c2"]
+
+
+def test_an_answer_is_traced(studies, capsys):
+    model = ModelVersion("radfound-mini", "0123456789ab", "a-0002")
+    given = Answer(task="caption", images=("ct01",), question=None, text="A CT.", model=model)
+    AnswerJournal(journal_path(studies)).record(given, None)
+    assert main(["trace", given.id, "--studies", str(studies)]) == 0
+    assert "adapter a-0002, published" in capsys.readouterr().out
+    assert main(["trace", given.id, "--json", "--studies", str(studies)]) == 0
+    assert json.loads(capsys.readouterr().out)["model"]["adapter"] == "a-0002"
+    assert "never-given" in refusal(capsys, "trace", "never-given", "--studies", studies)
 
 
 def test_damaged_log_is_one_line(studies, capsys):
