@@ -527,3 +527,5 @@ def test_a_downloaded_study_is_loaded_under_its_id(tmp_path):
     volume = scene.load_volume(str(path), "sample_brain_mr")
 
     assert volume.GetName() == "sample_brain_mr"
+    assert volume.GetStorageNode() is None
+    assert not slicer.util.getNodesByClass("vtkMRMLStorageNode")

@@ -79,6 +79,8 @@ def describe(volume: Any) -> str:
 def load_volume(path: str, name: str) -> Any:
     """Load what came from a server; ClientError "request" if Slicer cannot read it.
 
+    The file is not needed afterwards: the scene will be saved with the voxels.
+
     Parameters
     ----------
     path : str
@@ -87,7 +89,7 @@ def load_volume(path: str, name: str) -> Any:
         Of the new volume.
     """
     try:
-        return slicer.util.loadVolume(path, {"name": name, "singleFile": False, "show": True})
+        volume = slicer.util.loadVolume(path, {"name": name, "singleFile": False, "show": True})
     except RuntimeError as error:
         raise ClientError(
             _(
@@ -95,6 +97,9 @@ def load_volume(path: str, name: str) -> Any:
             ).format(file=os.path.basename(path)),
             "request",
         ) from error
+    # Else Slicer takes the voxels for saved, and a saved scene points to a file that is gone.
+    slicer.mrmlScene.RemoveNode(volume.GetStorageNode())
+    return volume
 
 
 # Regions --------------------------------------------------------------------------------------

@@ -44,6 +44,8 @@ def load_volume(path, properties=None):
     if not storage.ReadData(node):
         slicer.mrmlScene.RemoveNode(node)
         raise RuntimeError(f"Failed to load node from file: {path}")
+    slicer.mrmlScene.AddNode(storage)
+    node.SetAndObserveStorageNodeID(storage.GetID())
     node.CreateDefaultDisplayNodes()
     if properties.get("show"):
         slicer.util.setSliceViewerLayers(background=node)
