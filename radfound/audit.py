@@ -129,7 +129,11 @@ def trace_text(found: Trace) -> str:
     if found.model:
         lines.append(f"model {found.model.name}, base weights {found.model.revision}")
     lines += _lesson_lines(found.lesson) if found.lesson else ["adapter none: the base model spoke"]
-    lines.append(f"judged {len(found.judged)} times" if found.judged else "not judged by a reader")
+    lines.append(
+        f"corrections of this answer: {len(found.judged)}"
+        if found.judged
+        else "no reader has corrected it"
+    )
     lines += [_row_text(row) for row in found.judged]
     return "\n".join(lines)
 
