@@ -8,7 +8,12 @@ from peft import LoraConfig, get_peft_model
 
 from radfound.adapters import AdapterStore
 from radfound.answer import Answer
-from radfound.confidence import length_normalised_probability, normalised_entropy
+from radfound.confidence import (
+    Calibration,
+    Curve,
+    length_normalised_probability,
+    normalised_entropy,
+)
 from radfound.engine import Engine
 from radfound.exceptions import Cancelled, RequestError
 from radfound.study import Study, StudyImage
@@ -46,7 +51,7 @@ def test_the_stream_ends_with_the_answer_whose_text_it_spelled(engine, study):
     assert isinstance(answer, Answer) and all(isinstance(piece, str) for piece in pieces)
     assert "".join(pieces).strip() == answer.text
     assert answer.images == ("ct01",) and answer.question == "What is shown?"
-    assert 0 < answer.confidence <= 1 and 0 <= answer.uncertainty <= 1
+    assert answer.confidence is None and 0 <= answer.uncertainty <= 1
     assert answer.timings_ms["total"] >= answer.timings_ms["first_token"]
 
 
@@ -162,8 +167,18 @@ def test_an_adapter_published_while_the_engine_runs_is_used_from_the_next_answer
     store.activate(None)
     after = engine.answer(study, "vqa", "Why?", max_new_tokens=8)
     assert [a.model.adapter for a in (before, during, after)] == [None, adapter, None]
-    assert before.text == after.text and before.confidence == pytest.approx(after.confidence)
-    assert during.confidence != pytest.approx(before.confidence)
+    assert before.text == after.text and before.uncertainty == pytest.approx(after.uncertainty)
+    assert during.uncertainty != pytest.approx(before.uncertainty)
+
+
+def test_confidence_calibrated_for_the_base_model_is_not_given_for_an_adapter(study, tmp_path):
+    store = AdapterStore(tmp_path / "adapters")
+    engine = Engine.load("radfound-tiny", adapters=store)
+    engine.model.calibration = Calibration("random", {"open": Curve(2.0, 0.0, 100)})
+    before = engine.answer(study, "vqa", "Why?", max_new_tokens=2)
+    published(store)
+    during = engine.answer(study, "vqa", "Why?", max_new_tokens=2)
+    assert 0 < before.confidence < 1 and during.confidence is None
 
 
 def test_an_answer_that_has_begun_ends_with_the_adapter_it_began_with(study, tmp_path):
