@@ -54,9 +54,6 @@ def probe_answers(
 
     One probe for each group, on standardised features, C = 0.01.
     """
-    linear_model = library("sklearn.linear_model")
-    preprocessing = library("sklearn.preprocessing")
-    pipeline = library("sklearn.pipeline")
     examples = {id(item.example): item.example for item in (*training, *items)}
     place = {name: row for row, name in enumerate(examples)}
     known = features(list(examples.values()))
@@ -64,13 +61,21 @@ def probe_answers(
     for group in {item.group for item in items}:
         learnt = [item for item in training if item.group == group]
         asked = [k for k, item in enumerate(items) if item.group == group]
-        probe = pipeline.make_pipeline(
-            preprocessing.StandardScaler(), linear_model.LogisticRegression(C=0.01, max_iter=2000)
+        told = _told(
+            known[[place[id(item.example)] for item in learnt]],
+            [item.turn.answer for item in learnt],
+            known[[place[id(items[k].example)] for k in asked]],
         )
-        probe.fit(
-            known[[place[id(item.example)] for item in learnt]], [i.turn.answer for i in learnt]
-        )
-        told = probe.predict(known[[place[id(items[k].example)] for k in asked]])
         for k, answer in zip(asked, told, strict=True):
-            answers[k] = str(answer)
+            answers[k] = answer
     return answers
+
+
+def _told(known: np.ndarray, classes: Sequence[str], asked: np.ndarray) -> list[str]:
+    if len(set(classes)) < 2:  # there is nothing to tell apart
+        return [classes[0] if classes else ""] * len(asked)
+    probe = library("sklearn.pipeline").make_pipeline(
+        library("sklearn.preprocessing").StandardScaler(),
+        library("sklearn.linear_model").LogisticRegression(C=0.01, max_iter=2000),
+    )
+    return [str(answer) for answer in probe.fit(known, classes).predict(asked)]

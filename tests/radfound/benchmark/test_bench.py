@@ -1,0 +1,242 @@
+"""`radfound bench` from its command line to the files it leaves, on a model that knows nothing."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from radfound.benchmark import bench as bench_module
+from radfound.benchmark import probe
+from radfound.benchmark.output import MARKS, write_docs
+from radfound.benchmark.runner import BLANK, MODEL, OTHER, run_tasks
+from radfound.benchmark.scores import Scorer
+from radfound.benchmark.tasks import Source, load_task
+from radfound.checkpoints import load
+from radfound.cli import main
+from radfound.exceptions import RequestError
+from radfound.study_model import Generated
+
+
+class FakeModel:
+    """Says "axial" where the left half of the picture is the brighter one; or always the same."""
+
+    name, revision, vocabulary, calibration = "fake", "0", 10, None
+
+    def __init__(self, looks: bool):
+        self.looks = looks
+        self.prompts = 0
+
+    def encode(self, study, region=None):
+        left, right = np.array_split(study.images[0].voxels[0].astype(float), 2, axis=1)
+        brighter = left.mean() > right.mean() + 10
+        return torch.tensor([[[float(brighter) if self.looks else 0.0]]])
+
+    def generate(self, encoded, prompts, max_new_tokens):
+        self.prompts += len(prompts)
+        return [
+            Generated("axial" if tokens[0, 0, 0] else "coronal", (-0.1,), (0.1,), True)
+            for tokens in encoded
+        ]
+
+
+def plane_scores(model, data):
+    task = load_task("metadata", Source(str(data)))
+    task = type(task)("metadata", tuple(i for i in task.items if i.group == "plane"), task.training)
+    return Scorer().task(run_tasks(model, [task])[0])["rows"]
+
+
+@pytest.fixture(autouse=True)
+def quick_features(monkeypatch):
+    """The frozen network's place is taken by the mean of the picture's halves."""
+
+    def features(examples, advance=lambda count: None):
+        halves = [np.array_split(e.read().images[0].voxels[0], 2, axis=1) for e in examples]
+        return np.array([[left.mean(), right.mean()] for left, right in halves])
+
+    monkeypatch.setattr(probe, "image_features", features)
+    monkeypatch.setattr("radfound.benchmark.runner.image_features", features)
+
+
+def test_a_model_that_looks_is_above_its_blind_and_mistaken_selves(own_data):
+    row = next(
+        r for r in plane_scores(FakeModel(looks=True), own_data) if r["row"] == "plane, both"
+    )
+    assert row["model"]["value"] == row["probe"]["value"] == 1.0
+    assert row["blank"]["value"] == row["majority"]["value"] == 0.5
+    assert row["other"]["value"] < 1.0
+    assert row["over_blank"]["low"] > 0 and row["over_blank"]["p"] < 0.05
+
+
+def test_a_model_that_ignores_the_image_scores_as_on_a_blank_one(own_data):
+    for row in plane_scores(FakeModel(looks=False), own_data):
+        assert row["model"] == row["blank"] == row["other"]
+        assert (row["over_blank"]["value"], row["over_other"]["value"]) == (0, 0)
+
+
+def test_the_same_prompt_before_the_same_tokens_is_answered_once(own_data):
+    model = FakeModel(looks=False)
+    task = load_task("vqa", Source(str(own_data)))
+    run = run_tasks(model, [task])[0]
+    assert model.prompts == 3  # three questions, one picture as far as this model sees
+    assert run.answers[MODEL] == run.answers[BLANK] == run.answers[OTHER]
+
+
+def test_scores_are_split_by_modality_and_organ_system(own_data):
+    run = run_tasks(FakeModel(looks=True), [load_task("vqa", Source(str(own_data)))])[0]
+    by = Scorer().task(run)["by"]
+    assert by["modality"]["computed tomography"]["closed"]["n"] == 16
+    assert by["organ system"]["brain"]["open"]["score"] == "token recall"
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """`radfound-tiny` in a folder that a calibration can be kept in."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    model, processor, _, _ = load("radfound-tiny")
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def without_java():
+    """METEOR starts Java anew for each column; test_metrics tries it."""
+    with pytest.MonkeyPatch.context() as patch:
+        found = shutil.which
+        patch.setattr(
+            shutil, "which", lambda name, *a, **k: name != "java" and found(name, *a, **k) or None
+        )
+        yield
+
+
+@pytest.fixture(scope="module")
+def outcome(own_data, checkpoint, tmp_path_factory, without_java):
+    """The folder that a run with calibration left."""
+    out = tmp_path_factory.mktemp("out") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "radfound.benchmark.runner.image_features",
+            lambda examples, advance: np.random.default_rng(0).random((len(examples), 4)),
+        )
+        command = ["bench", "--model", str(checkpoint), "--data", str(own_data), "--out", str(out)]
+        assert main([*command, "--calibrate"]) == 0
+    return out
+
+
+def test_the_table_has_every_score_beside_its_controls(outcome):
+    results = json.loads((outcome / "results.json").read_text())
+    assert set(results["tasks"]) == {"metadata", "vqa", "caption", "report"}
+    for name, task in results["tasks"].items():
+        controls = {"model", "majority", "blank", "other"} | (
+            {"probe"} if name == "metadata" else set()
+        )
+        assert all(controls <= set(row) for row in task["rows"])
+        assert len(task["data_sha256"]) == 64
+    scores = {row["score"] for row in results["tasks"]["caption"]["rows"]}
+    assert {"BLEU-1", "BLEU-4", "ROUGE-L", "CIDEr", "finding F1", "laterality errors"} <= scores
+    assert results["versions"]["torch"] and results["seed"] == 0
+    report = (outcome / "report.md").read_text()
+    for heading in ("majority answer", "blank image", "another patient's image", "ImageNet probe"):
+        assert heading in report
+
+
+def test_every_answer_is_written_down(outcome):
+    rows = list(csv.DictReader((outcome / "answers.csv").open()))
+    assert len(rows) == 2 * 24 + 24 + 8 + 8
+    asked = [row for row in rows if row["task"] in ("metadata", "vqa")]
+    assert all(row["right"] in "01" and 0 <= float(row["probability"]) <= 1 for row in asked)
+    assert all(0 < float(row["confidence"]) < 1 for row in asked if row["group"] == "open")
+    assert {row["confidence"] for row in rows if row["task"] == "caption"} == {""}
+
+
+def test_plots_are_written(outcome):
+    assert {path.name for path in outcome.glob("*.png")} == {
+        "scores-metadata.png", "scores-vqa.png", "scores-caption.png", "scores-report.png",
+        "reliability.png",
+    }  # fmt: skip
+
+
+def test_the_calibration_is_kept_beside_the_checkpoint_and_used(outcome, checkpoint):
+    from radfound.study_model import LocalModel
+
+    kept = json.loads((checkpoint / "calibration.json").read_text())
+    model = LocalModel.load(checkpoint)
+    assert kept["revision"] == model.revision and set(model.calibration.curves) == {"open"}
+    table = json.loads((outcome / "results.json").read_text())["calibration"]
+    assert table["metadata"]["n"] == 24
+    assert table["open questions"]["calibrated"]["ece"] <= 1
+
+
+def test_two_runs_are_compared_on_the_same_items(
+    outcome, own_data, checkpoint, tmp_path, without_java
+):
+    docs = tmp_path / "page.md"
+    docs.write_text(f"before\n{MARKS[0]}\nold\n{MARKS[1]}\nafter\n")
+    assert main(
+        ["bench", "--model", str(checkpoint), "--data", str(own_data), "--out", str(tmp_path / "b"),
+         "--tasks", "vqa", "--compare", str(outcome), "--write-docs", str(docs), "--json"]
+    ) == 0  # fmt: skip
+    comparison = json.loads((tmp_path / "b" / "results.json").read_text())["comparison"]
+    assert {row["row"] for row in comparison["rows"]} == {"closed", "open"}
+    assert all(row["difference"]["value"] == 0 for row in comparison["rows"])
+    page = docs.read_text()
+    assert page.startswith(f"before\n{MARKS[0]}\nModel `tiny`") and page.endswith("after\n")
+    assert "old" not in page and "Beside `run`" in page
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"--data": "nowhere"}, "--data"),
+        ({"--tasks": "vqas"}, "--tasks"),
+        ({"--limit": "1"}, "--limit"),
+        ({"--compare": "nowhere"}, "--compare"),
+        ({"--model": "nowhere"}, "checkpoint nowhere"),
+    ],
+)
+def test_wrong_arguments_end_in_one_line(own_data, tmp_path, capsys, change, said):
+    options = {
+        "--data": str(own_data),
+        "--out": str(tmp_path),
+        "--model": "radfound-tiny",
+        "--tasks": "vqa",
+    }
+    assert main(["bench", *(word for pair in {**options, **change}.items() for word in pair)]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("module", "option", "extra"),
+    [
+        ("rouge_score", "caption", "bench"),
+        ("sklearn", "metadata", "bench"),
+        ("matplotlib", "vqa", "bench"),
+    ],
+)
+def test_a_missing_library_is_named_with_how_to_get_it(
+    monkeypatch, own_data, tmp_path, module, option, extra
+):
+    real = bench_module.library
+
+    def missing(name, extra="bench"):
+        return real("no_such_library" if name.startswith(module) else name, extra)
+
+    monkeypatch.setattr(bench_module, "library", missing)
+    with pytest.raises(RequestError, match=rf"pip install 'radfound\[{extra}\]'"):
+        bench_module.bench(
+            bench_module.Options(str(own_data), tmp_path, "radfound-tiny", (option,))
+        )
+
+
+def test_a_page_without_marks_is_left_alone(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("no marks")
+    with pytest.raises(RequestError, match="radvlbench"):
+        write_docs("tables", page)
+    assert page.read_text() == "no marks"
