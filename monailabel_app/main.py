@@ -6,7 +6,7 @@ Settings, each as `--conf NAME VALUE`:
 
 checkpoint   radfound-mini (default), radfound-tiny (random, for tests) or a folder
 device       such as cuda; chosen by itself if left out
-state        folder in which `.radfound` keeps corrections, adapters and the journal of answers;
+state        folder in which `.radfound` keeps corrections, adapters, scores and the journal of answers;
              DIR if left out
 """
 
@@ -27,10 +27,11 @@ _ROOT = str(Path(__file__).resolve().parents[1])
 if _ROOT not in sys.path:
     sys.path.insert(0, _ROOT)
 
-from monailabel_app.lib.activelearning import First, Random  # noqa: E402
+from monailabel_app.lib.activelearning import strategies  # noqa: E402
 from monailabel_app.lib.datastore import StudyDatastore  # noqa: E402
 from monailabel_app.lib.infers import MODELS, RadFoundInfer  # noqa: E402
 from monailabel_app.lib.quiet import quieten_monailabel  # noqa: E402
+from monailabel_app.lib.scoring import RadFoundScoring  # noqa: E402
 from monailabel_app.lib.service import RadFoundService  # noqa: E402
 from monailabel_app.lib.sessions import StudySessions  # noqa: E402
 from monailabel_app.lib.shutdown import at_shutdown  # noqa: E402
@@ -40,6 +41,7 @@ from radfound.adapters import AdapterStore, store_path  # noqa: E402
 from radfound.answers import AnswerJournal, journal_path  # noqa: E402
 from radfound.corrections import CorrectionLog, log_path  # noqa: E402
 from radfound.exceptions import NotFoundError, RequestError  # noqa: E402
+from radfound.scores import ScoreBook, scores_path  # noqa: E402
 
 logger = logging.getLogger("monailabel_app")
 
@@ -76,6 +78,8 @@ class RadFoundApp(MONAILabelApp):
             version=__version__,
         )
         self.service.sessions = self.sessions()
+        # It would load a second model at every start and every choice; `POST /scoring/radfound` does.
+        self._auto_update_scoring = False
 
     @property
     def service(self) -> RadFoundService:
@@ -86,6 +90,7 @@ class RadFoundApp(MONAILabelApp):
                 CorrectionLog(log_path(self._state)),
                 AdapterStore(store_path(self._state)),
                 AnswerJournal(journal_path(self._state)),
+                ScoreBook(scores_path(self._state)),
                 checkpoint=self.conf.get("checkpoint", "radfound-mini"),
                 device=self.conf.get("device") or None,
             )
@@ -117,7 +122,11 @@ class RadFoundApp(MONAILabelApp):
 
     def init_strategies(self) -> dict[str, Any]:
         """Return the ways to choose the next study."""
-        return {"random": Random(), "first": First()}
+        return strategies(self.service)
+
+    def init_scoring_methods(self) -> dict[str, Any]:
+        """Return what measures studies that nobody has read."""
+        return {"radfound": RadFoundScoring(self.service)}
 
     def infer(self, request: dict[str, Any], datastore: Any = None) -> dict[str, Any]:
         """Answer about an image of the datastore; MONAI Label's own would read any path."""

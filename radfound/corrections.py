@@ -155,6 +155,18 @@ class CorrectionLog:
             "WHERE EXISTS (SELECT 1 FROM json_each(corrections.images) WHERE value = ?)", image
         )
 
+    def images(self) -> set[str]:
+        """Return the ids of all images that some correction names."""
+        if not self.path.exists():
+            return set()
+        with self._file.connection() as connection:
+            if not self._file.layout(connection):
+                return set()
+            found = connection.execute(
+                "SELECT DISTINCT value FROM corrections, json_each(corrections.images)"
+            )
+            return {image for (image,) in found}
+
     def get(self, correction_id: str) -> Correction:
         """Return one correction; NotFoundError if there is none with that id."""
         found = self._query("WHERE id = ?", correction_id)

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from radfound.adapters import AdapterStore
 from radfound.answer import Answer, ModelVersion
 from radfound.confidence import Calibration, length_normalised_probability, normalised_entropy
@@ -159,6 +161,11 @@ class Engine:
             study, prompt, tokens, version, self.model.vocabulary, calibration,
             {"read": 0, "encode": encode_ms, "first_token": first_ms, "total": _since(began)},
         )  # fmt: skip
+
+    def embed(self, study: Study) -> np.ndarray:
+        """Return where a study lies among others: float32, shape (D,), of length 1."""
+        with self._lock:
+            return self.model.embed(self._encode(study, None))
 
     def _encode(self, study: Study, region: dict[str, Any] | None) -> Any:
         key = (study.digest, json.dumps(region, sort_keys=True))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from peft import PeftModel
 from transformers import DynamicCache
@@ -82,6 +83,9 @@ class StudyModel(Protocol):
     def encode(self, study: Study, region: dict[str, Any] | None = None) -> Any:
         """Read a study once; what comes back can be asked about many times, with any adapter."""
 
+    def embed(self, encoded: Any) -> np.ndarray:
+        """Return where a study lies among others: float32, shape (D,), of length 1."""
+
     def stream(self, encoded: Any, prompt: Prompt, max_new_tokens: int) -> Iterator[Token]:
         """Write an answer, greedily, token by token."""
 
@@ -139,6 +143,12 @@ class LocalModel:
             self.model.device
         )
         return self.model.get_image_features(**inputs)
+
+    def embed(self, encoded: torch.Tensor) -> np.ndarray:
+        """Return the mean of a study's visual tokens, scaled to length 1; shape (hidden_size,)."""
+        mean = encoded[0].float().mean(0)
+        embedding: np.ndarray = (mean / mean.norm().clamp_min(1e-12)).cpu().numpy()
+        return embedding
 
     @torch.no_grad()
     def stream(self, encoded: torch.Tensor, prompt: Prompt, max_new_tokens: int) -> Iterator[Token]:

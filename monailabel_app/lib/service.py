@@ -26,6 +26,7 @@ from radfound.exceptions import (
     RequestError,
 )
 from radfound.reading import read_study
+from radfound.scores import ScoreBook
 from radfound.study import Study
 from radfound.wire import AskRequest, parse_ask
 
@@ -77,6 +78,7 @@ class RadFoundService:
     log : CorrectionLog
     adapters : AdapterStore
     journal : AnswerJournal
+    scores : ScoreBook
     checkpoint : str
     device : str, optional
     sessions : StudySessions, optional
@@ -89,6 +91,7 @@ class RadFoundService:
         log: CorrectionLog,
         adapters: AdapterStore,
         journal: AnswerJournal,
+        scores: ScoreBook,
         *,
         checkpoint: str = "radfound-mini",
         device: str | None = None,
@@ -99,6 +102,7 @@ class RadFoundService:
         self.log = log
         self.adapters = adapters
         self.journal = journal
+        self.scores = scores
         self.checkpoint = checkpoint
         # Own threads, so that answers neither stall the event loop nor use up the server's pool.
         self.pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="radfound")
@@ -217,11 +221,12 @@ class RadFoundService:
         raise RadFoundError("the model stopped without an answer; try again")
 
     def _note(self, answer: Answer, region: dict[str, Any] | None) -> None:
-        """Write an answer into the journal; a reader gets it even where that fails."""
+        """Write an answer into journal and scores; a reader gets it even where that fails."""
         try:
             self.journal.record(answer, region)
+            self.scores.note(answer)
         except RadFoundError as error:
-            logger.warning("an answer is not in the journal: %s", error)
+            logger.warning("an answer is not on record: %s", error)
 
     # Corrections ------------------------------------------------------------------------------
 

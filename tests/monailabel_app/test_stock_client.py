@@ -4,6 +4,7 @@ import json
 import time
 
 import pytest
+from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 
 from .conftest import CT, PICTURE, QUICK_TRAINING, SERIES, VOLUME
@@ -70,12 +71,31 @@ def test_an_upload_is_named_after_its_file_unless_told_otherwise(server):
     assert server.ask("1.2.840.9").ok
 
 
-@pytest.mark.parametrize("strategy", ["random", "first"])
+@pytest.mark.parametrize("strategy", ["random", "first", "uncertainty", "diversity", "hybrid"])
 def test_it_gets_the_next_sample_and_why(client, strategy):
+    assert strategy in client.info()["strategies"]
     for _ in range(3):
         sample = client.next_sample(strategy, {})
         assert sample["id"] in client.datastore()["objects"]
-        assert "unread studies" in sample["reason"]
+        assert sample["reason"]
+
+
+def test_two_of_them_get_different_samples(server, tmp_path):
+    clients = [
+        MONAILabelClient(server.url, tmpdir=str(tmp_path), client_id=f"reader {n}") for n in (1, 2)
+    ]
+    assert len({each.next_sample("first", {})["id"] for each in clients}) == 2
+
+
+def test_it_has_studies_scored_and_gets_the_least_certain(client, server):
+    task = server.post("/scoring/radfound", json={"questions": ["Is this study normal?"]}).json()
+    assert task["status"] == "SUBMITTED"
+    deadline = time.monotonic() + 300
+    while server.get("/scoring/").json()["status"] in ("SUBMITTED", "RUNNING"):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert server.get("/scoring/").json()["status"] == "DONE"
+    assert "least certain of" in client.next_sample("uncertainty", {})["reason"]
 
 
 def test_it_saves_a_correction_trains_and_gets_the_corrected_answer(

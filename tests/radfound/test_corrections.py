@@ -148,6 +148,7 @@ def test_everything_comes_back_in_order(log):
 def test_reading_a_log_that_does_not_exist_makes_nothing(tmp_path):
     log = CorrectionLog(log_path(tmp_path))
     assert (log.rows(), log.latest(), log.for_image("ct01"), log.count()) == ([], [], [], 0)
+    assert log.images() == set()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -203,6 +204,7 @@ def test_corrections_are_found_by_any_of_their_images(log):
     log.append(correction())
     assert log.for_image("r cc") == [exam]
     assert log.for_image("r") == []
+    assert log.images() == {"l cc", "r cc", "ct01"}
 
 
 @pytest.mark.parametrize(

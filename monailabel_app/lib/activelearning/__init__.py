@@ -1,5 +1,5 @@
 """What to read next."""
 
-from .strategies import First, Random
+from .strategies import strategies
 
-__all__ = ["First", "Random"]
+__all__ = ["strategies"]

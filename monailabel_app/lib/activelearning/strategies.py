@@ -1,47 +1,120 @@
-"""The two plain strategies; each reply says why the study was chosen."""
+"""What to read next, as strategies of MONAI Label; each reply says why the study was chosen."""
 
 from __future__ import annotations
 
+import logging
 import random
-import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
+from radfound.exceptions import RadFoundError
+from radfound.ranking import Choice, at_random, by_both, by_diversity, by_name, by_uncertainty
 
-class First(Strategy):
-    """The first study by name that has no final label."""
+from ..service import RadFoundService
+from .leases import Leases
 
-    def __init__(self) -> None:
-        super().__init__("First unread study by name")
+logger = logging.getLogger(__name__)
+
+_SKIPPED_NAMED = 10
+
+Ranking = Callable[[Sequence[str], RadFoundService], list[Choice]]
+
+_chance = random.Random()
+
+RANKINGS: dict[str, tuple[str, Ranking]] = {
+    "random": (
+        "Random unread study",
+        lambda images, _: at_random(images, _chance),
+    ),
+    "first": (
+        "First unread study by name",
+        lambda images, _: by_name(images),
+    ),
+    "uncertainty": (
+        "Unread study that the model is least certain of",
+        lambda images, service: by_uncertainty(images, service.scores.scores(), _chance),
+    ),
+    "diversity": (
+        "Unread study that is most unlike those corrected",
+        lambda images, service: by_diversity(
+            images, service.scores.scores(), service.log.images(), _chance
+        ),
+    ),
+    "hybrid": (
+        "Unread study that is uncertain and unlike those corrected; sometimes any",
+        lambda images, service: by_both(
+            images, service.scores.scores(), service.log.images(), _chance
+        ),
+    ),
+}
+
+
+class NextStudy(Strategy):
+    """The best study by a ranking that nobody has read, that nobody has open and that can be read.
+
+    A study is read once it has a final label or a correction.
+
+    Parameters
+    ----------
+    service : RadFoundService
+    leases : Leases
+        Shared by all strategies.
+    description : str
+    rank : callable
+        From the ids of the unread studies to choices, best first.
+    """
+
+    def __init__(self, service: RadFoundService, leases: Leases, description: str, rank: Ranking):
+        super().__init__(description)
+        self._service = service
+        self._leases = leases
+        self._rank = rank
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        """Return the choice, or None if everything has been read."""
-        images = sorted(datastore.get_unlabeled_images())
-        if not images:
-            return None
-        return {"id": images[0], "reason": f"first by name of {len(images)} unread studies"}
+        """Return the choice, or None if everything has been read.
+
+        Returns
+        -------
+        dict or None
+            "id", "reason" and "skipped": why studies that came before it cannot be read.
+        """
+        reader = str(request.get("client_id") or "")
+        corrected = self._service.log.images()
+        unread = [each for each in datastore.get_unlabeled_images() if each not in corrected]
+        taken = self._leases.taken(reader)
+        free = [each for each in unread if each not in taken]
+        skipped: list[dict[str, str]] = []
+        for choice in self._rank(free, self._service) if free else ():
+            if self._take(choice.image, reader, skipped):
+                return _reply(choice.image, choice.reason, skipped)
+        for image in sorted(taken.intersection(unread)):
+            if self._take(image, reader, skipped, shared=True):
+                reason = f"each of {len(unread)} unread studies is with another reader, so is this"
+                return _reply(image, reason, skipped)
+        return None
+
+    def _take(
+        self, image: str, reader: str, skipped: list[dict[str, str]], shared: bool = False
+    ) -> bool:
+        try:
+            self._service.study([image])  # the reader's first question then finds it read
+        except RadFoundError as error:
+            logger.warning("not offered, since it cannot be read: %s", error.code)
+            skipped.append({"id": image, "reason": str(error)})
+            return False
+        return self._leases.take(image, reader, shared=shared)
 
 
-class Random(Strategy):
-    """Any study that has no final label, more likely one that was not offered lately."""
-
-    def __init__(self) -> None:
-        super().__init__("Random unread study")
-
-    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        """Return the choice, or None if everything has been read."""
-        images = datastore.get_unlabeled_images()
-        if not images:
-            return None
-        now = int(time.time())
-        weights = [1 + max(0, now - _last_offered(datastore, image)) for image in images]
-        chosen = random.choices(images, weights=weights)[0]
-        return {"id": chosen, "reason": f"at random from {len(images)} unread studies"}
+def _reply(image: str, reason: str, skipped: list[dict[str, str]]) -> dict[str, Any]:
+    if skipped:
+        reason += f"; {len(skipped)} before it cannot be read"
+    return {"id": image, "reason": reason, "skipped": skipped[:_SKIPPED_NAMED]}
 
 
-def _last_offered(datastore: Datastore, image: str) -> int:
-    offers = datastore.get_image_info(image).get("strategy")
-    times = [offer.get("ts", 0) for offer in offers.values()] if isinstance(offers, dict) else []
-    return max((int(ts) for ts in times), default=0)
+def strategies(service: RadFoundService) -> dict[str, NextStudy]:
+    """Return every strategy by its name."""
+    leases = Leases()
+    return {name: NextStudy(service, leases, *each) for name, each in RANKINGS.items()}

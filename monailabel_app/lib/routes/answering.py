@@ -1,4 +1,4 @@
-"""Answering and training, under MONAI Label's addresses and with its parameters."""
+"""Answering, choosing and training, under MONAI Label's addresses and with its parameters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
 from monailabel.config import settings
-from monailabel.endpoints import batch_infer, infer, train
+from monailabel.endpoints import activelearning, batch_infer, infer, train
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from monailabel.interfaces.utils.app import app_instance
@@ -106,6 +106,20 @@ async def start_batch(
     checked.setdefault("max_workers", 1)
     checked["multi_gpu"] = False  # MONAI Label's default fails where there is no GPU
     return await run_in_threadpool(batch_infer.run, model, images, checked, run_sync)
+
+
+@router.post("/activelearning/{strategy}", tags=["ActiveLearning"], summary="Choose a study")
+async def choose_next(
+    request: Request, strategy: str, params: dict | None = None, user: User = Depends(_USER)
+) -> Any:
+    """Return the study to read next, and why; MONAI Label would choose on the event loop.
+
+    Whoever sends no `client_id` is told from others by user name and address.
+    """
+    host = request.client.host if request.client else ""
+    asked = dict(params or {})
+    asked["client_id"] = asked.get("client_id") or f"{user.username}@{host}"
+    return await run_in_threadpool(activelearning.sample, strategy, asked, user.username)
 
 
 def _trainer(model: str) -> Any:

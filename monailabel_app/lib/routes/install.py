@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
 from monailabel.config import settings
-from monailabel.endpoints import batch_infer, datastore, infer, model, proxy, train, wsi_infer
+from monailabel.endpoints import (
+    activelearning,
+    batch_infer,
+    datastore,
+    infer,
+    model,
+    proxy,
+    train,
+    wsi_infer,
+)
 
 from . import answering, own, stored
 from .errors import install_error_handlers
@@ -22,6 +31,7 @@ _REPLACED = (
     (train.router, "/train/{model}", "POST"),
     (train.router, "/train/", "POST"),
     (batch_infer.router, "/batch/infer/{model}", "POST"),
+    (activelearning.router, "/activelearning/{strategy}", "POST"),
 )
 # Not offered: there are no whole slides here, and weights come as adapters that pass a gate.
 _REMOVED = (

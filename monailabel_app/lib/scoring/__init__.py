@@ -1,0 +1,5 @@
+"""What is measured about studies before anyone reads them."""
+
+from .radfound import RadFoundScoring
+
+__all__ = ["RadFoundScoring"]
