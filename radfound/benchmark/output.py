@@ -12,6 +12,7 @@ from typing import Any
 
 from radfound.benchmark.runner import BLANK, MAJORITY, MODEL, OTHER, PROBE, Run
 from radfound.benchmark.scores import confidence_of, is_right
+from radfound.benchmark.tasks import NOT_STATED
 from radfound.confidence import Calibration
 from radfound.exceptions import RequestError, StorageError
 
@@ -25,7 +26,7 @@ COLUMNS = {
 """The columns of the table, in their order, with their headings."""
 
 TITLES = {
-    "metadata": "Modality, plane and region of MedPix figures",
+    "metadata": "Modality, plane and region",
     "vqa": "Questions",
     "caption": "Captions",
     "report": "Reports",
@@ -34,6 +35,7 @@ ANSWER_FIELDS = (
     "task", "id", "patient", "group", "rows", "modality", "organ_system", "question", "truth",
     MODEL, MAJORITY, BLANK, OTHER, PROBE, "probability", "confidence", "right",
 )  # fmt: skip
+FEWEST_SHOWN = 10  # items that a part needs for a row of its own; results.json has all
 MARKS = ("<!-- radvlbench -->", "<!-- /radvlbench -->")
 
 
@@ -111,6 +113,8 @@ def report(results: dict[str, Any]) -> str:
     for name, task in results["tasks"].items():
         lines += ["", f"**{TITLES[name]}** ({task['items']} from {task['patients']} patients)", ""]
         lines += _table(task["rows"])
+        if name != "metadata":
+            lines += _split_lines(task["by"])
     lines += _calibration_lines(results["calibration"])
     if results["comparison"]:
         lines += ["", f"**Beside `{results['comparison']['model']}`**, on the same items", ""]
@@ -138,6 +142,22 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
         }
         lines.append("| " + " | ".join(cells[head] for head in heads) + " |")
     return lines
+
+
+def _split_lines(by: dict[str, Any]) -> list[str]:
+    """Return the first score of each group by modality and organ system, where there are enough items."""
+    shown = [column for column in COLUMNS if column != PROBE]
+    rows = []
+    for parts in by.values():
+        for name, groups in parts.items():
+            for group, row in groups.items():
+                if row["n"] >= FEWEST_SHOWN and name != NOT_STATED:
+                    values = [_number(row[c], row["percent"], c == MODEL) for c in shown]
+                    rows.append([name, f"{group}: {row['score']}", str(row["n"]), *values])
+    if not rows:
+        return []
+    heads = ["part", "score", "n", *(COLUMNS[column] for column in shown)]
+    return ["", *_header(heads), *("| " + " | ".join(row) + " |" for row in rows)]
 
 
 def _header(heads: Iterable[str]) -> list[str]:

@@ -13,6 +13,7 @@ from radfound.benchmark.output import COLUMNS, TITLES
 from radfound.benchmark.runner import MODEL
 
 _COLOURS = dict(zip(COLUMNS, ("#1b4f8a", "#b8b8b8", "#8c8c8c", "#5f5f5f", "#d98a29"), strict=True))
+_DRAWN = ("accuracy", "token recall", "ROUGE-L", "BLEU-1", "BLEU-4", "METEOR", "finding F1")
 _INCH = 0.24  # height of one bar
 
 
@@ -20,8 +21,7 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
     """Write `reliability.png` and `scores-TASK.png`; return their paths."""
     written = []
     for name, task in results["tasks"].items():
-        rows = [row for row in task["rows"] if row["percent"] and not row["lower_is_better"]]
-        rows = [row for row in rows if math.isfinite(row[MODEL]["value"])]
+        rows = [row for row in task["rows"] if _is_drawn(row)]
         if rows:
             written.append(_scores(TITLES[name], rows, folder / f"scores-{name}.png"))
     if results["calibration"]:
@@ -29,10 +29,17 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
     return written
 
 
-def _figure(width: float, height: float, **options: Any) -> tuple[Any, Any]:
+def _is_drawn(row: dict[str, Any]) -> bool:
+    """Whether a row is among the telling ones: few enough to be read."""
+    of_part = row["row"].endswith((", validation", ", test"))
+    return row["score"] in _DRAWN and not of_part and math.isfinite(row[MODEL]["value"])
+
+
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
+    """Return a figure and its grid of axes."""
     library("matplotlib").use("Agg")
     return library("matplotlib.pyplot").subplots(
-        figsize=(width, height), layout="constrained", **options
+        rows, columns, figsize=(width, height), layout="constrained", squeeze=False
     )
 
 
@@ -44,7 +51,8 @@ def _save(figure: Any, path: Path) -> Path:
 
 def _scores(title: str, rows: Sequence[dict[str, Any]], path: Path) -> Path:
     shown = [column for column in COLUMNS if column in rows[0]]
-    figure, axes = _figure(8, 1.4 + len(rows) * (len(shown) + 1) * _INCH)
+    figure, grid = _figure(8, 1.5 + len(rows) * (len(shown) + 1) * _INCH)
+    axes = grid[0, 0]
     for k, column in enumerate(shown):
         places = [row * (len(shown) + 1) + k for row in range(len(rows))]
         values = [100 * row[column]["value"] for row in rows]
@@ -64,12 +72,14 @@ def _scores(title: str, rows: Sequence[dict[str, Any]], path: Path) -> Path:
     ]
     middle = (len(shown) - 1) / 2
     axes.set_yticks([k * (len(shown) + 1) + middle for k in range(len(rows))], labels)
-    axes.invert_yaxis()
-    axes.set_xlim(0, None)
+    axes.set_ylim(len(rows) * (len(shown) + 1) - 1.3, -0.8)
+    axes.set_xlim(0, 100 if one_score and rows[0]["score"] == "accuracy" else None)
     axes.set_xlabel(f"{rows[0]['score']}, %" if one_score else "%")
     axes.set_title(title, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(
+        loc="outside lower center", ncols=len(shown), frameon=False, fontsize=9, columnspacing=1.2
+    )
     return _save(figure, path)
 
 
@@ -77,10 +87,10 @@ def _reliability(table: dict[str, Any], path: Path) -> Path:
     names = list(table)
     columns = min(len(names), 3)
     lines = math.ceil(len(names) / columns)
-    figure, grid = _figure(3.4 * columns, 3.5 * lines, squeeze=False, sharex=True, sharey=True)
+    figure, grid = _figure(3.4 * columns, 3.6 * lines, lines, columns)
     for axes in grid.flat[len(names) :]:
         axes.set_visible(False)
-    for axes, name in zip(grid.flat, names, strict=False):
+    for axes, name in zip(grid.flat[: len(names)], names, strict=True):
         axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle="--")
         for kind, label, colour in (
             ("raw", "token probability", "#b06a3b"),

@@ -18,7 +18,7 @@ from radfound.benchmark.metrics import (
 )
 from radfound.benchmark.runner import BLANK, MODEL, OTHER, Run
 from radfound.benchmark.statistics import bootstrap, paired
-from radfound.benchmark.tasks import Item
+from radfound.benchmark.tasks import ROWS, Item
 from radfound.confidence import Calibration, calibration_group
 
 COMPARED = (BLANK, OTHER)  # the controls that the model's lead is given over, with an interval
@@ -62,7 +62,7 @@ class Scorer:
         """Return a task's rows, its scores by modality and organ system, and how many texts differ."""
         blocks = self._blocks(run)
         rows = []
-        for name in dict.fromkeys(row for item in run.task.items for row in item.rows):
+        for name in sorted({row for item in run.task.items for row in item.rows}, key=ROWS.index):
             rows += self._rows(name, blocks)
         distinct = {
             column: len({text.lower() for text in texts}) for column, texts in run.answers.items()

@@ -25,6 +25,15 @@ from radfound.taxonomy import MODALITIES, modality_of, organ_system_of
 TASKS = {"metadata": 8, "vqa": 24, "caption": 80, "report": 160}
 """Each task with the most tokens that an answer may have."""
 
+SPLITS = ("validation", "test", "both")
+ROWS = (
+    *(f"{group}, {split}" for group in (*METADATA_QUESTIONS, "all") for split in SPLITS),
+    *(f"{kind}{part}" for kind in ("closed", "open") for part in ("", ", image not in training")),
+    "caption",
+    "report",
+)
+"""The rows of the table, in their order."""
+
 NOT_STATED = "not stated"
 _KIT_SOURCES = {"metadata": "MedPix-2.0", "vqa": "VQA-RAD", "caption": "MedPix-2.0", "report": "MedPix-2.0"}  # fmt: skip
 _CODES = {"MRI": "MR", "X-ray": "DX", "mammography": "MG", "ultrasound": "US"}
