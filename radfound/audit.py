@@ -16,7 +16,7 @@ from radfound.chain import Verification
 from radfound.correction import Correction
 from radfound.corrections import CorrectionLog, rows_digests
 from radfound.durable import make_directory, replace_text
-from radfound.exceptions import NotFoundError, RequestError, StorageError
+from radfound.exceptions import AdapterError, NotFoundError, RequestError, StorageError
 from radfound.wire import correction_to_json
 
 DATASET_ROWS = "data/corrections.jsonl"
@@ -29,8 +29,8 @@ class Lesson:
     Parameters
     ----------
     adapter : str
-    manifest : dict
-        As it was published.
+    manifest : dict or None
+        As it was published; None if the adapter is no longer in the store, or damaged.
     snapshot_rows : int or None
         How many rows, from the first, the log's snapshot held; None where the log no longer
         begins with them.
@@ -39,7 +39,7 @@ class Lesson:
     """
 
     adapter: str
-    manifest: dict[str, Any]
+    manifest: dict[str, Any] | None
     snapshot_rows: int | None
     corrections: tuple[Correction, ...]
 
@@ -74,7 +74,7 @@ def trace(answer_id: str, journal: AnswerJournal, log: CorrectionLog, store: Ada
     Raises
     ------
     NotFoundError
-        If neither the journal nor a correction knows the answer, or its adapter is gone.
+        If neither the journal nor a correction knows the answer.
     """
     rows = log.rows()
     judged = tuple(row for row in rows if row.answer_id == answer_id)
@@ -91,7 +91,10 @@ def trace(answer_id: str, journal: AnswerJournal, log: CorrectionLog, store: Ada
 
 
 def _lesson(adapter: str, rows: Sequence[Correction], store: AdapterStore) -> Lesson:
-    manifest = store.manifest(adapter)
+    try:
+        manifest = store.manifest(adapter)
+    except (AdapterError, NotFoundError):
+        return Lesson(adapter, None, None, ())
     digests = rows_digests(rows)
     snapshot = manifest.get("snapshot")
     count = digests.index(snapshot) if snapshot in digests else None
@@ -140,6 +143,8 @@ def trace_text(found: Trace) -> str:
 
 def _lesson_lines(lesson: Lesson) -> list[str]:
     manifest = lesson.manifest
+    if manifest is None:
+        return [f"adapter {lesson.adapter}, no longer in the store or damaged: no more is known"]
     snapshot = str(manifest.get("snapshot"))[:12]
     rows = (
         "which this log does not begin with: rows were changed or removed, or it is another log"

@@ -101,6 +101,15 @@ def test_a_snapshot_that_the_log_does_not_begin_with_is_said(places, tmp_path):
     assert "does not begin with" in trace_text(found)
 
 
+def test_an_adapter_that_is_gone_is_still_named(places):
+    given = answer("a-0009")
+    places[0].record(given, None)
+    found = trace(given.id, *places)
+    assert (found.lesson.adapter, found.lesson.manifest) == ("a-0009", None)
+    assert "a-0009, no longer in the store" in trace_text(found)
+    assert trace_to_json(found)["model"]["adapter"] == "a-0009"
+
+
 def test_an_unknown_answer_is_not_found(places):
     with pytest.raises(NotFoundError):
         trace("never-given", *places)

@@ -460,7 +460,10 @@ print(log.append(Correction(id="both", **{**fields, "author": "same"})))
 """
 
 
-def test_two_processes_append_together_from_the_first_row_on(log, tmp_path):
+@pytest.mark.parametrize("beginning", ["log", "old_log"])
+def test_two_processes_append_together_from_the_first_row_on(beginning, request, tmp_path):
+    log = request.getfixturevalue(beginning)
+    before = {each.id for each in log}
     go = tmp_path / "go"
     writers = [start(APPEND_AT_A_SIGN, log.path, who, go) for who in ("a", "b")]
     for writer in writers:
@@ -471,7 +474,7 @@ def test_two_processes_append_together_from_the_first_row_on(log, tmp_path):
     assert sorted(news) == ["False", "True"]
     expected = {f"{who}-{number}" for who in ("a", "b") for number in range(40)} | {"both"}
     assert [each.id for each in log if each.id == "both"] == ["both"]
-    assert {each.id for each in log} == expected
+    assert {each.id for each in log} == expected | before
     assert log.verify().is_whole
 
 
