@@ -108,7 +108,7 @@ def _reliability(table: dict[str, Any], path: Path) -> Path:
             )  # fmt: skip
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
         axes.set_title(f"{name} (n = {table[name]['n']})", loc="left", fontsize=10)
-        marks = axes.legend(loc="upper left", fontsize=7.5, frameon=False)
+        marks = axes.legend(loc="upper left", fontsize=7.5, framealpha=0.85, edgecolor="none")
         for handle in marks.legend_handles:
             handle.set_sizes([30])
     figure.supxlabel("how sure the model is", fontsize=10)
