@@ -21,6 +21,7 @@ from radfound.datasets.kit import Kit
 from radfound.frames import FrameConfig
 from radfound.modeling_radfound import RadFoundForConditionalGeneration
 from radfound.processing_radfound import RadFoundProcessor
+from radfound.stem import load_imagenet_stem
 from training.config import run_stage
 from training.framebank import FrameBank, augment
 from training.ground import right_words, slot_words, words_loss
@@ -29,7 +30,6 @@ from training.manifest import hash_examples, write_manifest
 from training.objectives import contrast
 from training.packing import branch, pack, packed_loss
 from training.stage import StageConfig, load_parts, save_parts, stage_examples, stage_model
-from training.stem_weights import load_imagenet_stem
 
 LABELS = ("modality", "plane", "region")
 

@@ -19,13 +19,13 @@ from radfound.datasets.kit import Kit
 from radfound.frames import FrameConfig
 from radfound.modeling_radfound import RadFoundVisionModel
 from radfound.sizes import size_config
+from radfound.stem import load_imagenet_stem
 from training.config import run_stage
 from training.framebank import FrameBank
 from training.loop import optimise
 from training.manifest import hash_examples, write_manifest
 from training.objectives import PretrainObjective, PretrainWeights
 from training.stage import StageConfig, save_parts, stage_examples
-from training.stem_weights import load_imagenet_stem
 
 
 @dataclass(frozen=True, kw_only=True)

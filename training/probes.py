@@ -22,9 +22,9 @@ from radfound.checkpoints import new_mini_model
 from radfound.datasets.kit import Kit
 from radfound.frames import FrameConfig
 from radfound.modeling_radfound import RadFoundVisionModel
+from radfound.stem import load_imagenet_stem
 from training.framebank import FrameBank, stem_features
 from training.stage import load_parts
-from training.stem_weights import load_imagenet_stem
 
 LABELS = ("modality", "plane", "region")
 PAIRS_PER_VOLUME = 60
