@@ -169,10 +169,11 @@ def _bench(args: argparse.Namespace) -> str:
 
     if args.limit is not None and args.limit < 2:
         raise RequestError(f"--limit: found {args.limit}; expected 2 or more studies")
-    names = Options.__dataclass_fields__
-    chosen = {name: value for name, value in vars(args).items() if name in names}
+    chosen = {name: value for name, value in vars(args).items() if name in Options.__annotations__}
+    for name in ("tasks", "radeval"):
+        chosen[name] = tuple(word for word in chosen[name].split(",") if word)
     with redirect_stdout(sys.stderr):
-        results = bench(Options(**chosen | {"tasks": tuple(args.tasks.split(","))}))
+        results = bench(Options(**chosen))
     text = results.pop("report")
     return _json(results) if args.json else f"{text}\nwritten to {args.out}"
 
@@ -318,7 +319,14 @@ def _add_bench_arguments(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="fit confidence on the validation split first, and keep it beside the checkpoint",
     )
-    add("--radeval", action="store_true", help="score texts by RadEval too, if it is installed")
+    add(
+        "--radeval",
+        nargs="?",
+        const="radgraph,bertscore",
+        default="",
+        metavar="SCORES",
+        help="score texts by RadEval too, where it is installed; default: %(const)s",
+    )
     add("--write-docs", type=Path, metavar="FILE", help="put the tables between its marks")
     add("--device", help='such as "cuda"; chosen by itself if left out')
     add("--seed", type=int, default=0, help="default: 0")

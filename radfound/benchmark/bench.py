@@ -30,6 +30,7 @@ from radfound.benchmark.output import (
     write_docs,
     write_json,
 )
+from radfound.benchmark.radeval import radeval_metrics
 from radfound.benchmark.runner import Run, ask_items, probability, run_tasks
 from radfound.benchmark.scores import Scorer, calibration_table, is_right
 from radfound.benchmark.tasks import TASKS, Source, calibration_items, load_task
@@ -54,7 +55,7 @@ class Options:
     limit: int | None = None
     compare: Path | None = None
     calibrate: bool = False
-    radeval: bool = False
+    radeval: tuple[str, ...] = ()
     write_docs: Path | None = None
     device: str | None = None
     seed: int = 0
@@ -70,7 +71,7 @@ def bench(options: Options) -> dict[str, Any]:
         long work begins.
     """
     began = time.monotonic()
-    scorer = Scorer(options.seed, _extra_metrics(options))
+    scorer = Scorer(options.seed, radeval_metrics(options.radeval) if options.radeval else [])
     _check_libraries(options)
     other = read_answers(options.compare) if options.compare else None
     source = Source(options.data)
@@ -122,14 +123,6 @@ def progress_bar(what: str, total: int) -> Iterator[Any]:
     """Show on stderr how far something is, and the time left, where a person is watching."""
     with tqdm(total=total, desc=what, file=sys.stderr, disable=None, leave=False) as bar:
         yield bar.update
-
-
-def _extra_metrics(options: Options) -> list[Any]:
-    if not options.radeval:
-        return []
-    from radfound.benchmark.radeval import radeval_metrics
-
-    return radeval_metrics()
 
 
 def _check_libraries(options: Options) -> None:

@@ -86,16 +86,18 @@ def mean_metric(name: str, score: Callable[[str, str], float], percent: bool = T
     """Return the metric that is the mean of a score over the items."""
 
     def statistics(answers: Sequence[str], truths: Sequence[str]) -> np.ndarray:
-        return _parts_of_mean([score(a, t) for a, t in zip(answers, truths, strict=True)])
+        return parts_of_mean([score(a, t) for a, t in zip(answers, truths, strict=True)])
 
-    return Metric(name, statistics, _ratio, percent)
+    return Metric(name, statistics, ratio, percent)
 
 
-def _parts_of_mean(scores: Sequence[float]) -> np.ndarray:
+def parts_of_mean(scores: Sequence[float]) -> np.ndarray:
+    """Return the parts of a mean, shape (N, 2): each item's score, and one."""
     return np.stack([np.asarray(scores, dtype=float), np.ones(len(scores))], axis=1)
 
 
-def _ratio(sums: np.ndarray) -> np.ndarray:
+def ratio(sums: np.ndarray) -> np.ndarray:
+    """Return the first sum over the second, (..., 2) to (...)."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(sums[..., 0] / sums[..., 1])
 
@@ -146,9 +148,9 @@ def cider() -> Metric:
 
     def statistics(answers: Sequence[str], truths: Sequence[str]) -> np.ndarray:
         _, scores = scorer.compute_score(*_numbered(answers, truths))
-        return _parts_of_mean(scores)
+        return parts_of_mean(scores)
 
-    return Metric("CIDEr", statistics, _ratio, percent=False)
+    return Metric("CIDEr", statistics, ratio, percent=False)
 
 
 def meteor() -> Metric | None:
@@ -164,9 +166,9 @@ def meteor() -> Metric | None:
         finally:
             scorer.meteor_p.kill()
             scorer.meteor_p.wait()
-        return _parts_of_mean(scores)
+        return parts_of_mean(scores)
 
-    return Metric("METEOR", statistics, _ratio)
+    return Metric("METEOR", statistics, ratio)
 
 
 def _numbered(
@@ -190,13 +192,13 @@ def finding_metrics() -> list[Metric]:
     def f1(right: str, extra: str, missed: str) -> Callable[[np.ndarray], np.ndarray]:
         def scored(sums: np.ndarray) -> np.ndarray:
             hit, more, less = (sums[..., COUNTED.index(n)] for n in (right, extra, missed))
-            return _ratio(np.stack([2 * hit, 2 * hit + more + less], axis=-1))
+            return ratio(np.stack([2 * hit, 2 * hit + more + less], axis=-1))
 
         return scored
 
     def share(part: str, whole: str) -> Callable[[np.ndarray], np.ndarray]:
         columns = [COUNTED.index(part), COUNTED.index(whole)]
-        return lambda sums: _ratio(sums[..., columns])
+        return lambda sums: ratio(sums[..., columns])
 
     sides, both = COUNTED.index("sides_compared"), COUNTED.index("named_by_both")
     return [

@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from radfound.benchmark import bench as bench_module
 from radfound.benchmark import probe
 from radfound.benchmark.output import MARKS, write_docs
+from radfound.benchmark.radeval import radeval_metrics
 from radfound.benchmark.runner import BLANK, MODEL, OTHER, run_tasks
 from radfound.benchmark.scores import Scorer
 from radfound.benchmark.tasks import Source, load_task
@@ -197,6 +200,7 @@ def test_two_runs_are_compared_on_the_same_items(
         ({"--tasks": "vqas"}, "--tasks"),
         ({"--limit": "1"}, "--limit"),
         ({"--compare": "nowhere"}, "--compare"),
+        ({"--radeval": "crimson"}, "--radeval"),
         ({"--model": "nowhere"}, "checkpoint nowhere"),
     ],
 )
@@ -240,3 +244,24 @@ def test_a_page_without_marks_is_left_alone(tmp_path):
     with pytest.raises(RequestError, match="radvlbench"):
         write_docs("tables", page)
     assert page.read_text() == "no marks"
+
+
+def test_radeval_scores_texts_behind_the_same_command(monkeypatch):
+    class RadEval:
+        metric_keys = ("radgraph_simple",)
+
+        def __init__(self, metrics, per_sample, show_progress):
+            assert (metrics, per_sample) == (["radgraph"], True)
+
+        def __call__(self, refs, hyps):
+            return {"radgraph_simple": [float(r == h) for r, h in zip(refs, hyps, strict=True)]}
+
+    monkeypatch.setitem(sys.modules, "radeval", SimpleNamespace(RadEval=RadEval))
+    [metric] = radeval_metrics(("radgraph",))
+    assert metric.value(metric.statistics(["a", "b"], ["a", "c"]).sum(0)) == 0.5
+
+
+def test_radeval_that_is_not_installed_is_named_with_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "radeval", None)
+    with pytest.raises(RequestError, match=r"pip install 'radfound\[radeval\]'"):
+        radeval_metrics(("radgraph",))
