@@ -3,15 +3,18 @@
 # make test    the tests; `make test-slow` runs the few long ones
 # make check   format, lint, docstrings, types, fast tests
 # make bench   speeds, as JSON
+# make bench-model   RadVLBench: what the model answers beside controls; DATA=dir is the data kit
 # make screenshots   draw the pictures of docs/slicer.md anew
 
 PYTHON ?= python3
 STUDIES ?=
 PORT ?= 8000
 CHECKPOINT ?= radfound-mini
+DATA ?= $(or $(RADFOUND_DATA),../shared/data)
+BENCH_OUT ?= runs/bench
 RUN := .venv/bin/python
 
-.PHONY: serve test test-slow check lint bench screenshots
+.PHONY: serve test test-slow check lint bench bench-model screenshots
 .NOTPARALLEL:
 
 .venv/.ready: requirements.txt setup.py scripts/make_venv.py
@@ -39,6 +42,9 @@ check: lint
 
 bench: .venv/.ready-dev
 	@$(RUN) -m radfound.benchmark.speed
+
+bench-model: .venv/.ready-dev
+	@$(RUN) -m radfound.cli bench --model "$(CHECKPOINT)" --data "$(DATA)" --out "$(BENCH_OUT)"
 
 screenshots: .venv/.ready-dev
 	@$(RUN) scripts/screenshots.py
