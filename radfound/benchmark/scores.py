@@ -207,10 +207,12 @@ def calibration_table(runs: Sequence[Run], calibration: Calibration | None) -> d
                 sets.setdefault(name, []).append((raw, sure, is_right(item, text)))
     table = {}
     for name, rows in sets.items():
-        raw, sure, right = zip(*rows, strict=True)
-        table[name] = {"n": len(rows), "raw": asdict(reliability(raw, right)), "calibrated": None}
-        if None not in sure:
-            table[name]["calibrated"] = asdict(reliability(sure, right))
+        hits = [right for _, _, right in rows]
+        said = asdict(reliability([raw for raw, _, _ in rows], hits))
+        sures = [sure for _, sure, _ in rows if sure is not None]
+        whole = len(sures) == len(rows)
+        mended = asdict(reliability(sures, hits)) if whole else None
+        table[name] = {"n": len(rows), "raw": said, "calibrated": mended}
     return table
 
 
