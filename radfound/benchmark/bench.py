@@ -23,6 +23,7 @@ from radfound.benchmark.calibration import fit_curve
 from radfound.benchmark.optional import library
 from radfound.benchmark.output import (
     make_folder,
+    marked_parts,
     read_answers,
     report,
     without_nan,
@@ -35,7 +36,7 @@ from radfound.benchmark.runner import Run, ask_items, probability, run_tasks
 from radfound.benchmark.scores import Scorer, calibration_table, is_right
 from radfound.benchmark.tasks import TASKS, Source, calibration_items, load_task
 from radfound.confidence import Calibration, calibration_group
-from radfound.exceptions import DatasetError
+from radfound.exceptions import DatasetError, RequestError
 from radfound.study_model import LocalModel, StudyModel, calibration_folder
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def bench(options: Options) -> dict[str, Any]:
     """
     began = time.monotonic()
     scorer = Scorer(options.seed, radeval_metrics(options.radeval) if options.radeval else [])
-    _check_libraries(options)
+    _check(options)
     other = read_answers(options.compare) if options.compare else None
     source = Source(options.data)
     tasks = [load_task(name, source, options.limit) for name in options.tasks]
@@ -82,6 +83,7 @@ def bench(options: Options) -> dict[str, Any]:
         model.calibration = calibrate(model, source)
         model.calibration.write(calibration_folder(options.model))
     runs = run_tasks(model, tasks, options.seed, progress_bar)
+    write_answers(runs, model.calibration, folder)
     results = {
         **_about(options, model),
         "tasks": {run.task.name: scorer.task(run) for run in runs},
@@ -89,7 +91,6 @@ def bench(options: Options) -> dict[str, Any]:
         "comparison": _comparison(scorer, runs, other, options.compare),
         "seconds": round(time.monotonic() - began, 1),
     }
-    write_answers(runs, model.calibration, folder)
     write_json(results, folder)
     plots.draw(results, folder)
     text = report(results)
@@ -125,8 +126,14 @@ def progress_bar(what: str, total: int) -> Iterator[Any]:
         yield bar.update
 
 
-def _check_libraries(options: Options) -> None:
-    """Fail for a missing library now, not after the answers have been written."""
+def _check(options: Options) -> None:
+    """Fail now for what would fail when the answers have been written."""
+    if options.calibrate and not calibration_folder(options.model).is_dir():
+        raise RequestError(
+            f"--calibrate: {options.model} is no folder that a calibration can be kept in; give the checkpoint's"
+        )
+    if options.write_docs:
+        marked_parts(options.write_docs)
     library("matplotlib")
     if "metadata" in options.tasks:
         library("sklearn")

@@ -201,6 +201,18 @@ def _comparison_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def write_docs(text: str, path: Path) -> None:
     """Put the tables between the two `MARKS` of a Markdown file."""
+    before, after = marked_parts(path)
+    path.write_text(f"{before}{MARKS[0]}\n{text}{MARKS[1]}{after}", encoding="utf-8")
+
+
+def marked_parts(path: Path) -> tuple[str, str]:
+    """Return what stands before and after the two `MARKS` of a Markdown file.
+
+    Raises
+    ------
+    RequestError
+        If the file or a mark is missing.
+    """
     if not path.is_file():
         raise RequestError(f"--write-docs: {path} not found; expected a Markdown file")
     page = path.read_text(encoding="utf-8")
@@ -209,9 +221,7 @@ def write_docs(text: str, path: Path) -> None:
             f"--write-docs: {path.name} needs a line {MARKS[0]} and a line {MARKS[1]}, once each; the tables go "
             "between them"
         )
-    before, rest = page.split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    path.write_text(f"{before}{MARKS[0]}\n{text}{MARKS[1]}{after}", encoding="utf-8")
+    return page.split(MARKS[0])[0], page.split(MARKS[1])[1]
 
 
 def make_folder(path: Path) -> Path:
