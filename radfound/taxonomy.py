@@ -81,7 +81,7 @@ _ORGAN_WORDS: dict[str, str] = {
     "blood vessels": r"aort\w+|arter\w+|vein\w*|venous|vascular|aneurysm\w*|vena cava|carotid|emboli\w*|dissection",
     "lungs and airways": r"lungs?|pulmonary|lob(?:e|ar) (?:collapse|pneumonia)|airspace|bronch\w+|trache\w*|pneumonia"
     r"|consolidation|(?:upper|lower|middle) lobes?|chest",
-    "pleura and mediastinum": r"pleura\w*|mediastin\w+|pneumothora\w+|hil\w{1,3}|costophrenic|diaphragm\w*|effusions?",
+    "pleura and mediastinum": r"pleura\w*|mediastin\w+|pneumothora\w+|hil\w{1,3}|costophrenic|(?:hemi)?diaphragm\w*|effusions?",
     "liver": r"liver|hepat\w+",
     "gallbladder and bile ducts": r"gallbladder|bil\w{2,6}|cholecyst\w+|gallstones?|common duct",
     "pancreas": r"pancrea\w+",
@@ -99,7 +99,7 @@ _ORGAN_WORDS: dict[str, str] = {
 @cache
 def _organ_patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
     return tuple(
-        (system, re.compile(rf"\b(?:{words})\b", re.IGNORECASE))
+        (system, re.compile(rf"\b(?:{system}|{words})\b", re.IGNORECASE))
         for system, words in _ORGAN_WORDS.items()
     )
 

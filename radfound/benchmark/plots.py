@@ -87,7 +87,7 @@ def _reliability(table: dict[str, Any], path: Path) -> Path:
     names = list(table)
     columns = min(len(names), 3)
     lines = math.ceil(len(names) / columns)
-    figure, grid = _figure(3.4 * columns, 3.6 * lines, lines, columns)
+    figure, grid = _figure(3.4 * columns, 4.1 * lines, lines, columns)
     for axes in grid.flat[len(names) :]:
         axes.set_visible(False)
     for axes, name in zip(grid.flat[: len(names)], names, strict=True):
@@ -108,7 +108,9 @@ def _reliability(table: dict[str, Any], path: Path) -> Path:
             )  # fmt: skip
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
         axes.set_title(f"{name} (n = {table[name]['n']})", loc="left", fontsize=10)
-        marks = axes.legend(loc="upper left", fontsize=7.5, framealpha=0.85, edgecolor="none")
+        marks = axes.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.1), fontsize=8, frameon=False
+        )
         for handle in marks.legend_handles:
             handle.set_sizes([30])
     figure.supxlabel("how sure the model is", fontsize=10)
