@@ -12,7 +12,7 @@ from typing import Any
 
 from radfound.benchmark.runner import BLANK, MAJORITY, MODEL, OTHER, PROBE, Run
 from radfound.benchmark.scores import confidence_of, is_right
-from radfound.benchmark.tasks import NOT_STATED
+from radfound.benchmark.tasks import NEW_IMAGE, NOT_STATED
 from radfound.confidence import Calibration
 from radfound.exceptions import RequestError, StorageError
 
@@ -112,7 +112,7 @@ def report(results: dict[str, Any]) -> str:
         lines += ["", f"**At most {results['limit']} studies a split: a trial, not a result.**"]
     for name, task in results["tasks"].items():
         lines += ["", f"**{TITLES[name]}** ({task['items']} from {task['patients']} patients)", ""]
-        lines += _table(task["rows"])
+        lines += _table([row for row in task["rows"] if is_shown(row)])
         if name != "metadata":
             lines += _split_lines(task["by"])
     lines += _calibration_lines(results["calibration"])
@@ -120,6 +120,11 @@ def report(results: dict[str, Any]) -> str:
         lines += ["", f"**Beside `{results['comparison']['model']}`**, on the same items", ""]
         lines += _comparison_lines(results["comparison"]["rows"])
     return "\n".join(lines) + "\n"
+
+
+def is_shown(row: dict[str, Any]) -> bool:
+    """Whether a row is to be shown: one on new images alone needs enough of them."""
+    return not row["row"].endswith(NEW_IMAGE) or row["n"] >= FEWEST_SHOWN
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> list[str]:

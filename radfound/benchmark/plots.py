@@ -9,7 +9,7 @@ from typing import Any
 
 from radfound.benchmark.calibration import BINS
 from radfound.benchmark.optional import library
-from radfound.benchmark.output import COLUMNS, TITLES
+from radfound.benchmark.output import COLUMNS, TITLES, is_shown
 from radfound.benchmark.runner import MODEL
 
 _COLOURS = dict(zip(COLUMNS, ("#1b4f8a", "#b8b8b8", "#8c8c8c", "#5f5f5f", "#d98a29"), strict=True))
@@ -32,7 +32,8 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
 def _is_drawn(row: dict[str, Any]) -> bool:
     """Whether a row is among the telling ones: few enough to be read."""
     of_part = row["row"].endswith((", validation", ", test"))
-    return row["score"] in _DRAWN and not of_part and math.isfinite(row[MODEL]["value"])
+    drawn = row["score"] in _DRAWN and not of_part and is_shown(row)
+    return drawn and math.isfinite(row[MODEL]["value"])
 
 
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:

@@ -21,7 +21,7 @@ from radfound.confidence import length_normalised_probability
 from radfound.datasets import Example
 from radfound.study_model import Generated, Prompt, StudyModel
 
-BATCH = 16
+BATCH = 32
 MODEL, MAJORITY, BLANK, OTHER, PROBE = "model", "majority", "blank", "other", "probe"
 
 Progress = Callable[[str, int], Any]

@@ -25,10 +25,11 @@ from radfound.taxonomy import MODALITIES, modality_of, organ_system_of
 TASKS = {"metadata": 8, "vqa": 24, "caption": 80, "report": 160}
 """Each task with the most tokens that an answer may have."""
 
+NEW_IMAGE = ", image not in training"
 SPLITS = ("validation", "test", "both")
 ROWS = (
     *(f"{group}, {split}" for group in (*METADATA_QUESTIONS, "all") for split in SPLITS),
-    *(f"{kind}{part}" for kind in ("closed", "open") for part in ("", ", image not in training")),
+    *(f"{kind}{part}" for kind in ("closed", "open") for part in ("", NEW_IMAGE)),
     "caption",
     "report",
 )
@@ -213,7 +214,7 @@ def _question_rows(items: Sequence[Item], training: set[str]) -> list[Item]:
     found = []
     for item in items:
         new = not _pictures([item.example]) & training
-        rows = (item.group, f"{item.group}, image not in training")
+        rows = (item.group, item.group + NEW_IMAGE)
         found.append(_in_rows(item, *rows[: 1 + new]))
     return found
 
