@@ -1,7 +1,8 @@
 """The anchor of the metadata task: what ImageNet features and a linear probe tell of the same figures.
 
 A frozen EfficientNet-Lite0, the mean of its last features over the frame, and logistic regression on the
-training split's figures. It knows the few answers there are and has not to put them into words.
+training split's figures. It knows the few answers there are and has not to put them into words. Size of the frame,
+scaling and C are those that gave the probe its best scores on the held-out figures themselves, in its favour.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from radfound.frames import FrameConfig, make_frames
 from radfound.stem import EfficientNetLite0Stem, load_imagenet_stem
 
 BATCH = 32
+FRAMES = FrameConfig(image_size=224)
 
 
 @torch.no_grad()
@@ -37,7 +39,7 @@ def image_features(
     found = []
     for start in range(0, len(examples), BATCH):
         some = examples[start : start + BATCH]
-        frames = [make_frames(e.read(), FrameConfig(), e.region).pixels for e in some]
+        frames = [make_frames(e.read(), FRAMES, e.region).pixels for e in some]
         with torch.autocast("cpu", torch.bfloat16):
             features = stem(torch.cat(frames) * 2.0 - 1.0).float().mean((2, 3))
         found += [part.mean(0) for part in features.split([len(pixels) for pixels in frames])]
@@ -52,7 +54,7 @@ def probe_answers(
 ) -> list[str]:
     """Return a linear probe's answers to questions whose answers are classes.
 
-    One probe for each group, on standardised features, C = 0.01.
+    One probe for each group.
     """
     examples = {id(item.example): item.example for item in (*training, *items)}
     place = {name: row for row, name in enumerate(examples)}
@@ -74,8 +76,5 @@ def probe_answers(
 def _told(known: np.ndarray, classes: Sequence[str], asked: np.ndarray) -> list[str]:
     if len(set(classes)) < 2:  # there is nothing to tell apart
         return [classes[0] if classes else ""] * len(asked)
-    probe = library("sklearn.pipeline").make_pipeline(
-        library("sklearn.preprocessing").StandardScaler(),
-        library("sklearn.linear_model").LogisticRegression(C=0.01, max_iter=2000),
-    )
+    probe = library("sklearn.linear_model").LogisticRegression(C=0.1, max_iter=2000)
     return [str(answer) for answer in probe.fit(known, classes).predict(asked)]
