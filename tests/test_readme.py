@@ -74,8 +74,9 @@ def test_the_curl_line_gives_a_right_answer(place):
     assert answer["schema"] == "radfound.answer/1" and answer["text"] == "MRI"
 
 
-def test_python_modules_named_in_the_readme_exist():
-    names = set(re.findall(r"python -m ([a-z_.]+)", README))
+def test_python_modules_named_in_the_readme_and_docs_exist():
+    pages = README + "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
+    names = set(re.findall(r"python -m ([a-z_.]+)", pages))
     assert names and all(importlib.util.find_spec(name) for name in names)
 
 
