@@ -28,6 +28,13 @@ class StudyUnreadableError(StudyError):
     code = "study_unreadable"
 
 
+class UnknownKindError(StudyUnreadableError):
+    """A file is, by its content, of none of the kinds that can be read."""
+
+    code = "study_kind_unknown"
+    http_status = 415
+
+
 class StudyAmbiguousError(StudyError):
     """There is more than one series (or 4D volume) to choose from.
 
@@ -128,3 +135,21 @@ class Cancelled(RadFoundError):
 
     code = "cancelled"
     http_status = 499
+
+
+class Busy(RadFoundError):
+    """More questions wait than can be answered soon.
+
+    Parameters
+    ----------
+    message : str
+    retry_after_s : int
+        When to ask again.
+    """
+
+    code = "busy"
+    http_status = 503
+
+    def __init__(self, message: str, retry_after_s: int = 5):
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
