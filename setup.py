@@ -53,6 +53,7 @@ setup(
             "monai>=1.5,<2",
             "opentelemetry-api>=1.30",
             "passlib>=1.7",
+            "prometheus-client>=0.20",
             "psutil>=5",
             "pydantic-settings>=2",
             "pydicom-seg==0.4.1",

@@ -6,6 +6,9 @@ Settings, each as `--conf NAME VALUE`:
 
 checkpoint   radfound-mini (default), radfound-tiny (random, for tests) or a folder
 device       such as cuda; chosen by itself if left out
+max_upload_mb  largest request with a file; 2048 if left out
+open         `yes` answers other machines without a token; else they need one (RADFOUND_TOKEN, or
+             RADFOUND_TOKEN_FILE for a file that holds it), and without one only this machine is served
 state        folder in which `.radfound` keeps corrections, adapters, scores and the journal of answers;
              DIR if left out
 """
@@ -29,6 +32,7 @@ if _ROOT not in sys.path:
 
 from monailabel_app.lib.activelearning import strategies  # noqa: E402
 from monailabel_app.lib.datastore import StudyDatastore  # noqa: E402
+from monailabel_app.lib.guard import Rules  # noqa: E402
 from monailabel_app.lib.infers import MODELS, RadFoundInfer  # noqa: E402
 from monailabel_app.lib.quiet import quieten_monailabel  # noqa: E402
 from monailabel_app.lib.scoring import RadFoundScoring  # noqa: E402
@@ -36,6 +40,7 @@ from monailabel_app.lib.service import RadFoundService  # noqa: E402
 from monailabel_app.lib.sessions import StudySessions  # noqa: E402
 from monailabel_app.lib.shutdown import at_shutdown  # noqa: E402
 from monailabel_app.lib.trainers import RadFoundTrainer  # noqa: E402
+from monailabel_app.lib.uploads import remove_stale  # noqa: E402
 from radfound import __version__  # noqa: E402
 from radfound.adapters import AdapterStore, store_path  # noqa: E402
 from radfound.answers import AnswerJournal, journal_path  # noqa: E402
@@ -60,6 +65,7 @@ class RadFoundApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]):
         quieten_monailabel()
+        self._rules = Rules.of(conf)
         self._is_local = not studies.startswith(("http://", "https://"))
         state = conf.get("state") or (studies if self._is_local else "")
         if not state:
@@ -155,7 +161,8 @@ class RadFoundApp(MONAILabelApp):
         from monailabel_app.lib.routes import install_routes
 
         super().on_init_complete()
-        install_routes(app, is_local=self._is_local)
+        remove_stale()
+        install_routes(app, self._rules, self.service.metrics, is_local=self._is_local)
         at_shutdown(self.service.close)
         logger.info("RadFound %s with checkpoint %s", __version__, self.service.checkpoint)
 

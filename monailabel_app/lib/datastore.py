@@ -70,7 +70,13 @@ class StudyDatastore(LocalDatastore):
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Save an uploaded image under an id that is a plain name."""
-        name, suffix = self._to_id(os.path.basename(image_filename))
+        name = os.path.basename(image_filename)
+        image_id = self.check_name(image_id, name)
+        return str(super().add_image(image_id, image_filename, _checked_info("params", image_info)))
+
+    def check_name(self, image_id: str, file_name: str) -> str:
+        """Raise if a file of this name could not be saved; return the id that it would have."""
+        name, suffix = self._to_id(file_name)
         if suffix.lower() not in SUFFIXES:
             raise RequestError(
                 f"file: found a name ending in {suffix or 'nothing'}; expected one of "
@@ -82,7 +88,7 @@ class StudyDatastore(LocalDatastore):
                 "image: expected a name of at most 200 characters without slashes, "
                 "not beginning with a dot"
             )
-        return str(super().add_image(image_id, image_filename, _checked_info("params", image_info)))
+        return image_id
 
     def save_label(
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from radfound.adapters import AdapterStore
 from radfound.answer import Answer
@@ -19,6 +18,7 @@ from radfound.answers import AnswerJournal
 from radfound.correction import Correction
 from radfound.corrections import CorrectionLog
 from radfound.exceptions import (
+    Busy,
     Cancelled,
     CorrectionError,
     NotFoundError,
@@ -31,16 +31,23 @@ from radfound.study import Study
 from radfound.wire import AskRequest, parse_ask
 
 from .datastore import StudyDatastore
+from .metrics import Metrics
 from .quiet import without_progress_bars
 from .sessions import StudySessions
 from .shelf import Selection, StudyShelf
+from .uploads import Upload, received
 
 if TYPE_CHECKING:
     from radfound.engine import Engine
 
 logger = logging.getLogger(__name__)
 
-_WORKERS = 8
+T = TypeVar("T")
+
+_WRITERS = 8
+_READERS = 4
+_MAX_WAITING = 128
+_STOP_GRACE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -104,8 +111,14 @@ class RadFoundService:
         self.journal = journal
         self.scores = scores
         self.checkpoint = checkpoint
+        self.metrics = Metrics()
+        self.metrics.watch(self)
         # Own threads, so that answers neither stall the event loop nor use up the server's pool.
-        self.pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="radfound")
+        # Who waits for an answer holds no thread, and does not keep others from reading a study.
+        self.readers = ThreadPoolExecutor(_READERS, thread_name_prefix="radfound-read")
+        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="radfound-write")
+        self._answers: dict[threading.Event, bool] = {}  # by what cancels it: whether it has begun
+        self._counting = threading.Lock()
         self._device = device
         self._shelf = StudyShelf()
         self._engine: Engine | None = None
@@ -128,9 +141,69 @@ class RadFoundService:
                 )
             return self._engine
 
+    @property
+    def running(self) -> int:
+        """How many answers are being written."""
+        with self._counting:
+            return sum(self._answers.values())
+
+    @property
+    def waiting(self) -> int:
+        """How many questions are in the queue."""
+        with self._counting:
+            return len(self._answers) - sum(self._answers.values())
+
+    def cache_counts(self) -> dict[tuple[str, str], int]:
+        """Return how often each cache had what was asked for ("hit") or not ("miss")."""
+        return {("study", "hit"): self._shelf.hits, ("study", "miss"): self._shelf.misses}
+
     def close(self) -> None:
-        """Begin no more answers."""
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        """Begin no more answers; those under way may end soon, or are cancelled."""
+        self.readers.shutdown(wait=False, cancel_futures=True)
+        self._writers.shutdown(wait=False, cancel_futures=False)
+        with self._counting:
+            for cancel, has_begun in self._answers.items():
+                if not has_begun:
+                    cancel.set()
+        timer = threading.Timer(_STOP_GRACE_S, self._cancel_all)
+        timer.daemon = True
+        timer.start()
+
+    def _cancel_all(self) -> None:
+        with self._counting:
+            for cancel in self._answers:
+                cancel.set()
+
+    def begin(self, work: Callable[[], T], cancel: threading.Event) -> Future[T]:
+        """Have an answer written in a thread of its own, as soon as one is free.
+
+        Raises
+        ------
+        Busy
+            If too many wait, or the server is stopping.
+        """
+        with self._counting:
+            if len(self._answers) >= _WRITERS + _MAX_WAITING:
+                raise Busy(f"{_MAX_WAITING} questions wait already; ask again in a while")
+            self._answers[cancel] = False
+
+        def run() -> T:
+            _check(cancel)
+            with self._counting:
+                self._answers[cancel] = True
+            return work()
+
+        try:
+            future = self._writers.submit(run)
+        except RuntimeError as error:
+            self._forget(cancel)
+            raise Busy("the server is stopping; ask again when it is back") from error
+        future.add_done_callback(lambda _: self._forget(cancel))
+        return future
+
+    def _forget(self, cancel: threading.Event) -> None:
+        with self._counting:
+            self._answers.pop(cancel, None)
 
     # Questions --------------------------------------------------------------------------------
 
@@ -141,7 +214,7 @@ class RadFoundService:
         *,
         image: str = "",
         session_id: str = "",
-        upload: tuple[str, IO[bytes]] | None = None,
+        upload: Upload | None = None,
         cancel: threading.Event | None = None,
     ) -> Inquiry:
         """Check a request and read its study.
@@ -169,7 +242,7 @@ class RadFoundService:
             raise RequestError("question: missing; expected a question in params")
         began = time.monotonic()
         if upload is not None:
-            study = _read_upload(*upload, selection)
+            study = _read_upload(upload, selection)
             images: tuple[str, ...] = (study.id,)
         elif session_id:
             study = self._shelf.get([self._session_path(session_id)], session_id, selection)
@@ -208,6 +281,8 @@ class RadFoundService:
                 if isinstance(piece, Answer):
                     piece = _seen_from_outside(piece, inquiry, load_ms)
                     self._note(piece, ask.region)
+                else:
+                    self.metrics.note_token()
                 yield piece
 
     def answer(self, inquiry: Inquiry, cancel: threading.Event | None = None) -> Answer:
@@ -222,6 +297,7 @@ class RadFoundService:
 
     def _note(self, answer: Answer, region: dict[str, Any] | None) -> None:
         """Write an answer into journal and scores; a reader gets it even where that fails."""
+        self.metrics.note_answer(answer)
         try:
             self.journal.record(answer, region)
             self.scores.note(answer)
@@ -299,12 +375,8 @@ class RadFoundService:
         return self.sessions.path_of(session_id)
 
 
-def _read_upload(name: str, content: IO[bytes], selection: Selection) -> Study:
-    with tempfile.TemporaryDirectory(prefix="radfound-") as folder:
-        path = Path(folder) / Path(name).name
-        with open(path, "wb") as file:
-            while chunk := content.read(1 << 20):
-                file.write(chunk)
+def _read_upload(upload: Upload, selection: Selection) -> Study:
+    with received(*upload) as path:
         return read_study(path, series=selection.series, volume=selection.volume)
 
 

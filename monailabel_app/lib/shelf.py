@@ -44,6 +44,8 @@ class StudyShelf:
         self._max_bytes = max_bytes
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._lock = threading.Lock()
+        self.hits = 0
+        self.misses = 0
 
     def get(self, paths: Sequence[Path], study_id: str, selection: Selection) -> Study:
         """Return the study at these paths, of which each is one view; raises as `read_study`."""
@@ -53,8 +55,11 @@ class StudyShelf:
             entry = self._entries.get(key)
             mine = entry is None or entry.version != version
             if mine:
+                self.misses += 1
                 entry = _Entry(version, Future())
                 self._entries[key] = entry
+            else:
+                self.hits += 1
             self._entries.move_to_end(key)
         assert entry is not None
         if mine:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from radfound.exceptions import StudyTooLargeError, StudyUnreadableError, UnsafeArchiveError
+from radfound.exceptions import (
+    StorageError,
+    StudyTooLargeError,
+    StudyUnreadableError,
+    UnknownKindError,
+    UnsafeArchiveError,
+)
 from radfound.study import display_name
 
 MAX_SIDE = 20_000
@@ -135,18 +143,37 @@ def _unpack_head(head: bytes) -> bytes:
         return b""
 
 
-def unknown_kind(source: Source) -> StudyUnreadableError:
+def check_file(path: Path) -> None:
+    """Raise for a file that nothing here reads, or a zip that is not safe to unpack.
+
+    Raises
+    ------
+    UnknownKindError
+        If its content is of no known kind.
+    UnsafeArchiveError, StudyUnreadableError
+        As `unpack_zip` raises them.
+    """
+    source = Source.of(path)
+    kind = kind_of(source)
+    if kind is None:
+        raise unknown_kind(source)
+    if kind == "zip":
+        with _open_zip(source) as (_, entries):
+            _check_entries(source, entries)
+
+
+def unknown_kind(source: Source) -> UnknownKindError:
     """Return the error for a file that is none of the formats, naming what it looks like."""
     head = source.path.read_bytes()[:_HEAD_BYTES] if source.path.stat().st_size else b""
     found = _describe(head)
     lower = source.name.lower()
     claimed = next((kind for ends, kind in _EXTENSION_KINDS if lower.endswith(ends)), None)
     if claimed:
-        return StudyUnreadableError(
+        return UnknownKindError(
             f"{source.name}: named like {claimed}, but {found}; "
             f"expected {claimed} data; export or copy the file again"
         )
-    return StudyUnreadableError(
+    return UnknownKindError(
         f"{source.name}: {found}; expected {FORMATS}; export the study in one of these"
     )
 
@@ -222,13 +249,23 @@ def unpack_zip(source: Source, folder: Path) -> None:
     StudyUnreadableError
         If the archive is damaged, encrypted or packed by a method unknown to Python.
     """
+    with _open_zip(source) as (archive, entries):
+        _check_entries(source, entries)
+        for entry in entries:
+            archive.extract(entry, folder)
+
+
+@contextmanager
+def _open_zip(source: Source) -> Iterator[tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]]:
+    """Open an archive and list its files; what is wrong with it becomes StudyUnreadableError."""
     try:
         with zipfile.ZipFile(source.path) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            _check_entries(source, entries)
-            for entry in entries:
-                archive.extract(entry, folder)
+            yield archive, [entry for entry in archive.infolist() if not entry.is_dir()]
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(
+                f"{source.name}: no room to unpack it; make room in the temporary folder"
+            ) from None
         raise StudyUnreadableError(
             f"{source.name}: the zip is truncated or damaged ({type(error).__name__}); "
             "expected a whole archive; copy or make it again"

@@ -21,6 +21,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "slicer_extension" / "RadFound"))  # as Slicer does
 # For radfound-tiny, which knows nothing and has nothing to keep.
 QUICK_TRAINING = {"learning_rate": 0.02, "max_steps": 150, "least_kept": 0.01}
 VOLUME, CT, SERIES, PICTURE = "volume", "ct", "series.of.two", "picture"
@@ -32,15 +33,21 @@ class Server:
     studies: Path
     log: Path
     process: subprocess.Popen
+    token: str | None = None
+
+    def _call(self, method, path, headers=None, **kwargs):
+        shown = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        headers = {**shown, **(headers or {})}
+        return requests.request(method, self.url + path, timeout=120, headers=headers, **kwargs)
 
     def post(self, path, **kwargs):
-        return requests.post(self.url + path, timeout=120, **kwargs)
+        return self._call("POST", path, **kwargs)
 
     def put(self, path, **kwargs):
-        return requests.put(self.url + path, timeout=120, **kwargs)
+        return self._call("PUT", path, **kwargs)
 
     def get(self, path, **kwargs):
-        return requests.get(self.url + path, timeout=120, **kwargs)
+        return self._call("GET", path, **kwargs)
 
     def ask(self, image, question="What is shown?", model="radfound_vqa", **params):
         params = {"question": question, **params}
@@ -88,23 +95,26 @@ def free_port():
 
 
 @contextmanager
-def running_server(studies, log, *conf):
+def running_server(studies, log, *conf, host="127.0.0.1", token=None, variables=()):
     """The stock command of MONAI Label, on a free port of this machine; stopped at the end."""
     port = free_port()
     bin_folder = Path(sys.executable).parent
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment.update(variables)
+    if token:
+        environment["RADFOUND_TOKEN"] = token
     environment["PATH"] = f"{bin_folder}{os.pathsep}{environment['PATH']}"
     environment["MONAI_LABEL_SESSION_PATH"] = str(log.parent / "sessions")
     command = [
         *("monailabel", "start_server", "--app", str(ROOT / "monailabel_app")),
-        *("--studies", str(studies), "--host", "127.0.0.1", "--port", str(port)),
+        *("--studies", str(studies), "--host", host, "--port", str(port)),
         *("--conf", "checkpoint", "radfound-tiny", *conf),
     ]
     with open(log, "wb") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=log.parent
         )
-    server = Server(f"http://127.0.0.1:{port}", studies, log, process)
+    server = Server(f"http://127.0.0.1:{port}", studies, log, process, token)
     try:
         wait_until_healthy(server)
         yield server
@@ -116,7 +126,7 @@ def wait_until_healthy(server, timeout_s=300):
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and server.process.poll() is None:
         try:
-            if requests.get(f"{server.url}/radfound/health", timeout=5).ok:
+            if server.get("/radfound/health").ok:
                 return
         except requests.ConnectionError:
             time.sleep(0.1)

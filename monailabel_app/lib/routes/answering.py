@@ -53,13 +53,22 @@ async def run_inference(
     asked = json_object("params", params)
     upload = (file_name("file", file), file.file) if file else None
 
-    def work(cancel: Any) -> dict[str, Any]:
-        inquiry = service.inquire(
-            MODELS[model], asked, image=image, session_id=session_id, upload=upload, cancel=cancel
-        )
-        return answer_to_json(service.answer(inquiry, cancel))
-
-    return await run_for(request, service.pool, work)
+    inquiry = await run_for(
+        request,
+        lambda cancel: service.readers.submit(
+            service.inquire,
+            *(MODELS[model], asked),
+            image=image,
+            session_id=session_id,
+            upload=upload,
+            cancel=cancel,
+        ),
+    )
+    answer = await run_for(
+        request,
+        lambda cancel: service.begin(lambda: service.answer(inquiry, cancel), cancel),
+    )
+    return answer_to_json(answer)
 
 
 @router.post("/train/{model}", tags=["Train"], summary="Learn from the corrections")

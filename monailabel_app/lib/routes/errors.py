@@ -14,7 +14,7 @@ from monailabel.interfaces.exception import (
     MONAILabelException,
 )
 
-from radfound.exceptions import NotFoundError, RadFoundError, RequestError
+from radfound.exceptions import Busy, NotFoundError, RadFoundError, RequestError
 from radfound.wire import error_to_json
 
 logger = logging.getLogger(__name__)
@@ -26,13 +26,12 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(MONAILabelException, _monailabel_error)
     app.add_exception_handler(RequestValidationError, _wrong_shape)
     app.add_exception_handler(Exception, _unforeseen)
-    # Built at start-up, before these handlers were known; starlette builds it anew when asked next.
-    app.middleware_stack = None
 
 
 def error_response(error: RadFoundError) -> JSONResponse:
     """Return what the server says about an error."""
-    return JSONResponse(error_to_json(error), status_code=error.http_status)
+    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Busy) else None
+    return JSONResponse(error_to_json(error), status_code=error.http_status, headers=headers)
 
 
 def _radfound_error(request: Request, error: Exception) -> JSONResponse:
@@ -63,5 +62,6 @@ def _wrong_shape(request: Request, error: Exception) -> JSONResponse:
 
 
 def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    route = getattr(request.scope.get("route"), "path", "none")  # a path may hold a name
+    logger.error("%s %s failed", request.method, route, exc_info=error)
     return JSONResponse(error_to_json(error), status_code=500)

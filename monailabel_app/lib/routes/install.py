@@ -11,10 +11,14 @@ from monailabel.endpoints import (
     infer,
     model,
     proxy,
+    session,
     train,
     wsi_infer,
 )
+from starlette.middleware import Middleware
 
+from ..guard import BodyLimit, Gate, Rules
+from ..metrics import Counting, Metrics
 from . import answering, own, stored
 from .errors import install_error_handlers
 
@@ -28,6 +32,7 @@ _REPLACED = (
     (datastore.router, "/datastore/label", "PUT"),
     (datastore.router, "/datastore/label/info", "PUT"),
     (datastore.router, "/datastore/updatelabelinfo", "PUT"),
+    (session.router, "/session/", "PUT"),
     (train.router, "/train/{model}", "POST"),
     (train.router, "/train/", "POST"),
     (batch_infer.router, "/batch/infer/{model}", "POST"),
@@ -42,7 +47,7 @@ _REMOVED = (
 )
 
 
-def install_routes(app: FastAPI, *, is_local: bool) -> None:
+def install_routes(app: FastAPI, rules: Rules, metrics: Metrics, *, is_local: bool) -> None:
     """Add, replace and remove routes; safe to call again.
 
     Must run before the server's first request, as MONAI Label's start-up hook does.
@@ -51,6 +56,8 @@ def install_routes(app: FastAPI, *, is_local: bool) -> None:
     ----------
     app : FastAPI
         MONAI Label's.
+    rules : Rules
+    metrics : Metrics
     is_local : bool
         Whether the studies are a folder: then there is no DICOM server to pass requests on to.
     """
@@ -61,9 +68,26 @@ def install_routes(app: FastAPI, *, is_local: bool) -> None:
         _remove(router, path, method)
     if is_local:
         proxy.router.routes.clear()
-    for part in (answering, stored, own):
-        app.include_router(part.router, prefix=settings.MONAI_LABEL_API_STR)
+    _remove(app.router, "/reload", "POST")  # it would load a second model beside the first
+    for part in (answering.router, stored.router, stored.sessions, own.router):
+        app.include_router(part, prefix=settings.MONAI_LABEL_API_STR)
     install_error_handlers(app)
+    _install_guard(app, rules, metrics)
+
+
+def _install_guard(app: FastAPI, rules: Rules, metrics: Metrics) -> None:
+    """Put what is looked at before the routes in its order, outermost first.
+
+    MONAI Label lets pages of every origin call unless it is told some; here, unless told, none.
+    """
+    origins = app.user_middleware if settings.MONAI_LABEL_CORS_ORIGINS else []
+    app.user_middleware = [
+        Middleware(Counting, metrics=metrics),
+        *origins,
+        Middleware(Gate, rules=rules),
+        Middleware(BodyLimit, rules=rules),
+    ]
+    app.middleware_stack = None  # built at start-up; starlette builds it anew when asked next
 
 
 def _remove(router: APIRouter, path: str, method: str) -> None:

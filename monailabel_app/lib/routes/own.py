@@ -7,14 +7,16 @@ import json
 import logging
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from typing import Any
 
 from fastapi import APIRouter, Body, Depends, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks.utils import processes
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from radfound import __version__
 from radfound.answer import TASKS, Answer
@@ -67,54 +69,67 @@ async def ask(
         raise RequestError(f"task: found {task[:40]!r}; expected {' or '.join(TASKS)}")
     inquiry = await run_for(
         request,
-        service.pool,
-        lambda cancel: service.inquire(
-            task, params, image=image, session_id=session_id, cancel=cancel
+        lambda cancel: service.readers.submit(
+            service.inquire, task, params, image=image, session_id=session_id, cancel=cancel
         ),
     )
+    stream = _AnswerStream(service, inquiry)
     return StreamingResponse(
-        _events(service, inquiry),
+        stream.events(),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
-async def _events(service: RadFoundService, inquiry: Inquiry) -> AsyncIterator[str]:
-    """Yield an answer's events; cancel it when the reader of these events goes away."""
-    loop = asyncio.get_running_loop()
-    pieces: asyncio.Queue[str | Answer | Exception] = asyncio.Queue()
-    cancel = threading.Event()
+class _AnswerStream:
+    """An answer that is being written, as events; it is cancelled when their reader goes away.
 
-    def put(piece: str | Answer | Exception) -> None:
-        loop.call_soon_threadsafe(pieces.put_nowait, piece)
+    Made on the event loop; raises Busy there, before the first event, if too many wait.
+    """
 
-    def produce() -> None:
-        try:
-            for piece in service.stream(inquiry, cancel):
-                put(piece)
-        except Exception as error:
+    def __init__(self, service: RadFoundService, inquiry: Inquiry):
+        self._loop = asyncio.get_running_loop()
+        self._pieces: asyncio.Queue[str | Answer | Exception] = asyncio.Queue()
+        self._cancel = threading.Event()
+        written = service.begin(lambda: self._write(service, inquiry), self._cancel)
+        written.add_done_callback(self._end)
+
+    def _write(self, service: RadFoundService, inquiry: Inquiry) -> None:
+        for piece in service.stream(inquiry, self._cancel):
+            self._put(piece)
+
+    def _end(self, written: Future[None]) -> None:
+        error = written.exception()
+        if isinstance(error, Exception):
             if not isinstance(error, RadFoundError):
-                logger.exception("an answer failed")
-            put(error)
+                logger.error("an answer failed", exc_info=error)
+            self._put(error)
 
-    service.pool.submit(produce)
-    try:
-        while True:
-            try:
-                piece = await asyncio.wait_for(pieces.get(), _KEEP_ALIVE_S)
-            except asyncio.TimeoutError:
-                yield ": still working\n\n"
-                continue
-            if isinstance(piece, str):
-                yield _event("token", {"text": piece})
-            elif isinstance(piece, Answer):
-                yield _event("answer", answer_to_json(piece))
-                return
-            else:
-                yield _event("error", error_to_json(piece)["detail"])
-                return
-    finally:
-        cancel.set()
+    def _put(self, piece: str | Answer | Exception) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
+        except RuntimeError:  # the server has stopped, and nobody reads on
+            self._cancel.set()
+
+    async def events(self) -> AsyncIterator[str]:
+        """Yield `token` events, then one `answer` or `error`."""
+        try:
+            while True:
+                try:
+                    piece = await asyncio.wait_for(self._pieces.get(), _KEEP_ALIVE_S)
+                except asyncio.TimeoutError:
+                    yield ": still working\n\n"
+                    continue
+                if isinstance(piece, str):
+                    yield _event("token", {"text": piece})
+                elif isinstance(piece, Answer):
+                    yield _event("answer", answer_to_json(piece))
+                    return
+                else:
+                    yield _event("error", error_to_json(piece)["detail"])
+                    return
+        finally:
+            self._cancel.set()
 
 
 @router.get("/corrections", summary="List corrections, oldest first")
@@ -154,6 +169,13 @@ def activate(adapter: str, user: User = Depends(_ADMIN)) -> dict[str, Any]:
     """Let an adapter answer from the next question on; `base` means none."""
     _service().adapters.activate(None if adapter == BASE else adapter)
     return adapters_to_json(_service().adapters)
+
+
+@router.get("/metrics", summary="Counters for Prometheus", response_class=Response)
+def metrics(user: User = Depends(_USER)) -> Response:
+    """Return what the server has counted, as Prometheus reads it."""
+    found = generate_latest(_service().metrics.registry)
+    return Response(found, media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/health", summary="Whether the server is well")

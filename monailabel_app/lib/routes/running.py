@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Future
 from typing import TypeVar
 
 from fastapi import Request
@@ -15,10 +15,10 @@ T = TypeVar("T")
 _LOOK_AGAIN_S = 0.25
 
 
-async def run_for(request: Request, pool: Executor, work: Callable[[threading.Event], T]) -> T:
-    """Run `work` in a thread of the pool; its event is set once the connection has closed."""
+async def run_for(request: Request, start: Callable[[threading.Event], Future[T]]) -> T:
+    """Wait for work that `start` begins; its event is set once the connection has closed."""
     cancel = threading.Event()
-    future = asyncio.get_running_loop().run_in_executor(pool, work, cancel)
+    future = asyncio.wrap_future(start(cancel))
     try:
         while not (await asyncio.wait([future], timeout=_LOOK_AGAIN_S))[0]:
             if await request.is_disconnected():

@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,16 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.utils.app import app_instance
 
 from radfound.correction import Correction
-from radfound.exceptions import CorrectionError, StudyTooLargeError
+from radfound.exceptions import CorrectionError, RequestError, StudyTooLargeError
 from radfound.wire import correction_from_json
 
 from ..datastore import StudyDatastore, split_name
+from ..sessions import StudySessions
+from ..uploads import PREFIX, received
 from .fields import file_name, json_object
 
 router = APIRouter(prefix="/datastore", tags=["Datastore"])
+sessions = APIRouter(prefix="/session", tags=["Session"])
 
 MAX_LABEL_BYTES = 16 << 20
 
@@ -39,19 +43,19 @@ _ANNOTATOR = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR)
 @router.put("/", include_in_schema=False, deprecated=True)
 @router.put("/image", summary="Upload an image")
 def add_image(
-    background_tasks: BackgroundTasks,
     image: str | None = None,
     params: str = Form("{}"),
     file: UploadFile = File(...),
     user: User = Depends(_ANNOTATOR),
 ) -> dict[str, Any]:
     """Add an image to the datastore, under its file's name unless `image` says otherwise."""
-    json_object("params", params)
-    image = image or split_name(file_name("file", file))[0]
-    added: dict[str, Any] = datastore.add_image(
-        background_tasks, image, params, file, user.username
-    )
-    return added
+    info = {**json_object("params", params), "user": user.username}
+    name = file_name("file", file)
+    store = app_instance().datastore()
+    if isinstance(store, StudyDatastore):
+        store.check_name(image or "", name)
+    with received(name, file.file) as path:
+        return {"image": store.add_image(image or split_name(name)[0], str(path), info)}
 
 
 @router.get("/image", summary="Download an image")
@@ -94,7 +98,6 @@ def update_label_info_as_before(
 
 @router.put("/label", summary="Save a label, or corrections as JSON")
 def save_label(
-    background_tasks: BackgroundTasks,
     image: str,
     params: str = Form("{}"),
     tag: str = DefaultLabelTag.FINAL.value,
@@ -113,13 +116,46 @@ def save_label(
         recorded = {"corrections": [correction.id for correction in corrections]}
         app.service.record(corrections)
         label.file.seek(0)
-    saved = datastore.save_label(background_tasks, image, params, tag, label, user.username)
-    return {**saved, **recorded}
+    with received(file_name("label", label), label.file, is_image=False) as path:
+        saved = app.datastore().save_label(image, str(path), tag, info)
+    return {**(app.on_save_label(image, saved) or {}), "image": image, "label": saved, **recorded}
+
+
+@sessions.put("/", summary="Upload an image for a while")
+def add_session(
+    uncompress: bool = False,
+    expiry: int = 0,
+    files: list[UploadFile] = File(...),
+    user: User = Depends(_USER),
+) -> dict[str, Any]:
+    """Keep files for a while; a zip stays packed, and several files are one study."""
+    kept: StudySessions | None = app_instance().sessions()
+    if kept is None:
+        raise RequestError("session: sessions are turned off on this server")
+    with ExitStack() as stack:
+        is_image = len(files) == 1  # of several, some may be headers of others
+        paths = [
+            stack.enter_context(received(file_name("files", f), f.file, is_image=is_image))
+            for f in files
+        ]
+        source = paths[0] if len(paths) == 1 else _together(paths)
+        session, info = kept.add_session(str(source), max(expiry, 0))
+    return {"session_id": session, "session_info": info.to_json()}
+
+
+def _together(paths: list[Path]) -> Path:
+    """Move files into one folder."""
+    if len({path.name for path in paths}) != len(paths):
+        raise RequestError("files: two of one name; give each its own")
+    folder = Path(tempfile.mkdtemp(dir=paths[0].parent))
+    for path in paths:
+        path.rename(folder / path.name)
+    return folder
 
 
 def _packed(folder: Path) -> Path:
     """Pack a folder's files into a temporary zip, which the caller removes."""
-    number, name = tempfile.mkstemp(prefix="radfound-", suffix=".zip")
+    number, name = tempfile.mkstemp(prefix=PREFIX, suffix=".zip")
     try:
         with os.fdopen(number, "wb") as file, zipfile.ZipFile(file, "w") as archive:
             for each in sorted(folder.rglob("*")):

@@ -1,0 +1,69 @@
+"""Files that callers send, on this machine for as long as they are needed."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from radfound.exceptions import StorageError
+from radfound.reading.files import check_file
+
+logger = logging.getLogger(__name__)
+
+Upload = tuple[str, IO[bytes]]
+"""A file's plain name and its content."""
+
+PREFIX = "radfound-"
+"""How the name of everything begins that RadFound leaves in the temporary folder for a while."""
+_STALE_S = 24 * 3600.0
+
+
+@contextmanager
+def received(name: str, content: IO[bytes], *, is_image: bool = True) -> Iterator[Path]:
+    """Keep an upload in a folder of its own, which goes with the end of the block.
+
+    Raises
+    ------
+    StudyError
+        For what should be an image and is, by its content, nothing that can be read.
+    StorageError
+        If the temporary folder is full or cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+            path = Path(folder) / Path(name).name
+            with open(path, "wb") as file:
+                shutil.copyfileobj(content, file, 1 << 20)
+            if is_image:
+                check_file(path)
+            yield path
+    except OSError as error:
+        raise StorageError(
+            f"an upload cannot be kept ({error.strerror or error}); "
+            + (
+                "make room on the server's disk"
+                if error.errno in (errno.ENOSPC, errno.EDQUOT)
+                else "check the folders of studies and of temporary files on the server"
+            )
+        ) from error
+
+
+def remove_stale() -> None:
+    """Remove what a killed server left in the temporary folder a day or longer ago."""
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        try:
+            if time.time() - path.lstat().st_mtime < _STALE_S:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        except OSError as error:  # of another user
+            logger.info("a temporary file stays (%s)", error.strerror)
