@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -130,11 +131,38 @@ def _to_rgb(dataset: Dataset, pixels: np.ndarray) -> np.ndarray:
     return pixels if space == "RGB" else convert_color_space(pixels, space, "RGB")
 
 
+def _check_fragments(packed: bytes, is_rle: bool) -> None:
+    """Raise ValueError for lengths that point beyond the data; GDCM would reserve the room.
+
+    Parameters
+    ----------
+    packed : bytes
+        Items of a tag, a length and a content each; the first one is the table of offsets.
+    is_rle : bool
+        Whether each further item begins with the offsets of up to 15 run length segments.
+    """
+    at = 0
+    while packed[at : at + 4] == b"\xfe\xff\x00\xe0":
+        (length,) = struct.unpack_from("<L", packed, at + 4)
+        start, is_table = at + 8, at == 0
+        at = start + length
+        if at > len(packed):
+            raise ValueError("a fragment that is longer than the data")
+        if is_rle and not is_table:
+            segments, *offsets = struct.unpack_from("<16L", packed, start)
+            bounds = [64, *offsets[:segments], length]
+            if not 1 <= segments <= 15 or bounds != sorted(bounds):
+                raise ValueError("run lengths beyond their fragment")
+    if len(packed) - at > 8:  # more than the end mark
+        raise ValueError("something else between the fragments")
+
+
 def _decode(dataset: Dataset, syntax) -> np.ndarray:
     """Let GDCM decode packed pixels, out of a bare file without rescale or a patient's data."""
     import pydicom
     import SimpleITK as sitk
 
+    _check_fragments(dataset.PixelData, syntax.name == "RLE Lossless")
     bare = pydicom.Dataset()
     for tag in _LAYOUT_TAGS:
         if tag in dataset:

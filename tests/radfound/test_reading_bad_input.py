@@ -3,10 +3,12 @@ import zlib
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from miniature import ramp, refusal, write_dicom, write_series
 from PIL import Image
+from pydicom.data import get_testdata_file
 
 from radfound.exceptions import (
     GeometryError,
@@ -16,6 +18,7 @@ from radfound.exceptions import (
     StudyAmbiguousError,
     StudyTooLargeError,
     StudyUnreadableError,
+    UnknownKindError,
 )
 from radfound.reading import read_study
 
@@ -78,7 +81,7 @@ def test_empty_list_is_the_callers_mistake():
 )
 def test_file_that_is_no_image_is_described(tmp_path, name, content, found):
     (tmp_path / name).write_bytes(content)
-    assert found in refusal(StudyUnreadableError, tmp_path / name)
+    assert found in refusal(UnknownKindError, tmp_path / name)
 
 
 def test_device_is_no_study():
@@ -396,3 +399,14 @@ def test_radiographs_of_two_studies_ask_which(tmp_path):
         )
     refusal(StudyAmbiguousError, tmp_path)
     assert len(read_study(tmp_path, series="2").images) == 1
+
+
+@pytest.mark.parametrize("offset", [4, 12])
+def test_run_lengths_beyond_the_data_are_refused_before_room_is_made_for_them(tmp_path, offset):
+    dataset = pydicom.dcmread(get_testdata_file("MR_small_RLE.dcm", download=False))
+    packed = bytearray(dataset.PixelData)
+    second_item = 8 + int.from_bytes(packed[4:8], "little")
+    packed[second_item + offset : second_item + offset + 4] = b"\xff\xff\xff\x7f"
+    dataset.PixelData = bytes(packed)
+    dataset.save_as(tmp_path / "a.dcm")
+    assert "damaged pixels" in refusal(StudyUnreadableError, tmp_path / "a.dcm")
