@@ -4,6 +4,8 @@
 # make check   format, lint, docstrings, types, fast tests
 # make bench   speeds, as JSON
 # make bench-model   RadVLBench: what the model answers beside controls; DATA=dir is the data kit
+# make bench-load    50 clients for 5 minutes at a real server: percentiles, failures, lost corrections
+# make fuzz          thousands of broken files, then schemathesis at a real server, with counts
 # make screenshots   draw the pictures of docs/slicer.md anew
 
 PYTHON ?= python3
@@ -14,7 +16,7 @@ DATA ?= $(or $(RADFOUND_DATA),../shared/data)
 BENCH_OUT ?= runs/bench
 RUN := .venv/bin/python
 
-.PHONY: serve test test-slow check lint bench bench-model screenshots
+.PHONY: serve test test-slow check lint bench bench-model screenshots bench-load fuzz
 .NOTPARALLEL:
 
 .venv/.ready: requirements.txt setup.py scripts/make_venv.py
@@ -45,6 +47,18 @@ bench: .venv/.ready-dev
 
 bench-model: .venv/.ready-dev
 	@$(RUN) -m radfound.cli bench --model "$(CHECKPOINT)" --data "$(DATA)" --out "$(BENCH_OUT)"
+
+bench-load: .venv/.ready
+	@$(RUN) scripts/load.py
+
+.venv-fuzz/.ready: requirements-fuzz.txt
+	@$(PYTHON) -m venv .venv-fuzz
+	@.venv-fuzz/bin/python -m pip install -q --no-deps -r requirements-fuzz.txt
+	@touch $@
+
+fuzz: .venv/.ready-dev .venv-fuzz/.ready
+	@$(RUN) -W ignore -m tests.hostile.files
+	@$(RUN) scripts/fuzz_server.py --schemathesis .venv-fuzz/bin/schemathesis
 
 screenshots: .venv/.ready-dev
 	@$(RUN) scripts/screenshots.py

@@ -28,6 +28,7 @@ _REPLACED = (
     (datastore.router, "/datastore/", "PUT"),
     (datastore.router, "/datastore/image", "PUT"),
     (datastore.router, "/datastore/image", "GET"),
+    (datastore.router, "/datastore/dataset", "GET"),
     (datastore.router, "/datastore/image/info", "PUT"),
     (datastore.router, "/datastore/label", "PUT"),
     (datastore.router, "/datastore/label/info", "PUT"),

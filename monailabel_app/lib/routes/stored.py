@@ -72,6 +72,18 @@ def download_image(
     return FileResponse(packed, media_type="application/zip", filename=f"{path.name}.zip")
 
 
+@router.get("/dataset", summary="Download the labelled images as a zip")
+def download_dataset(
+    background_tasks: BackgroundTasks,
+    limit_cases: int | None = None,
+    user: User = Depends(_ANNOTATOR),
+) -> FileResponse:
+    """Return images, labels and what is known of them; MONAI Label would leave the zip behind."""
+    packed = Path(app_instance().datastore().get_dataset_archive(limit_cases))
+    background_tasks.add_task(packed.unlink)
+    return FileResponse(packed, media_type="application/zip", filename="dataset.zip")
+
+
 @router.put("/image/info", summary="Add to what is known about an image")
 def update_image_info(image: str, info: str = Form("{}"), user: User = Depends(_ANNOTATOR)) -> Any:
     """Update an image's entry in the datastore's index."""
