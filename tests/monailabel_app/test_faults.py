@@ -1,0 +1,264 @@
+"""What goes wrong around a server: each is named, and nothing acknowledged is lost."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import requests
+
+from monailabel_app.lib.service import RadFoundService
+from monailabel_app.lib.uploads import received, remove_stale
+from radfound.adapters import AdapterStore, store_path
+from radfound.answers import AnswerJournal, journal_path
+from radfound.correction import Correction
+from radfound.corrections import CorrectionLog, log_path
+from radfound.exceptions import Busy, StorageError
+from radfound.scores import ScoreBook, scores_path
+
+from .conftest import CT, ROOT, VOLUME, fill_with_studies, running_server
+
+
+@pytest.fixture
+def studies(tmp_path):
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    fill_with_studies(folder)
+    return folder
+
+
+@pytest.fixture
+def service(studies):
+    return RadFoundService(
+        None,
+        CorrectionLog(log_path(studies)),
+        AdapterStore(store_path(studies)),
+        AnswerJournal(journal_path(studies)),
+        ScoreBook(scores_path(studies)),
+        checkpoint="radfound-tiny",
+    )
+
+
+def recorded(server):
+    return {row["id"] for row in server.get("/radfound/corrections").json()["corrections"]}
+
+
+def detail(response, status):
+    assert response.status_code == status, response.text
+    return response.json()["detail"]
+
+
+def test_a_full_disk_refuses_an_upload_and_leaves_nothing(tmp_path, monkeypatch):
+    def no_room(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(shutil, "copyfileobj", no_room)
+    with pytest.raises(StorageError, match="make room"):
+        with received("a.nii", None):
+            pass
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_full_disk_refuses_a_correction_and_keeps_those_before(studies, tmp_path, correction):
+    log = log_path(studies)
+    with running_server(studies, tmp_path / "server.log") as server:
+        kept = correction()
+        assert server.post("/radfound/corrections", json=kept).ok
+        with file_size_limit(server.process.pid, log.stat().st_size):
+            answers = [
+                server.post("/radfound/corrections", json=correction(text="x" * 5000))
+                for _ in range(40)
+            ]
+        refused = [each for each in answers if not each.ok]
+        assert detail(refused[-1], 503)["code"] == "storage_failed"
+        assert "disk" in refused[-1].text
+        said = {kept["id"]} | {each.json()["id"] for each in answers if each.ok}
+        assert recorded(server) == said
+        assert server.post("/radfound/corrections", json=correction()).ok
+
+
+class file_size_limit:  # noqa: N801
+    """Let another process make no file longer than this, as on a disk without room."""
+
+    def __init__(self, pid, size):
+        self.pid, self.size = pid, size
+
+    def __enter__(self):
+        import resource
+
+        self.before = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (self.size, self.before[1]))
+
+    def __exit__(self, *_):
+        import resource
+
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, self.before)
+
+
+def test_a_damaged_log_stops_the_start_and_is_left_as_it_is(studies):
+    path = log_path(studies)
+    CorrectionLog(path).append(_correction())
+    content = bytearray(path.read_bytes())
+    content[2000:] = b"\xff" * (len(content) - 2000)
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match="restore it from a backup"):
+        CorrectionLog(path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("path_of", [journal_path, scores_path])
+@pytest.mark.slow
+def test_a_damaged_journal_or_score_book_under_a_running_server_costs_no_answer(
+    studies, tmp_path, correction, path_of
+):
+    with running_server(studies, tmp_path / "server.log") as server:
+        kept = correction()
+        assert server.post("/radfound/corrections", json=kept).ok
+        assert server.ask(VOLUME).ok
+        path = path_of(studies)
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        path.write_bytes(b"not a database" * 1000)
+        assert server.ask(VOLUME).json()["text"] is not None
+        assert recorded(server) == {kept["id"]}
+    assert "not on record" in (tmp_path / "server.log").read_text()
+
+
+@pytest.mark.slow
+def test_a_missing_checkpoint_is_named_and_corrections_are_taken_all_the_same(
+    studies, tmp_path, correction
+):
+    conf = ("--conf", "checkpoint", str(tmp_path / "no-such-folder"))
+    with running_server(studies, tmp_path / "server.log", *conf) as server:
+        assert detail(server.ask(VOLUME), 503)["code"] == "checkpoint_unavailable"
+        assert server.post("/radfound/corrections", json=correction()).ok
+        assert server.get("/radfound/health").ok
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_has_lost_nothing_it_acknowledged(studies, tmp_path, correction):
+    with running_server(studies, tmp_path / "first.log") as server:
+        rows = [correction(text=f"text {number}") for number in range(20)]
+        assert all(server.post("/radfound/corrections", json=row).ok for row in rows)
+        server.process.send_signal(signal.SIGKILL)
+        server.process.wait()
+    with running_server(studies, tmp_path / "second.log") as server:
+        assert recorded(server) == {row["id"] for row in rows}
+
+
+@pytest.mark.slow
+def test_two_servers_on_one_folder_keep_each_others_corrections(studies, tmp_path, correction):
+    with (
+        running_server(studies, tmp_path / "first.log") as first,
+        running_server(studies, tmp_path / "second.log") as second,
+    ):
+        rows = [correction() for _ in range(30)]
+
+        def send(server, some):
+            for row in some:
+                server.post("/radfound/corrections", json=row).raise_for_status()
+
+        threads = [
+            threading.Thread(target=send, args=(first, rows[::2])),
+            threading.Thread(target=send, args=(second, rows[1::2])),
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        both = {row["id"] for row in rows}
+        assert recorded(first) == recorded(second) == both
+        assert first.ask(CT).ok and second.ask(CT).ok
+
+
+def test_a_clock_that_goes_backwards_changes_no_order(tmp_path, monkeypatch):
+    log = CorrectionLog(tmp_path / "log.sqlite")
+    for year in ("2030", "2020", "2025"):
+        log.append(_correction(created=f"{year}-01-01T00:00:00Z", text=year))
+    assert [row.text for row in log.rows()] == ["2030", "2020", "2025"]
+    assert [row.text for row in log.latest()] == ["2025"]
+
+
+def test_what_a_killed_server_left_is_removed_after_a_day(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    old, new, foreign = (tmp_path / name for name in ("radfound-old", "radfound-new", "other"))
+    for folder in (old, new, foreign):
+        folder.mkdir()
+        (folder / "patient.dcm").touch()
+    for folder in (old, foreign):
+        os.utime(folder, (0, 0))
+    remove_stale()
+    assert sorted(tmp_path.iterdir()) == [foreign, new]
+
+
+def test_who_waits_holds_no_thread_and_the_queue_has_an_end(service):
+    release = threading.Event()
+    threads = threading.active_count()
+    waiting = [service.begin(release.wait, threading.Event()) for _ in range(8 + 128)]
+    try:
+        assert threading.active_count() - threads <= 8
+        assert (service.running, service.waiting) == (8, 128) or _soon(lambda: service.running == 8)
+        with pytest.raises(Busy, match="ask again"):
+            service.begin(release.wait, threading.Event())
+    finally:
+        release.set()
+    assert all(each.result(30) for each in waiting)
+    assert (service.running, service.waiting) == (0, 0) or _soon(lambda: service.running == 0)
+
+
+def test_a_stopping_server_cancels_who_waits_and_lets_the_others_end(service):
+    release, cancels = threading.Event(), [threading.Event() for _ in range(12)]
+    answers = [service.begin(release.wait, cancel) for cancel in cancels]
+    assert _soon(lambda: service.running == 8)
+    service.close()
+    assert sorted(cancel.is_set() for cancel in cancels) == [False] * 8 + [True] * 4
+    with pytest.raises(Busy, match="stopping"):
+        service.begin(release.wait, threading.Event())
+    release.set()
+    assert [each.exception(30) is None for each in answers].count(True) == 8
+
+
+@pytest.mark.slow
+def test_a_running_answer_ends_with_the_server(studies, tmp_path):
+    with running_server(studies, tmp_path / "server.log") as server:
+        assert server.ask(VOLUME).ok
+        body = {"image": VOLUME, "question": "What?", "max_new_tokens": 512}
+        with requests.post(f"{server.url}/radfound/ask", json=body, stream=True) as stream:
+            lines = stream.iter_lines()
+            assert next(lines).startswith(b"event")
+            server.process.send_signal(signal.SIGTERM)
+            events = [line for line in lines if line.startswith(b"event")]
+        assert events[-1] in (b"event: answer", b"event: error")
+        assert server.process.wait(30) is not None
+
+
+def _soon(is_so):
+    deadline = time.monotonic() + 10
+    while not is_so() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return is_so()
+
+
+def _correction(**changes):
+    return Correction(
+        **{
+            "images": (VOLUME,), "task": "vqa", "question": "Which plane?", "model_text": "x",
+            "verdict": "edited", "text": "axial", "author": "a reader", **changes,
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_many_clients_get_no_failure_and_no_correction_is_lost():
+    """The short form of `make bench-load`, which exits with 1 for either."""
+    command = [sys.executable, "scripts/load.py", "--clients", "8", "--seconds", "6"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "failed 0" in done.stdout and "lost 0" in done.stdout
