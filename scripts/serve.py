@@ -26,6 +26,9 @@ START_S = 180
 ANSWER_S = 300
 STOP_S = 20
 BRAIN = "sample_brain_mr"
+SESSION = requests.Session()
+if os.environ.get("RADFOUND_TOKEN"):  # the server that is started asks for it
+    SESSION.headers["X-RadFound-Token"] = os.environ["RADFOUND_TOKEN"]
 QUESTION = "Which imaging modality is this?"
 SAMPLES = {
     # The MNI152 template: the mean of 152 healthy brains.
@@ -140,7 +143,7 @@ def _wait_until_healthy(server: subprocess.Popen[bytes], port: int, log: Path) -
         if server.poll() is not None:
             raise ServeError(f"the server did not start; the end of {log}:\n{_tail(log)}")
         try:
-            if requests.get(f"http://{HOST}:{port}/radfound/health", timeout=5).ok:
+            if SESSION.get(f"http://{HOST}:{port}/radfound/health", timeout=5).ok:
                 return
         except requests.RequestException:
             pass
@@ -150,7 +153,7 @@ def _wait_until_healthy(server: subprocess.Popen[bytes], port: int, log: Path) -
 
 def _introduce(url: str, studies: Path, log: Path) -> None:
     """Show a caption and an answer, and where to go from here."""
-    images = sorted(requests.get(f"{url}/datastore/?output=all", timeout=30).json()["objects"])
+    images = sorted(SESSION.get(f"{url}/datastore/?output=all", timeout=30).json()["objects"])
     if images:
         image = BRAIN if BRAIN in images else images[0]
         print(
@@ -171,7 +174,7 @@ def _introduce(url: str, studies: Path, log: Path) -> None:
 
 def _ask(url: str, model: str, image: str, params: dict[str, Any]) -> dict[str, Any]:
     try:
-        response = requests.post(
+        response = SESSION.post(
             f"{url}/infer/{model}",
             params={"image": image, "output": "json"},
             data={"params": json.dumps(params)},
