@@ -27,8 +27,6 @@ ANSWER_S = 300
 STOP_S = 20
 BRAIN = "sample_brain_mr"
 SESSION = requests.Session()
-if os.environ.get("RADFOUND_TOKEN"):  # the server that is started asks for it
-    SESSION.headers["X-RadFound-Token"] = os.environ["RADFOUND_TOKEN"]
 QUESTION = "Which imaging modality is this?"
 SAMPLES = {
     # The MNI152 template: the mean of 152 healthy brains.
@@ -55,6 +53,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     server = None
     try:
+        _bear_the_token()
         port = _free_port(args.port)
         studies = _studies(args.studies)
         log = studies / ".radfound" / "server.log"
@@ -76,6 +75,18 @@ def main() -> int:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _bear_the_token() -> None:
+    """Show the server that is started the token it asks for; the file comes first, as it does there."""
+    token, file = os.environ.get("RADFOUND_TOKEN"), os.environ.get("RADFOUND_TOKEN_FILE")
+    if file:
+        try:
+            token = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ServeError(f"RADFOUND_TOKEN_FILE: cannot be read ({error})") from error
+    if token:
+        SESSION.headers["X-RadFound-Token"] = token
 
 
 def _free_port(text: str) -> int:
