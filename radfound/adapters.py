@@ -34,7 +34,9 @@ _SCHEMA = "radfound.adapter/1"
 _POINTER_SCHEMA = "radfound.adapters/1"
 _RESERVED_KEYS = ("schema", "id", "files")
 _ID = re.compile(r"a-(\d{4,9})")
+_PRUNED = "pruned"  # a file beside the manifest of an adapter whose weights were removed
 _LOCK_TIMEOUT_S = 60.0
+_LONGEST_HISTORY = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -177,6 +179,44 @@ class AdapterStore:
             self._write_pointer(replace(pointer, active=former, history=pointer.history[:-1]))
         return former
 
+    def prune(self, keep: int) -> builtins.list[str]:
+        """Remove the weights of old adapters, and keep their manifests, so that answers stay traced.
+
+        Parameters
+        ----------
+        keep : int
+            So many of the newest are kept, and besides them the active one, its parent and the one
+            that `rollback` goes back to.
+
+        Returns
+        -------
+        list of str
+            The ids of those that were removed, oldest first.
+
+        Raises
+        ------
+        RequestError
+            If nothing would be kept.
+        """
+        if keep < 1:
+            raise RequestError(f"keep: found {keep}; expected 1 or more adapters")
+        with self._locked():
+            pointer = self._read_pointer()
+            infos = self.list()
+            parents = {info.manifest.get("parent") for info in infos if info.active}
+            kept = {info.id for info in infos[-keep:]} | parents | {*pointer.history[-1:]}
+            removed = [info.id for info in infos if not info.active and info.id not in kept]
+            # Nobody goes back to what is about to be removed, even if the process is killed midway.
+            history = tuple(each for each in pointer.history if each not in removed)
+            self._write_pointer(replace(pointer, history=history[-_LONGEST_HISTORY:]))
+            for adapter in removed:
+                replace_text(self.root / adapter / _PRUNED, utc_now() + "\n")
+            for _, folder in self._folders():
+                if _is_pruned(folder):  # those, too, that a killed process only marked
+                    for name in _manifest(folder)["files"]:
+                        (folder / name).unlink(missing_ok=True)
+        return removed
+
     def active(self) -> str | None:
         """Return the active adapter's id, or None for the base model; one `stat` if unchanged."""
         try:
@@ -193,10 +233,12 @@ class AdapterStore:
         return seen[1]
 
     def list(self) -> builtins.list[AdapterInfo]:
-        """Return the published adapters, oldest first."""
+        """Return the published adapters that can be activated, oldest first."""
         active = self.active()
         found = []
         for number, folder in self._folders():
+            if _is_pruned(folder):
+                continue
             try:
                 found.append((number, AdapterInfo(folder.name, _manifest(folder), False)))
             except AdapterError as error:
@@ -223,6 +265,8 @@ class AdapterStore:
         """
         files = self.manifest(adapter)["files"]
         folder = self.root / adapter
+        if _is_pruned(folder):
+            raise NotFoundError(f"{adapter}: its weights were pruned; see the list of adapters")
         for name, expected in files.items():
             try:
                 found = _sha256(folder / name)
@@ -363,6 +407,10 @@ def _adapter_files(folder: Path) -> list[Path]:
                 f"{folder.name}/{entry.name}: found a folder or link; expected files"
             )
     return entries
+
+
+def _is_pruned(folder: Path) -> bool:
+    return (folder / _PRUNED).exists()
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -164,6 +164,13 @@ def _adapters_rollback(args: argparse.Namespace) -> str:
     return _active_text(args, _store(args).rollback())
 
 
+def _adapters_prune(args: argparse.Namespace) -> str:
+    removed = _store(args).prune(args.keep)
+    if args.json:
+        return _json({"pruned": removed})
+    return f"pruned: {', '.join(removed)}" if removed else "nothing to prune"
+
+
 def _bench(args: argparse.Namespace) -> str:
     from radfound.benchmark.bench import Options, bench
 
@@ -256,11 +263,16 @@ def _parser() -> argparse.ArgumentParser:
         ("list", "print the published adapters", _adapters_list),
         ("activate", "let an adapter answer from now on", _adapters_activate),
         ("rollback", "go back to what was active before", _adapters_rollback),
+        ("prune", "remove the weights of old adapters, not what is known of them", _adapters_prune),
     ):
         command = adapters.add_parser(name, help=help_text, parents=[common])
         _add_studies(command)
         if name == "activate":
             command.add_argument("id", help=f"such as a-0003, or {BASE} for the base model")
+        if name == "prune":
+            command.add_argument(
+                "--keep", type=int, default=20, metavar="N", help="the newest that stay (20)"
+            )
         command.set_defaults(run=run)
 
     command = commands.add_parser(

@@ -33,12 +33,15 @@ class FinetuneConfig(Recipe):
         At most so many bundled studies are rehearsed.
     least_reproduced, least_kept : float
         The gate: share of corrections reproduced, share of rehearsed answers that stayed.
+    kept_adapters : int
+        So many of the newest adapters keep their weights (`AdapterStore.prune`).
     """
 
     rank: int = 8
     rehearsed_studies: int = 48
     least_reproduced: float = 0.8
     least_kept: float = 0.8
+    kept_adapters: int = 20
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ def finetune(
         return FinetuneResult(None, False, reason, metrics)
     learnt = [each for lesson in corrected for each in lesson.corrections]
     adapter = _publish(base, store, snapshot, learnt, metrics)
+    store.prune(config.kept_adapters)
     return FinetuneResult(adapter, True, f"published {adapter}", metrics)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import threading
 import time
 import zipfile
@@ -96,9 +97,18 @@ def test_several_images_are_the_views_of_one_study(server):
 
 
 def test_a_follow_up_does_not_read_again(server):
+    def studies_read() -> str:
+        [line] = re.findall(
+            r'radfound_cache_total\{cache="study",found="miss"\} .*',
+            server.get("/radfound/metrics").text,
+        )
+        return line
+
     server.ask(VOLUME, "Which organ?")
+    before = studies_read()
     turns = [{"question": "Which organ?", "answer": "the liver"}]
-    assert server.ask(VOLUME, "And now?", history=turns).json()["timings_ms"]["read"] < 10
+    assert server.ask(VOLUME, "And now?", history=turns).ok
+    assert studies_read() == before
 
 
 # Images

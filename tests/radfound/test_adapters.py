@@ -47,6 +47,47 @@ def start(script: str, *arguments: object) -> subprocess.Popen:
     )
 
 
+# Pruning
+
+
+def test_pruning_keeps_the_newest_the_active_one_its_parent_and_the_way_back(store, trained):
+    for parent in (None, "a-0001", "a-0002", "a-0003", "a-0004", "a-0005"):
+        store.publish(trained, {"parent": parent})
+    store.activate("a-0001")
+    store.activate("a-0003")
+    assert store.prune(1) == ["a-0004", "a-0005"]
+    assert [info.id for info in store.list()] == ["a-0001", "a-0002", "a-0003", "a-0006"]
+    assert all(store.path(info.id) for info in store.list())
+    assert [store.rollback(), store.rollback(), store.rollback()] == ["a-0001", "a-0006", "a-0003"]
+    assert store.prune(1) == ["a-0001"]
+    assert AdapterStore(store.root).publish(trained, {}) == "a-0007"
+
+
+def test_a_pruned_adapter_can_be_traced_but_not_activated(store, trained):
+    for note in ("first", "second", "third"):
+        store.publish(trained, {"note": note})
+    store.prune(1)
+    assert store.manifest("a-0001")["note"] == "first"
+    assert not (store.root / "a-0001" / "adapter_model.safetensors").exists()
+    with pytest.raises(NotFoundError, match="a-0001: its weights were pruned"):
+        store.activate("a-0001")
+
+
+def test_pruning_that_was_killed_is_finished_by_the_next(store, trained):
+    for _ in range(4):
+        store.publish(trained, {})
+    (store.root / "a-0001" / "pruned").write_text("")
+    store.prune(4)
+    assert not (store.root / "a-0001" / "adapter_model.safetensors").exists()
+
+
+def test_pruning_everything_is_refused(store, trained):
+    store.publish(trained, {})
+    with pytest.raises(RequestError, match="keep: found 0"):
+        store.prune(0)
+    assert store.list()
+
+
 # Publishing
 
 

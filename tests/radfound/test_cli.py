@@ -289,6 +289,17 @@ def test_adapters_are_listed_as_json(studies, capsys):
     assert [each["id"] for each in document["adapters"]] == ["a-0001", "a-0002"]
 
 
+def test_old_adapters_lose_their_weights_but_never_the_active_one(studies, capsys):
+    at = ["--studies", str(studies)]
+    AdapterStore(store_path(studies)).publish(studies / "trained", {})
+    assert main(["adapters", "activate", "base", *at]) == 0
+    assert main(["adapters", "activate", "a-0002", *at]) == 0
+    capsys.readouterr()
+    assert main(["adapters", "prune", "--keep", "1", *at]) == 0
+    assert main(["adapters", "prune", "--keep", "1", *at]) == 0
+    assert capsys.readouterr().out == "pruned: a-0001\nnothing to prune\n"
+
+
 def test_adapter_is_activated_and_rolled_back(studies, capsys):
     at = ["--studies", str(studies)]
     assert main(["adapters", "activate", "a-0001", *at]) == 0

@@ -172,10 +172,8 @@ def test_a_poll_keeps_to_its_budget(jobs):
 
     job = jobs.submit(work, on_progress=lambda _: (count.append(1), time.sleep(0.005)))
     time.sleep(0.1)
-    began = time.monotonic()
     jobs.poll(budget_s=0.02)
-    assert time.monotonic() - began < 0.05
-    assert 0 < len(count) < 20
+    assert 0 < len(count) <= 5  # 5 ms each: no more fit into 20 ms
     poll_until(jobs, lambda: job.is_over)
     assert len(count) == 100
 
