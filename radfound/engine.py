@@ -8,30 +8,41 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from radfound.adapters import AdapterStore
 from radfound.answer import Answer, ModelVersion
 from radfound.confidence import Calibration, length_normalised_probability, normalised_entropy
-from radfound.exceptions import AdapterError, Cancelled, NotFoundError, RequestError
+from radfound.decoding import Prefix, PrefixCache, Token
+from radfound.exceptions import AdapterError, NotFoundError, RequestError
 from radfound.processing_radfound import split_report
 from radfound.study import Study
-from radfound.study_model import LocalModel, Prompt, StudyModel, Token
+from radfound.study_model import LocalModel, Prompt, StudyModel
 from radfound.wire import MAX_NEW_TOKENS, parse_region
+from radfound.writing import Writer
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_NEW_TOKENS = {"vqa": 48, "caption": 80, "report": 160}
 
 
+@dataclass(frozen=True)
+class _Start:
+    version: ModelVersion
+    calibration: Calibration | None
+    encode_ms: int
+
+
 class Engine:
     """Answers questions about studies, with the adapter that is active at that moment.
 
-    Safe for use by several threads: answers are written one after another, and an adapter is changed
-    between two answers, never within one.
+    Safe for use by several threads: answers are written side by side, and an adapter is changed when
+    those that began with the one before have ended.
 
     Parameters
     ----------
@@ -40,10 +51,17 @@ class Engine:
         Where to look, before each answer, for the adapter to use.
     cached_studies : int
         How many encoded studies to keep.
+    prefix_bytes : int
+        How much memory to give to what the language model has read of studies.
     """
 
     def __init__(
-        self, model: StudyModel, *, adapters: AdapterStore | None = None, cached_studies: int = 32
+        self,
+        model: StudyModel,
+        *,
+        adapters: AdapterStore | None = None,
+        cached_studies: int = 32,
+        prefix_bytes: int = 256 * 2**20,
     ):
         self.model = model
         self._adapters = adapters
@@ -51,7 +69,8 @@ class Engine:
         self._refused: str | None = None
         self._encoded: OrderedDict[tuple[str, str], Any] = OrderedDict()
         self._cached_studies = cached_studies
-        self._lock = threading.Lock()
+        self.prefixes = PrefixCache(prefix_bytes)
+        self._writer = Writer(model.batch(), self._follow_active_adapter)
 
     @classmethod
     def load(
@@ -62,14 +81,18 @@ class Engine:
         device: str | None = None,
     ) -> Engine:
         """Load a checkpoint, as `radfound.checkpoints.load` names them, and return its engine."""
-        return cls(LocalModel.load(checkpoint, device), adapters=adapters)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(LocalModel.load(checkpoint, device, _dtype_for(device)), adapters=adapters)
 
     @property
     def model_version(self) -> ModelVersion:
-        """The weights that the next answer will come from."""
-        with self._lock:
-            self._follow_active_adapter()
+        """The weights that answer now; where none is being written, those of the next answer."""
+
+        def look() -> ModelVersion:
+            self._follow_active_adapter(self._writer.is_idle)
             return self._version()
+
+        return self._writer.call(look)
 
     def answer(
         self,
@@ -136,39 +159,46 @@ class Engine:
         region = parse_region(region)
         prompt = Prompt(task, question, tuple(history))
         began = time.monotonic()
-        # Waiting in short steps lets a caller who has given up leave the queue.
-        while not self._lock.acquire(timeout=0.1):
-            _check(cancel)
-        try:
-            self._follow_active_adapter()
-            version = self._version()
+        start: _Start | None = None
+
+        def begin() -> tuple[Prefix, list[int]]:
+            nonlocal start
             ready = time.monotonic()
+            question_ids = self.model.question_ids(prompt)
+            prefix = self._prefix(study, region)
             # It was fitted to the base model; nobody has measured what an adapter's probabilities are worth.
             calibration = self.model.calibration if self._adapter is None else None
-            encoded = self._encode(study, region)
-            encode_ms = _since(ready)
-            tokens: list[Token] = []
-            first_ms = 0
-            for token in self.model.stream(encoded, prompt, limit):
-                _check(cancel)
-                tokens.append(token)
-                first_ms = first_ms or _since(began)
-                if token.text:
-                    yield token.text
-        finally:
-            self._lock.release()
+            start = _Start(self._version(), calibration, _since(ready))
+            return prefix, question_ids
+
+        tokens: list[Token] = []
+        first_ms = 0
+        for token in self._writer.write(begin, limit, cancel):
+            tokens.append(token)
+            first_ms = first_ms or _since(began)
+            if token.text:
+                yield token.text
+        assert start is not None
         yield _answer(
-            study, prompt, tokens, version, self.model.vocabulary, calibration,
-            {"read": 0, "encode": encode_ms, "first_token": first_ms, "total": _since(began)},
+            study, prompt, tokens, start.version, self.model.vocabulary, start.calibration,
+            {"read": 0, "encode": start.encode_ms, "first_token": first_ms, "total": _since(began)},
         )  # fmt: skip
 
     def embed(self, study: Study) -> np.ndarray:
         """Return where a study lies among others: float32, shape (D,), of length 1."""
-        with self._lock:
-            return self.model.embed(self._encode(study, None))
+        return self._writer.call(lambda: self.model.embed(self._encode(_key(study, None), study)))
 
-    def _encode(self, study: Study, region: dict[str, Any] | None) -> Any:
-        key = (study.digest, json.dumps(region, sort_keys=True))
+    def _prefix(self, study: Study, region: dict[str, Any] | None) -> Prefix:
+        key = _key(study, region)
+        prefix = self.prefixes.get((key, self._adapter))
+        if prefix is None:
+            prefix = self.model.read(self._encode(key, study, region))
+            self.prefixes.put((key, self._adapter), prefix)
+        return prefix
+
+    def _encode(
+        self, key: tuple[str, str], study: Study, region: dict[str, Any] | None = None
+    ) -> Any:
         if key not in self._encoded:
             self._encoded[key] = self.model.encode(study, region)
             while len(self._encoded) > self._cached_studies:
@@ -179,17 +209,22 @@ class Engine:
     def _version(self) -> ModelVersion:
         return ModelVersion(self.model.name, self.model.revision, self._adapter)
 
-    def _follow_active_adapter(self) -> None:
-        """Use the store's active adapter; one that cannot be used leaves the one before in place."""
+    def _follow_active_adapter(self, is_idle: bool) -> bool:
+        """Use the store's active adapter, if none writes with another; return whether answers may begin.
+
+        One that cannot be used leaves the one before in place.
+        """
         if self._adapters is None:
-            return
+            return True
         try:
             wanted = self._adapters.active()
         except AdapterError as error:
             logger.error("%s; answering with %s", error, self._adapter or "the base model")
-            return
+            return True
         if wanted == self._adapter or (wanted is not None and wanted == self._refused):
-            return
+            return True
+        if not is_idle:
+            return False
         previous = self._adapter
         try:
             self._use(wanted)
@@ -197,6 +232,7 @@ class Engine:
             logger.error("%s; answering with %s", error, previous or "the base model")
             self._go_back_to(previous)
             self._refused = wanted
+        return True
 
     def _go_back_to(self, adapter: str | None) -> None:
         try:
@@ -225,9 +261,13 @@ def _token_limit(task: str, asked: int | None) -> int:
     return asked
 
 
-def _check(cancel: threading.Event | None) -> None:
-    if cancel is not None and cancel.is_set():
-        raise Cancelled("the answer was cancelled")
+def _key(study: Study, region: dict[str, Any] | None) -> tuple[str, str]:
+    return study.digest, json.dumps(region, sort_keys=True)
+
+
+def _dtype_for(device: str) -> torch.dtype:
+    """Return how to hold the weights: bfloat16 on an accelerator; a CPU decodes faster in float32 (docs/benchmarks.md)."""
+    return torch.float32 if device == "cpu" else torch.bfloat16
 
 
 def _since(began: float) -> int:

@@ -10,35 +10,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from peft import PeftModel
-from transformers import DynamicCache
 
 from radfound import checkpoints
 from radfound.confidence import Calibration
+from radfound.decoding import Batch, Prefix, Token, read
 from radfound.exceptions import AdapterError
 from radfound.modeling_radfound import RadFoundForConditionalGeneration
-from radfound.processing_radfound import RadFoundProcessor, pad_left
+from radfound.processing_radfound import RadFoundProcessor
 from radfound.study import Study
-
-
-@dataclass(frozen=True)
-class Token:
-    """One generated token.
-
-    Parameters
-    ----------
-    text : str
-        What it adds to the answer; may be empty while a character is incomplete.
-    log_probability : float
-    entropy : float
-        Of the distribution it was chosen from, in nats.
-    last : bool
-        Whether it is the stop token.
-    """
-
-    text: str
-    log_probability: float
-    entropy: float
-    last: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,8 +65,14 @@ class StudyModel(Protocol):
     def embed(self, encoded: Any) -> np.ndarray:
         """Return where a study lies among others: float32, shape (D,), of length 1."""
 
-    def stream(self, encoded: Any, prompt: Prompt, max_new_tokens: int) -> Iterator[Token]:
-        """Write an answer, greedily, token by token."""
+    def read(self, encoded: Any) -> Prefix:
+        """Read the beginning of every prompt about a study, with the adapter that is loaded."""
+
+    def question_ids(self, prompt: Prompt) -> list[int]:
+        """Return the token ids of the rest of a prompt; raises RequestError."""
+
+    def batch(self) -> Batch:
+        """Return what writes answers side by side."""
 
     def generate(
         self, encoded: Sequence[Any], prompts: Sequence[Prompt], max_new_tokens: int
@@ -129,9 +114,14 @@ class LocalModel:
         self.calibration = calibration
 
     @classmethod
-    def load(cls, checkpoint: str | Path, device: str | None = None) -> LocalModel:
+    def load(
+        cls,
+        checkpoint: str | Path,
+        device: str | None = None,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> LocalModel:
         """Load a checkpoint as `radfound.checkpoints.load` does, onto CUDA where there is one."""
-        model, processor, name, revision = checkpoints.load(checkpoint)
+        model, processor, name, revision = checkpoints.load(checkpoint, dtype)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         calibration = Calibration.read(calibration_folder(checkpoint), revision)
         return cls(model, processor, name, revision, calibration)
@@ -151,33 +141,32 @@ class LocalModel:
         return embedding
 
     @torch.no_grad()
+    def read(self, encoded: torch.Tensor) -> Prefix:
+        """Read the beginning of every prompt about a study, with the adapter that is loaded."""
+        before, _ = self.processor.prompt_ids("caption", None)
+        ids = torch.tensor([before], device=self.model.device)
+        mask = torch.ones_like(ids)
+        embeds = self.model.merge_visual_embeds(ids, encoded)
+        return Prefix(read(self.model, (), embeds, mask, mask.cumsum(1) - 1)[1])
+
+    def question_ids(self, prompt: Prompt) -> list[int]:
+        """Return the token ids of the rest of a prompt; raises RequestError."""
+        return self.processor.prompt_ids(prompt.task, prompt.question, prompt.history)[1]
+
+    def batch(self) -> Batch:
+        """Return what writes answers side by side."""
+        return Batch(self.model, self.processor)
+
     def stream(self, encoded: torch.Tensor, prompt: Prompt, max_new_tokens: int) -> Iterator[Token]:
         """Write an answer, greedily, token by token."""
-        tokenizer = self.processor.tokenizer
-        inputs = self._embeds(encoded, prompt)
-        cache = DynamicCache(config=self.model.config.text_config)
-        ids: list[int] = []
-        shown = ""
-        for _ in range(max_new_tokens):
-            output = self.model.language_model(
-                inputs_embeds=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1
-            )
-            log_probabilities = output.logits[0, -1].float().log_softmax(-1)
-            chosen = int(log_probabilities.argmax())
-            last = chosen == tokenizer.eos_token_id
-            if not last:
-                ids.append(chosen)
-            text = tokenizer.decode(ids, skip_special_tokens=True)
-            # Half a character decodes to U+FFFD: wait for its other half.
-            piece = "" if text.endswith("\ufffd") else text[len(shown) :]
-            shown += piece
-            entropy = -(log_probabilities.exp() * log_probabilities).nansum()
-            yield Token(piece, float(log_probabilities[chosen]), float(entropy), last)
-            if last:
+        batch = self.batch()
+        [(_, token)] = batch.join([self.read(encoded)], [self.question_ids(prompt)])
+        yield token
+        for _ in range(max_new_tokens - 1):
+            if token.last:
                 return
-            inputs = self.model.get_input_embeddings()(
-                torch.tensor([[chosen]], device=self.model.device)
-            )
+            [(_, token)] = batch.step()
+            yield token
 
     @torch.no_grad()
     def generate(
@@ -213,92 +202,22 @@ class LocalModel:
     def _generate_batch(
         self, encoded: Sequence[torch.Tensor], prompts: Sequence[Prompt], max_new_tokens: int
     ) -> list[Generated]:
-        drafts: list[list[tuple[int, float, float]]] = [[] for _ in prompts]
-        rows = list(range(len(prompts)))
-        logits, mask, cache = self._prefill(encoded, prompts)
-        for _ in range(max_new_tokens):
-            log_probabilities = logits.float().log_softmax(-1)
-            chosen = log_probabilities.argmax(-1)
-            best = log_probabilities.gather(-1, chosen[:, None])[:, 0]
-            entropy = -(log_probabilities.exp() * log_probabilities).nansum(-1)
-            for row, *token in zip(
-                rows, chosen.tolist(), best.tolist(), entropy.tolist(), strict=True
-            ):
-                drafts[row].append((token[0], token[1], token[2]))
-            going = (chosen != self.processor.tokenizer.eos_token_id).nonzero()[:, 0]
-            if len(going) == 0:
+        prefixes: dict[int, Prefix] = {}
+        for study in encoded:  # each distinct study is read once
+            if id(study) not in prefixes:
+                prefixes[id(study)] = self.read(study)
+        batch = self.batch()
+        tokens = batch.join(
+            [prefixes[id(study)] for study in encoded],
+            [self.question_ids(prompt) for prompt in prompts],
+        )
+        written = {draft: [token] for draft, token in tokens}
+        for _ in range(max_new_tokens - 1):
+            if not len(batch):
                 break
-            if len(going) < len(rows):  # those that have ended cost nothing from here on
-                cache.batch_select_indices(going)
-                mask, chosen = mask[going], chosen[going]
-                rows = [rows[k] for k in going.tolist()]
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-            logits = self._step(
-                self.model.get_input_embeddings()(chosen[:, None]),
-                mask,
-                mask.sum(1, keepdim=True) - 1,
-                cache,
-            )
-        return [self._generated(draft) for draft in drafts]
-
-    def _prefill(
-        self, encoded: Sequence[torch.Tensor], prompts: Sequence[Prompt]
-    ) -> tuple[torch.Tensor, torch.Tensor, DynamicCache]:
-        """Read each distinct study once, then each prompt after its study, padded on the left."""
-        distinct = {id(study): study for study in encoded}
-        place = {name: row for row, name in enumerate(distinct)}
-        rows = torch.tensor([place[id(study)] for study in encoded], device=self.model.device)
-        pieces = [
-            self.processor.prompt_ids(prompt.task, prompt.question, prompt.history)
-            for prompt in prompts
-        ]
-        before = torch.tensor([pieces[0][0]] * len(distinct), device=self.model.device)
-        embeds = self.model.merge_visual_embeds(before, torch.cat(list(distinct.values())))
-        cache = DynamicCache(config=self.model.config.text_config)
-        mask = torch.ones_like(before)
-        self._step(embeds, mask, mask.cumsum(1) - 1, cache)
-        cache.batch_select_indices(rows)
-        after = pad_left([piece[1] for piece in pieces], self.processor.tokenizer.pad_token_id)
-        own = after["attention_mask"].to(self.model.device)
-        mask = torch.cat([mask[rows], own], dim=1)
-        embeds = self.model.get_input_embeddings()(after["input_ids"].to(self.model.device))
-        positions = (mask.cumsum(1) - 1)[:, -own.shape[1] :]
-        return self._step(embeds, mask, positions, cache), mask, cache
-
-    def _step(
-        self,
-        embeds: torch.Tensor,
-        mask: torch.Tensor,
-        positions: torch.Tensor,
-        cache: DynamicCache,
-    ) -> torch.Tensor:
-        """Read on; return the logits of the last position, shape (B, vocabulary)."""
-        output = self.model.language_model(
-            inputs_embeds=embeds,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return output.logits[:, -1]
-
-    def _generated(self, draft: Sequence[tuple[int, float, float]]) -> Generated:
-        tokenizer = self.processor.tokenizer
-        ids = [token for token, _, _ in draft]
-        complete = bool(ids) and ids[-1] == tokenizer.eos_token_id
-        if complete:
-            ids.pop()
-        text = tokenizer.decode(ids, skip_special_tokens=True)
-        while text.endswith("\ufffd"):  # half a character at the end, which a stream holds back
-            ids.pop()
-            text = tokenizer.decode(ids, skip_special_tokens=True)
-        return Generated(
-            text,
-            tuple(value for _, value, _ in draft),
-            tuple(value for _, _, value in draft),
-            complete,
-        )
+            for draft, token in batch.step():
+                written[draft].append(token)
+        return [_generated(tokens) for tokens in written.values()]
 
     @torch.no_grad()
     def score(self, encoded: torch.Tensor, prompt: Prompt, text: str) -> float:
@@ -338,6 +257,15 @@ class LocalModel:
             raise AdapterError(
                 f"adapter {folder.name}: does not fit {self.name} ({error}); activate another or train a new one"
             ) from error
+
+
+def _generated(tokens: Sequence[Token]) -> Generated:
+    return Generated(
+        "".join(token.text for token in tokens),
+        tuple(token.log_probability for token in tokens),
+        tuple(token.entropy for token in tokens),
+        tokens[-1].last,
+    )
 
 
 def calibration_folder(checkpoint: str | Path) -> Path:

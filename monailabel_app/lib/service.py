@@ -155,7 +155,11 @@ class RadFoundService:
 
     def cache_counts(self) -> dict[tuple[str, str], int]:
         """Return how often each cache had what was asked for ("hit") or not ("miss")."""
-        return {("study", "hit"): self._shelf.hits, ("study", "miss"): self._shelf.misses}
+        counts = {("study", "hit"): self._shelf.hits, ("study", "miss"): self._shelf.misses}
+        if self._engine is not None:
+            prefixes = self._engine.prefixes
+            counts |= {("prefix", "hit"): prefixes.hits, ("prefix", "miss"): prefixes.misses}
+        return counts
 
     def close(self) -> None:
         """Begin no more answers; those under way may end soon, or are cancelled."""

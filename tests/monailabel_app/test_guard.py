@@ -92,6 +92,8 @@ def test_metrics_tell_counts_and_times_and_no_id(guarded):
         "radfound_training_running 0.0",
         'radfound_cache_total{cache="study",found="hit"} 1.0',
         'radfound_cache_total{cache="study",found="miss"} 1.0',
+        'radfound_cache_total{cache="prefix",found="hit"} 1.0',
+        'radfound_cache_total{cache="prefix",found="miss"} 1.0',
     ):
         assert line in found, found
     assert "radfound_tokens_total" in found
