@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ import nibabel
 import numpy as np
 import torch
 
+from radfound.answer import Answer
 from radfound.engine import Engine
 from radfound.frames import FrameConfig, make_frames
 from radfound.reading import read_study
 from radfound.study import Study
-from radfound.study_model import LocalModel
+from radfound.study_model import LocalModel, Prompt
 
 logger = logging.getLogger(__name__)
 PIPELINE_SIZE = (96, 96, 96)  # what MONAI's volume models commonly take
@@ -96,38 +98,72 @@ def reading(path: Path, repeats: int) -> dict[str, float]:
     }
 
 
-def answering(engine: Engine, path: Path, repeats: int) -> dict[str, float]:
-    """Return the seconds to a first answer from the file, and to a follow-up on the same study."""
-    began = time.perf_counter()
+def first_tokens(engine: Engine, plain: LocalModel, path: Path, repeats: int) -> dict[str, float]:
+    """Return the seconds to the first token of a follow-up question, three ways.
+
+    Plain `transformers` reads, encodes and generates each time; `no_prefix` has the study's visual
+    tokens at hand, `follow_up` also what the language model made of them.
+    """
     study = read_study(path)
-    engine.answer(study, "vqa", "Which imaging modality is this?")
-    first = time.perf_counter() - began
-    questions = iter(f"Is there a finding in region {n}?" for n in range(repeats))
+    without = Engine(engine.model, prefix_bytes=0)
+    questions = iter(f"Is there a finding in region {n}?" for n in range(10_000))
+
+    def ask(some: Engine) -> None:
+        some.answer(study, "vqa", next(questions), max_new_tokens=1)
+
+    def ask_plainly() -> None:
+        inputs = plain.processor(read_study(path), next(questions))
+        plain.model.generate(**inputs, max_new_tokens=1, do_sample=False)
+
+    for warm_up in (lambda: ask(engine), lambda: ask(without), ask_plainly):
+        warm_up()
     return {
-        "first_answer": first,
-        "follow_up_answer": median_seconds(
-            lambda: engine.answer(study, "vqa", next(questions)), repeats
-        ),
+        "plain": median_seconds(ask_plainly, repeats),
+        "no_prefix": median_seconds(lambda: ask(without), repeats),
+        "follow_up": median_seconds(lambda: ask(engine), repeats),
     }
 
 
+def side_by_side(engine: Engine, study: Study, tokens: int, repeats: int) -> dict[str, float]:
+    """Return the seconds that eight reports take one after another, and asked for at once."""
+
+    def ask(_: int = 0) -> Answer:
+        return engine.answer(study, "report", max_new_tokens=tokens)
+
+    ask()
+    with ThreadPoolExecutor(8) as readers:
+        return {
+            "one_after_another": median_seconds(lambda: [ask() for _ in range(8)], repeats),
+            "at_once": median_seconds(lambda: list(readers.map(ask, range(8))), repeats),
+        }
+
+
 @torch.no_grad()
-def generating(local: LocalModel, study: Study, tokens: int, repeats: int) -> dict[str, float]:
-    """Return generated tokens a second, of one answer and of eight at once, by plain `generate`."""
-    visual = local.encode(study)
-    before, after = local.processor.prompt_ids("report", None)
-    ids = torch.tensor([before + after])
-    speeds = {}
-    for batch in (1, 8):
-        inputs = {"input_ids": ids.expand(batch, -1), "visual_embeds": visual.expand(batch, -1, -1)}
-        seconds = median_seconds(
-            lambda inputs=inputs: local.model.generate(  # type: ignore[misc]
-                **inputs, min_new_tokens=tokens, max_new_tokens=tokens, do_sample=False
-            ),
-            repeats,
+def generating(
+    engine: Engine, plain: LocalModel, study: Study, tokens: int, repeats: int
+) -> dict[str, float]:
+    """Return the tokens a second of one report: the engine's, and those of plain `generate`."""
+    inputs = plain.processor(study, None, task="report")
+    visual = plain.encode(study)
+    inputs = {"input_ids": inputs["input_ids"], "visual_embeds": visual}
+    written = 0
+
+    def write() -> None:
+        nonlocal written
+        written = len(list(local.stream(encoded, Prompt("report"), tokens)))
+
+    def write_plainly() -> None:
+        plain.model.generate(
+            **inputs, min_new_tokens=tokens, max_new_tokens=tokens, do_sample=False
         )
-        speeds[f"batch_{batch}"] = batch * tokens / seconds
-    return speeds
+
+    assert isinstance(engine.model, LocalModel)
+    local, encoded = engine.model, engine.model.encode(study)
+    seconds = median_seconds(write, repeats)
+    return {
+        "engine": written / seconds,
+        "plain_generate": tokens / median_seconds(write_plainly, repeats),
+    }
 
 
 def measure(model: str, repeats: int, shape: tuple[int, int, int]) -> dict[str, Any]:
@@ -135,11 +171,12 @@ def measure(model: str, repeats: int, shape: tuple[int, int, int]) -> dict[str, 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "volume.nii.gz"
         write_nifti(phantom(shape), path)
-        seconds_reading = reading(path, repeats)
-        engine = Engine.load(model)
-        seconds_answering = answering(engine, path, repeats)
-        assert isinstance(engine.model, LocalModel)
-        speeds = generating(engine.model, read_study(path), 48, repeats)
+        files = reading(path, repeats)
+        engine, plain = Engine.load(model), LocalModel.load(model)
+        study = read_study(path)
+        first = first_tokens(engine, plain, path, repeats)
+        eight = side_by_side(engine, study, 48, repeats)
+        speeds = generating(engine, plain, study, 48, repeats)
     return {
         "model": model,
         "volume": list(shape),
@@ -148,16 +185,16 @@ def measure(model: str, repeats: int, shape: tuple[int, int, int]) -> dict[str, 
             "cores": os.cpu_count(),
             "torch": torch.__version__,
         },
-        "seconds": {**seconds_reading, **seconds_answering},
+        "seconds": {"files": files, "first_token": first, "eight_reports": eight},
         "tokens_per_second": speeds,
         "ratios": {
-            "frames_to_simpleitk_read": seconds_reading["read_study_to_frames"]
-            / seconds_reading["simpleitk_read"],
-            "monai_pipeline_to_frames": seconds_reading["monai_dictionary_pipeline"]
-            / seconds_reading["read_study_to_frames"],
-            "first_to_follow_up_answer": seconds_answering["first_answer"]
-            / seconds_answering["follow_up_answer"],
-            "batch_8_to_batch_1": speeds["batch_8"] / speeds["batch_1"],
+            "frames_to_simpleitk_read": files["read_study_to_frames"] / files["simpleitk_read"],
+            "monai_pipeline_to_frames": files["monai_dictionary_pipeline"]
+            / files["read_study_to_frames"],
+            "first_token_plain_to_follow_up": first["plain"] / first["follow_up"],
+            "first_token_no_prefix_to_follow_up": first["no_prefix"] / first["follow_up"],
+            "eight_at_once": eight["one_after_another"] / eight["at_once"],
+            "tokens_to_plain_generate": speeds["engine"] / speeds["plain_generate"],
         },
     }
 
