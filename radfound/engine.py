@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from radfound.adapters import AdapterStore
 from radfound.answer import Answer, ModelVersion
@@ -81,8 +80,7 @@ class Engine:
         device: str | None = None,
     ) -> Engine:
         """Load a checkpoint, as `radfound.checkpoints.load` names them, and return its engine."""
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(LocalModel.load(checkpoint, device, _dtype_for(device)), adapters=adapters)
+        return cls(LocalModel.load(checkpoint, device), adapters=adapters)
 
     @property
     def model_version(self) -> ModelVersion:
@@ -263,11 +261,6 @@ def _token_limit(task: str, asked: int | None) -> int:
 
 def _key(study: Study, region: dict[str, Any] | None) -> tuple[str, str]:
     return study.digest, json.dumps(region, sort_keys=True)
-
-
-def _dtype_for(device: str) -> torch.dtype:
-    """Return how to hold the weights: bfloat16 on an accelerator; a CPU decodes faster in float32 (docs/benchmarks.md)."""
-    return torch.float32 if device == "cpu" else torch.bfloat16
 
 
 def _since(began: float) -> int:
