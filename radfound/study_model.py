@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from peft import PeftModel
+from transformers import DynamicCache
 
 from radfound import checkpoints
 from radfound.confidence import Calibration
@@ -66,7 +68,7 @@ class StudyModel(Protocol):
         """Return where a study lies among others: float32, shape (D,), of length 1."""
 
     def read(self, encoded: Any) -> Prefix:
-        """Read the beginning of every prompt about a study, with the adapter that is loaded."""
+        """Read the beginning of every prompt about a study; no adapter changes it."""
 
     def question_ids(self, prompt: Prompt) -> list[int]:
         """Return the token ids of the rest of a prompt; raises RequestError."""
@@ -123,7 +125,7 @@ class LocalModel:
         """Load a checkpoint as `radfound.checkpoints.load` does, onto CUDA where there is one."""
         model, processor, name, revision = checkpoints.load(checkpoint, dtype)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        calibration = Calibration.read(calibration_folder(checkpoint), revision)
+        calibration = Calibration.read(checkpoints.shipped_folder(checkpoint), revision)
         return cls(model, processor, name, revision, calibration)
 
     @torch.no_grad()
@@ -140,14 +142,36 @@ class LocalModel:
         embedding: np.ndarray = (mean / mean.norm().clamp_min(1e-12)).cpu().numpy()
         return embedding
 
-    @torch.no_grad()
     def read(self, encoded: torch.Tensor) -> Prefix:
-        """Read the beginning of every prompt about a study, with the adapter that is loaded."""
+        """Read the beginning of every prompt about a study.
+
+        An adapter changes how questions are read and answered, never how the study is read: what is
+        cached of a study serves every version (decision 0007).
+        """
+        return self.read_many([encoded])[0]
+
+    @torch.no_grad()
+    def read_many(self, encoded: Sequence[torch.Tensor]) -> list[Prefix]:
+        """Read the beginning of every prompt about some studies, side by side."""
         before, _ = self.processor.prompt_ids("caption", None)
-        ids = torch.tensor([before], device=self.model.device)
+        ids = torch.tensor([before] * len(encoded), device=self.model.device)
         mask = torch.ones_like(ids)
-        embeds = self.model.merge_visual_embeds(ids, encoded)
-        return Prefix(read(self.model, (), embeds, mask, mask.cumsum(1) - 1)[1])
+        embeds = self.model.merge_visual_embeds(ids, torch.cat(list(encoded)))
+        with self.without_adapter():
+            _, layers = read(self.model, (), embeds, mask, mask.cumsum(1) - 1)
+        return [
+            Prefix(tuple((keys[n : n + 1], values[n : n + 1]) for keys, values in layers))
+            for n in range(len(encoded))
+        ]
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        """Return a context in which the base model answers."""
+        language_model = self.model.language_model
+        return (
+            language_model.disable_adapter()
+            if isinstance(language_model, PeftModel)
+            else nullcontext()
+        )
 
     def question_ids(self, prompt: Prompt) -> list[int]:
         """Return the token ids of the rest of a prompt; raises RequestError."""
@@ -193,24 +217,34 @@ class LocalModel:
         -------
         list of Generated, in the order of the prompts
         """
+        questions = [self.question_ids(prompt) for prompt in prompts]
+        return self.write(encoded, questions, max_new_tokens, batch_size)
+
+    @torch.no_grad()
+    def write(
+        self,
+        encoded: Sequence[torch.Tensor],
+        questions: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        batch_size: int = 32,
+    ) -> list[Generated]:
+        """Write many answers at once, to questions that are token ids; as `generate` does."""
         written: list[Generated] = []
-        for start in range(0, len(prompts), batch_size):
+        for start in range(0, len(questions), batch_size):
             some = slice(start, start + batch_size)
-            written += self._generate_batch(encoded[some], prompts[some], max_new_tokens)
+            written += self._write_batch(encoded[some], questions[some], max_new_tokens)
         return written
 
-    def _generate_batch(
-        self, encoded: Sequence[torch.Tensor], prompts: Sequence[Prompt], max_new_tokens: int
+    def _write_batch(
+        self,
+        encoded: Sequence[torch.Tensor],
+        questions: Sequence[Sequence[int]],
+        max_new_tokens: int,
     ) -> list[Generated]:
-        prefixes: dict[int, Prefix] = {}
-        for study in encoded:  # each distinct study is read once
-            if id(study) not in prefixes:
-                prefixes[id(study)] = self.read(study)
+        studies = {id(study): study for study in encoded}  # each distinct study is read once
+        prefixes = dict(zip(studies, self.read_many(list(studies.values())), strict=True))
         batch = self.batch()
-        tokens = batch.join(
-            [prefixes[id(study)] for study in encoded],
-            [self.question_ids(prompt) for prompt in prompts],
-        )
+        tokens = batch.join([prefixes[id(study)] for study in encoded], questions)
         written = {draft: [token] for draft, token in tokens}
         for _ in range(max_new_tokens - 1):
             if not len(batch):
@@ -222,21 +256,19 @@ class LocalModel:
     @torch.no_grad()
     def score(self, encoded: torch.Tensor, prompt: Prompt, text: str) -> float:
         """Return the mean log-probability of the tokens of `text`, stop token included."""
-        answer = torch.tensor([self.processor.answer_ids(text)], device=self.model.device)
-        embeds = torch.cat(
-            [self._embeds(encoded, prompt), self.model.get_input_embeddings()(answer[:, :-1])],
-            dim=1,
-        )
+        answer = self.processor.answer_ids(text)
+        ids = [*self.question_ids(prompt), *answer[:-1]]
+        cache = DynamicCache(config=self.model.config.text_config)
+        for number, (keys, values) in enumerate(self.read(encoded).layers):
+            cache.update(keys, values, number)
         logits = self.model.language_model(
-            inputs_embeds=embeds, logits_to_keep=answer.shape[1]
+            input_ids=torch.tensor([ids], device=self.model.device),
+            past_key_values=cache,
+            logits_to_keep=len(answer),
         ).logits
-        chosen = logits.float().log_softmax(-1).gather(-1, answer[..., None])
+        targets = torch.tensor(answer, device=logits.device)
+        chosen = logits[0].float().log_softmax(-1).gather(-1, targets[:, None])
         return float(chosen.mean())
-
-    def _embeds(self, encoded: torch.Tensor, prompt: Prompt) -> torch.Tensor:
-        before, after = self.processor.prompt_ids(prompt.task, prompt.question, prompt.history)
-        ids = torch.tensor([before + after], device=self.model.device)
-        return self.model.merge_visual_embeds(ids, encoded)
 
     def load_adapter(self, folder: Path | None) -> None:
         """Put a LoRA adapter in front of the language model, or take it away.
@@ -266,10 +298,3 @@ def _generated(tokens: Sequence[Token]) -> Generated:
         tuple(token.entropy for token in tokens),
         tokens[-1].last,
     )
-
-
-def calibration_folder(checkpoint: str | Path) -> Path:
-    """Return where a checkpoint's `calibration.json` stands: with the shipped weights, or in its folder."""
-    if checkpoint == "radfound-mini":
-        return checkpoints.WEIGHTS / "radfound-mini"
-    return Path(checkpoint)

@@ -196,13 +196,14 @@ def error_to_json(error: BaseException) -> dict[str, Any]:
 
 
 def adapters_to_json(store: AdapterStore) -> dict[str, Any]:
-    """Return the published adapters and which one is active (null: the base model)."""
+    """Return the published adapters, which one is active (null: the base model), and what was refused."""
     return {
         "active": store.active(),
         "adapters": [
             {"id": info.id, "active": info.active, "manifest": info.manifest}
             for info in store.list()
         ],
+        "refused": store.refusals(),
     }
 
 

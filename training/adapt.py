@@ -1,22 +1,24 @@
-"""How the adapter learns its lessons: packed batches, until every correction is reproduced."""
+"""How the adapter learns its lessons: until every correction is reproduced, and nothing else has moved."""
 
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from radfound.study_model import LocalModel
-from training.lessons import Lesson
 from training.loop import Draw, LoopConfig, Progress, optimise
-from training.packing import Packed, pack, packed_logits, packed_loss
+from training.upper import Reading, UpperLayers
 
 logger = logging.getLogger(__name__)
 
-_BATCH = 8  # studies judged at once
+_BATCH = 32  # answers judged at once
+_REPEATED = 0.25  # share of what is known that comes round again, lest it is lost
 
 
 @dataclass(frozen=True)
@@ -25,20 +27,27 @@ class Recipe:
 
     Parameters
     ----------
+    layers : int
+        So many of the language model's upper layers learn.
     learning_rate : float
     max_steps : int
         The run ends sooner where every correction is reproduced.
-    studies_per_step : int
+    answers_per_step : int
         Half of them corrected, half rehearsed.
     confident : float
         A correction counts as learnt when each of its tokens is the likeliest and at least this likely.
+    rehearsal : float
+        What it costs to say other things than the base model where nobody corrected it: weight of the
+        Kullback-Leibler divergence from the base model (Learning without Forgetting, arXiv 1606.09282).
     seed : int
     """
 
+    layers: int = 10
     learning_rate: float = 1e-3
-    max_steps: int = 60
-    studies_per_step: int = 8
+    max_steps: int = 200
+    answers_per_step: int = 32
     confident: float = 0.7
+    rehearsal: float = 1.0
     seed: int = 0
 
 
@@ -46,85 +55,152 @@ class _Learnt(Exception):
     """Raised to end the optimiser loop early."""
 
 
-class _Lessons(nn.Module):
-    """Objective: in every step some corrected and some rehearsed lessons, in turn."""
+class _Course(nn.Module):
+    """Objective: what is not yet known, beside what is to stay as it is.
+
+    The corrections come round after round: those that are not reproduced yet, and some of the others.
+    """
 
     def __init__(
-        self, base: LocalModel, corrected: list[Lesson], rehearsed: list[Lesson], half: int
+        self,
+        base: LocalModel,
+        upper: UpperLayers,
+        corrected: Sequence[Reading],
+        rehearsed: Sequence[Reading],
+        recipe: Recipe,
     ):
         super().__init__()
         self.model = base.model
-        self._base, self._corrected, self._rehearsed, self._half = base, corrected, rehearsed, half
+        self._upper, self._corrected, self._rehearsed = upper, corrected, rehearsed
+        self._recipe, self._chance = recipe, random.Random(recipe.seed)
+        self._half = max(1, recipe.answers_per_step // 2)
+        self._round: list[Reading] = []
+        self._rehearsals: list[Reading] = []
+        self._is_first = True
 
     def forward(self, draw: Draw) -> tuple[torch.Tensor, dict[str, float]]:
-        """Return the loss of a step's lessons."""
-        some = []
-        for lessons in (self._corrected, self._rehearsed):
-            count = min(self._half, len(lessons))
-            some += [lessons[(draw.step * self._half + n) % len(lessons)] for n in range(count)]
-        return packed_loss(self.model, *_packed(self._base, some)), {}
+        """Return the loss of a step's answers, and its parts."""
+        learnt, rehearsed = self._next()
+        run = self._upper.run([*learnt, *rehearsed])
+        count = sum(run.lengths[: len(learnt)])
+        # Every answer counts with the square root of its length.
+        weights = torch.cat([torch.full((n,), n**-0.5) for n in run.lengths]).to(run.logits.device)
+        losses = F.cross_entropy(run.logits[:count], run.targets[:count], reduction="none")
+        parts = {"corrections": _weighted(losses, weights[:count])}
+        if rehearsed:
+            with torch.no_grad():
+                said = self._upper.head(torch.cat([reading.said for reading in rehearsed]))
+            drift = F.kl_div(
+                run.logits[count:].log_softmax(-1),
+                said.float().log_softmax(-1),
+                reduction="none",
+                log_target=True,
+            ).sum(-1)
+            parts["drift"] = _weighted(drift, weights[count:])
+        total = parts["corrections"] + self._recipe.rehearsal * parts.get("drift", 0.0)
+        return total, {name: part.item() for name, part in parts.items()}
+
+    def _next(self) -> tuple[list[Reading], list[Reading]]:
+        """Return what is learnt and what is rehearsed in the next step."""
+        if not self._round:
+            self._round = self._new_round()
+        if len(self._rehearsals) < self._half:
+            self._rehearsals += self._chance.sample(self._rehearsed, len(self._rehearsed))
+        learnt, self._round = self._round[: self._half], self._round[self._half :]
+        rehearsed, self._rehearsals = (
+            self._rehearsals[: self._half],
+            self._rehearsals[self._half :],
+        )
+        return learnt, rehearsed
+
+    def _new_round(self) -> list[Reading]:
+        chosen = list(self._corrected)
+        if not self._is_first:
+            marks = mark(self._upper, self._corrected)
+            known = [p >= self._recipe.confident for p in marks.least]
+            if all(known) and all(marks.right):
+                raise _Learnt
+            chosen = [
+                reading
+                for reading, is_known in zip(chosen, known, strict=True)
+                if not is_known or self._chance.random() < _REPEATED
+            ]
+        self._is_first = False
+        self._chance.shuffle(chosen)
+        return chosen
+
+
+def _weighted(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return (values * weights).sum() / weights.sum()
 
 
 def learn(
     base: LocalModel,
-    corrected: list[Lesson],
-    rehearsed: list[Lesson],
+    upper: UpperLayers,
+    corrected: Sequence[Reading],
+    rehearsed: Sequence[Reading],
     recipe: Recipe,
     report: Callable[[Progress], None],
 ) -> None:
     """Train the adapter; the run ends early where every correction is reproduced."""
-
-    def watch(state: Progress) -> None:
-        report(state)
-        if share_reproduced(base, corrected, recipe.confident) == 1.0:
-            raise _Learnt
-
     adapter = [p for p in base.model.language_model.parameters() if p.requires_grad]
     loop = LoopConfig(
         recipe.max_steps,
         recipe.learning_rate,
-        batch_size=recipe.studies_per_step,
+        batch_size=recipe.answers_per_step,
         warmup_steps=5,
         weight_decay=0.0,
         log_every=5,
         seed=recipe.seed,
     )
     try:
-        half = max(1, recipe.studies_per_step // 2)
-        optimise(_Lessons(base, corrected, rehearsed, half), {1.0: adapter}, loop, progress=watch)
+        course = _Course(base, upper, corrected, rehearsed, recipe)
+        optimise(course, {1.0: adapter}, loop, progress=report)
     except _Learnt:
         logger.info("every correction is reproduced")
 
 
-def _packed(base: LocalModel, lessons: Sequence[Lesson]) -> tuple[Packed, torch.Tensor]:
-    """Return lessons as one batch, and their visual tokens."""
-    prefix = base.processor.prompt_ids("caption", None)[0]
-    pad = base.processor.tokenizer.pad_token_id
-    packed = pack(prefix, [lesson.branches for lesson in lessons], pad)
-    return packed, torch.cat([lesson.visual for lesson in lessons])
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """How a model does on given answers, in their order.
+
+    Parameters
+    ----------
+    right : list of bool
+        Whether every token, the stop token too, would be chosen: then the model writes this answer.
+    log_probability : list of float
+        Mean over the answer's tokens.
+    least : list of float
+        The probability of its least likely token.
+    """
+
+    right: list[bool]
+    log_probability: list[float]
+    least: list[float]
 
 
 @torch.no_grad()
-def share_reproduced(base: LocalModel, lessons: Sequence[Lesson], confident: float = 0.0) -> float:
-    """Return the share of answers of which every token, the stop token too, would be chosen."""
-    found: list[bool] = []
-    for start in range(0, len(lessons), _BATCH):
-        some = lessons[start : start + _BATCH]
-        packed, visual = _packed(base, some)
-        with torch.autocast(base.model.device.type, torch.bfloat16):
-            probabilities = packed_logits(base.model, packed, visual).float().softmax(-1)
-        best, chosen = probabilities.max(-1)
-        right = (chosen == packed.targets) & (best >= confident)
-        lengths = [len(piece.answer) for lesson in some for piece in lesson.branches]
-        found += [bool(part.all()) for part in right.split(lengths)]
-    return sum(found) / len(found)
+def mark(upper: UpperLayers, readings: Sequence[Reading]) -> Marks:
+    """Judge given answers, with the adapter that is on."""
+    marks = Marks([], [], [])
+    for start in range(0, len(readings), _BATCH):
+        some = readings[start : start + _BATCH]
+        with torch.autocast(some[0].hidden.device.type, torch.bfloat16):
+            run = upper.run(some)
+        told = run.logits.log_softmax(-1)
+        best = told.argmax(-1) == run.targets
+        told = told.gather(-1, run.targets[:, None])[:, 0]
+        for right, chosen in zip(best.split(run.lengths), told.split(run.lengths), strict=True):
+            marks.right.append(bool(right.all()))
+            marks.log_probability.append(float(chosen.mean()))
+            marks.least.append(float(chosen.min().exp()))
+    return marks
 
 
 @torch.no_grad()
-def logit_change(base: LocalModel, lessons: Sequence[Lesson]) -> float:
-    """Return how far the adapter moves the logits of the corrections at most."""
-    packed, visual = _packed(base, lessons[:_BATCH])
-    with_adapter = packed_logits(base.model, packed, visual)
-    with base.model.language_model.disable_adapter():
-        without = packed_logits(base.model, packed, visual)
-    return float((with_adapter.float() - without.float()).abs().max())
+def logit_change(base: LocalModel, upper: UpperLayers, readings: Sequence[Reading]) -> float:
+    """Return how far the adapter moves the logits of the first answers at most."""
+    with_adapter = upper.run(readings[:_BATCH]).logits
+    with base.without_adapter():
+        without = upper.run(readings[:_BATCH]).logits
+    return float((with_adapter - without).abs().max())

@@ -1,28 +1,37 @@
-"""Readers' corrections become a LoRA adapter; one that fails its checks is not published."""
+"""Readers' corrections become a LoRA adapter; one that does not pass the gate is not published.
+
+The server runs it for `POST /train/radfound`.
+"""
 
 from __future__ import annotations
 
+import random
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from peft import get_peft_model
-
+from radfound import checkpoints
 from radfound.adapters import AdapterStore
+from radfound.correction import Correction
 from radfound.corrections import CorrectionLog
 from radfound.exceptions import TrainingError
 from radfound.study import Study
 from radfound.study_model import LocalModel
-from training.adapt import Recipe, learn, logit_change, share_reproduced
-from training.instruct import lora_config
-from training.lessons import bundled_lessons, lessons_of
+from training import gate
+from training.adapt import Recipe, learn, logit_change
+from training.lessons import Lesson, Lessons, lessons_of
 from training.loop import Progress
+from training.visuals import VisualTokens
+from training.workshop import BASE_MODEL, Workshop
+
+Report = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
-class FinetuneConfig(Recipe):
+class FinetuneConfig(Recipe, gate.Bounds):
     """Settings of a fine-tuning run: how to learn, and what the gate asks.
 
     Parameters
@@ -31,16 +40,18 @@ class FinetuneConfig(Recipe):
         Of the adapter.
     rehearsed_studies : int
         At most so many bundled studies are rehearsed.
-    least_reproduced, least_kept : float
-        The gate: share of corrections reproduced, share of rehearsed answers that stayed.
+    kept_back : float
+        Share of the corrected studies that a first adapter is examined on before they are learnt too.
+    newest : int
+        At most so many corrections are learnt, the newest ones.
     kept_adapters : int
         So many of the newest adapters keep their weights (`AdapterStore.prune`).
     """
 
     rank: int = 8
-    rehearsed_studies: int = 48
-    least_reproduced: float = 0.8
-    least_kept: float = 0.8
+    rehearsed_studies: int = 96
+    kept_back: float = 0.2
+    newest: int = 1000
     kept_adapters: int = 20
 
 
@@ -54,14 +65,17 @@ class FinetuneResult:
         Id of the published adapter.
     published : bool
     reason : str
-        In words; names the failing check where nothing was published.
+        In words; names the failing checks where nothing was published.
     metrics : dict of str to float
+    gate : dict
+        The verdict, as `Verdict.to_json` gives it.
     """
 
     adapter: str | None
     published: bool
     reason: str
     metrics: dict[str, float] = field(default_factory=dict)
+    gate: dict[str, Any] = field(default_factory=dict)
 
 
 def finetune(
@@ -71,7 +85,11 @@ def finetune(
     *,
     checkpoint: str | Path = "radfound-mini",
     config: FinetuneConfig | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    version: Callable[[str], str] | None = None,
+    cache: Path | None = None,
+    author: str = "",
+    force: bool = False,
+    progress: Report | None = None,
 ) -> FinetuneResult:
     """Train an adapter on the newest corrections and publish it if it passes the gate.
 
@@ -80,10 +98,16 @@ def finetune(
     log : CorrectionLog
     store : AdapterStore
     read : callable
-        From an image's id to its study; what raises RadFoundError is left out with a warning.
+        From an image's id to its study; what raises RadFoundError is left out, and named.
     checkpoint : str or Path
         The base model. Each run begins from it, with all corrections, not from the adapter before.
     config : FinetuneConfig, optional
+    version, cache : callable and Path, optional
+        From an image's id to what changes when its file does, and where visual tokens are kept.
+    author : str
+        Who started the run; kept with the adapter.
+    force : bool
+        Publish whatever the gate says; the verdict is kept, and that it was overruled.
     progress : callable, optional
         Called at every stage and every few steps.
 
@@ -97,80 +121,178 @@ def finetune(
         If no correction says what the answer should be, or no corrected study can be read.
     """
     config = config or FinetuneConfig()
-    report = progress or (lambda _: None)
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        snapshot = log.snapshot(Path(folder) / "corrections.sqlite")
-        wanted = [
-            c for c in CorrectionLog(Path(folder) / "corrections.sqlite").latest() if c.text.strip()
-        ]
-    if not wanted:
-        raise TrainingError(
-            "corrections: none says what the answer should be; edit or accept an answer first"
-        )
-    report(
-        Progress(
-            0,
-            config.max_steps,
-            float("nan"),
-            float("nan"),
-            f"reading the studies of {len(wanted)} corrections",
-        )
+    _, wanted = _snapshot(log, config.newest)  # an error of the caller's before the model is loaded
+    workshop = Workshop(checkpoint, config.layers, config.rehearsed_studies)
+    visuals = VisualTokens(workshop.base, read, version, cache)
+    return finetune_in(
+        workshop, log, store, visuals, config=config, author=author, force=force, progress=progress
     )
-    base = LocalModel.load(checkpoint)
-    corrected, kept = lessons_of(base, wanted, read)
-    rehearsed = kept + bundled_lessons(base, config.rehearsed_studies, config.seed)
-    base.model.requires_grad_(False)
-    base.model.language_model = get_peft_model(
-        base.model.language_model, lora_config(base.model, config.rank)
-    )
-    learn(base, corrected, rehearsed, config, report)
-    metrics = {
-        "corrections": float(sum(len(lesson.branches) for lesson in corrected)),
-        "reproduced": share_reproduced(base, corrected),
-        "kept": share_reproduced(base, rehearsed) if rehearsed else 1.0,
-        "logit_change": logit_change(base, corrected),
-        "seconds": time.monotonic() - began,
-    }
-    reason = _refusal(metrics, config)
-    if reason:
-        return FinetuneResult(None, False, reason, metrics)
-    learnt = [each for lesson in corrected for each in lesson.corrections]
-    adapter = _publish(base, store, snapshot, learnt, metrics)
-    store.prune(config.kept_adapters)
-    return FinetuneResult(adapter, True, f"published {adapter}", metrics)
 
 
-def _publish(
-    base: LocalModel,
+def finetune_in(
+    workshop: Workshop,
+    log: CorrectionLog,
     store: AdapterStore,
-    snapshot: str,
-    learnt: list[str],
-    metrics: dict[str, float],
-) -> str:
-    """Hand the trained adapter to the store and return its id."""
+    visuals: VisualTokens,
+    *,
+    config: FinetuneConfig,
+    author: str = "",
+    force: bool = False,
+    progress: Report | None = None,
+) -> FinetuneResult:
+    """Do what `finetune` does, with a base model that is loaded already; several runs may share it."""
+    report, began = progress or (lambda _: None), time.monotonic()
+    snapshot, wanted = _snapshot(log, config.newest)
+    _say(report, f"reading the studies of {len(wanted)} corrections")
+    lessons = lessons_of(workshop.base, wanted, visuals)
+    parent = store.active()
+    _say(report, "examining what answers now")
+    judge = _Judge(workshop, store, parent, lessons, config)
+    steps = judge.teach(report)
+    _say(report, "examining the new adapter")
+    verdict = judge.verdict(force)
     manifest = {
-        "base": base.name,
-        "base_revision": base.revision,
-        "parent": store.active(),
+        "base": workshop.base.name,
+        "base_revision": workshop.base.revision,
+        "parent": parent,
+        "author": author,
         "snapshot": snapshot,
-        "corrections": learnt,
-        "metrics": metrics,
+        "corrections": [each for lesson in lessons.corrected for each in lesson.corrections],
+        "left_out": lessons.left_out,
+        "gate": verdict.to_json(),
+        "metrics": {
+            "corrections": float(sum(len(lesson.branches) for lesson in lessons.corrected)),
+            "steps": float(steps),
+            "seconds": round(time.monotonic() - began, 1),
+        },
     }
+    if not (verdict.passed or verdict.forced):
+        store.note_refusal(manifest | {"reason": verdict.reason})
+        return FinetuneResult(None, False, verdict.reason, manifest["metrics"], manifest["gate"])
+    adapter = _publish(workshop.base, store, manifest)
+    store.prune(config.kept_adapters)
+    reason = f"published {adapter}" + (f" although {verdict.reason}" if verdict.forced else "")
+    return FinetuneResult(adapter, True, reason, manifest["metrics"], manifest["gate"])
+
+
+class _Judge:
+    """Teaches an adapter and examines it beside what answered before.
+
+    Parameters
+    ----------
+    workshop : Workshop
+    store : AdapterStore
+    parent : str or None
+        The adapter that answers now.
+    lessons : Lessons
+    config : FinetuneConfig
+    """
+
+    def __init__(
+        self,
+        workshop: Workshop,
+        store: AdapterStore,
+        parent: str | None,
+        lessons: Lessons,
+        config: FinetuneConfig,
+    ):
+        self._workshop, self._config = workshop, config
+        self._corrected = lessons.corrected
+        self._rehearsed = lessons.rehearsed + workshop.rehearsed
+        self._exam = workshop.exam or self._rehearsed or self._corrected
+        learnt = set(store.manifest(parent).get("corrections", ())) if parent else set()
+        self._kept_back = _kept_back(lessons.corrected, learnt, config)
+        with workshop.answering_with(store, parent):
+            self._before = [workshop.examine(parent or BASE_MODEL, self._exam)]
+            self._before_kept_back = workshop.mark(self._kept_back)
+        if parent:
+            self._before.append(workshop.examine(BASE_MODEL, self._exam))
+        self._checks: list[gate.Check] = []
+
+    def teach(self, report: Report) -> int:
+        """Train the adapter; return the steps that it took.
+
+        What is kept back at first is learnt too, once the adapter has been examined on it.
+        """
+        self._workshop.new_adapter(self._config.rank)
+        steps = 0
+        if self._kept_back:
+            rest = [each for each in self._corrected if each not in self._kept_back]
+            steps += self._learn(rest, report, "learning; some studies are kept back")
+            after = self._workshop.mark(self._kept_back)
+            self._checks.append(gate.held_out(self._before_kept_back, after, self._config))
+        return steps + self._learn(self._corrected, report, "learning")
+
+    def _learn(self, corrected: list[Lesson], report: Report, doing: str) -> int:
+        steps = 0
+
+        def told(state: Progress) -> None:
+            nonlocal steps
+            steps = state.step
+            report(replace(state, message=doing))
+
+        workshop = self._workshop
+        learn(
+            workshop.base, workshop.upper, workshop.read(corrected), workshop.read(self._rehearsed),
+            self._config, told,
+        )  # fmt: skip
+        return steps
+
+    def verdict(self, force: bool) -> gate.Verdict:
+        """Examine the adapter."""
+        workshop, bounds = self._workshop, self._config
+        readings = workshop.read(self._corrected)
+        after = workshop.examine("the new adapter", self._exam)
+        checks = [
+            gate.same_base(workshop.base.revision, checkpoints.revision(workshop.checkpoint)),
+            gate.changes_logits(logit_change(workshop.base, workshop.upper, readings)),
+            gate.reproduces(workshop.mark(self._corrected), bounds),
+            *self._checks,
+        ]
+        for before in self._before:
+            if workshop.exam:
+                checks.append(gate.regression(before, after, bounds))
+            checks.append(gate.stops(before, after, bounds))
+            checks.append(gate.sees_the_image(before, after, bounds))
+        if not workshop.exam:
+            checks.append(gate.others_stay(after.own, bounds))
+        passed = all(check.passed for check in checks)
+        return gate.Verdict(tuple(checks), forced=force and not passed)
+
+
+def _kept_back(
+    corrected: Sequence[Lesson], learnt: Collection[str], config: FinetuneConfig
+) -> list[Lesson]:
+    """Choose studies of which the adapter that answers now has learnt nothing either."""
+    studies: dict[str, bool] = {}
+    for lesson in corrected:
+        is_new = not any(each in learnt for each in lesson.corrections)
+        studies[lesson.study] = studies.get(lesson.study, True) and is_new
+    new = sorted(study for study, is_new in studies.items() if is_new)
+    count = min(round(config.kept_back * len(new)), len(studies) - 1)
+    chosen = set(random.Random(config.seed).sample(new, max(0, count)))
+    return [lesson for lesson in corrected if lesson.study in chosen]
+
+
+def _publish(base: LocalModel, store: AdapterStore, manifest: dict[str, Any]) -> str:
+    """Hand the trained adapter to the store and return its id."""
     with tempfile.TemporaryDirectory() as folder:
         base.model.language_model.save_pretrained(folder, save_embedding_layers=False)
         return store.publish(folder, manifest)
 
 
-def _refusal(metrics: dict[str, float], config: FinetuneConfig) -> str:
-    """Return why the adapter is not published, or nothing."""
-    if not metrics["logit_change"] > 0:
-        return "the adapter changes nothing"
-    if metrics["reproduced"] < config.least_reproduced:
-        return (
-            f"only {metrics['reproduced']:.0%} of the corrections are reproduced, expected at least "
-            f"{config.least_reproduced:.0%}; look for corrections that contradict each other"
+def _say(report: Report, doing: str) -> None:
+    report(Progress(0, 0, float("nan"), float("nan"), doing))
+
+
+def _snapshot(log: CorrectionLog, newest: int) -> tuple[str, list[Correction]]:
+    """Return the digest of the log as it is now, and the newest corrections that say what is right."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "corrections.sqlite"
+        digest = log.snapshot(path)
+        wanted = [each for each in CorrectionLog(path).latest() if each.text.strip()]
+    if not wanted:
+        raise TrainingError(
+            "corrections: none says what the answer should be; edit or accept an answer first"
         )
-    if metrics["kept"] < config.least_kept:
-        return f"only {metrics['kept']:.0%} of the other answers stayed, expected at least {config.least_kept:.0%}"
-    return ""
+    return digest, wanted[-newest:]

@@ -2,91 +2,148 @@
 
 Beside the corrections, the model rehearses its own answers: about the corrected studies (standard
 questions) and about the studies bundled with the checkpoint, so that learning one answer does not change
-the others. The encoder is frozen, so each study is encoded once.
+the others.
 """
 
 from __future__ import annotations
 
-import logging
-import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
 from radfound.benchmark.medpix import METADATA_QUESTIONS
-from radfound.checkpoints import replay
+from radfound.checkpoints import REPLAY, bundled
 from radfound.correction import Correction
 from radfound.exceptions import RadFoundError, TrainingError
 from radfound.region import region_key
-from radfound.study import Study
 from radfound.study_model import LocalModel, Prompt
 from training.packing import Branch, branch
-
-logger = logging.getLogger(__name__)
+from training.visuals import VisualTokens
 
 _REHEARSED = tuple(wordings[0] for wordings in METADATA_QUESTIONS.values())
+_CAPTIONED = 8  # corrected studies whose caption is rehearsed: captions are long
+LONGEST_ANSWER = 256  # tokens
 
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """The visual tokens, shape (1, T, width), of a study or a region of it, and what to say about it."""
+    """A study or a region of it, and what to say about it.
+
+    Parameters
+    ----------
+    visual : tensor, shape (1, T, width)
+    branches : list of Branch
+        Questions with their answers.
+    study : str
+        What must not be divided between learning and examination.
+    corrections : tuple of str
+        Ids of those that the branches teach, one for each.
+    """
 
     visual: torch.Tensor
     branches: list[Branch]
-    corrections: tuple[str, ...] = ()  # ids of those it teaches
+    study: str = ""
+    corrections: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Lessons:
+    """What a run learns from.
+
+    Parameters
+    ----------
+    corrected : list of Lesson
+    rehearsed : list of Lesson
+        Answers of the base model that are to stay as they are.
+    left_out : dict of str to str
+        By id of a correction, why nothing is learnt from it.
+    """
+
+    corrected: list[Lesson]
+    rehearsed: list[Lesson]
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def lessons_of(
-    base: LocalModel, corrections: Sequence[Correction], read: Callable[[str], Study]
-) -> tuple[list[Lesson], list[Lesson]]:
-    """Return the corrections by study and region, and what the base model says to other questions there."""
+    base: LocalModel, corrections: Sequence[Correction], visuals: VisualTokens
+) -> Lessons:
+    """Return the corrections by study and region, and what the base model says to other questions there.
+
+    Raises
+    ------
+    TrainingError
+        If no correction can be learnt from.
+    """
     by_view: dict[tuple[tuple[str, ...], str | None], list[Correction]] = {}
     for correction in corrections:
         view = (correction.images, region_key(correction.region))
         by_view.setdefault(view, []).append(correction)
-    corrected, kept = [], []
+    found = Lessons([], [])
+    views: list[list[Correction]] = []
     for (images, _), some in by_view.items():
         try:
-            parts = [read(image) for image in images]
-            study = Study(tuple(image for part in parts for image in part.images))
-            visual = base.encode(study, some[0].region)
+            visual = visuals.of(images, some[0].region)
         except RadFoundError as error:
-            logger.warning("a corrected study is left out: %s", error)
+            found.left_out.update({each.id: str(error) for each in some})
             continue
-        lesson = [branch(base.processor, c.task, c.question, c.text) for c in some]
-        corrected.append(Lesson(visual, lesson, tuple(c.id for c in some)))
-        asked = {c.question for c in some}
-        prompts = [Prompt("vqa", question) for question in _REHEARSED if question not in asked]
-        if all(c.task != "caption" for c in some):
-            prompts.append(Prompt("caption"))
-        kept.append(_said(base, visual, prompts))
-    if not corrected:
-        raise TrainingError(
-            "corrections: none of their studies can be read; see the warnings above"
-        )
-    return corrected, [lesson for lesson in kept if lesson.branches]
+        taught = [
+            (each, branch(base.processor, each.task, each.question, each.text, None))
+            for each in some
+        ]
+        for each, piece in taught:
+            if len(piece.answer) > LONGEST_ANSWER:
+                found.left_out[each.id] = (
+                    f"text: {len(piece.answer)} tokens; answers of at most {LONGEST_ANSWER} can be learnt"
+                )
+        kept = [(each, piece) for each, piece in taught if each.id not in found.left_out]
+        if kept:
+            ids = tuple(each.id for each, _ in kept)
+            found.corrected.append(Lesson(visual, [piece for _, piece in kept], images[0], ids))
+            views.append(some)
+    if not found.corrected:
+        reasons = sorted(set(found.left_out.values()))
+        raise TrainingError(f"corrections: none can be learnt from ({'; '.join(reasons[:3])})")
+    found.rehearsed.extend(_own_answers(base, found.corrected, views))
+    return found
 
 
-def bundled_lessons(base: LocalModel, count: int, seed: int) -> list[Lesson]:
-    """Return some of the checkpoint's bundled studies with the answers that the base model gave when it shipped."""
-    bundled = replay(base.name)
-    chosen = random.Random(seed).sample(bundled, min(count, len(bundled)))
+def bundled_lessons(base: LocalModel, checkpoint: str | Path, count: int) -> list[Lesson]:
+    """Return at most so many bundled studies, with the answers that the base model gave when it shipped."""
     return [
         Lesson(
-            item.visual.to(base.model.device)[None],
-            [branch(base.processor, "vqa", question, answer) for question, answer in item.said],
+            study.visual.to(base.model.device)[None],
+            [
+                branch(base.processor, "vqa" if question else "caption", question or None, answer)
+                for question, answer in study.said
+            ],
         )
-        for item in chosen
+        for study in bundled(checkpoint, REPLAY)[:count]
     ]
 
 
-def _said(base: LocalModel, visual: torch.Tensor, prompts: Sequence[Prompt]) -> Lesson:
-    """Return a lesson of the base model's own complete answers."""
-    branches = []
-    for prompt in prompts:
-        tokens = list(base.stream(visual, prompt, 64))
-        text = "".join(token.text for token in tokens).strip()
-        if tokens[-1].last and text:
-            branches.append(branch(base.processor, prompt.task, prompt.question, text))
-    return Lesson(visual, branches)
+def _own_answers(
+    base: LocalModel, lessons: Sequence[Lesson], views: Sequence[Sequence[Correction]]
+) -> list[Lesson]:
+    """Return the base model's own complete answers about corrected studies, to what was not corrected."""
+    asked: list[tuple[int, Prompt]] = []
+    for number, (_, some) in enumerate(zip(lessons, views, strict=True)):
+        corrected = {each.question for each in some}
+        asked += [(number, Prompt("vqa", each)) for each in _REHEARSED if each not in corrected]
+        if number < _CAPTIONED and all(each.task != "caption" for each in some):
+            asked.append((number, Prompt("caption")))
+    asked.sort(key=lambda each: each[1].task)  # captions beside captions: they are longest
+    said = base.generate(
+        [lessons[number].visual for number, _ in asked], [prompt for _, prompt in asked], 64
+    )
+    branches: list[list[Branch]] = [[] for _ in lessons]
+    for (number, prompt), answer in zip(asked, said, strict=True):
+        if answer.complete and answer.text.strip():
+            piece = branch(base.processor, prompt.task, prompt.question, answer.text.strip())
+            branches[number].append(piece)
+    return [
+        Lesson(lesson.visual, some, lesson.study)
+        for lesson, some in zip(lessons, branches, strict=True)
+        if some
+    ]

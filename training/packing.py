@@ -52,7 +52,11 @@ class Packed:
 
 
 def branch(
-    processor: RadFoundProcessor, task: str, question: str | None, answer: str, limit: int = 72
+    processor: RadFoundProcessor,
+    task: str,
+    question: str | None,
+    answer: str,
+    limit: int | None = 72,
 ) -> Branch:
     """Tokenise one question and answer; an answer of more than `limit` tokens is cut and then does not stop."""
     _, after = processor.prompt_ids(task, question)
@@ -106,17 +110,24 @@ def pack(prefix: Sequence[int], studies: Sequence[Sequence[Branch]], pad_id: int
     )
 
 
+def _attention_bias(packed: Packed, dtype: torch.dtype) -> torch.Tensor:
+    """Return what is added to attention scores, shape (B, 1, L, L): nothing where a token may look."""
+    mask = packed.attention_mask
+    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return bias.masked_fill(~mask, torch.finfo(dtype).min)
+
+
 def packed_logits(
     model: RadFoundForConditionalGeneration, packed: Packed, visual_embeds: torch.Tensor
 ) -> torch.Tensor:
     """Return the logits from which each answer token is chosen, shape (T, vocabulary), and no others."""
     embeds = model.merge_visual_embeds(packed.input_ids, visual_embeds)
-    mask = torch.zeros(packed.attention_mask.shape, dtype=embeds.dtype).masked_fill(
-        ~packed.attention_mask, torch.finfo(embeds.dtype).min
-    )
     decoder = model.language_model.get_decoder()
     hidden = decoder(
-        inputs_embeds=embeds, attention_mask=mask, position_ids=packed.position_ids, use_cache=False
+        inputs_embeds=embeds,
+        attention_mask=_attention_bias(packed, embeds.dtype),
+        position_ids=packed.position_ids,
+        use_cache=False,
     ).last_hidden_state
     return model.get_output_embeddings()(hidden.flatten(0, 1)[packed.predictors])
 

@@ -34,7 +34,7 @@ from .datastore import StudyDatastore
 from .metrics import Metrics
 from .quiet import without_progress_bars
 from .sessions import StudySessions
-from .shelf import Selection, StudyShelf
+from .shelf import Selection, StudyShelf, version_of
 from .uploads import Upload, received
 
 if TYPE_CHECKING:
@@ -262,6 +262,10 @@ class RadFoundService:
             raise RequestError("image: missing; expected image, session_id or a file")
         paths = [self._image_path(image) for image in images]
         return self._shelf.get(paths, images[0], selection or Selection())
+
+    def version(self, image: str) -> str:
+        """Return what changes when the file of an image does."""
+        return repr(version_of(self._image_path(image)))
 
     def stream(
         self, inquiry: Inquiry, cancel: threading.Event | None = None

@@ -50,7 +50,7 @@ class StudyShelf:
     def get(self, paths: Sequence[Path], study_id: str, selection: Selection) -> Study:
         """Return the study at these paths, of which each is one view; raises as `read_study`."""
         key = (tuple(paths), study_id, selection)
-        version = tuple(_version_of(path) for path in paths)
+        version = tuple(version_of(path) for path in paths)
         with self._lock:
             entry = self._entries.get(key)
             mine = entry is None or entry.version != version
@@ -99,7 +99,7 @@ class StudyShelf:
                 del self._entries[key]
 
 
-def _version_of(path: Path) -> Hashable:
+def version_of(path: Path) -> Hashable:
     """Return what changes when a file, or a file in a folder, does."""
     try:
         files = [path]

@@ -35,9 +35,10 @@ from radfound.benchmark.radeval import radeval_metrics
 from radfound.benchmark.runner import Run, ask_items, probability, run_tasks
 from radfound.benchmark.scores import Scorer, calibration_table, is_right
 from radfound.benchmark.tasks import TASKS, Source, calibration_items, load_task
+from radfound.checkpoints import shipped_folder
 from radfound.confidence import Calibration, calibration_group
 from radfound.exceptions import DatasetError, RequestError
-from radfound.study_model import LocalModel, StudyModel, calibration_folder
+from radfound.study_model import LocalModel, StudyModel
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def bench(options: Options) -> dict[str, Any]:
     model = LocalModel.load(options.model, options.device)
     if options.calibrate:
         model.calibration = calibrate(model, source)
-        model.calibration.write(calibration_folder(options.model))
+        model.calibration.write(shipped_folder(options.model))
     runs = run_tasks(model, tasks, options.seed, progress_bar)
     write_answers(runs, model.calibration, folder)
     results = {
@@ -128,7 +129,7 @@ def progress_bar(what: str, total: int) -> Iterator[Any]:
 
 def _check(options: Options) -> None:
     """Fail now for what would fail when the answers have been written."""
-    if options.calibrate and not calibration_folder(options.model).is_dir():
+    if options.calibrate and not shipped_folder(options.model).is_dir():
         raise RequestError(
             f"--calibrate: {options.model} is no folder that a calibration can be kept in; give the checkpoint's"
         )

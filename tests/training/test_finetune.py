@@ -129,7 +129,7 @@ def test_nothing_to_learn_from_is_a_clear_error(place):
 def test_a_study_that_is_gone_is_left_out(place):
     log, store = place
     log.append(corrected("gone", "Lost."))
-    with pytest.raises(TrainingError, match="none of their studies"):
+    with pytest.raises(TrainingError, match="none can be learnt from"):
         finetune(log, store, read, checkpoint="radfound-tiny", config=QUICK)
     log.append(corrected("ct00", "Found.", id="found"))
     result = finetune(log, store, read, checkpoint="radfound-tiny", config=QUICK)

@@ -15,6 +15,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.async_tasks.utils import processes
 
+from radfound.correction import MAX_AUTHOR_CHARS
 from radfound.durable import make_directory, replace_text
 from radfound.exceptions import RadFoundError, RequestError
 
@@ -68,7 +69,13 @@ class RadFoundTrainer(TrainTask):
 
     def check(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings that a request changes; RequestError names one that is wrong."""
-        return {key: value for key, value in asdict(_config(request)).items() if key in request}
+        changed = {key: value for key, value in asdict(_config(request)).items() if key in request}
+        if not isinstance(request.get("force", False), bool):
+            raise RequestError("force: expected true or false")
+        author = request.get("author", "")
+        if not isinstance(author, str) or len(author) > MAX_AUTHOR_CHARS:
+            raise RequestError(f"author: expected a name of at most {MAX_AUTHOR_CHARS} characters")
+        return changed | {key: request[key] for key in ("force", "author") if key in request}
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Train once.
@@ -86,14 +93,18 @@ class RadFoundTrainer(TrainTask):
         from training.finetune import finetune
 
         without_progress_bars()
-        began = time.monotonic()
+        began, service = time.monotonic(), self._service
         try:
             result = finetune(
-                self._service.log,
-                self._service.adapters,
-                lambda image: self._service.study([image]),
-                checkpoint=self._service.checkpoint,
+                service.log,
+                service.adapters,
+                lambda image: service.study([image]),
+                checkpoint=service.checkpoint,
                 config=_config(request),
+                version=service.version,
+                cache=self._status_path.with_name("visual"),
+                author=str(request.get("author") or ""),
+                force=request.get("force") is True,
                 progress=self._report,
             )
         except RadFoundError as error:

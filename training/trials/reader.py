@@ -1,0 +1,198 @@
+"""A simulated reader: she knows VQA-RAD's answers, and corrects a model about its images.
+
+Only questions that no stage of `radfound-mini` has learnt from are asked: VQA-RAD's test questions, and those
+of its train split that are kept for validation. Most of the images are known to it from other questions.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from radfound.benchmark.medpix import METADATA_QUESTIONS
+from radfound.benchmark.metrics import exact_match
+from radfound.checkpoints import REGRESSION, bundled
+from radfound.correction import Correction
+from radfound.datasets import Example, Kit
+from radfound.study import Study
+from radfound.study_model import Prompt
+from training.lessons import Lesson
+from training.packing import branch
+from training.workshop import Workshop
+
+_LITTLE_WORDS = set(
+    "a an any are be do does image in is it of on shown see the there this to what you".split()
+)
+_LIMIT = 24  # tokens of an answer
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about an image, its right answer, and other wordings of it with the same answer."""
+
+    image: str
+    text: str
+    answer: str
+    others: tuple[str, ...] = ()
+
+
+class Ward:
+    """Images with questions and right answers, as the model's frozen encoder sees them.
+
+    Parameters
+    ----------
+    kit : Kit
+    workshop : Workshop
+    """
+
+    def __init__(self, kit: Kit, workshop: Workshop):
+        self.workshop = workshop
+        self._examples: dict[str, Example] = {}
+        self._tokens: dict[str, torch.Tensor] = {}
+        asked: dict[str, dict[str, str]] = {}
+        held: dict[str, dict[str, str]] = {}
+        for split in ("train", "validation", "test"):
+            for example in kit.vqa(split):
+                if example.source == "VQA-RAD":
+                    image = example.files[0].name
+                    self._examples[image] = example
+                    pairs = {turn.questions[0]: turn.answer for turn in example.turns}
+                    asked.setdefault(image, {}).update(pairs)
+                    if split != "train":
+                        held.setdefault(image, {}).update(pairs)
+        examined = self._examined()
+        self.questions = [
+            Question(image, text, answer, _reworded(text, answer, asked[image]))
+            for image, some in sorted(held.items())
+            for text, answer in some.items()
+            if (image, text) not in examined
+        ]
+        self._figures = [
+            example for split in ("validation", "test") for example in kit.medpix_figures(split)
+        ]
+
+    def _examined(self) -> set[tuple[str, str]]:
+        """Return images and questions that the gate asks: the reader must not teach them."""
+        known = {image: self.tokens(image).float() for image in self._examples}
+        found = set()
+        for study in bundled(self.workshop.checkpoint, REGRESSION):
+            visual = study.visual.float()
+            image = min(known, key=lambda each: float((known[each] - visual).abs().mean()))
+            found |= {(image, question) for question, _ in study.said}
+        return found
+
+    @property
+    def images(self) -> list[str]:
+        """All images, by name."""
+        return sorted({question.image for question in self.questions})
+
+    def read(self, image: str) -> Study:
+        """Return an image's study."""
+        return self._examples[image].read()
+
+    def tokens(self, image: str) -> torch.Tensor:
+        """Return an image's visual tokens, shape (1, T, width)."""
+        if image not in self._tokens:
+            self._tokens[image] = self.workshop.base.encode(self.read(image))
+        return self._tokens[image]
+
+    @cached_property
+    def regression(self) -> list[Lesson]:
+        """MedPix's validation and test figures with modality, plane and region: what must not be forgotten."""
+        processor, lessons = self.workshop.base.processor, []
+        for example in self._figures:
+            known = [(n, a) for n, a in example.labels.items() if n in METADATA_QUESTIONS]
+            pieces = [branch(processor, "vqa", METADATA_QUESTIONS[n][0], a) for n, a in known]
+            lessons.append(Lesson(self.workshop.base.encode(example.read()), pieces))
+        return lessons
+
+    def answers(self, questions: Sequence[Question]) -> list[str]:
+        """Return what the model says now."""
+        written = self.workshop.base.generate(
+            [self.tokens(question.image) for question in questions],
+            [Prompt("vqa", question.text) for question in questions],
+            _LIMIT,
+        )
+        return [each.text.strip() for each in written]
+
+    def accuracy(self, questions: Sequence[Question]) -> float:
+        """Return the share of questions that the model answers rightly now."""
+        if not questions:
+            return float("nan")
+        said = self.answers(questions)
+        return sum(
+            exact_match(text, question.answer)
+            for text, question in zip(said, questions, strict=True)
+        ) / len(said)
+
+
+class Visuals:
+    """A ward's visual tokens in the place of those on a server's disk."""
+
+    def __init__(self, ward: Ward):
+        self._ward = ward
+
+    def of(self, images: Sequence[str], region: object) -> torch.Tensor:
+        """Return the visual tokens of an image, shape (1, T, width)."""
+        return self._ward.tokens(images[0])
+
+
+def judged(question: Question, said: str, number: int) -> Correction:
+    """Return what the reader makes of an answer."""
+    right = bool(exact_match(said, question.answer))
+    return Correction(
+        images=(question.image,),
+        task="vqa",
+        question=question.text,
+        model_text=said,
+        verdict="accepted" if right and said else "edited",
+        text="" if right and said else question.answer,
+        author="simulated reader",
+        id=f"c-{number:05d}",
+    )
+
+
+def divided(ward: Ward, seed: int, share: float = 0.75) -> tuple[list[Question], list[Question]]:
+    """Return the questions about the reader's images, and those about images that she never sees."""
+    images = ward.images
+    random.Random(seed).shuffle(images)
+    hers = set(images[: round(share * len(images))])
+    inside = [question for question in ward.questions if question.image in hers]
+    return inside, [question for question in ward.questions if question.image not in hers]
+
+
+def reworded(questions: Sequence[Question]) -> list[Question]:
+    """Return other wordings of the same questions."""
+    return [
+        Question(question.image, other, question.answer)
+        for question in questions
+        for other in question.others
+    ]
+
+
+def open_ward(data: Path, checkpoint: str, **settings) -> Ward:
+    """Return a ward over the data kit."""
+    return Ward(Kit(data), Workshop(checkpoint, **settings))
+
+
+def _reworded(text: str, answer: str, asked: dict[str, str]) -> tuple[str, ...]:
+    """Return the questions about the same image with the same answer and at least half of the words."""
+    words = _words(text)
+    return tuple(
+        other
+        for other, its in asked.items()
+        if other.lower() != text.lower()
+        and exact_match(its, answer)
+        and words
+        and len(words & _words(other)) >= 0.5 * len(words | _words(other))
+    )
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9]+", text.lower())) - _LITTLE_WORDS

@@ -1,0 +1,194 @@
+"""The language model's upper layers, which learn; what enters them is computed once for each answer.
+
+An adapter leaves alone what the model reads of the study (`LocalModel.read`) and the layers below its own.
+So the keys and values of the study, and the lower layers' account of question and answer, are computed a
+single time; a step of learning costs the upper layers and the few tokens of questions and answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
+
+from radfound.decoding import Layers, Prefix
+from radfound.study_model import LocalModel
+from training.packing import Branch
+
+_STUDIES, _BRANCHES = 8, 32  # read at once
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A question with its answer, as far as the adapter changes nothing.
+
+    Parameters
+    ----------
+    branch : Branch
+    study : Prefix
+        Keys and values of the system's words and the study, of the layers that learn.
+    hidden : tensor, shape (L, width)
+        What enters the first layer that learns.
+    said : tensor, shape (T, width)
+        What the base model's head is given where each token of the answer is chosen.
+    """
+
+    branch: Branch
+    study: Prefix
+    hidden: torch.Tensor
+    said: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What the upper layers say of some readings, answer token by answer token.
+
+    Parameters
+    ----------
+    logits : float tensor, shape (T, vocabulary)
+    targets : int64 tensor, shape (T,)
+    lengths : list of int
+        Tokens of each reading's answer; they sum to T.
+    """
+
+    logits: torch.Tensor
+    targets: torch.Tensor
+    lengths: list[int]
+
+
+class UpperLayers:
+    """The layers of a model that an adapter may change.
+
+    Parameters
+    ----------
+    base : LocalModel
+    count : int
+        How many of the upper layers learn; more than there are means all.
+    """
+
+    def __init__(self, base: LocalModel, count: int):
+        self._base = base
+        self._layers = base.model.config.text_config.num_hidden_layers
+        self.first = max(0, self._layers - count)
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of these layers, as peft's `layers_to_transform` takes them."""
+        return list(range(self.first, self._layers))
+
+    @torch.no_grad()
+    def read(self, studies: Sequence[tuple[torch.Tensor, Sequence[Branch]]]) -> list[Reading]:
+        """Read what is asked and answered about some studies, without adapter.
+
+        Parameters
+        ----------
+        studies : sequence of (tensor of shape (1, T, width), sequence of Branch)
+            Visual tokens, and questions with their answers.
+
+        Returns
+        -------
+        list of Reading, study by study
+        """
+        readings: list[Reading] = []
+        with self._base.without_adapter():
+            for start in range(0, len(studies), _STUDIES):
+                some = studies[start : start + _STUDIES]
+                whole = self._base.read_many([visual for visual, _ in some])
+                upper = [_upper_part(study, self.first) for study in whole]
+                each = [(n, one) for n, (_, branches) in enumerate(some) for one in branches]
+                for first in range(0, len(each), _BRANCHES):
+                    part = each[first : first + _BRANCHES]
+                    readings += self._read_branches(part, whole, upper)
+        return readings
+
+    def _read_branches(
+        self,
+        branches: Sequence[tuple[int, Branch]],
+        whole: Sequence[Prefix],
+        upper: Sequence[Prefix],
+    ) -> list[Reading]:
+        rows = [torch.tensor(each.question + each.answer[:-1]) for _, each in branches]
+        ids = pad_sequence(rows, batch_first=True).to(self._base.model.device)
+        output = self._decode(
+            self._base.model.get_input_embeddings()(ids),
+            _side_by_side([whole[study] for study, _ in branches]),
+            output_hidden_states=True,
+        )
+        entering, leaving = output.hidden_states[self.first], output.last_hidden_state
+        readings = []
+        for row, (study, branch) in enumerate(branches):
+            length, asked = len(rows[row]), len(branch.question)
+            hidden, said = entering[row, :length], leaving[row, asked - 1 : length]
+            readings.append(Reading(branch, upper[study], hidden.clone(), said.clone()))
+        return readings
+
+    def run(self, readings: Sequence[Reading]) -> Run:
+        """Run readings through these layers, with the adapter that is on."""
+        hidden = pad_sequence([each.hidden for each in readings], batch_first=True)
+        with self._only_these():
+            leaving = self._decode(
+                hidden, _side_by_side([each.study for each in readings], self.first)
+            ).last_hidden_state
+        answers = [
+            leaving[row, len(each.branch.question) - 1 : len(each.hidden)]
+            for row, each in enumerate(readings)
+        ]
+        targets = torch.tensor([token for each in readings for token in each.branch.answer])
+        logits = self.head(torch.cat(answers)).float()
+        return Run(logits, targets.to(logits.device), [len(answer) for answer in answers])
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the logits of hidden states, (T, width) to (T, vocabulary)."""
+        return self._base.model.get_output_embeddings()(hidden)
+
+    def _decode(self, embeds: torch.Tensor, studies: Layers | dict[int, tuple], **options):
+        cache = DynamicCache(config=self._base.model.config.text_config)
+        for number, (keys, values) in studies.items():
+            cache.update(keys, values, number)
+        known, new = keys.shape[2], embeds.shape[1]
+        # Every row sees its study and what stands before; padding comes last, so nobody sees it.
+        mask = torch.full((new, known + new), torch.finfo(embeds.dtype).min, dtype=embeds.dtype)
+        mask = mask.triu(known + 1)[None, None].to(embeds.device)
+        positions = torch.arange(known, known + new, device=embeds.device)[None]
+        return self._decoder(
+            inputs_embeds=embeds,
+            attention_mask=mask.expand(len(embeds), -1, -1, -1),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            **options,
+        )
+
+    @property
+    def _decoder(self) -> nn.Module:
+        return self._base.model.language_model.get_decoder()
+
+    @contextmanager
+    def _only_these(self) -> Iterator[None]:
+        decoder = self._decoder
+        whole = decoder.layers
+        decoder.layers = whole[self.first :]
+        try:
+            yield
+        finally:
+            decoder.layers = whole
+
+
+def _upper_part(study: Prefix, first: int) -> Prefix:
+    return Prefix(tuple((keys.clone(), values.clone()) for keys, values in study.layers[first:]))
+
+
+def _side_by_side(
+    studies: Sequence[Prefix], first: int = 0
+) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+    """Return keys and values of some studies as one batch, by number of the layer."""
+    layers = zip(*(study.layers for study in studies), strict=True)
+    return {
+        number: (torch.cat([keys for keys, _ in layer]), torch.cat([v for _, v in layer]))
+        for number, layer in enumerate(layers, start=first)
+    }

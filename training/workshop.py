@@ -1,0 +1,172 @@
+"""What fine-tuning runs share: the base model, what it rehearses, and what every adapter is examined on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from radfound.adapters import AdapterStore
+from radfound.checkpoints import REGRESSION, bundled
+from radfound.study import Study, StudyImage
+from radfound.study_model import LocalModel
+from training.adapt import Marks, mark
+from training.instruct import LORA_TARGETS
+from training.lessons import Lesson, bundled_lessons
+from training.packing import Branch, branch
+from training.upper import Reading, UpperLayers
+
+BASE_MODEL = "the base model"
+_ENDING = 32  # answers written to see whether they end
+_ENDING_TOKENS = 48  # what the engine grants an answer by default
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """How a version does on the examination.
+
+    Parameters
+    ----------
+    name : str
+        Such as "a-0003", or `BASE_MODEL`.
+    own, blank : Marks
+        On the examination's questions, with their own image and with a blank one.
+    ends : list of bool
+        Of some answers, whether they end by themselves.
+    """
+
+    name: str
+    own: Marks
+    blank: Marks
+    ends: list[bool]
+
+
+class Workshop:
+    """A base model in memory, and all that does not change from run to run.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+    layers : int
+        How many of the language model's upper layers learn.
+    rehearsed_studies : int
+        At most so many bundled studies are rehearsed.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path = "radfound-mini",
+        layers: int = 10,
+        rehearsed_studies: int = 96,
+    ):
+        self.checkpoint = checkpoint
+        self.base = LocalModel.load(checkpoint)
+        self.base.model.requires_grad_(False)
+        self.upper = UpperLayers(self.base, layers)
+        self._rehearsed_studies = rehearsed_studies
+        # By study, which is kept so that its address stays its own; then by question and answer.
+        self._known: dict[int, tuple[torch.Tensor, dict[tuple, Reading]]] = {}
+
+    @cached_property
+    def rehearsed(self) -> list[Lesson]:
+        """Bundled studies with the base model's own answers."""
+        return bundled_lessons(self.base, self.checkpoint, self._rehearsed_studies)
+
+    @cached_property
+    def exam(self) -> list[Lesson]:
+        """Bundled studies with the right answers; none where the checkpoint brings none."""
+        return [
+            Lesson(
+                study.visual.to(self.base.model.device)[None],
+                [branch(self.base.processor, "vqa", q, a) for q, a in study.said],
+            )
+            for study in bundled(self.checkpoint, REGRESSION)
+        ]
+
+    def read(self, lessons: Sequence[Lesson]) -> list[Reading]:
+        """Return the readings of lessons, answer by answer; each is made once."""
+        new = []
+        for lesson in lessons:
+            _, known = self._known.setdefault(id(lesson.visual), (lesson.visual, {}))
+            unknown = {
+                _tokens(each): each for each in lesson.branches if _tokens(each) not in known
+            }
+            if unknown:
+                new.append((lesson.visual, list(unknown.values())))
+        made = iter(self.upper.read(new))
+        for visual, branches in new:
+            for each in branches:
+                self._known[id(visual)][1][_tokens(each)] = next(made)
+        return [
+            self._known[id(lesson.visual)][1][_tokens(each)]
+            for lesson in lessons
+            for each in lesson.branches
+        ]
+
+    def new_adapter(self, rank: int) -> None:
+        """Put a fresh adapter on the upper layers, in place of the one that is there."""
+        self.base.load_adapter(None)
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=2 * rank,
+            target_modules=LORA_TARGETS,
+            layers_to_transform=self.upper.numbers,
+            task_type="CAUSAL_LM",
+        )
+        self.base.model.language_model = get_peft_model(self.base.model.language_model, config)
+
+    @contextmanager
+    def answering_with(self, store: AdapterStore, adapter: str | None) -> Iterator[None]:
+        """Put a published adapter on, or none, and take it off again."""
+        self.base.load_adapter(None if adapter is None else store.path(adapter))
+        try:
+            yield
+        finally:
+            self.base.load_adapter(None)
+
+    def examine(self, name: str, exam: Sequence[Lesson]) -> Standing:
+        """Return how what is on now does."""
+        return Standing(name, self.mark(exam), self.mark(self._blanked(exam)), self._ends(exam))
+
+    def mark(self, lessons: Sequence[Lesson]) -> Marks:
+        """Judge the answers of lessons, with what is on now."""
+        deepest = _deepest_layer(self.base)
+        if deepest is None or deepest >= self.upper.first:
+            return mark(self.upper, self.read(lessons))
+        whole = UpperLayers(self.base, self.base.model.config.text_config.num_hidden_layers)
+        pairs = [(lesson.visual, lesson.branches) for lesson in lessons]
+        return mark(whole, whole.read(pairs))
+
+    def _blanked(self, exam: Sequence[Lesson]) -> list[Lesson]:
+        """Return the same questions and answers about a blank image."""
+        return [Lesson(self._blank, [each for lesson in exam for each in lesson.branches])]
+
+    @cached_property
+    def _blank(self) -> torch.Tensor:
+        pixels = np.zeros((1, 64, 64), np.uint8)
+        return self.base.encode(Study((StudyImage(pixels, np.eye(4)),)))
+
+    def _ends(self, exam: Sequence[Lesson]) -> list[bool]:
+        """Write some answers, and tell which end by themselves."""
+        some = [(lesson.visual, each.question) for lesson in exam for each in lesson.branches]
+        some = some[:: max(1, len(some) // _ENDING)][:_ENDING]
+        visual, asked = zip(*some, strict=True)
+        return [each.complete for each in self.base.write(visual, asked, _ENDING_TOKENS)]
+
+
+def _deepest_layer(base: LocalModel) -> int | None:
+    """Return the lowest layer that the adapter changes which is on now; None where none is on."""
+    if not isinstance(base.model.language_model, PeftModel):
+        return None
+    layers = base.model.language_model.active_peft_config.layers_to_transform
+    return min(layers) if layers else 0
+
+
+def _tokens(each: Branch) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return tuple(each.question), tuple(each.answer)
