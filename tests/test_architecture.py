@@ -22,6 +22,7 @@ TORCH_FREE = (
     "adapters",
     "answer",
     "study",
+    "slices",
     "exceptions",
     "datasets",
 )
