@@ -78,12 +78,12 @@ class Picture:
     Parameters
     ----------
     image : StudyImage
-    number : int
-        From 1; names it where it has no view.
+    label : str
+        Names it beside others; its view, if it has one.
     """
 
     image: StudyImage
-    number: int = 1
+    label: str = ""
 
     @cached_property
     def levels(self) -> Levels:
@@ -129,7 +129,7 @@ class Picture:
     def to_json(self) -> dict[str, Any]:
         """Return all that the browser needs to show it, but the levels themselves."""
         return {
-            "label": self.image.view or f"Image {self.number}",
+            "label": self.label,
             "unit": "HU" if self.image.hounsfield else "",
             "levels": vars(self.levels),
             "windows": self._windows(),
@@ -199,7 +199,11 @@ def _side_letters(step: np.ndarray) -> tuple[str, str]:
 
 def pictures_of(study: Study) -> tuple[Picture, ...]:
     """Return the images of a study, in its order."""
-    return tuple(Picture(image, number) for number, image in enumerate(study.images, 1))
+    alone = len(study.images) == 1
+    return tuple(
+        Picture(image, image.view or ("" if alone else f"Image {number}"))
+        for number, image in enumerate(study.images, 1)
+    )
 
 
 class Shelf:

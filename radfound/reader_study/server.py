@@ -213,6 +213,7 @@ def _study_to_json(plan: Plan, store: RatingStore, reader: Reader) -> dict[str, 
         "pairwise": plan.pairwise,
         "comment": plan.comment,
         "max_comment_chars": MAX_COMMENT_CHARS,
+        "started": any(each.kind != AGREEMENT for each in store.rows(reader.id)),
         "agreed": store.has_agreed(reader.id),
         "items": [{"id": item.id, "complete": item.id in complete} for item in reader.items],
     }
