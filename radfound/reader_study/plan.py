@@ -260,7 +260,12 @@ class Plan:
 
     def paths(self, case: Case) -> list[Path]:
         """Return a case's files and folders, to be given to `radfound.reading.read_study` as a list."""
-        return [self.folder / PurePosixPath(image) for image in case.images]
+        return paths_of(case, self.folder)
+
+
+def paths_of(case: Case, folder: Path) -> list[Path]:
+    """Return a case's files and folders in a study's folder."""
+    return [folder / PurePosixPath(image) for image in case.images]
 
 
 def token_digest(token: str) -> str:
