@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from radfound.benchmark.optional import library
 from radfound.benchmark.metrics import parts_of_mean, ratio
+from radfound.benchmark.optional import library
 from radfound.benchmark.statistics import Interval, bootstrap
 from radfound.reader_study.table import Ratings
 
