@@ -161,6 +161,8 @@ def alpha_with_interval(
 def intraclass(said: np.ndarray) -> dict[str, Any]:
     """Return ICC(2,1) and ICC(2,k), each with its interval, or None where they are not defined.
 
+    McGraw and Wong (1996), and the library, call them ICC(A,1) and ICC(A,k).
+
     Parameters
     ----------
     said : float array, shape (N, R)
@@ -181,10 +183,9 @@ def intraclass(said: np.ndarray) -> dict[str, Any]:
             data=long, targets="text", raters="reader", ratings="score"
         )
     found = {}
-    ends = next(column for column in table.columns if column.startswith("CI95"))
-    for name, kind in (("icc_single", "ICC2"), ("icc_mean", "ICC2k")):
+    for name, kind in (("icc_single", "ICC(A,1)"), ("icc_mean", "ICC(A,k)")):
         row = table[table["Type"] == kind].iloc[0]
-        low, high = row[ends]
+        low, high = row["CI95"]
         found[name] = asdict(Interval(float(row["ICC"]), float(low), float(high)))
     return nothing | found
 

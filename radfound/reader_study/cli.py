@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from radfound.exceptions import RequestError
+from radfound.reader_study.config import HOST, PORT
 
 
 def add_commands(group: Any, common: argparse.ArgumentParser) -> None:
@@ -25,8 +26,8 @@ def add_commands(group: Any, common: argparse.ArgumentParser) -> None:
 
     command = group.add_parser("serve", help="let readers rate in a browser", parents=[common])
     _add_folder(command)
-    command.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
-    command.add_argument("--port", type=int, default=8020, help="default: %(default)s")
+    command.add_argument("--host", default=HOST, help="default: %(default)s")
+    command.add_argument("--port", type=int, default=PORT, help="default: %(default)s")
     command.set_defaults(run=_serve)
 
     command = group.add_parser(

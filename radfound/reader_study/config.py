@@ -59,7 +59,8 @@ Every rating is saved as you give it. You can stop at any time, come back by the
 
 This is a study of texts, not patient care: nothing here is to be used for diagnosis."""
 
-ADDRESS = "http://127.0.0.1:8020"
+HOST, PORT = "127.0.0.1", 8020
+ADDRESS = f"http://{HOST}:{PORT}"
 """Where `radfound reader-study serve` listens if it is told nothing else."""
 
 MAX_READERS, MAX_REPEATS = 100, 0.5
