@@ -25,6 +25,7 @@ TORCH_FREE = (
     "slices",
     "exceptions",
     "datasets",
+    "reader_study.server",
 )
 
 

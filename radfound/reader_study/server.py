@@ -28,8 +28,6 @@ from radfound.wire import error_to_json
 
 logger = logging.getLogger(__name__)
 
-HOST, PORT = "127.0.0.1", 8020
-
 _PAGE = Path(__file__).with_name("page")
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _MAX_BODY_BYTES = 64 << 10
@@ -66,13 +64,7 @@ class Said(BaseModel):
     seconds: float = 0.0
 
 
-def link(token: str, host: str = HOST, port: int = PORT) -> str:
-    """Return the address that a reader is given."""
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port}/#{token}"
-
-
-def serve(folder: str | Path, host: str = HOST, port: int = PORT) -> None:
+def serve(folder: str | Path, host: str = "127.0.0.1", port: int = 8020) -> None:
     """Serve a study until interrupted.
 
     Parameters

@@ -38,7 +38,7 @@ class App {
     const later = items.findIndex((item, index) => index >= from && open(item));
     const index = later >= 0 ? later : items.findIndex(open);
     if (index >= 0) return this.showCase(index);
-    this.#show("finished", finished(this.study, () => this.showCase(0), (value) => this.#agree(value)));
+    this.#show("finished", finished(this.study, this.saved, () => this.showCase(0), (value) => this.#agree(value)));
   }
 
   showInstructions() {
@@ -115,6 +115,7 @@ class App {
   #buildBar() {
     this.progress = h("progress", { max: this.study.items.length, "aria-label": "Finished cases" });
     this.place = h("span", { class: "place" });
+    this.saved = h("p"); // on the last page
     this.saving = h("span", { class: "saving", role: "status" });
     const button = (text, action) => h("button", { type: "button", class: "quiet small", onclick: action }, text);
     this.bar.append(
@@ -176,6 +177,9 @@ class App {
     };
     this.saving.dataset.state = state;
     if (this.saving.textContent !== texts[state]) this.saving.textContent = texts[state];
+    this.saved.textContent = state === "saved"
+      ? "Every rating is saved. You can close this page."
+      : "Some ratings are not saved yet. Please leave this page open.";
   }
 
   // Keys ---------------------------------------------------------------------------------------

@@ -39,14 +39,13 @@ export function instructions(study, onstart, onagree) {
     h("p", { class: "kicker" }, `Reader study · ${study.reader}`),
     h("h1", {}, study.title),
     paragraphs(study.instructions),
-    h("p", {}, `There are ${plural(study.items.length, "case")}. Every rating is saved as you give it. You can close this page `
-      + "at any time and come back by the same link: it opens where you left off."),
+    h("p", {}, `There are ${plural(study.items.length, "case")}.`),
     h("h2", {}, "What you rate"),
     study.criteria.map(scale),
     study.pairwise ? h("p", { class: "aside" }, h("strong", {}, "Preference. "), "At the end of each case you say, for each pair of texts, which one is better.") : null,
     h("h2", {}, "Keys"),
     keys(),
-    h("h2", {}, "May your words teach the model?"),
+    h("h2", {}, "May your words teach a model?"),
     agreement(study, onagree),
     h("div", { class: "begin" }, start),
   );
@@ -79,20 +78,21 @@ export function agreement(study, onagree) {
   return h(
     "fieldset",
     { class: "agreement" },
-    h("legend", {}, "My ratings and comments may be kept as corrections, from which the model that wrote some of these texts learns."),
+    h("legend", {}, "My ratings and comments may also be kept as corrections, for a model to learn from."),
     option("yes", "Yes"),
     option("no", "No, use them for this study only"),
   );
 }
 
-export function finished(study, onlook, onagree) {
+export function finished(study, saved, onlook, onagree) {
   return h(
     "div",
     { class: "prose finished" },
     h("p", { class: "tick", "aria-hidden": "true" }, "✓"),
     h("h1", {}, "Thank you. You are done."),
-    h("p", {}, `You have rated all ${plural(study.items.length, "case")} of this study, and every rating is saved. You can close this page.`),
-    h("h2", {}, "May your words teach the model?"),
+    h("p", {}, `You have rated all ${plural(study.items.length, "case")} of this study.`),
+    saved,
+    h("h2", {}, "May your words teach a model?"),
     agreement(study, onagree),
     h("div", { class: "begin" }, h("button", { type: "button", class: "quiet", onclick: onlook }, "Look at my ratings again")),
   );
