@@ -100,7 +100,13 @@ setup(
             "uvicorn>=0.30",
         ],
         "radeval": ["radeval>=2.2"],
-        "test": ["pytest>=8", "requests>=2.31", "slicer-core>=5.13", "PySide6-Essentials>=6.8"],
+        "test": [
+            "playwright>=1.50",
+            "pytest>=8",
+            "requests>=2.31",
+            "slicer-core>=5.13",
+            "PySide6-Essentials>=6.8",
+        ],
     },
     entry_points={"console_scripts": ["radfound=radfound.cli:main"]},
 )

@@ -21,6 +21,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from radfound.exceptions import NotFoundError, RadFoundError, RequestError, StorageError, StudyError
+from radfound.reader_study.config import HOST, PORT
 from radfound.reader_study.plan import Item, Plan, Reader
 from radfound.reader_study.ratings import AGREEMENT, MAX_COMMENT_CHARS, Rating, RatingStore
 from radfound.reader_study.render import Picture, Shelf
@@ -64,7 +65,7 @@ class Said(BaseModel):
     seconds: float = 0.0
 
 
-def serve(folder: str | Path, host: str = "127.0.0.1", port: int = 8020) -> None:
+def serve(folder: str | Path, host: str = HOST, port: int = PORT) -> None:
     """Serve a study until interrupted.
 
     Parameters

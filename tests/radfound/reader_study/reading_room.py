@@ -130,10 +130,11 @@ class Server:
         self.process = None
 
     def start(self) -> None:
-        code = "import sys; from radfound.reader_study.server import serve; serve(sys.argv[1], port=int(sys.argv[2]))"
+        command = [sys.executable, "-m", "radfound.cli", "reader-study", "serve"]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, str(self.folder), str(self.port)],
+            [*command, str(self.folder), "--port", str(self.port)],
             env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stderr=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
@@ -226,14 +227,15 @@ class AtScreen:
         self.page.locator(".saving[data-state=saved]").wait_for()
 
     def rate_case(self, at_most: int | None = None) -> int:
-        """Press a key for each row, by what the texts say; returns how many."""
+        """Press a key for each row that has no answer yet, by what the texts say; returns how many."""
         texts = self.page.locator(".card .text").all_inner_texts()
         is_good = ["No effusion" in text for text in texts]
         keys = [key for good in is_good for key in ("45454" if good else "12121")]
         keys += ["1" if is_good[0] else "3"]
-        for key in keys[:at_most]:
+        keys = keys[self.page.locator(".row.answered").count() :][:at_most]
+        for key in keys:
             self.page.keyboard.press(key)
-        return len(keys[:at_most])
+        return len(keys)
 
     def rate_all(self, at_most_cases: int = 99) -> int:
         """Rate one case after the other, from the shown one on; returns how many ratings were given."""
