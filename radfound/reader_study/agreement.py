@@ -11,12 +11,11 @@ import numpy as np
 from scipy import stats
 
 from radfound.benchmark.optional import library
-from radfound.benchmark.statistics import LEVEL, Interval
+from radfound.benchmark.statistics import DRAWS, LEVEL, Interval
 from radfound.reader_study.effects import OVERALL, PREFERENCE, mean_of
 from radfound.reader_study.plan import SCALE
 from radfound.reader_study.table import Ratings
 
-DRAWS = 1000
 _NONE = float("nan")
 
 
@@ -28,7 +27,8 @@ def between_readers(ratings: Ratings, draws: int = DRAWS) -> list[dict[str, Any]
     list of dict
         "alpha" is Krippendorff's for ordinal data with its 95 % interval (bootstrap over cases); "icc_single" and
         "icc_mean" are ICC(2,1) and ICC(2,k) of Shrout and Fleiss (1979), absolute agreement of readers who
-        stand for others, with their F-based intervals, over the texts that all readers have rated.
+        stand for others, with their F-based intervals, over the texts that all readers have rated. "texts" are
+        those that two readers or more have rated; of preferences, the pairs.
     """
     rows = []
     for k, criterion in enumerate(ratings.criteria):
@@ -37,8 +37,10 @@ def between_readers(ratings: Ratings, draws: int = DRAWS) -> list[dict[str, Any]
         row = {"criterion": criterion.key, **alpha_with_interval(said, SCALE, draws)}
         rows.append(row | icc)
     if np.isfinite(ratings.preferences[0]).any():
-        row = {"criterion": PREFERENCE}
-        rows.append(row | alpha_with_interval(ratings.preferences[0], (-1, 0, 1), draws))
+        # each pair both ways round: which source is named first must not make a majority by itself
+        said = np.concatenate([ratings.preferences[0], -ratings.preferences[0]], axis=-1)
+        found = alpha_with_interval(said, (-1, 0, 1), draws)
+        rows.append({"criterion": PREFERENCE, **found, "texts": found["texts"] // 2})
     return rows
 
 

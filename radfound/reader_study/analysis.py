@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from radfound.benchmark.output import make_folder, write_json
+from radfound.benchmark.statistics import DRAWS
 from radfound.exceptions import ReaderStudyError
 from radfound.reader_study import agreement, effects, plots
 from radfound.reader_study.automatic import metric_scores
@@ -24,7 +25,9 @@ FEWEST_CASES = 5
 """How many cases a modality or organ system needs for tables of its own."""
 
 
-def analyse(folder: str | Path, out: str | Path | None = None) -> dict[str, Any]:
+def analyse(
+    folder: str | Path, out: str | Path | None = None, draws: int = DRAWS
+) -> dict[str, Any]:
     """Analyse the ratings of a study so far.
 
     Writes `report.md`, its pictures, `results.json` and `ratings.csv`.
@@ -35,6 +38,8 @@ def analyse(folder: str | Path, out: str | Path | None = None) -> dict[str, Any]
         The study's folder.
     out : path, optional
         Where to write; by default `analysis` in the study's folder.
+    draws : int
+        Of each bootstrap.
 
     Returns
     -------
@@ -68,12 +73,12 @@ def analyse(folder: str | Path, out: str | Path | None = None) -> dict[str, Any]
             {"key": each.key, "name": each.name, "better": each.better} for each in plan.criteria
         ],
         "scores": score_counts(ratings),
-        **analyse_ratings(ratings),
-        "metrics": agreement.with_metrics(ratings, metric_scores(key)),
+        **analyse_ratings(ratings, draws),
+        "metrics": agreement.with_metrics(ratings, metric_scores(key), draws),
         "fewest_cases": FEWEST_CASES,
         "by": {
-            "modality": _by(ratings, ratings.modalities),
-            "organ system": _by(ratings, ratings.organ_systems),
+            "modality": _by(ratings, ratings.modalities, draws),
+            "organ system": _by(ratings, ratings.organ_systems, draws),
         },
     }
     write_json(results, target)
@@ -83,14 +88,14 @@ def analyse(folder: str | Path, out: str | Path | None = None) -> dict[str, Any]
     return {**results, "report": text}
 
 
-def analyse_ratings(ratings: Ratings) -> dict[str, Any]:
+def analyse_ratings(ratings: Ratings, draws: int = DRAWS) -> dict[str, Any]:
     """Return means, comparisons, win rates and agreement of some ratings."""
     return {
-        "means": effects.means(ratings),
-        "comparisons": effects.comparisons(ratings),
-        "win_rates": effects.win_rates(ratings),
-        "between_readers": agreement.between_readers(ratings),
-        "within_readers": agreement.within_readers(ratings),
+        "means": effects.means(ratings, draws),
+        "comparisons": effects.comparisons(ratings, draws),
+        "win_rates": effects.win_rates(ratings, draws),
+        "between_readers": agreement.between_readers(ratings, draws),
+        "within_readers": agreement.within_readers(ratings, draws),
     }
 
 
@@ -109,16 +114,16 @@ def score_counts(ratings: Ratings) -> list[dict[str, Any]]:
     ]
 
 
-def _by(ratings: Ratings, groups: Sequence[str | None]) -> dict[str, Any]:
-    """Analyse the cases of each group that has enough of them."""
+def _by(ratings: Ratings, groups: Sequence[str | None], draws: int) -> dict[str, Any]:
+    """Analyse the cases of each group that has enough of them, and is not all there are."""
     names = np.array([group or "" for group in groups])
     found = {}
     for name in sorted(set(names) - {""}):
         chosen = names == name
-        if chosen.sum() >= FEWEST_CASES:
+        if FEWEST_CASES <= chosen.sum() < len(chosen):
             found[str(name)] = {
                 "cases": int(chosen.sum()),
-                **analyse_ratings(ratings.of_cases(chosen)),
+                **analyse_ratings(ratings.of_cases(chosen), draws),
             }
     return found
 

@@ -15,13 +15,12 @@ from scipy import stats
 
 from radfound.benchmark.metrics import parts_of_mean, ratio
 from radfound.benchmark.optional import library
-from radfound.benchmark.statistics import Interval, bootstrap
+from radfound.benchmark.statistics import DRAWS, Interval, bootstrap
 from radfound.reader_study.table import Ratings
 
 OVERALL, PREFERENCE = "overall", "preference"
 """What the mean of all criteria (turned so that 5 is good) and the preferences are called beside the criteria."""
 
-DRAWS = 2000
 _ALL_SIGNS = 13  # so many differences have few enough combinations of signs to try all
 
 
@@ -148,7 +147,7 @@ def wilcoxon(differences: np.ndarray) -> float:
     if not len(rounded):
         return float("nan")
     moved = rounded[rounded != 0]
-    if not len(moved):
+    if len(moved) < 2:  # the one sign is as likely as the other
         return 1.0
     if len(moved) > _ALL_SIGNS:
         return float(stats.wilcoxon(moved).pvalue)

@@ -139,7 +139,10 @@ def _within(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list
 
 def _metrics(results: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
     rows: dict[str, dict[str, str]] = {}
+    told = {row["metric"] for row in results["metrics"] if math.isfinite(row["tau"])}
     for row in results["metrics"]:
+        if row["metric"] not in told:
+            continue
         shown = interval({**row, "value": row["tau"]}) if "low" in row else number(row["tau"])
         line = rows.setdefault(row["metric"], {"metric": row["metric"]})
         line[row["criterion"]] = shown
