@@ -1,7 +1,7 @@
 // The images of an item side by side, with one toolbar that works on the one that is chosen.
 
 import { h } from "./dom.js";
-import { PLANES, Viewport } from "./viewport.js";
+import { PLANES, Viewport, rounded } from "./viewport.js";
 
 const TOOLS = [["slices", "Slices"], ["move", "Move"], ["window", "Window"]];
 
@@ -149,8 +149,8 @@ export class Viewer {
     const { center, width } = chosen.window;
     const named = chosen.picture.windows.findIndex((each) => each.center === center && each.width === width);
     this.windowChoice.value = named < 0 ? "" : named;
-    this.center.value = Number(center.toPrecision(5));
-    this.width.value = Number(width.toPrecision(5));
+    this.center.value = rounded(center);
+    this.width.value = rounded(width);
     this.allButton.textContent = this.grid.classList.contains("enlarged") ? "Show all" : "Enlarge";
   }
 }

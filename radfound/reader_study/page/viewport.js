@@ -264,7 +264,7 @@ export class Viewport {
     const { depth, plane } = this.stack;
     const named = windows.find((each) => each.center === center && each.width === width);
     const isAsUsual = named === windows[0] && !unit; // then the numbers say nothing
-    this.windowNote.textContent = isAsUsual ? "" : `${named ? `${named.name} · ` : ""}C ${figure(center)}  W ${figure(width)}${unit && ` ${unit}`}`;
+    this.windowNote.textContent = isAsUsual ? "" : `${named ? `${named.name} · ` : ""}C ${rounded(center)}  W ${rounded(width)}${unit && ` ${unit}`}`;
     const place = depth > 1 ? `${this.position + 1} / ${depth}` : "";
     this.counter.textContent = place;
     this.element.classList.toggle("loading", !isHere);
@@ -276,6 +276,6 @@ export class Viewport {
   }
 }
 
-export function figure(value) {
-  return String(Math.abs(value) >= 10 ? Math.round(value) : Number(value.toPrecision(3))).replace("-", "−");
+export function rounded(value) {
+  return Math.abs(value) >= 100 ? Math.round(value) : Number(value.toPrecision(3));
 }
