@@ -66,9 +66,11 @@ class Levels:
 
     def encode(self, grey: np.ndarray) -> bytes:
         """Return the levels of grey values, row by row."""
+        dtype = np.dtype(self.dtype).newbyteorder("<")
+        if grey.dtype.kind in "iub" and self.slope == 1.0:  # whole numbers that all fit
+            return (grey.astype(np.int64) - int(self.intercept)).astype(dtype).tobytes()
         scaled = (grey.astype(np.float64) - self.intercept) / self.slope
-        levels = np.clip(np.rint(scaled), 0, 255 if self.dtype == "uint8" else 65535)
-        return levels.astype(np.dtype(self.dtype).newbyteorder("<")).tobytes()
+        return np.clip(np.rint(scaled), 0, np.iinfo(dtype).max).astype(dtype).tobytes()
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,7 +57,8 @@ class App {
     this.form.ondone = () => this.next.focus();
     this.viewer = new Viewer(this.api, item);
     this.form.element.append(this.#footer(index));
-    this.screen.replaceChildren(this.viewer.element, this.form.element);
+    const heading = h("h1", { class: "sr" }, `Case ${index + 1} of ${this.study.items.length}`);
+    this.screen.replaceChildren(heading, this.viewer.element, this.form.element);
     this.clock.restart();
     this.#reflect();
     this.form.goTo(this.form.missing()[0] ?? this.form.rows[0]);

@@ -64,9 +64,10 @@ export class Form {
     for (const comment of this.comments) comment.dispatchEvent(new Event("change"));
   }
 
-  // Scroll no further than needed. The browser's own scrollIntoView would move the images too.
+  // Scroll no further than needed. Where only the texts scroll, the images must stay.
   #reveal(element) {
     const { scroll } = this;
+    if (scroll.scrollHeight <= scroll.clientHeight) return element.scrollIntoView({ block: "nearest" });
     const top = element.offsetTop - MARGIN;
     const bottom = element.offsetTop + element.offsetHeight + MARGIN - scroll.clientHeight;
     scroll.scrollTop = Math.min(Math.max(scroll.scrollTop, bottom), top);
@@ -174,7 +175,7 @@ export class Form {
     const rating = { kind: "comment", item: this.item.id, candidate: candidate.id, name: "" };
     let sent = this.values.get(subjectOf(rating)) ?? "";
     let timer = null;
-    const area = h("textarea", { rows: 2, maxlength: this.study.max_comment_chars, placeholder: "Optional" });
+    const area = h("textarea", { rows: 2, maxlength: this.study.max_comment_chars, placeholder: "Optional. “Instead: …” says what the text should be" });
     area.value = sent;
     const send = () => {
       clearTimeout(timer);
