@@ -64,13 +64,15 @@ def within_readers(ratings: Ratings, draws: int = DRAWS) -> list[dict[str, Any]]
         ):
             gaps = gaps[np.isfinite(gaps)]
             if len(gaps):
-                row = {"criterion": criterion.key, "reader": reader, "pairs": len(gaps)}
-                shares = {
+                row = {
+                    "criterion": criterion.key,
+                    "reader": reader,
+                    "pairs": len(gaps),
                     "same": float((gaps == 0).mean()),
                     "within_one": float((gaps <= 1).mean()),
+                    **alpha_with_interval(said, SCALE, draws if reader is None else 0),
                 }
-                some = draws if reader is None else 0
-                rows.append(row | shares | alpha_with_interval(said, SCALE, some))
+                rows.append(row)
     return rows
 
 
@@ -103,13 +105,11 @@ def with_metrics(
         for criterion, said in readers.items():
             both = np.stack([values, said], axis=-1)
             tau, p = _kendall(both)
-            row = {"metric": metric, "criterion": criterion, "tau": tau, "p": p}
-            row["texts"] = int(np.isfinite(both).all(-1).sum())
+            texts = int(np.isfinite(both).all(-1).sum())
+            row = {"metric": metric, "criterion": criterion, "texts": texts, "tau": tau, "p": p}
             if criterion == OVERALL and np.isfinite(tau):
-                ends = _over_cases(
-                    lambda chosen, both=both: _kendall(both[chosen])[0], len(both), draws
-                )
-                row |= {"low": ends[0], "high": ends[1]}
+                low, high = _over_cases(lambda some: _kendall(some)[0], both, draws)
+                row |= {"low": low, "high": high}
             rows.append(row)
     return rows
 
@@ -143,21 +143,12 @@ def _alpha(counts: np.ndarray, values: Sequence[float]) -> float:
     )
 
 
-def alpha_with_interval(
-    said: np.ndarray, values: Sequence[float], draws: int
-) -> dict[str, float | int]:
+def alpha_with_interval(said: np.ndarray, values: Sequence[float], draws: int) -> dict[str, Any]:
     """Return alpha of what is said about cases, shape (R, C) or (R, C, S), with its interval over cases."""
     counts = _counts(said, values).reshape(said.shape[1], -1, len(values))
-    flat = counts.reshape(-1, len(values))
-    ends = (
-        _over_cases(
-            lambda chosen: _alpha(counts[chosen].reshape(flat.shape), values), len(counts), draws
-        )
-        if draws
-        else (_NONE, _NONE)
-    )
-    texts = int((flat.sum(-1) >= 2).sum())
-    return {"texts": texts, "alpha": _alpha(flat, values), "low": ends[0], "high": ends[1]}
+    low, high = _over_cases(lambda some: _alpha(some, values), counts, draws)
+    texts = int((counts.sum(-1) >= 2).sum())
+    return {"texts": texts, "alpha": _alpha(counts, values), "low": low, "high": high}
 
 
 def intraclass(said: np.ndarray) -> dict[str, Any]:
@@ -203,11 +194,11 @@ def _kendall(both: np.ndarray) -> tuple[float, float]:
 
 
 def _over_cases(
-    value: Callable[[np.ndarray], float], cases: int, draws: int, seed: int = 0
+    value: Callable[[np.ndarray], float], cases: np.ndarray, draws: int, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the 95 % interval of a value of cases that are drawn with replacement."""
-    drawn = np.random.default_rng(seed).integers(cases, size=(draws, cases))
-    found = np.array([value(chosen) for chosen in drawn])
+    """Return the 95 % interval of a value of cases, the first axis, that are drawn with replacement."""
+    drawn = np.random.default_rng(seed).integers(len(cases), size=(draws, len(cases)))
+    found = np.array([value(cases[chosen]) for chosen in drawn])
     found = found[np.isfinite(found)]
     if not len(found):
         return _NONE, _NONE

@@ -101,19 +101,18 @@ def _write(
     new_id = _ids()
     cases, known = [], {}
     for number, case in enumerate(wanted.cases):
-        shown = _copied(case, folder, new_id())
-        study = _read(case, paths_of(shown, folder))
+        copied = _copied(case, folder, new_id())
+        study = _read(case, paths_of(copied, folder))
         texts = {name: texts[number] for name, texts in said.items()}
-        cases.append(shown)
-        known[shown.id] = _known(case, study, texts, rows.get(case.id, {}), wanted.reference)
-    # the key lists cases by id, the plan in an order of its own, so that neither tells the other's
-    random.Random(seed).shuffle(cases)
+        cases.append(copied)
+        known[copied.id] = _known(case, study, texts, rows.get(case.id, {}), wanted.reference)
+    random.Random(seed).shuffle(cases)  # so that the plan does not have them in their owner's order
     tokens = {reader: secrets.token_urlsafe(24) for reader in wanted.readers}
-    shown = showings(len(cases), len(said), len(tokens), wanted.repeats, seed)
+    orders = showings(len(cases), len(said), len(tokens), wanted.repeats, seed)
     candidates: dict[str, str] = {}
     repeats: list[str] = []
     readers = []
-    for (reader, token), order in zip(tokens.items(), shown, strict=True):
+    for (reader, token), order in zip(tokens.items(), orders, strict=True):
         items = tuple(_item(one, cases, known, candidates, repeats, new_id) for one in order)
         readers.append(Reader(reader, token_digest(token), items))
     plan = Plan(

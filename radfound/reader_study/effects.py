@@ -1,12 +1,12 @@
 """Which source is better, by how much, and how sure that is.
 
-Cases are what is drawn: a case's ratings of a text are meaned over the readers first, and intervals and tests are
-over cases. So they speak of other cases read by these readers.
+Cases are what is drawn: what is said about a case is meaned over the readers first, and intervals and tests are
+over cases. So they speak of other cases read by these readers. Two texts are compared reader by reader, so that a
+generous one who has rated only one of them makes no difference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -27,8 +27,8 @@ _ALL_SIGNS = 13  # so many differences have few enough combinations of signs to 
 def means(ratings: Ratings, draws: int = DRAWS) -> list[dict[str, Any]]:
     """Return each source's mean of each criterion with its 95 % interval (bootstrap over cases)."""
     return [
-        {"criterion": name, "better": better, "source": source, **_mean(texts[:, s], draws)}
-        for name, better, texts in _by_criterion(ratings)
+        {"criterion": name, "better": better, "source": source, **_mean(said[..., s], draws)}
+        for name, better, said in _by_criterion(ratings)
         for s, source in enumerate(ratings.sources)
     ]
 
@@ -44,23 +44,23 @@ def comparisons(ratings: Ratings, draws: int = DRAWS) -> list[dict[str, Any]]:
         Of preferences the difference is the share that preferred the first, less the share that preferred the
         second.
     """
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "criterion": name,
             "better": better,
             "first": ratings.sources[a],
             "second": ratings.sources[b],
-            **_difference(texts[:, a] - texts[:, b], draws),
+            **_difference(said[..., a] - said[..., b], draws),
         }
-        for name, better, texts in _by_criterion(ratings)
+        for name, better, said in _by_criterion(ratings)
         for a, b in ratings.pairs
     ]
     for p, (a, b) in enumerate(ratings.pairs):
-        said = mean_of(ratings.preferences[0, :, :, p], axis=0)
+        said = ratings.preferences[0, :, :, p]
         if np.isfinite(said).any():
             names = {"first": ratings.sources[a], "second": ratings.sources[b]}
-            row = {"criterion": PREFERENCE, "better": "high", **names}
-            rows.append(row | _difference(said, draws))
+            row = {"criterion": PREFERENCE, "better": "high", **names, **_difference(said, draws)}
+            rows.append(row)
     tested = [row for row in rows if np.isfinite(row["p"])]
     for row in rows:
         row["p_holm"] = float("nan")
@@ -78,7 +78,7 @@ def win_rates(ratings: Ratings, draws: int = DRAWS) -> list[dict[str, Any]]:
 
     A tie counts as half a win. "against" is None for all others together.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for s, source in enumerate(ratings.sources):
         rivals: dict[str | None, np.ndarray] = {}
         for p, (a, b) in enumerate(ratings.pairs):
@@ -88,12 +88,12 @@ def win_rates(ratings: Ratings, draws: int = DRAWS) -> list[dict[str, Any]]:
                 rivals[other] = sign * ratings.preferences[0, :, :, p]
         if len(rivals) > 1:
             rivals[None] = np.concatenate(list(rivals.values()))
-        for other, said in rivals.items():
+        for against, said in rivals.items():
             wins, ties, losses = (int((said == sign).sum()) for sign in (1, 0, -1))
             if wins + ties + losses:
                 counts = {"wins": wins, "ties": ties, "losses": losses}
-                rate = _mean((mean_of(said, axis=0) + 1) / 2, draws)
-                rows.append({"source": source, "against": other, **counts, **rate})
+                rate = _mean((said + 1) / 2, draws)
+                rows.append({"source": source, "against": against, **counts, **rate})
     return rows
 
 
@@ -106,35 +106,43 @@ def mean_of(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _by_criterion(ratings: Ratings) -> list[tuple[str, str, np.ndarray]]:
-    """Return name, good end and the texts' means over readers, shape (C, S), of each criterion and of all."""
+    """Return name, good end and scores, shape (R, C, S), of each criterion and of all."""
     found = [
-        (criterion.key, criterion.better, mean_of(ratings.scores[0, ..., k], axis=0))
+        (criterion.key, criterion.better, ratings.scores[0, ..., k])
         for k, criterion in enumerate(ratings.criteria)
     ]
     if len(found) > 1:
-        found.append((OVERALL, "high", mean_of(ratings.goodness, axis=0)))
+        found.append((OVERALL, "high", ratings.goodness))
     return found
 
 
-def _mean(values: np.ndarray, draws: int) -> Mapping[str, Any]:
-    """Return the mean over cases with its interval; `values` has shape (C,)."""
-    there = values[np.isfinite(values)]
-    if not len(there):
+def _mean(said: np.ndarray, draws: int) -> dict[str, Any]:
+    """Return the mean over cases, each meaned over readers first, with its interval; `said` has shape (R, C)."""
+    cases = _cases(said)
+    if not len(cases):
         return {"cases": 0, **asdict(Interval(*[float("nan")] * 3))}
-    interval = bootstrap(ratio, parts_of_mean(there), [str(k) for k in range(len(there))], draws)
-    return {"cases": len(there), **asdict(interval)}
+    interval = bootstrap(
+        ratio, parts_of_mean(cases.tolist()), [str(k) for k in range(len(cases))], draws
+    )
+    return {"cases": len(cases), **asdict(interval)}
 
 
-def _difference(differences: np.ndarray, draws: int) -> Mapping[str, Any]:
-    there = differences[np.isfinite(differences)]
-    found = _mean(there, draws)
+def _difference(differences: np.ndarray, draws: int) -> dict[str, Any]:
+    """Return the mean of readers' own differences, shape (R, C), with its interval and p."""
+    found = _mean(differences, draws)
     return {
         "cases": found["cases"],
         "difference": found["value"],
         "low": found["low"],
         "high": found["high"],
-        "p": wilcoxon(there),
+        "p": wilcoxon(_cases(differences)),
     }
+
+
+def _cases(said: np.ndarray) -> np.ndarray:
+    """Return the readers' mean of each case of which somebody said something."""
+    cases = mean_of(said, axis=0)
+    return cases[np.isfinite(cases)]
 
 
 def wilcoxon(differences: np.ndarray) -> float:

@@ -59,24 +59,24 @@ def _rows(source: SourceConfig, cases: Sequence[CaseConfig]) -> dict[str, Row]:
     found = {}
     for case in cases:
         wanted = [(task, case.answer_id) for task in _BENCH_TASKS[case.task]]
-        row = next((by_name[each] for each in wanted if each in by_name), None)
-        if row is None:
+        rows = [by_name[each] for each in wanted if each in by_name]
+        if not rows:
             raise ReaderStudyError(
                 f"{path}: no {case.task} answer with the id {case.answer_id!r}; give case {case.id} the id of its "
                 "line as answer_id"
             )
-        if row.get(source.column) is None:
+        if rows[0].get(source.column) is None:
             raise ReaderStudyError(
-                f"{path}: no column {source.column!r}; expected one of {', '.join(row)}"
+                f"{path}: no column {source.column!r}; expected one of {', '.join(rows[0])}"
             )
-        found[case.id] = row
+        found[case.id] = rows[0]
     return found
 
 
 def _read(path: Path) -> list[Row]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows: list[Row] = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ReaderStudyError(
             f"{path}: cannot be read ({error}); expected answers.csv of `radfound bench`"
