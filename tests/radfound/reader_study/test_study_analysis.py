@@ -215,6 +215,17 @@ def test_wilcoxon_is_exact_for_few_cases_and_scipys_for_more():
     assert effects.wilcoxon(np.array([0.1 + 0.2 - 0.3, 0, 0])) == 1.0
 
 
+def test_a_generous_reader_who_rated_one_text_alone_makes_no_difference():
+    ratings = simulated(World(slip=0.0, leanings=(0.0, 2.0)), 20, 0.0, 0)
+    told = ratings.scores.copy()
+    told[0, 1, :, 1] = np.nan
+    partial, without = (replace(ratings, scores=scores) for scores in (told, told[:, :1]))
+    found = effects.comparisons(partial, 10)[0]["difference"]
+    assert found == effects.comparisons(without, 10)[0]["difference"]
+    generous, other = (row["value"] for row in effects.means(partial, 10))
+    assert generous - other > found + 0.5
+
+
 def test_holm_corrects_over_all_comparisons():
     rows = effects.comparisons(simulated(World(0.8, sources=3, criteria=2), 20, 0.0, 3), 10)
     assert len(rows) == 3 * (2 + 1 + 1)  # two criteria, all criteria, preference

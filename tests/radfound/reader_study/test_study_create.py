@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from department import HUMAN, MODEL, OTHER, configuration, make_study, write_image, write_yaml
 
+from radfound.benchmark.output import ANSWER_FIELDS
 from radfound.cli import main
 from radfound.exceptions import ReaderStudyError, RequestError
 from radfound.reader_study.config import ADDRESS, read_config
@@ -43,6 +44,12 @@ def test_a_study_is_made_of_answers_and_of_texts_that_people_wrote(tmp_path):
                 "lungs and airways",
             )
             assert read_study(plan.paths(plan.case(item.case))).digest == known.digest
+
+
+def test_the_columns_that_are_read_are_those_that_radfound_bench_writes(tmp_path):
+    make_study(tmp_path)
+    columns = (tmp_path / "answers.csv").read_text().splitlines()[0].split(",")
+    assert set(columns) <= set(ANSWER_FIELDS)
 
 
 # Blinding --------------------------------------------------------------------------------------
