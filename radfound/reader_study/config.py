@@ -51,8 +51,8 @@ from radfound.taxonomy import ORGAN_SYSTEMS
 INSTRUCTIONS = """You will see studies, one after the other, and beside each some texts about it. The texts come \
 from different authors, in an order that changes; who wrote what is not shown, and please do not try to guess.
 
-Look at the study first. Then rate every text on its own, on every scale: the line under a scale says what the \
-chosen point means. There are no right ratings; use the whole scale. Where there is room for a comment, you may \
+Look at the study first. Then rate every text on its own, on every scale; what each point of the marked scale means \
+stands below the texts. There are no right ratings; use the whole scale. Where there is room for a comment, you may \
 write what a text should say: begin with "Instead:".
 
 Every rating is saved as you give it. You can stop at any time, come back by the same link, and change what you said.

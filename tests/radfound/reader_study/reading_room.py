@@ -214,7 +214,7 @@ class AtScreen:
         self.wait_for_case(1)
 
     def wait_for_case(self, number: int) -> None:
-        self.page.get_by_text(f"Case {number} of").wait_for()
+        self.page.locator(".place", has_text=f"Case {number} of").wait_for()
         self.page.locator(".viewport:not(.loading)").first.wait_for()
 
     def place(self) -> tuple[int, int]:
