@@ -84,7 +84,7 @@ def test_the_pages_other_criteria_are_accepted(place):
 
 def test_the_pages_pictures_are_there():
     pictures = re.findall(r"\]\((images/[^)]+)\)", PAGE)
-    assert len(pictures) == 5
+    assert len(pictures) == 6
     for picture in pictures:
         assert (ROOT / "docs" / picture).stat().st_size < 160_000
 
