@@ -30,7 +30,7 @@ from radfound.reader_study.plan import (
 )
 from radfound.reader_study.sources import Row, texts_of
 from radfound.study import Study
-from radfound.taxonomy import ORGAN_SYSTEMS, organ_system_of
+from radfound.taxonomy import MODALITIES, ORGAN_SYSTEMS, modality_of, organ_system_of
 
 logger = logging.getLogger(__name__)
 
@@ -171,6 +171,7 @@ def _known(
         reference = texts[reference_source].text
     reference = reference or row.get("truth") or None
     modality = case.modality or _stated(row.get("modality")) or study.images[0].modality
+    code = modality_of(modality)
     organ_system = case.organ_system or _stated(row.get("organ_system"))
     if organ_system not in ORGAN_SYSTEMS:
         told = [
@@ -180,7 +181,13 @@ def _known(
         ]
         organ_system = organ_system_of(" ".join(told))
     return KnownCase(
-        case.id, case.server_images, study.digest, modality, organ_system, reference, texts
+        case.id,
+        case.server_images,
+        study.digest,
+        MODALITIES[code] if code else modality,
+        organ_system,
+        reference,
+        texts,
     )
 
 

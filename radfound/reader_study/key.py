@@ -48,6 +48,7 @@ class KnownCase:
     digest : str
         Of the study's content, see `radfound.study.Study.digest`.
     modality, organ_system : str or None
+        As `radfound.taxonomy` names them, where it knows them.
     reference : str or None
         What automatic metrics compare the texts with.
     texts : dict of str to Text

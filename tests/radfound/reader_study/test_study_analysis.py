@@ -77,9 +77,9 @@ def test_the_whole_analysis_is_written(rated, analysed):
     text = (folder / "report.md").read_text()
     assert text == analysed["report"]
     for heading in ("Scores", "Comparisons", "Preferences", "Agreement between readers",
-                    "The same reader again", "Readers and automatic metrics", "Modality: CT (5 cases)"):  # fmt: skip
+                    "The same reader again", "Readers and automatic metrics", "Modality: computed tomography (5 cases)"):  # fmt: skip
         assert f"## {heading}" in text
-    assert "Modality: MR" not in text and "Organ system" not in text  # one case; all cases
+    assert "resonance" not in text and "Organ system" not in text  # one case; all cases
     for picture in folder.glob("*.png"):
         assert f"({picture.name})" in text
 
@@ -101,7 +101,7 @@ def test_the_csv_has_every_rating_that_counts_with_its_source(rated, analysed):
     assert len(rows) == 3 * 8 * (3 * 5 + 3) + 1
     assert sum(row["repeat"] == "1" for row in rows) == 3 * 2 * 18
     for row in rows:
-        assert row["case"].startswith("patient-") and row["modality"] in ("CT", "MR")
+        assert row["case"].startswith("patient-") and " " in row["modality"]
         if row["kind"] == "preference":
             assert row["value"] in (*row["source"].split("|"), "tie")
         elif row["kind"] == "score" and row["reader"] != "reader-2":
