@@ -13,7 +13,7 @@ NEARLY_ALL = (
 
 def test_effect_sign_and_agreement_are_found_over_fifty_seeds():
     world = World(effect=0.8, slip=0.6)
-    found = try_out(world, cases=40, seeds=SEEDS, draws=100)
+    found = try_out(world, cases=30, seeds=SEEDS, draws=80)
     assert found.sign_right == 1.0
     assert found.found >= 0.9
     assert found.difference_within >= NEARLY_ALL
