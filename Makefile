@@ -6,7 +6,7 @@
 # make bench-model   RadVLBench: what the model answers beside controls; DATA=dir is the data kit
 # make bench-load    50 clients for 5 minutes at a real server: percentiles, failures, lost corrections
 # make fuzz          thousands of broken files, then schemathesis at a real server, with counts
-# make screenshots   draw the pictures of docs/slicer.md anew
+# make screenshots   draw the pictures of docs/slicer.md and docs/reader-study.md anew
 
 PYTHON ?= python3
 STUDIES ?=
@@ -62,3 +62,4 @@ fuzz: .venv/.ready-dev .venv-fuzz/.ready
 
 screenshots: .venv/.ready-dev
 	@$(RUN) scripts/screenshots.py
+	@$(RUN) scripts/screenshots_reader_study.py

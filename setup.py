@@ -18,7 +18,10 @@ setup(
     packages=find_packages(
         include=["radfound*", "training*", "monailabel_app*"], exclude=["*.tests*"]
     ),
-    package_data={"radfound": ["weights/**/*"], "training": ["configs/*.yaml"]},
+    package_data={
+        "radfound": ["weights/**/*", "reader_study/page/*"],
+        "training": ["configs/*.yaml"],
+    },
     include_package_data=False,
     install_requires=[
         "torch>=2.6,<2.14",
@@ -84,8 +87,26 @@ setup(
             "sacrebleu>=2.4,<3",
             "scikit-learn>=1.4",
         ],
+        # krippendorff and pingouin are GPL-3.0; they are imported where installed, and not shipped
+        "reader-study": [
+            "fastapi>=0.115",
+            "krippendorff>=0.8",
+            "matplotlib>=3.8",
+            "pingouin>=0.6.1,<1",
+            "pycocoevalcap>=1.2",
+            "requests>=2.31",
+            "rouge-score>=0.1.2",
+            "sacrebleu>=2.4,<3",
+            "uvicorn>=0.30",
+        ],
         "radeval": ["radeval>=2.2"],
-        "test": ["pytest>=8", "requests>=2.31", "slicer-core>=5.13", "PySide6-Essentials>=6.8"],
+        "test": [
+            "playwright>=1.50",
+            "pytest>=8",
+            "requests>=2.31",
+            "slicer-core>=5.13",
+            "PySide6-Essentials>=6.8",
+        ],
     },
     entry_points={"console_scripts": ["radfound=radfound.cli:main"]},
 )

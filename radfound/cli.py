@@ -1,4 +1,4 @@
-"""The command line: ask about files, audit corrections, choose adapters, run the benchmark.
+"""The command line: ask about files, audit corrections, choose adapters, run benchmark and reader studies.
 
 Results go to stdout, everything else to stderr. Nothing heavy is imported before a command needs
 it, so that `--help` answers at once.
@@ -25,6 +25,7 @@ from radfound.answer import Answer
 from radfound.answers import AnswerJournal, journal_path
 from radfound.corrections import Correction, CorrectionLog, log_path
 from radfound.exceptions import RadFoundError, RequestError
+from radfound.reader_study import cli as reader_study
 from radfound.wire import adapters_to_json, answer_to_json, correction_to_json, parse_ask
 
 if TYPE_CHECKING:
@@ -294,6 +295,9 @@ def _parser() -> argparse.ArgumentParser:
         "bench", help="score a model on RadVLBench, beside controls", parents=[common]
     )
     _add_bench_arguments(command)
+
+    studies = _group(commands, "reader-study", "let radiologists rate texts without their sources")
+    reader_study.add_commands(studies, common)
     return parser
 
 

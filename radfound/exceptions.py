@@ -123,6 +123,12 @@ class DatasetError(RadFoundError):
     code = "dataset_invalid"
 
 
+class ReaderStudyError(RequestError):
+    """A reader study's configuration, plan or key is not as it must be; the message says where."""
+
+    code = "reader_study_invalid"
+
+
 class TrainingError(RadFoundError):
     """Training cannot start or did not finish."""
 

@@ -12,19 +12,11 @@ import torch.nn.functional as F
 
 from radfound.exceptions import RequestError
 from radfound.intensity import apply_window, percentile_range, scale_between
+from radfound.slices import DISPLAY, Slice, oriented_slice, slicing_axis
 from radfound.study import Study, StudyImage
 
 PLANES = ("unknown", "axial", "coronal", "sagittal", "oblique")
 VIEWS = ("unknown", "PA", "AP", "LATERAL", "L CC", "R CC", "L MLO", "R MLO", "other")
-
-# For each plane, the directions (as RAS axis and sign) in which a radiologist's display runs down the
-# rows and along the columns: an axial slice has anterior at the top and the patient's right on the left.
-_DISPLAY = {
-    "axial": ((1, -1), (0, -1)),
-    "coronal": ((2, -1), (0, -1)),
-    "sagittal": ((2, -1), (1, -1)),
-}
-_OBLIQUE_BELOW = 0.85  # cosine between slice normal and the nearest patient axis
 
 
 @dataclass(frozen=True)
@@ -99,13 +91,6 @@ class Frames:
         return self.pixels.shape[0]
 
 
-@dataclass(frozen=True, eq=False)
-class _Slice:
-    grey: np.ndarray  # (rows, columns), stored values, in display orientation
-    to_ras: np.ndarray  # (4, 4), (column, row, 0, 1) of `grey` -> RAS mm
-    plane: str
-
-
 def make_frames(study: Study, config: FrameConfig, region: dict[str, Any] | None = None) -> Frames:
     """Cut a study into at most `config.max_frames` frames in radiological display orientation.
 
@@ -137,7 +122,7 @@ def make_frames(study: Study, config: FrameConfig, region: dict[str, Any] | None
         scale = _intensity_scale(image, config)
         for piece in _slices(image, budget, region):
             frame, pixel_to_slice = _letterbox(
-                scale(piece.grey), _pixel_aspect(piece), config.image_size
+                scale(piece.grey), piece.pixel_aspect, config.image_size
             )
             pixels.append(frame)
             sources.append(FrameSource(index, piece.to_ras @ pixel_to_slice))
@@ -174,14 +159,14 @@ def _intensity_scale(image: StudyImage, config: FrameConfig) -> Callable[[np.nda
     return lambda grey: np.repeat(scale_between(grey, bottom, top)[None], 3, axis=0)
 
 
-def _slices(image: StudyImage, budget: int, region: dict[str, Any] | None) -> Iterator[_Slice]:
+def _slices(image: StudyImage, budget: int, region: dict[str, Any] | None) -> Iterator[Slice]:
     if not image.is_volume:
-        yield _Slice(image.voxels[0], image.affine, "unknown")
+        yield Slice(image.voxels[0], image.affine, "unknown")
     elif region is None:
         axis = slicing_axis(image)
         depth = image.voxels.shape[2 - axis]
         for index in _evenly(0, depth, budget):
-            yield _oriented_slice(image, axis, index)
+            yield oriented_slice(image, axis, index)
     elif "box_mm" in region:
         yield from _box_slices(image, budget, np.asarray(region["box_mm"], dtype=float))
     else:
@@ -193,72 +178,13 @@ def _slices(image: StudyImage, budget: int, region: dict[str, Any] | None) -> It
             yield piece
 
 
-def slicing_axis(image: StudyImage) -> int:
-    """Return the voxel axis (0, 1, 2 for i, j, k) along which a volume is leafed through.
-
-    The axis of the thickest slices where the volume is clearly anisotropic, otherwise the one nearest to
-    the patient's long axis, which gives axial slices.
-    """
-    spacing = image.spacing_mm
-    thickest = int(np.argmax(spacing))
-    if spacing[thickest] > 1.3 * np.median(spacing):
-        return thickest
-    return int(np.argmax(np.abs(image.affine[2, :3]) / spacing))
-
-
 def _evenly(start: int, stop: int, count: int) -> list[int]:
     """At most `count` whole numbers spread evenly over [start, stop), each in the middle of its share."""
     count = min(count, stop - start)
     return [start + int((n + 0.5) * (stop - start) / count) for n in range(count)]
 
 
-def _oriented_slice(
-    image: StudyImage, axis: int, index: int, crop: np.ndarray | None = None
-) -> _Slice:
-    """Take one slice and turn it to display orientation.
-
-    `crop` holds, per voxel axis, the first and last index to keep, shape (3, 2).
-    """
-    directions = image.affine[:3, :3] / image.spacing_mm
-    normal = directions[:, axis]
-    nearest = int(np.argmax(np.abs(normal)))
-    plane = ("sagittal", "coronal", "axial")[nearest]
-    (row_axis, row_sign), (column_axis, column_sign) = _DISPLAY[plane]
-    in_plane = [a for a in range(3) if a != axis]
-    along_column_axis = [abs(directions[column_axis, a]) for a in in_plane]
-    columns = in_plane[int(np.argmax(along_column_axis))]
-    rows = in_plane[0] if columns == in_plane[1] else in_plane[1]
-
-    low, high = (
-        (np.zeros(3, int), np.array(image.voxels.shape[::-1]))
-        if crop is None
-        else (crop[:, 0], crop[:, 1] + 1)
-    )
-    take: list[slice | int] = [slice(low[a], high[a]) for a in (2, 1, 0)]
-    take[2 - axis] = index
-    grey = image.voxels[tuple(take)]
-    if rows < columns:  # numpy keeps the slower voxel axis first: k before j before i
-        grey = grey.T
-
-    to_ras = np.zeros((4, 4))
-    to_ras[3, 3] = 1.0
-    origin = np.array(low, dtype=float)
-    origin[axis] = index
-    for slot, (voxel_axis, ras_axis, sign) in enumerate(
-        ((columns, column_axis, column_sign), (rows, row_axis, row_sign))
-    ):
-        step = image.affine[:3, voxel_axis]
-        if step[ras_axis] * sign < 0:
-            grey = np.flip(grey, axis=1 - slot)
-            origin[voxel_axis] = high[voxel_axis] - 1
-            step = -step
-        to_ras[:3, slot] = step
-    to_ras[:3, 2] = image.affine[:3, axis]
-    to_ras[:3, 3] = image.affine[:3, :3] @ origin + image.affine[:3, 3]
-    return _Slice(grey, to_ras, plane if abs(normal[nearest]) >= _OBLIQUE_BELOW else "oblique")
-
-
-def _box_slices(image: StudyImage, budget: int, box: np.ndarray) -> Iterator[_Slice]:
+def _box_slices(image: StudyImage, budget: int, box: np.ndarray) -> Iterator[Slice]:
     corners = np.array(
         [[box[a, 0], box[b, 1], box[c, 2], 1.0] for a in (0, 1) for b in (0, 1) for c in (0, 1)]
     )
@@ -271,10 +197,10 @@ def _box_slices(image: StudyImage, budget: int, box: np.ndarray) -> Iterator[_Sl
     axis = slicing_axis(image)
     crop = np.stack([low, high], axis=1)
     for index in _evenly(int(low[axis]), int(high[axis]) + 1, budget):
-        yield _oriented_slice(image, axis, index, crop)
+        yield oriented_slice(image, axis, index, crop)
 
 
-def _plane_slice(image: StudyImage, point: np.ndarray, normal: np.ndarray) -> _Slice | None:
+def _plane_slice(image: StudyImage, point: np.ndarray, normal: np.ndarray) -> Slice | None:
     """Cut one plane: a stored slice where the plane runs along the grid, otherwise a resampled one."""
     normal = normal / np.linalg.norm(normal)
     directions = image.affine[:3, :3] / image.spacing_mm
@@ -285,15 +211,15 @@ def _plane_slice(image: StudyImage, point: np.ndarray, normal: np.ndarray) -> _S
     if np.any(index[:3] < -0.5) or np.any(index[:3] > size - 0.5):
         return None
     if along[axis] > 0.999:
-        return _oriented_slice(image, axis, int(np.clip(round(index[axis]), 0, size[axis] - 1)))
+        return oriented_slice(image, axis, int(np.clip(round(index[axis]), 0, size[axis] - 1)))
     return _resliced(image, point, normal)
 
 
-def _resliced(image: StudyImage, point: np.ndarray, normal: np.ndarray) -> _Slice:
+def _resliced(image: StudyImage, point: np.ndarray, normal: np.ndarray) -> Slice:
     from scipy.ndimage import map_coordinates
 
     nearest = int(np.argmax(np.abs(normal)))
-    (row_axis, row_sign), (column_axis, column_sign) = _DISPLAY[
+    (row_axis, row_sign), (column_axis, column_sign) = DISPLAY[
         ("sagittal", "coronal", "axial")[nearest]
     ]
     right = np.zeros(3)
@@ -318,12 +244,7 @@ def _resliced(image: StudyImage, point: np.ndarray, normal: np.ndarray) -> _Slic
     grey = map_coordinates(
         image.voxels, ijk[::-1], output=np.float32, order=1, cval=float(image.voxels.min())
     )
-    return _Slice(grey.reshape(rows.shape), to_ras, "oblique")
-
-
-def _pixel_aspect(piece: _Slice) -> float:
-    """Height of a pixel over its width, in mm."""
-    return float(np.linalg.norm(piece.to_ras[:3, 1]) / np.linalg.norm(piece.to_ras[:3, 0]))
+    return Slice(grey.reshape(rows.shape), to_ras, "oblique")
 
 
 def _letterbox(channels: np.ndarray, aspect: float, size: int) -> tuple[torch.Tensor, np.ndarray]:

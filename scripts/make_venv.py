@@ -22,6 +22,7 @@ DEBIAN_LIBRARIES = (
     "libegl1", "libgl1", "libx11-6", "libxkbcommon0", "libdbus-1-3", "libfontconfig1",
     "libglib2.0-0", "fonts-dejavu-core",
 )  # fmt: skip
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OLDEST, NEWEST = (3, 11), (3, 12)
 
 
@@ -71,6 +72,7 @@ def install_development() -> None:
     if not _is_done(stamp, wanted):
         _pip("installing test and check tools", "install", "--no-deps", "-r", str(DEVELOPMENT))
         _install_libraries()
+        _install_browser()
     _mark_done(stamp, wanted)
 
 
@@ -80,16 +82,32 @@ def _install_libraries() -> None:
     check = [str(VENV / "bin" / "python"), "-c", code]
     if subprocess.run(check, capture_output=True).returncode == 0:
         return
-    install = ["apt-get", "install", "-y", "--no-install-recommends", *DEBIAN_LIBRARIES]
     try:
-        if os.geteuid() or not shutil.which("apt-get"):
-            raise SetupError(f"on Debian, install them with: sudo {' '.join(install)}")
-        _run("looking for system libraries", ["apt-get", "update"])
-        _run("installing system libraries for Qt and VTK", install)
+        _apt_get("system libraries for Qt and VTK", DEBIAN_LIBRARIES)
         _run("checking Qt and Slicer's data library", check)
     except SetupError as error:
         said = f"tests of the Slicer extension are skipped, they lack libraries: {error}"
         print(said, file=sys.stderr)
+
+
+def _install_browser() -> None:
+    """See that there is a browser for Playwright to drive; get one where allowed."""
+    if any(shutil.which(name) for name in BROWSERS):
+        return
+    try:
+        _apt_get("chromium", (*BROWSERS[:1], "fonts-dejavu-core"))
+    except SetupError as error:
+        said = f"tests of the reader study's page are skipped, they lack a browser: {error}"
+        print(said, file=sys.stderr)
+
+
+def _apt_get(what: str, packages: tuple[str, ...]) -> None:
+    """Install Debian packages, or say how to where this user may not."""
+    install = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
+    if os.geteuid() or not shutil.which("apt-get"):
+        raise SetupError(f"on Debian, install them with: sudo {' '.join(install)}")
+    _run("looking for system packages", ["apt-get", "update"])
+    _run(f"installing {what}", install)
 
 
 def _make_environment() -> None:

@@ -22,8 +22,10 @@ TORCH_FREE = (
     "adapters",
     "answer",
     "study",
+    "slices",
     "exceptions",
     "datasets",
+    "reader_study.server",
 )
 
 

@@ -1,4 +1,4 @@
-"""Libraries that only RadVLBench needs."""
+"""Libraries that only RadVLBench and reader studies need."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def library(name: str, extra: str = "bench") -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise RequestError(
-            f"{name.partition('.')[0]}: not installed, and RadVLBench needs it; run `pip install 'radfound[{extra}]'`"
+            f"{name.partition('.')[0]}: not installed, and needed here; run `pip install 'radfound[{extra}]'`"
         ) from error

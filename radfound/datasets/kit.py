@@ -27,6 +27,7 @@ from radfound.datasets.tables import read_json_lines
 from radfound.datasets.wording import radiographic_findings, report_text, whole_sentences
 from radfound.exceptions import DatasetError
 from radfound.reading import read_study
+from radfound.slices import slicing_axis
 from radfound.study import StudyImage
 
 
@@ -283,8 +284,6 @@ def _volume_region(body_part: str) -> str | None:
 
 
 def _nearest_axis(image: StudyImage) -> int:
-    from radfound.frames import slicing_axis  # it needs torch, which reading captions does not
-
     return int(np.argmax(np.abs(image.affine[:3, slicing_axis(image)])))
 
 

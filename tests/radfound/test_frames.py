@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from radfound.exceptions import RequestError
-from radfound.frames import PLANES, FrameConfig, make_frames, slicing_axis
+from radfound.frames import PLANES, FrameConfig, make_frames
+from radfound.slices import slicing_axis
 from radfound.study import Study, StudyImage
 
 SMALL = FrameConfig(image_size=64, max_frames=4)

@@ -1,0 +1,63 @@
+// The slices of one stack: fetched nearest first, kept as far as memory allows.
+
+import { Refused } from "./api.js";
+
+const MAX_BYTES = 192 << 20; // of one stack
+const AT_ONCE = 4;
+const PAUSE_MS = 2000;
+
+export class Slices {
+  #loaded = new Map(); // position -> levels
+  #loading = new Set();
+  #wanted = 0;
+  #aborting = new AbortController();
+
+  // `path` leads to the slices; `onchange` is called when one has arrived, `onproblem` with a message or "".
+  constructor(api, path, stack, dtype, onchange, onproblem) {
+    Object.assign(this, { api, path, stack, dtype, onchange, onproblem });
+    const bytes = stack.rows * stack.columns * (dtype === "uint8" ? 1 : 2);
+    this.reach = Math.max(1, Math.floor(MAX_BYTES / bytes / 2)); // slices kept on either side
+  }
+
+  // Return the levels at a position if they are here; see that they and their neighbours come.
+  at(position) {
+    this.#wanted = position;
+    for (const other of this.#loaded.keys()) {
+      if (Math.abs(other - position) > this.reach) this.#loaded.delete(other);
+    }
+    this.#fill();
+    return this.#loaded.get(position);
+  }
+
+  dispose() {
+    this.#aborting.abort();
+    this.#loaded.clear();
+  }
+
+  #fill() {
+    for (let step = 0; step <= this.reach && this.#loading.size < AT_ONCE; step += 1) {
+      for (const position of [this.#wanted + step, this.#wanted - step]) {
+        const exists = position >= 0 && position < this.stack.depth;
+        if (exists && !this.#loaded.has(position) && !this.#loading.has(position)) this.#load(position);
+      }
+    }
+  }
+
+  async #load(position) {
+    const { signal } = this.#aborting;
+    this.#loading.add(position);
+    try {
+      const levels = await this.api.levels(`${this.path}/${this.stack.axis}/${position}`, this.dtype, signal);
+      this.#loaded.set(position, levels);
+      this.onproblem("");
+      this.onchange();
+    } catch (error) {
+      if (signal.aborted) return;
+      this.onproblem(error.message);
+      if (error instanceof Refused) return; // stays in `loading`, so that it is not asked for again
+      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+    }
+    this.#loading.delete(position);
+    if (!signal.aborted) this.#fill();
+  }
+}
