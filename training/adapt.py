@@ -18,7 +18,7 @@ from training.upper import Reading, UpperLayers
 logger = logging.getLogger(__name__)
 
 _BATCH = 32  # answers judged at once
-_REPEATED = 0.25  # share of what is known that comes round again, lest it is lost
+_REPEATED = 0.5  # so many known corrections come round with each unknown one, lest they are lost
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Recipe:
     layers: int = 10
     learning_rate: float = 1e-3
     max_steps: int = 200
-    answers_per_step: int = 32
+    answers_per_step: int = 24
     confident: float = 0.7
     rehearsal: float = 1.0
     seed: int = 0
@@ -76,7 +76,7 @@ class _Course(nn.Module):
         self._half = max(1, recipe.answers_per_step // 2)
         self._round: list[Reading] = []
         self._rehearsals: list[Reading] = []
-        self._is_first = True
+        self._unknown: list[Reading] = []
 
     def forward(self, draw: Draw) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss of a step's answers, and its parts."""
@@ -114,20 +114,24 @@ class _Course(nn.Module):
         return learnt, rehearsed
 
     def _new_round(self) -> list[Reading]:
-        chosen = list(self._corrected)
-        if not self._is_first:
-            marks = mark(self._upper, self._corrected)
-            known = [p >= self._recipe.confident for p in marks.least]
-            if all(known) and all(marks.right):
-                raise _Learnt
-            chosen = [
-                reading
-                for reading, is_known in zip(chosen, known, strict=True)
-                if not is_known or self._chance.random() < _REPEATED
-            ]
-        self._is_first = False
+        """Return what comes next; raise _Learnt when every correction is known."""
+        self._unknown = self._not_known(self._unknown) or self._not_known(self._corrected)
+        if not self._unknown:
+            raise _Learnt
+        others = self._chance.sample(
+            self._corrected, min(len(self._corrected), round(_REPEATED * len(self._unknown)))
+        )
+        chosen = [*self._unknown, *(each for each in others if each not in self._unknown)]
         self._chance.shuffle(chosen)
         return chosen
+
+    def _not_known(self, readings: Sequence[Reading]) -> list[Reading]:
+        marks = mark(self._upper, readings)
+        return [
+            reading
+            for reading, right, least in zip(readings, marks.right, marks.least, strict=True)
+            if not right or least < self._recipe.confident
+        ]
 
 
 def _weighted(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

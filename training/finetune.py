@@ -49,10 +49,11 @@ class FinetuneConfig(Recipe, gate.Bounds):
     """
 
     rank: int = 8
-    rehearsed_studies: int = 96
+    rehearsed_studies: int = 48
     kept_back: float = 0.2
     newest: int = 1000
     kept_adapters: int = 20
+    anew: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ def finetune(
 ) -> FinetuneResult:
     """Train an adapter on the newest corrections and publish it if it passes the gate.
 
+    It begins with the adapter that answers now, and learns all corrections, the known ones too.
+
     Parameters
     ----------
     log : CorrectionLog
@@ -100,7 +103,7 @@ def finetune(
     read : callable
         From an image's id to its study; what raises RadFoundError is left out, and named.
     checkpoint : str or Path
-        The base model. Each run begins from it, with all corrections, not from the adapter before.
+        The base model.
     config : FinetuneConfig, optional
     version, cache : callable and Path, optional
         From an image's id to what changes when its file does, and where visual tokens are kept.
@@ -202,6 +205,7 @@ class _Judge:
         self._exam = workshop.exam or self._rehearsed or self._corrected
         learnt = set(store.manifest(parent).get("corrections", ())) if parent else set()
         self._kept_back = _kept_back(lessons.corrected, learnt, config)
+        self._begin_with = store.path(parent) if parent and not config.anew else None
         with workshop.answering_with(store, parent):
             self._before = [workshop.examine(parent or BASE_MODEL, self._exam)]
             self._before_kept_back = workshop.mark(self._kept_back)
@@ -214,7 +218,7 @@ class _Judge:
 
         What is kept back at first is learnt too, once the adapter has been examined on it.
         """
-        self._workshop.new_adapter(self._config.rank)
+        self._workshop.new_adapter(self._config.rank, self._begin_with)
         steps = 0
         if self._kept_back:
             rest = [each for each in self._corrected if each not in self._kept_back]

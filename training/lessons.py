@@ -23,7 +23,8 @@ from training.packing import Branch, branch
 from training.visuals import VisualTokens
 
 _REHEARSED = tuple(wordings[0] for wordings in METADATA_QUESTIONS.values())
-_CAPTIONED = 8  # corrected studies whose caption is rehearsed: captions are long
+_REHEARSED_STUDIES = 24  # corrected studies, the newest, whose other answers are rehearsed
+_CAPTIONED = 4  # of these: captions are long
 LONGEST_ANSWER = 256  # tokens
 
 
@@ -105,7 +106,8 @@ def lessons_of(
     if not found.corrected:
         reasons = sorted(set(found.left_out.values()))
         raise TrainingError(f"corrections: none can be learnt from ({'; '.join(reasons[:3])})")
-    found.rehearsed.extend(_own_answers(base, found.corrected, views))
+    newest = slice(-_REHEARSED_STUDIES, None)
+    found.rehearsed.extend(_own_answers(base, found.corrected[newest], views[newest]))
     return found
 
 

@@ -20,7 +20,7 @@ from radfound.decoding import Layers, Prefix
 from radfound.study_model import LocalModel
 from training.packing import Branch
 
-_STUDIES, _BRANCHES = 8, 32  # read at once
+_STUDIES, _BRANCHES = 16, 32  # read at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +101,14 @@ class UpperLayers:
                 whole = self._base.read_many([visual for visual, _ in some])
                 upper = [_upper_part(study, self.first) for study in whole]
                 each = [(n, one) for n, (_, branches) in enumerate(some) for one in branches]
-                for first in range(0, len(each), _BRANCHES):
-                    part = each[first : first + _BRANCHES]
-                    readings += self._read_branches(part, whole, upper)
+                # Neighbours of one length need little padding.
+                order = sorted(range(len(each)), key=lambda n: _length(each[n][1]))
+                made: dict[int, Reading] = {}
+                for first in range(0, len(order), _BRANCHES):
+                    part = order[first : first + _BRANCHES]
+                    new = self._read_branches([each[n] for n in part], whole, upper)
+                    made.update(zip(part, new, strict=True))
+                readings += [made[n] for n in range(len(each))]
         return readings
 
     def _read_branches(
@@ -177,6 +182,10 @@ class UpperLayers:
             yield
         finally:
             decoder.layers = whole
+
+
+def _length(branch: Branch) -> int:
+    return len(branch.question) + len(branch.answer)
 
 
 def _upper_part(study: Prefix, first: int) -> Prefix:

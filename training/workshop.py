@@ -68,6 +68,8 @@ class Workshop:
         self.checkpoint = checkpoint
         self.base = LocalModel.load(checkpoint)
         self.base.model.requires_grad_(False)
+        # For questions of a dozen tokens plain products are quicker than a fused kernel's backward pass.
+        self.base.model.language_model.set_attn_implementation("eager")
         self.upper = UpperLayers(self.base, layers)
         self._rehearsed_studies = rehearsed_studies
         # By study, which is kept so that its address stays its own; then by question and answer.
@@ -109,8 +111,15 @@ class Workshop:
             for each in lesson.branches
         ]
 
-    def new_adapter(self, rank: int) -> None:
-        """Put a fresh adapter on the upper layers, in place of the one that is there."""
+    def new_adapter(self, rank: int, begin_with: Path | None = None) -> None:
+        """Put an adapter on the upper layers that is to learn.
+
+        Parameters
+        ----------
+        rank : int
+        begin_with : Path, optional
+            The folder of an adapter to go on from; where it is of another shape, a fresh one is made.
+        """
         self.base.load_adapter(None)
         config = LoraConfig(
             r=rank,
@@ -119,7 +128,12 @@ class Workshop:
             layers_to_transform=self.upper.numbers,
             task_type="CAUSAL_LM",
         )
-        self.base.model.language_model = get_peft_model(self.base.model.language_model, config)
+        language_model = self.base.model.language_model
+        if begin_with is not None and _same_shape(LoraConfig.from_pretrained(begin_with), config):
+            adapted = PeftModel.from_pretrained(language_model, str(begin_with), is_trainable=True)
+        else:
+            adapted = get_peft_model(language_model, config)
+        self.base.model.language_model = adapted
 
     @contextmanager
     def answering_with(self, store: AdapterStore, adapter: str | None) -> Iterator[None]:
@@ -166,6 +180,12 @@ def _deepest_layer(base: LocalModel) -> int | None:
         return None
     layers = base.model.language_model.active_peft_config.layers_to_transform
     return min(layers) if layers else 0
+
+
+def _same_shape(one: LoraConfig, other: LoraConfig) -> bool:
+    names = ("r", "lora_alpha", "layers_to_transform", "use_rslora", "use_dora", "bias")
+    same = all(getattr(one, name) == getattr(other, name) for name in names)
+    return same and set(one.target_modules or ()) == set(other.target_modules or ())
 
 
 def _tokens(each: Branch) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -152,6 +152,10 @@ def _config(request: Mapping[str, Any]) -> FinetuneConfig:
 
 
 def _number(name: str, value: object, default: int | float) -> int | float:
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise RequestError(f"{name}: expected true or false")
+        return value
     whole = isinstance(default, int)
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
         raise RequestError(f"{name}: expected a {'whole ' if whole else ''}number, as {default}")
