@@ -2,7 +2,7 @@
 #              STUDIES=dir serves another folder, PORT=n another port, PYTHON=python3.12 another Python
 # make test    the tests; `make test-slow` runs the few long ones
 # make check   format, lint, docstrings, types, fast tests
-# make bench   speeds, as JSON
+# make bench   speeds and memory beside what others take, as a table
 # make bench-model   RadVLBench: what the model answers beside controls; DATA=dir is the data kit
 # make bench-load    50 clients for 5 minutes at a real server: percentiles, failures, lost corrections
 # make fuzz          thousands of broken files, then schemathesis at a real server, with counts
@@ -43,7 +43,7 @@ check: lint
 	$(RUN) -m pytest -m "not slow"
 
 bench: .venv/.ready-dev
-	@$(RUN) -m radfound.benchmark.speed
+	@$(RUN) -W ignore scripts/bench.py
 
 bench-model: .venv/.ready-dev
 	@$(RUN) -m radfound.cli bench --model "$(CHECKPOINT)" --data "$(DATA)" --out "$(BENCH_OUT)"

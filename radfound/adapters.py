@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import hashlib
 import json
 import logging
 import re
@@ -22,13 +21,15 @@ from radfound.durable import (
     TEMPORARY_PREFIX,
     make_directory,
     replace_text,
+    sha256_of,
     sync_directory,
     sync_file,
 )
 from radfound.exceptions import AdapterError, NotFoundError, RequestError, StorageError
 
 MANIFEST = "manifest.json"
-REQUIRED_FILES = ("adapter_model.safetensors", "adapter_config.json")
+WEIGHTS_FILE = "adapter_model.safetensors"
+REQUIRED_FILES = (WEIGHTS_FILE, "adapter_config.json")
 
 _SCHEMA = "radfound.adapter/1"
 _POINTER_SCHEMA = "radfound.adapters/1"
@@ -290,7 +291,7 @@ class AdapterStore:
             raise NotFoundError(f"{adapter}: its weights were pruned; see the list of adapters")
         for name, expected in files.items():
             try:
-                found = _sha256(folder / name)
+                found = sha256_of(folder / name)
             except OSError as error:
                 raise AdapterError(
                     f"{adapter}/{name}: cannot be read ({error.strerror})"
@@ -312,7 +313,7 @@ class AdapterStore:
         for source in sources:
             copy = staging / source.name
             shutil.copyfile(source, copy)
-            files[source.name] = _sha256(copy)
+            files[source.name] = sha256_of(copy)
             sync_file(copy)
         whole = {
             "schema": _SCHEMA,
@@ -458,11 +459,3 @@ def _parse_pointer(text: str) -> _Pointer | None:
     if not all(each is None or (isinstance(each, str) and _ID.fullmatch(each)) for each in ids):
         return None
     return _Pointer(ids[0], tuple(ids[1:]), newest)
-
-
-def _sha256(path: Path) -> str:
-    sha = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            sha.update(chunk)
-    return sha.hexdigest()

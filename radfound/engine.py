@@ -80,7 +80,9 @@ class Engine:
         device: str | None = None,
     ) -> Engine:
         """Load a checkpoint, as `radfound.checkpoints.load` names them, and return its engine."""
-        return cls(LocalModel.load(checkpoint, device), adapters=adapters)
+        model = LocalModel.load(checkpoint, device)
+        model.tune()
+        return cls(model, adapters=adapters)
 
     @property
     def model_version(self) -> ModelVersion:

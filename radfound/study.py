@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -72,7 +73,6 @@ class StudyImage:
         return sha.hexdigest()
 
 
-@dataclass(frozen=True, eq=False)
 class Study:
     """The images of one patient that are read together.
 
@@ -83,18 +83,20 @@ class Study:
     ----------
     images : sequence of StudyImage, at least one
     id : str
-        The name under which the caller knows the study; the content's digest if empty.
+        The name under which the caller knows the study; the beginning of the content's digest if empty.
     """
 
-    images: tuple[StudyImage, ...]
-    id: str = field(default="")
-
-    def __post_init__(self) -> None:
-        if not self.images:
+    def __init__(self, images: Sequence[StudyImage], id: str = ""):
+        if not images:
             raise ValueError("a study needs at least one image")
-        object.__setattr__(self, "images", tuple(self.images))
-        if not self.id:
-            object.__setattr__(self, "id", self.digest[:16])
+        self.images = tuple(images)
+        self._given_id = id
+
+    @property
+    def id(self) -> str:
+        """The name under which the caller knows the study."""
+        # The digest of a volume takes a while, and not everybody asks for it.
+        return self._given_id or self.digest[:16]
 
     @cached_property
     def digest(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,11 @@ from peft import PeftModel
 from transformers import DynamicCache
 
 from radfound import checkpoints
+from radfound.adapters import WEIGHTS_FILE
 from radfound.confidence import Calibration
-from radfound.decoding import Batch, Prefix, Token, read
+from radfound.decoding import Batch, Layers, Prefix, Token, read
 from radfound.exceptions import AdapterError
+from radfound.llama import Llama, UnknownWeights
 from radfound.modeling_radfound import RadFoundForConditionalGeneration
 from radfound.processing_radfound import RadFoundProcessor
 from radfound.study import Study
@@ -114,6 +116,8 @@ class LocalModel:
         self.revision = revision
         self.vocabulary = model.config.text_config.vocab_size
         self.calibration = calibration
+        self._is_tuned = False
+        self._reader: Callable[..., tuple[torch.Tensor, Layers]] | None = None
 
     @classmethod
     def load(
@@ -127,6 +131,13 @@ class LocalModel:
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         calibration = Calibration.read(checkpoints.shipped_folder(checkpoint), revision)
         return cls(model, processor, name, revision, calibration)
+
+    def tune(self) -> None:
+        """Read and write faster from now on, if the language model is a llama on a CPU.
+
+        Its weights are copied for that, so they must not change any more, but by `load_adapter`.
+        """
+        self._is_tuned, self._reader = True, None
 
     @torch.no_grad()
     def encode(self, study: Study, region: dict[str, Any] | None = None) -> torch.Tensor:
@@ -157,8 +168,7 @@ class LocalModel:
         ids = torch.tensor([before] * len(encoded), device=self.model.device)
         mask = torch.ones_like(ids)
         embeds = self.model.merge_visual_embeds(ids, torch.cat(list(encoded)))
-        with self.without_adapter():
-            _, layers = read(self.model, (), embeds, mask, mask.cumsum(1) - 1)
+        _, layers = self._read_on((), embeds, mask, mask.cumsum(1) - 1, adapted=False)
         return [
             Prefix(tuple((keys[n : n + 1], values[n : n + 1]) for keys, values in layers))
             for n in range(len(encoded))
@@ -173,13 +183,44 @@ class LocalModel:
             else nullcontext()
         )
 
+    def _read_on(
+        self,
+        layers: Layers,
+        embeds: torch.Tensor,
+        mask: torch.Tensor,
+        positions: torch.Tensor,
+        adapted: bool = True,
+    ) -> tuple[torch.Tensor, Layers]:
+        if self._reader is None:
+            self._reader = self._new_reader()
+        return self._reader(layers, embeds, mask, positions, adapted)
+
+    def _new_reader(self) -> Callable[..., tuple[torch.Tensor, Layers]]:
+        if self._is_tuned and self.model.device.type == "cpu":
+            try:
+                return Llama(self.model.language_model)
+            except UnknownWeights:
+                pass  # transformers reads them, only slower
+        return self._read_plainly
+
+    def _read_plainly(
+        self,
+        layers: Layers,
+        embeds: torch.Tensor,
+        mask: torch.Tensor,
+        positions: torch.Tensor,
+        adapted: bool,
+    ) -> tuple[torch.Tensor, Layers]:
+        with nullcontext() if adapted else self.without_adapter():
+            return read(self.model, layers, embeds, mask, positions)
+
     def question_ids(self, prompt: Prompt) -> list[int]:
         """Return the token ids of the rest of a prompt; raises RequestError."""
         return self.processor.prompt_ids(prompt.task, prompt.question, prompt.history)[1]
 
     def batch(self) -> Batch:
         """Return what writes answers side by side."""
-        return Batch(self.model, self.processor)
+        return Batch(self.model, self.processor, self._read_on)
 
     def stream(self, encoded: torch.Tensor, prompt: Prompt, max_new_tokens: int) -> Iterator[Token]:
         """Write an answer, greedily, token by token."""
@@ -278,10 +319,15 @@ class LocalModel:
         AdapterError
             If it does not fit; the base model is left without an adapter.
         """
+        self._reader = None
         if isinstance(self.model.language_model, PeftModel):
             self.model.language_model = self.model.language_model.unload()
         if folder is None:
             return
+        if not (folder / WEIGHTS_FILE).is_file():
+            raise AdapterError(
+                f"adapter {folder.name}: holds no {WEIGHTS_FILE}; weights in a pickle are not read"
+            )
         base = self.model.language_model
         try:
             self.model.language_model = PeftModel.from_pretrained(base, str(folder)).eval()

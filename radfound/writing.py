@@ -17,6 +17,8 @@ Beginning = Callable[[], tuple[Prefix, Sequence[int]]]
 
 _SIDE_BY_SIDE = 8
 _LOOK_S = 0.1
+# A thread for each answer would leave memory behind: the allocator keeps a pool for every thread.
+_LINGER_S = 60.0
 
 
 class _Order:
@@ -31,7 +33,7 @@ class _Order:
 class Writer:
     """Writes answers, several at once; newcomers join between two tokens of the others.
 
-    The thread lives as long as there is something to do.
+    The thread ends when there has been nothing to do for a while.
 
     Parameters
     ----------
@@ -43,7 +45,7 @@ class Writer:
 
     def __init__(self, batch: Batch, may_begin: Callable[[bool], bool]):
         self._batch, self._may_begin = batch, may_begin
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._calls: deque[tuple[Callable[[], object], Future[object]]] = deque()
         self._waiting: deque[_Order] = deque()
         self._writing: dict[Draft, _Order] = {}
@@ -102,13 +104,18 @@ class Writer:
             order.is_gone = True
 
     def _wake(self) -> None:
-        if not self._is_running:
+        if self._is_running:
+            self._lock.notify()
+        else:
             self._is_running = True
             threading.Thread(target=self._run, name="radfound-model", daemon=True).start()
 
     def _has_work(self) -> bool:
+        def something() -> bool:
+            return bool(self._calls or self._waiting or self._writing)
+
         with self._lock:
-            self._is_running = bool(self._calls or self._waiting or self._writing)
+            self._is_running = self._lock.wait_for(something, _LINGER_S)
             return self._is_running
 
     def _run(self) -> None:

@@ -100,15 +100,17 @@ def _statuses(event: object) -> list[str]:
     return []
 
 
-def start_server(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """Start a server with radfound-tiny whose files all lie in a folder."""
+def start_server(
+    folder: Path, app: Path = ROOT / "monailabel_app", checkpoint: str = "radfound-tiny"
+) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a server whose files all lie in a folder, but for the weights in the user's cache."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
         *(sys.executable, "-m", "monailabel.main", "start_server"),
-        *("--app", str(ROOT / "monailabel_app"), "--studies", str(folder / "studies")),
-        *("--host", "127.0.0.1", "--port", str(port), "--conf", "checkpoint", "radfound-tiny"),
+        *("--app", str(app), "--studies", str(folder / "studies")),
+        *("--host", "127.0.0.1", "--port", str(port), "--conf", "checkpoint", checkpoint),
     ]
     environment = {
         **os.environ,
@@ -124,7 +126,7 @@ def start_server(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + START_S
     while time.monotonic() < deadline and server.poll() is None:
         try:
-            if requests.get(f"{url}/radfound/health", timeout=5).ok:
+            if requests.get(f"{url}/info/", timeout=5).ok:
                 return server, url
         except requests.RequestException:
             time.sleep(0.3)

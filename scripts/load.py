@@ -54,6 +54,14 @@ class Load:
                     self.statuses[kind][status] += 1
                 time.sleep(chance.uniform(0, 2 * PAUSE_S))
 
+    def send_once(self, number: int) -> str:
+        """Send a request of one kind or another, but no training; return its status."""
+        chance = random.Random(number)
+        kinds = [kind for kind in MIX if kind != "train"]
+        kind = chance.choices(kinds, [MIX[kind] for kind in kinds])[0]
+        with requests.Session() as session:
+            return self._send(session, kind, chance, f"load-{number}")
+
     def _send(self, session: requests.Session, kind: str, chance: random.Random, name: str) -> str:
         method, path, arguments = self._request(kind, chance, name)
         try:

@@ -68,6 +68,7 @@ class Workshop:
         self.checkpoint = checkpoint
         self.base = LocalModel.load(checkpoint)
         self.base.model.requires_grad_(False)
+        self.base.tune()
         # For questions of a dozen tokens plain products are quicker than a fused kernel's backward pass.
         self.base.model.language_model.set_attn_implementation("eager")
         self.upper = UpperLayers(self.base, layers)
@@ -134,6 +135,7 @@ class Workshop:
         else:
             adapted = get_peft_model(language_model, config)
         self.base.model.language_model = adapted
+        self.base.tune()
 
     @contextmanager
     def answering_with(self, store: AdapterStore, adapter: str | None) -> Iterator[None]:
@@ -146,6 +148,7 @@ class Workshop:
 
     def examine(self, name: str, exam: Sequence[Lesson]) -> Standing:
         """Return how what is on now does."""
+        self.base.tune()  # weights may have been learnt since answers were last written
         return Standing(name, self.mark(exam), self.mark(self._blanked(exam)), self._ends(exam))
 
     def mark(self, lessons: Sequence[Lesson]) -> Marks:

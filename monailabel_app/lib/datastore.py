@@ -12,7 +12,7 @@ from typing import Any
 
 from monailabel.datastore.local import LocalDatastore
 
-from radfound.exceptions import NotFoundError, RequestError
+from radfound.exceptions import NotFoundError, RequestError, StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,8 @@ class StudyDatastore(LocalDatastore):
 
     Raises
     ------
+    StorageError
+        If the folder cannot be written.
     RequestError
         From every method that writes, if a name would leave the folder or a value has no place
         in the datastore's index.
@@ -51,9 +53,17 @@ class StudyDatastore(LocalDatastore):
     """
 
     def __init__(self, path: str, *, auto_reload: bool = False, read_only: bool = False):
-        super().__init__(
-            path, extensions=_PATTERNS + _WATCHED, auto_reload=auto_reload, read_only=read_only
-        )
+        patterns = _PATTERNS + _WATCHED
+        try:
+            super().__init__(
+                path, extensions=patterns, auto_reload=auto_reload, read_only=read_only
+            )
+        except OSError as error:
+            raise StorageError(
+                f"{Path(path).name}: the folder of studies cannot be written ({error.strerror}); labels "
+                "and the list of images are kept there; make it writable, or link the studies into a "
+                "folder that is"
+            ) from error
 
     def path_of(self, image_id: str) -> Path:
         """Return where an image lies; ids are looked up, never used as paths."""

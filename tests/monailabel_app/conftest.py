@@ -95,7 +95,7 @@ def free_port():
 
 
 @contextmanager
-def running_server(studies, log, *conf, host="127.0.0.1", token=None, variables=()):
+def running_server(studies, log, *conf, host="127.0.0.1", token=None, variables=(), wrapper=()):
     """The stock command of MONAI Label, on a free port of this machine; stopped at the end."""
     port = free_port()
     bin_folder = Path(sys.executable).parent
@@ -106,6 +106,7 @@ def running_server(studies, log, *conf, host="127.0.0.1", token=None, variables=
     environment["PATH"] = f"{bin_folder}{os.pathsep}{environment['PATH']}"
     environment["MONAI_LABEL_SESSION_PATH"] = str(log.parent / "sessions")
     command = [
+        *wrapper,
         *("monailabel", "start_server", "--app", str(ROOT / "monailabel_app")),
         *("--studies", str(studies), "--host", host, "--port", str(port)),
         *("--conf", "checkpoint", "radfound-tiny", *conf),

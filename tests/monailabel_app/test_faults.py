@@ -12,6 +12,7 @@ import time
 import pytest
 import requests
 
+from monailabel_app.lib.datastore import StudyDatastore
 from monailabel_app.lib.service import RadFoundService
 from monailabel_app.lib.uploads import received, remove_stale
 from radfound.adapters import AdapterStore, store_path
@@ -262,3 +263,60 @@ def test_many_clients_get_no_failure_and_no_correction_is_lost():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "failed 0" in done.stdout and "lost 0" in done.stdout
+
+
+class ReadOnly:
+    """A folder that a server sees and that can be made read-only under it.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.modes = {path: path.stat().st_mode for path in (folder, *folder.rglob("*"))}
+        self.wrapper = ()
+        if os.geteuid() == 0:  # permissions do not bind root, so the server gets a mount of its own
+            script = 'mount --bind "$0" "$0" && exec "$@"'
+            self.wrapper = ("unshare", "--mount", "sh", "-c", script, str(folder))
+            if subprocess.run([*self.wrapper, "true"], capture_output=True).returncode:
+                pytest.skip("as root this needs the right to mount")
+
+    def switch(self, pid, is_on):
+        if self.wrapper:
+            option = f"remount,bind,{'ro' if is_on else 'rw'}"
+            command = ["nsenter", "--target", str(pid), "--mount", "mount", "-o", option]
+            subprocess.run([*command, str(self.folder)], check=True)
+            return
+        for path in (self.folder, *self.folder.rglob("*")):
+            mode = self.modes.get(path, 0o755 if path.is_dir() else 0o644)
+            path.chmod(mode & ~0o222 if is_on else mode)
+
+
+@pytest.mark.slow
+def test_a_folder_that_becomes_read_only_refuses_corrections_and_goes_on_answering(
+    studies, tmp_path, correction
+):
+    folder = ReadOnly(studies)
+    with running_server(studies, tmp_path / "server.log", wrapper=folder.wrapper) as server:
+        first, second = correction(), correction()
+        assert server.post("/radfound/corrections", json=first).ok
+        folder.switch(server.process.pid, True)
+        try:
+            refused = detail(server.post("/radfound/corrections", json=second), 503)
+            assert refused["code"] == "storage_failed" and "can be written" in refused["message"]
+            assert server.ask(VOLUME).json()["text"] is not None
+        finally:
+            folder.switch(server.process.pid, False)
+        assert server.post("/radfound/corrections", json=second).ok
+        assert recorded(server) == {first["id"], second["id"]}
+
+
+def test_a_folder_that_cannot_be_written_is_named_at_the_start(studies, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "makedirs", refuse)
+    with pytest.raises(StorageError, match=r"cannot be written \(Read-only.*link the studies"):
+        StudyDatastore(str(studies))

@@ -1,3 +1,4 @@
+import shutil
 import threading
 from dataclasses import replace
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 
 from radfound.adapters import AdapterStore
 from radfound.answer import Answer
@@ -15,7 +17,7 @@ from radfound.confidence import (
     normalised_entropy,
 )
 from radfound.engine import Engine
-from radfound.exceptions import Cancelled, RequestError
+from radfound.exceptions import AdapterError, Cancelled, RequestError
 from radfound.study import Study, StudyImage
 from radfound.study_model import Prompt
 
@@ -201,6 +203,20 @@ def test_an_adapter_that_cannot_be_used_leaves_the_one_before_in_place(study, tm
         weights = store.root / bad / "adapter_model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert engine.answer(study, "vqa", "Why?", max_new_tokens=2).model.adapter == good
+
+
+def test_an_adapter_in_a_pickle_is_refused(engine, study, tmp_path):
+    store = AdapterStore(tmp_path / "adapters")
+    folder = store.path(published(store))
+    pickled = tmp_path / "pickled"
+    shutil.copytree(folder, pickled)
+    torch.save(load_file(pickled / "adapter_model.safetensors"), pickled / "adapter_model.bin")
+    (pickled / "adapter_model.safetensors").unlink()
+    with pytest.raises(AdapterError, match="safetensors"):
+        store.publish(pickled, {})
+    with pytest.raises(AdapterError, match="safetensors"):
+        engine.model.load_adapter(pickled)
+    assert engine.answer(study, "vqa", "Still there?", max_new_tokens=2)
 
 
 def test_confidence_is_the_geometric_mean_and_entropy_a_share():

@@ -99,3 +99,14 @@ def test_a_cache_that_cannot_be_written_says_what_to_set(tmp_path, monkeypatch):
     monkeypatch.setenv("RADFOUND_CACHE", str(blocked))
     with pytest.raises(CheckpointError, match="RADFOUND_CACHE"):
         checkpoints.load("radfound-mini")
+
+
+def test_weights_in_a_pickle_are_refused(tmp_path):
+    model, processor, *_ = checkpoints.load("radfound-tiny")
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert checkpoints.load(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="safetensors"):
+        checkpoints.load(tmp_path)

@@ -365,3 +365,10 @@ def test_importing_the_reader_imports_nothing_heavy():
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+def test_a_volume_is_not_hashed_before_somebody_asks_for_its_name(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(ramp(4, 3, 2), np.eye(4)), tmp_path / "a.nii.gz")
+    study = read_study(tmp_path / "a.nii.gz")
+    assert "digest" not in vars(study.images[0])
+    assert study.id == study.digest[:16]
