@@ -1,0 +1,107 @@
+"""Does it protect? What the gate makes of poisoned corrections.
+
+Run as `python -m training.trials.protects --data KIT`. An adapter that learnt honest corrections answers; then fifty
+poisoned ones come, of one kind after the other. The gate has to refuse them, and the adapter has to stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from radfound.adapters import AdapterStore
+from radfound.correction import Correction
+from radfound.corrections import CorrectionLog
+from radfound.exceptions import CorrectionError, TrainingError
+from training.finetune import FinetuneConfig, finetune_in
+from training.trials.learns import correct
+from training.trials.reader import Question, Visuals, Ward, divided, judged, open_ward
+
+POISONS = (
+    "swapped answers",
+    "endless text",
+    "one answer to everything",
+    "empty text",
+    "all of these",
+)
+_OPPOSITE = {"yes": "No", "no": "Yes"}
+
+
+def poisoned(kind: str, questions: Sequence[Question], chance: random.Random) -> list[Question]:
+    """Return the questions with wrong answers."""
+    others = [question.answer for question in questions]
+    chance.shuffle(others)
+    if kind == "all of these":
+        parts = [questions[n::4] for n in range(4)]
+        kinds = POISONS[:4]
+        return [q for k, part in zip(kinds, parts, strict=True) for q in poisoned(k, part, chance)]
+    wrong = {
+        "swapped answers": [
+            _OPPOSITE.get(question.answer.lower(), other)
+            for question, other in zip(questions, others, strict=True)
+        ],
+        "endless text": [f"{other} and " * 40 for other in others],
+        "one answer to everything": ["Yes, there is a large mass."] * len(questions),
+        "empty text": ["\u200b"] * len(questions),
+    }[kind]
+    return [replace(question, answer=text) for question, text in zip(questions, wrong, strict=True)]
+
+
+def trial(
+    ward: Ward, kind: str, seed: int, size: int, config: FinetuneConfig
+) -> tuple[str, str, bool]:
+    """Return how the run ended, why, and whether the honest adapter still answers."""
+    inside, _ = divided(ward, seed)
+    order = random.Random(seed).sample(inside, len(inside))
+    with tempfile.TemporaryDirectory() as folder:
+        log = CorrectionLog(Path(folder) / "corrections.sqlite")
+        store = AdapterStore(Path(folder) / "adapters")
+        correct(ward, store, log, order, size)
+        finetune_in(ward.workshop, log, store, Visuals(ward), config=config, force=True)
+        honest = store.active()
+        refused_at_the_door = 0
+        for question in poisoned(kind, order[:50], random.Random(seed)):
+            try:
+                log.append(_edit(question, log.count()))
+            except CorrectionError:
+                refused_at_the_door += 1
+        if refused_at_the_door == 50:
+            return "not recorded", "text: found nothing", store.active() == honest
+        try:
+            result = finetune_in(ward.workshop, log, store, Visuals(ward), config=config)
+        except TrainingError as error:
+            return "failed", str(error), store.active() == honest
+        ended = "published" if result.published else "refused"
+        return ended, result.reason, store.active() == honest
+
+
+def _edit(question: Question, number: int) -> Correction:
+    return replace(judged(question, "", number), verdict="edited", text=question.answer)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", default="radfound-mini")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--size", type=int, default=40, help="honest corrections before")
+    args = parser.parse_args()
+    config = FinetuneConfig()
+    ward = open_ward(args.data, args.model, layers=config.layers)
+    print("| seed | 50 corrections with | the run is | because | the honest adapter stays |")
+    print("| --- | --- | --- | --- | --- |", flush=True)
+    for seed in range(args.seeds):
+        for kind in POISONS:
+            ended, reason, stays = trial(ward, kind, seed, args.size, config)
+            print(
+                f"| {seed} | {kind} | {ended} | {reason} | {'yes' if stays else 'NO'} |", flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()
