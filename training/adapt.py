@@ -42,12 +42,12 @@ class Recipe:
     seed : int
     """
 
-    layers: int = 10
-    learning_rate: float = 1e-3
+    layers: int = 8
+    learning_rate: float = 1.5e-3
     max_steps: int = 200
     answers_per_step: int = 24
     confident: float = 0.7
-    rehearsal: float = 1.0
+    rehearsal: float = 2.0
     seed: int = 0
 
 

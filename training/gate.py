@@ -40,7 +40,7 @@ class Bounds:
 
     least_reproduced: float = 0.9
     tolerance: float = 0.02
-    tolerance_nats: float = 0.1
+    tolerance_nats: float = 0.2
     tolerance_stops: float = 0.05
     least_image: float = 0.5
     least_kept: float = 0.8

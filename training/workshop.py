@@ -62,7 +62,7 @@ class Workshop:
     def __init__(
         self,
         checkpoint: str | Path = "radfound-mini",
-        layers: int = 10,
+        layers: int = 8,
         rehearsed_studies: int = 96,
     ):
         self.checkpoint = checkpoint
