@@ -190,10 +190,10 @@ class Engine:
 
     def _prefix(self, study: Study, region: dict[str, Any] | None) -> Prefix:
         key = _key(study, region)
-        prefix = self.prefixes.get((key, self._adapter))
+        prefix = self.prefixes.get(key)
         if prefix is None:
             prefix = self.model.read(self._encode(key, study, region))
-            self.prefixes.put((key, self._adapter), prefix)
+            self.prefixes.put(key, prefix)
         return prefix
 
     def _encode(

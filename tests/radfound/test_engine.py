@@ -173,6 +173,16 @@ def test_an_adapter_published_while_the_engine_runs_is_used_from_the_next_answer
     assert during.uncertainty != pytest.approx(before.uncertainty)
 
 
+def test_a_study_is_not_read_again_when_the_adapter_changes(study, tmp_path):
+    store = AdapterStore(tmp_path / "adapters")
+    engine = Engine.load("radfound-tiny", adapters=store)
+    texts = [engine.answer(study, "vqa", "Why?", max_new_tokens=8).text]
+    published(store)
+    texts.append(engine.answer(study, "vqa", "Why?", max_new_tokens=8).text)
+    assert texts[0] != texts[1]
+    assert (engine.prefixes.misses, engine.prefixes.hits) == (1, 1)
+
+
 def test_confidence_calibrated_for_the_base_model_is_not_given_for_an_adapter(study, tmp_path):
     store = AdapterStore(tmp_path / "adapters")
     engine = Engine.load("radfound-tiny", adapters=store)
