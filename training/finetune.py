@@ -25,7 +25,7 @@ from training.adapt import Recipe, learn, logit_change
 from training.lessons import Lesson, Lessons, lessons_of
 from training.loop import Progress
 from training.visuals import VisualTokens
-from training.workshop import BASE_MODEL, Workshop
+from training.workshop import BASE_MODEL, Standing, Workshop
 
 Report = Callable[[Progress], None]
 
@@ -206,12 +206,17 @@ class _Judge:
         learnt = set(store.manifest(parent).get("corrections", ())) if parent else set()
         self._kept_back = _kept_back(lessons.corrected, learnt, config)
         self._begin_with = store.path(parent) if parent and not config.anew else None
+        self._before = [self._base_standing()]
         with workshop.answering_with(store, parent):
-            self._before = [workshop.examine(parent or BASE_MODEL, self._exam)]
             self._before_kept_back = workshop.mark(self._kept_back)
-        if parent:
-            self._before.append(workshop.examine(BASE_MODEL, self._exam))
+            if parent:
+                self._before.append(workshop.examine(parent, self._exam))
         self._checks: list[gate.Check] = []
+
+    def _base_standing(self) -> Standing:
+        if self._workshop.exam:
+            return self._workshop.base_standing
+        return self._workshop.examine(BASE_MODEL, self._exam)
 
     def teach(self, report: Report) -> int:
         """Train the adapter; return the steps that it took.

@@ -146,6 +146,12 @@ class Workshop:
         finally:
             self.base.load_adapter(None)
 
+    @cached_property
+    def base_standing(self) -> Standing:
+        """How the base model does on the bundled examination."""
+        self.base.load_adapter(None)
+        return self.examine(BASE_MODEL, self.exam)
+
     def examine(self, name: str, exam: Sequence[Lesson]) -> Standing:
         """Return how what is on now does."""
         self.base.tune()  # weights may have been learnt since answers were last written

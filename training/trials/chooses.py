@@ -125,7 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="radfound-mini")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--corrections", type=int, default=160, help="what random is given")
     parser.add_argument("--out", type=Path, help="where to keep the numbers, as JSON lines")
     args = parser.parse_args()
@@ -135,7 +135,7 @@ def main() -> None:
     fewer = round(0.75 * args.corrections)
     counts = {name: (fewer,) for name in STRATEGIES} | {"random": (fewer, args.corrections)}
     found = []
-    for seed in range(args.seeds):
+    for seed in args.seeds:
         found.append(trial(ward, known, seed, counts, config))
         if args.out:
             line = {f"{name} {count}": share for (name, count), share in found[-1].items()}

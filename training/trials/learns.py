@@ -76,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="radfound-mini")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=40)
     parser.add_argument("--out", type=Path, help="where to keep the numbers, as JSON lines")
@@ -86,7 +86,7 @@ def main() -> None:
     print("| seed | round | " + " | ".join(COLUMNS) + " | gate | s |", flush=True)
     print("| --- " * (len(COLUMNS) + 4) + "|")
     tables = []
-    for seed in range(args.seeds):
+    for seed in args.seeds:
         table = []
         for number, (result, found) in enumerate(
             rounds(ward, seed, args.rounds, args.size, config)

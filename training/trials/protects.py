@@ -88,14 +88,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="radfound-mini")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--size", type=int, default=40, help="honest corrections before")
     args = parser.parse_args()
     config = FinetuneConfig()
     ward = open_ward(args.data, args.model, layers=config.layers)
     print("| seed | 50 corrections with | the run is | because | the honest adapter stays |")
     print("| --- | --- | --- | --- | --- |", flush=True)
-    for seed in range(args.seeds):
+    for seed in args.seeds:
         for kind in POISONS:
             ended, reason, stays = trial(ward, kind, seed, args.size, config)
             print(
