@@ -135,6 +135,11 @@ def is_storable(text: str) -> bool:
     return True
 
 
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen: spaces, and characters without width or shape."""
+    return not any(each.isprintable() and not each.isspace() for each in text)
+
+
 def _checked_images(value: object) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)):
         raise CorrectionError(f"images: found {type(value).__name__}; expected a list of ids")
@@ -161,11 +166,11 @@ def _checked_question(task: str, value: object) -> str | None:
 
 
 def _text_of(verdict: str, text: str, model_text: str) -> str:
-    if verdict == "edited" and not text.strip():
+    if verdict == "edited" and is_blank(text):
         raise CorrectionError("text: found nothing; an edited answer needs the reader's text")
     if verdict != "accepted":
         return text
-    if not model_text.strip():
+    if is_blank(model_text):
         raise CorrectionError("model_text: found nothing; an accepted answer needs what it was")
     if text.strip() and text.strip() != model_text.strip():
         raise CorrectionError(

@@ -15,7 +15,7 @@ from typing import Any
 
 from radfound import checkpoints
 from radfound.adapters import AdapterStore
-from radfound.correction import Correction
+from radfound.correction import Correction, is_blank
 from radfound.corrections import CorrectionLog
 from radfound.exceptions import TrainingError
 from radfound.study import Study
@@ -299,7 +299,7 @@ def _snapshot(log: CorrectionLog, newest: int) -> tuple[str, list[Correction]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "corrections.sqlite"
         digest = log.snapshot(path)
-        wanted = [each for each in CorrectionLog(path).latest() if each.text.strip()]
+        wanted = [each for each in CorrectionLog(path).latest() if not is_blank(each.text)]
     if not wanted:
         raise TrainingError(
             "corrections: none says what the answer should be; edit or accept an answer first"

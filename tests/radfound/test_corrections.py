@@ -589,3 +589,9 @@ def test_folder_that_cannot_be_written_is_named(unwritable_folder):
 def test_folder_in_the_logs_place_is_named(tmp_path):
     with pytest.raises(StorageError, match=tmp_path.name):
         CorrectionLog(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", " \n", "\u200b", "\u200b \u2060\t"])
+def test_an_edit_of_which_nothing_can_be_seen_is_refused(text):
+    with pytest.raises(CorrectionError, match="text: found nothing"):
+        correction(verdict="edited", text=text)

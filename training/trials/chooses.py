@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="radfound-mini")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--corrections", type=int, default=160, help="what random is given")
+    parser.add_argument("--corrections", type=int, default=80, help="what random is given")
     parser.add_argument("--out", type=Path, help="where to keep the numbers, as JSON lines")
     args = parser.parse_args()
     config = FinetuneConfig()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,37 +47,47 @@ def poisoned(kind: str, questions: Sequence[Question], chance: random.Random) ->
         ],
         "endless text": [f"{other} and " * 40 for other in others],
         "one answer to everything": ["Yes, there is a large mass."] * len(questions),
-        "empty text": ["\u200b"] * len(questions),
+        "empty text": ["\u200b \n"] * len(questions),  # looks empty, is not the empty string
     }[kind]
     return [replace(question, answer=text) for question, text in zip(questions, wrong, strict=True)]
 
 
-def trial(
-    ward: Ward, kind: str, seed: int, size: int, config: FinetuneConfig
-) -> tuple[str, str, bool]:
-    """Return how the run ended, why, and whether the honest adapter still answers."""
+def learn_honestly(
+    ward: Ward, folder: Path, seed: int, size: int, config: FinetuneConfig
+) -> list[Question]:
+    """Publish an adapter that learnt honest corrections; return questions that nobody has answered yet."""
     inside, _ = divided(ward, seed)
     order = random.Random(seed).sample(inside, len(inside))
-    with tempfile.TemporaryDirectory() as folder:
-        log = CorrectionLog(Path(folder) / "corrections.sqlite")
-        store = AdapterStore(Path(folder) / "adapters")
-        correct(ward, store, log, order, size)
-        finetune_in(ward.workshop, log, store, Visuals(ward), config=config, force=True)
-        honest = store.active()
-        refused_at_the_door = 0
-        for question in poisoned(kind, order[:50], random.Random(seed)):
-            try:
-                log.append(_edit(question, log.count()))
-            except CorrectionError:
-                refused_at_the_door += 1
-        if refused_at_the_door == 50:
-            return "not recorded", "text: found nothing", store.active() == honest
+    log, store = _places(folder)
+    correct(ward, store, log, order, size)
+    finetune_in(ward.workshop, log, store, Visuals(ward), config=config, force=True)
+    return order
+
+
+def trial(
+    ward: Ward, folder: Path, wrong: Sequence[Question], config: FinetuneConfig
+) -> tuple[str, str, bool]:
+    """Return how a run on poisoned corrections ended, why, and whether the honest adapter still answers."""
+    log, store = _places(folder)
+    honest, at_the_door = store.active(), ""
+    before = log.count()
+    for question in wrong:
         try:
-            result = finetune_in(ward.workshop, log, store, Visuals(ward), config=config)
-        except TrainingError as error:
-            return "failed", str(error), store.active() == honest
-        ended = "published" if result.published else "refused"
-        return ended, result.reason, store.active() == honest
+            log.append(_edit(question, log.count()))
+        except CorrectionError as error:
+            at_the_door = str(error)
+    if log.count() == before:
+        return "not begun", at_the_door, store.active() == honest
+    try:
+        result = finetune_in(ward.workshop, log, store, Visuals(ward), config=config)
+    except TrainingError as error:
+        return "failed", str(error), store.active() == honest
+    ended = "published" if result.published else "refused"
+    return ended, result.reason, store.active() == honest
+
+
+def _places(folder: Path) -> tuple[CorrectionLog, AdapterStore]:
+    return CorrectionLog(folder / "corrections.sqlite"), AdapterStore(folder / "adapters")
 
 
 def _edit(question: Question, number: int) -> Correction:
@@ -96,11 +107,16 @@ def main() -> None:
     print("| seed | 50 corrections with | the run is | because | the honest adapter stays |")
     print("| --- | --- | --- | --- | --- |", flush=True)
     for seed in args.seeds:
-        for kind in POISONS:
-            ended, reason, stays = trial(ward, kind, seed, args.size, config)
-            print(
-                f"| {seed} | {kind} | {ended} | {reason} | {'yes' if stays else 'NO'} |", flush=True
-            )
+        with tempfile.TemporaryDirectory() as root:
+            honest = Path(root) / "honest"
+            questions = learn_honestly(ward, honest, seed, args.size, config)[:50]
+            for number, kind in enumerate(POISONS):
+                folder = Path(root) / str(number)
+                shutil.copytree(honest, folder)
+                wrong = poisoned(kind, questions, random.Random(seed))
+                ended, reason, stays = trial(ward, folder, wrong, config)
+                row = (seed, kind, ended, reason, "yes" if stays else "NO")
+                print(f"| {' | '.join(map(str, row))} |", flush=True)
 
 
 if __name__ == "__main__":

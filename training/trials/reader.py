@@ -122,14 +122,22 @@ class Ward:
         return [each.text.strip() for each in written]
 
     def accuracy(self, questions: Sequence[Question]) -> float:
-        """Return the share of questions that the model answers rightly now."""
+        """Return the share of questions to which the model now writes the right answer, whatever its case."""
         if not questions:
             return float("nan")
-        said = self.answers(questions)
-        return sum(
-            exact_match(text, question.answer)
-            for text, question in zip(said, questions, strict=True)
-        ) / len(said)
+        processor = self.workshop.base.processor
+        lessons, owners = [], []
+        for number, question in enumerate(questions):
+            spellings = dict.fromkeys(
+                (question.answer, question.answer.lower(), question.answer.capitalize())
+            )
+            pieces = [branch(processor, "vqa", question.text, each) for each in spellings]
+            lessons.append(Lesson(self.tokens(question.image), pieces))
+            owners += [number] * len(pieces)
+        right = self.workshop.mark(lessons).right
+        return len({n for n, is_right in zip(owners, right, strict=True) if is_right}) / len(
+            questions
+        )
 
 
 class Visuals:
