@@ -258,35 +258,24 @@ class LocalModel:
         -------
         list of Generated, in the order of the prompts
         """
-        questions = [self.question_ids(prompt) for prompt in prompts]
-        return self.write(encoded, questions, max_new_tokens, batch_size)
-
-    @torch.no_grad()
-    def write(
-        self,
-        encoded: Sequence[torch.Tensor],
-        questions: Sequence[Sequence[int]],
-        max_new_tokens: int,
-        batch_size: int = 32,
-    ) -> list[Generated]:
-        """Write many answers at once, to questions that are token ids; as `generate` does."""
         written: list[Generated] = []
-        for start in range(0, len(questions), batch_size):
-            some = slice(start, start + batch_size)
-            written += self._write_batch(encoded[some], questions[some], max_new_tokens)
+        for start in range(0, len(prompts), batch_size):
+            some = encoded[start : start + batch_size]
+            studies = {id(study): study for study in some}  # each distinct study is read once
+            read = dict(zip(studies, self.read_many(list(studies.values())), strict=True))
+            asked = [self.question_ids(each) for each in prompts[start : start + batch_size]]
+            written += self.write([read[id(study)] for study in some], asked, max_new_tokens)
         return written
 
-    def _write_batch(
+    def write(
         self,
-        encoded: Sequence[torch.Tensor],
+        prefixes: Sequence[Prefix],
         questions: Sequence[Sequence[int]],
         max_new_tokens: int,
     ) -> list[Generated]:
-        studies = {id(study): study for study in encoded}  # each distinct study is read once
-        prefixes = dict(zip(studies, self.read_many(list(studies.values())), strict=True))
+        """Write answers side by side, to questions that are token ids about studies that were read."""
         batch = self.batch()
-        tokens = batch.join([prefixes[id(study)] for study in encoded], questions)
-        written = {draft: [token] for draft, token in tokens}
+        written = {draft: [token] for draft, token in batch.join(prefixes, questions)}
         for _ in range(max_new_tokens - 1):
             if not len(batch):
                 break

@@ -173,6 +173,8 @@ def finetune_in(
         store.note_refusal(manifest | {"reason": verdict.reason})
         return FinetuneResult(None, False, verdict.reason, manifest["metrics"], manifest["gate"])
     adapter = _publish(workshop.base, store, manifest)
+    if judge.after and workshop.exam:
+        workshop.remember(store, adapter, judge.after)
     store.prune(config.kept_adapters)
     reason = f"published {adapter}" + (f" although {verdict.reason}" if verdict.forced else "")
     return FinetuneResult(adapter, True, reason, manifest["metrics"], manifest["gate"])
@@ -206,24 +208,26 @@ class _Judge:
         learnt = set(store.manifest(parent).get("corrections", ())) if parent else set()
         self._kept_back = _kept_back(lessons.corrected, learnt, config)
         self._begin_with = store.path(parent) if parent and not config.anew else None
-        self._before = [self._base_standing()]
+        self._before = [self._standing(store, None)]
+        if parent:
+            self._before.append(self._standing(store, parent))
         with workshop.answering_with(store, parent):
             self._before_kept_back = workshop.mark(self._kept_back)
-            if parent:
-                self._before.append(workshop.examine(parent, self._exam))
         self._checks: list[gate.Check] = []
+        self.after: Standing | None = None
 
-    def _base_standing(self) -> Standing:
+    def _standing(self, store: AdapterStore, adapter: str | None) -> Standing:
         if self._workshop.exam:
-            return self._workshop.base_standing
-        return self._workshop.examine(BASE_MODEL, self._exam)
+            return self._workshop.standing(store, adapter)
+        with self._workshop.answering_with(store, adapter):
+            return self._workshop.examine(adapter or BASE_MODEL, self._exam)
 
     def teach(self, report: Report) -> int:
         """Train the adapter; return the steps that it took.
 
         What is kept back at first is learnt too, once the adapter has been examined on it.
         """
-        self._workshop.new_adapter(self._config.rank, self._begin_with)
+        self._workshop.new_adapter(self._config.rank, self._begin_with, self._config.seed)
         steps = 0
         if self._kept_back:
             rest = [each for each in self._corrected if each not in self._kept_back]
@@ -251,7 +255,7 @@ class _Judge:
         """Examine the adapter."""
         workshop, bounds = self._workshop, self._config
         readings = workshop.read(self._corrected)
-        after = workshop.examine("the new adapter", self._exam)
+        after = self.after = workshop.examine("the new adapter", self._exam)
         checks = [
             gate.same_base(workshop.base.revision, checkpoints.revision(workshop.checkpoint)),
             gate.changes_logits(logit_change(workshop.base, workshop.upper, readings)),

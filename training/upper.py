@@ -20,7 +20,7 @@ from radfound.decoding import Layers, Prefix
 from radfound.study_model import LocalModel
 from training.packing import Branch
 
-_STUDIES, _BRANCHES = 16, 32  # read at once
+_BATCH = 32  # answers read at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,34 +82,30 @@ class UpperLayers:
         return list(range(self.first, self._layers))
 
     @torch.no_grad()
-    def read(self, studies: Sequence[tuple[torch.Tensor, Sequence[Branch]]]) -> list[Reading]:
+    def read(self, studies: Sequence[tuple[Prefix, Sequence[Branch]]]) -> list[Reading]:
         """Read what is asked and answered about some studies, without adapter.
 
         Parameters
         ----------
-        studies : sequence of (tensor of shape (1, T, width), sequence of Branch)
-            Visual tokens, and questions with their answers.
+        studies : sequence of (Prefix, sequence of Branch)
+            What the model has read of a study, and questions with their answers.
 
         Returns
         -------
         list of Reading, study by study
         """
-        readings: list[Reading] = []
+        upper = [_upper_part(study, self.first) for study, _ in studies]
+        each = [(n, one) for n, (_, branches) in enumerate(studies) for one in branches]
+        # Neighbours of one length need little padding.
+        order = sorted(range(len(each)), key=lambda n: _length(each[n][1]))
+        made: dict[int, Reading] = {}
         with self._base.without_adapter():
-            for start in range(0, len(studies), _STUDIES):
-                some = studies[start : start + _STUDIES]
-                whole = self._base.read_many([visual for visual, _ in some])
-                upper = [_upper_part(study, self.first) for study in whole]
-                each = [(n, one) for n, (_, branches) in enumerate(some) for one in branches]
-                # Neighbours of one length need little padding.
-                order = sorted(range(len(each)), key=lambda n: _length(each[n][1]))
-                made: dict[int, Reading] = {}
-                for first in range(0, len(order), _BRANCHES):
-                    part = order[first : first + _BRANCHES]
-                    new = self._read_branches([each[n] for n in part], whole, upper)
-                    made.update(zip(part, new, strict=True))
-                readings += [made[n] for n in range(len(each))]
-        return readings
+            for start in range(0, len(order), _BATCH):
+                part = order[start : start + _BATCH]
+                whole = [studies[each[n][0]][0] for n in part]
+                new = self._read_branches([each[n] for n in part], whole, upper)
+                made.update(zip(part, new, strict=True))
+        return [made[n] for n in range(len(each))]
 
     def _read_branches(
         self,
@@ -121,7 +117,7 @@ class UpperLayers:
         ids = pad_sequence(rows, batch_first=True).to(self._base.model.device)
         output = self._decode(
             self._base.model.get_input_embeddings()(ids),
-            _side_by_side([whole[study] for study, _ in branches]),
+            _side_by_side(whole),
             output_hidden_states=True,
         )
         entering, leaving = output.hidden_states[self.first], output.last_hidden_state

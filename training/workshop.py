@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from radfound.adapters import AdapterStore
+from radfound.adapters import WEIGHTS_FILE, AdapterStore
 from radfound.checkpoints import REGRESSION, bundled
+from radfound.decoding import Prefix, PrefixCache
 from radfound.study import Study, StudyImage
-from radfound.study_model import LocalModel
+from radfound.study_model import Generated, LocalModel
 from training.adapt import Marks, mark
 from training.instruct import LORA_TARGETS
 from training.lessons import Lesson, bundled_lessons
@@ -23,8 +24,13 @@ from training.packing import Branch, branch
 from training.upper import Reading, UpperLayers
 
 BASE_MODEL = "the base model"
+_READ, _WRITTEN = 16, 32  # studies read, answers written at once
+_PREFIX_BYTES = 512 * 2**20
 _ENDING = 32  # answers written to see whether they end
 _ENDING_TOKENS = 48  # what the engine grants an answer by default
+
+
+_Tokens = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +79,10 @@ class Workshop:
         self.base.model.language_model.set_attn_implementation("eager")
         self.upper = UpperLayers(self.base, layers)
         self._rehearsed_studies = rehearsed_studies
-        # By study, which is kept so that its address stays its own; then by question and answer.
-        self._known: dict[int, tuple[torch.Tensor, dict[tuple, Reading]]] = {}
+        # By a study's visual tokens; then by question and answer.
+        self._known: dict[torch.Tensor, dict[_Tokens, Reading]] = {}
+        self._prefixes = PrefixCache(_PREFIX_BYTES)
+        self._standings: dict[str, Standing] = {}
 
     @cached_property
     def rehearsed(self) -> list[Lesson]:
@@ -92,27 +100,45 @@ class Workshop:
             for study in bundled(self.checkpoint, REGRESSION)
         ]
 
+    def prefixes(self, visual: Sequence[torch.Tensor]) -> list[Prefix]:
+        """Return what the language model reads of studies, from their visual tokens."""
+        found = {id(each): self._prefixes.get(each) for each in visual}
+        new = {id(each): each for each in visual if found[id(each)] is None}
+        names = list(new)
+        for start in range(0, len(names), _READ):
+            some = names[start : start + _READ]
+            made = self.base.read_many([new[name] for name in some])
+            for name, prefix in zip(some, made, strict=True):
+                found[name] = prefix
+                self._prefixes.put(new[name], prefix)
+        return [prefix for each in visual if (prefix := found[id(each)]) is not None]
+
+    def write(
+        self, visual: Sequence[torch.Tensor], questions: Sequence[Sequence[int]], limit: int
+    ) -> list[Generated]:
+        """Write answers to questions that are token ids, with what is on now."""
+        written: list[Generated] = []
+        for start in range(0, len(questions), _WRITTEN):
+            some = slice(start, start + _WRITTEN)
+            written += self.base.write(self.prefixes(visual[some]), questions[some], limit)
+        return written
+
     def read(self, lessons: Sequence[Lesson]) -> list[Reading]:
         """Return the readings of lessons, answer by answer; each is made once."""
-        new = []
+        new: dict[torch.Tensor, dict[_Tokens, Branch]] = {}
         for lesson in lessons:
-            _, known = self._known.setdefault(id(lesson.visual), (lesson.visual, {}))
-            unknown = {
-                _tokens(each): each for each in lesson.branches if _tokens(each) not in known
-            }
+            known = self._known.setdefault(lesson.visual, {})
+            unknown = {_tokens(b): b for b in lesson.branches if _tokens(b) not in known}
             if unknown:
-                new.append((lesson.visual, list(unknown.values())))
-        made = iter(self.upper.read(new))
-        for visual, branches in new:
-            for each in branches:
-                self._known[id(visual)][1][_tokens(each)] = next(made)
-        return [
-            self._known[id(lesson.visual)][1][_tokens(each)]
-            for lesson in lessons
-            for each in lesson.branches
-        ]
+                new.setdefault(lesson.visual, {}).update(unknown)
+        prefixes = self.prefixes(list(new))
+        pairs = zip(prefixes, (list(some.values()) for some in new.values()), strict=True)
+        made = iter(self.upper.read(list(pairs)))
+        for visual, some in new.items():
+            self._known[visual].update({tokens: next(made) for tokens in some})
+        return [self._known[e.visual][_tokens(b)] for e in lessons for b in e.branches]
 
-    def new_adapter(self, rank: int, begin_with: Path | None = None) -> None:
+    def new_adapter(self, rank: int, begin_with: Path | None = None, seed: int = 0) -> None:
         """Put an adapter on the upper layers that is to learn.
 
         Parameters
@@ -120,6 +146,8 @@ class Workshop:
         rank : int
         begin_with : Path, optional
             The folder of an adapter to go on from; where it is of another shape, a fresh one is made.
+        seed : int
+            Of a fresh one.
         """
         self.base.load_adapter(None)
         config = LoraConfig(
@@ -133,9 +161,23 @@ class Workshop:
         if begin_with is not None and _same_shape(LoraConfig.from_pretrained(begin_with), config):
             adapted = PeftModel.from_pretrained(language_model, str(begin_with), is_trainable=True)
         else:
-            adapted = get_peft_model(language_model, config)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                adapted = get_peft_model(language_model, config)
         self.base.model.language_model = adapted
         self.base.tune()
+
+    def standing(self, store: AdapterStore, adapter: str | None) -> Standing:
+        """Return how a published adapter, or the base model, does on the bundled examination."""
+        name = _name(store, adapter)
+        if name not in self._standings:
+            with self.answering_with(store, adapter):
+                self._standings[name] = self.examine(adapter or BASE_MODEL, self.exam)
+        return self._standings[name]
+
+    def remember(self, store: AdapterStore, adapter: str, standing: Standing) -> None:
+        """Keep how an adapter did, which has been published since."""
+        self._standings[_name(store, adapter)] = replace(standing, name=adapter)
 
     @contextmanager
     def answering_with(self, store: AdapterStore, adapter: str | None) -> Iterator[None]:
@@ -145,12 +187,6 @@ class Workshop:
             yield
         finally:
             self.base.load_adapter(None)
-
-    @cached_property
-    def base_standing(self) -> Standing:
-        """How the base model does on the bundled examination."""
-        self.base.load_adapter(None)
-        return self.examine(BASE_MODEL, self.exam)
 
     def examine(self, name: str, exam: Sequence[Lesson]) -> Standing:
         """Return how what is on now does."""
@@ -163,8 +199,9 @@ class Workshop:
         if deepest is None or deepest >= self.upper.first:
             return mark(self.upper, self.read(lessons))
         whole = UpperLayers(self.base, self.base.model.config.text_config.num_hidden_layers)
-        pairs = [(lesson.visual, lesson.branches) for lesson in lessons]
-        return mark(whole, whole.read(pairs))
+        prefixes = self.prefixes([lesson.visual for lesson in lessons])
+        branches = [lesson.branches for lesson in lessons]
+        return mark(whole, whole.read(list(zip(prefixes, branches, strict=True))))
 
     def _blanked(self, exam: Sequence[Lesson]) -> list[Lesson]:
         """Return the same questions and answers about a blank image."""
@@ -180,7 +217,7 @@ class Workshop:
         some = [(lesson.visual, each.question) for lesson in exam for each in lesson.branches]
         some = some[:: max(1, len(some) // _ENDING)][:_ENDING]
         visual, asked = zip(*some, strict=True)
-        return [each.complete for each in self.base.write(visual, asked, _ENDING_TOKENS)]
+        return [each.complete for each in self.write(visual, asked, _ENDING_TOKENS)]
 
 
 def _deepest_layer(base: LocalModel) -> int | None:
@@ -191,11 +228,16 @@ def _deepest_layer(base: LocalModel) -> int | None:
     return min(layers) if layers else 0
 
 
+def _name(store: AdapterStore, adapter: str | None) -> str:
+    """Return a version's weights' name: two stores number their adapters alike."""
+    return store.manifest(adapter)["files"][WEIGHTS_FILE] if adapter else BASE_MODEL
+
+
 def _same_shape(one: LoraConfig, other: LoraConfig) -> bool:
     names = ("r", "lora_alpha", "layers_to_transform", "use_rslora", "use_dora", "bias")
     same = all(getattr(one, name) == getattr(other, name) for name in names)
     return same and set(one.target_modules or ()) == set(other.target_modules or ())
 
 
-def _tokens(each: Branch) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _tokens(each: Branch) -> _Tokens:
     return tuple(each.question), tuple(each.answer)

@@ -9,7 +9,7 @@ from radfound.exceptions import StudyUnreadableError, TrainingError
 from radfound.study import Study, StudyImage
 from training.finetune import FinetuneConfig, finetune
 
-QUICK = FinetuneConfig(max_steps=120, learning_rate=2e-2)
+QUICK = FinetuneConfig(max_steps=300, learning_rate=2e-2)
 
 
 def study(seed):

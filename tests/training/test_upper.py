@@ -15,14 +15,17 @@ def base():
 
 
 @pytest.fixture
-def studies(base):
+def visual(base):
     config = base.model.config
     noise = torch.Generator().manual_seed(0)
-    visual = torch.randn(
-        2, 1, config.num_visual_tokens, config.text_config.hidden_size, generator=noise
-    ).to(base.model.dtype)
+    shape = (2, 1, config.num_visual_tokens, config.text_config.hidden_size)
+    return torch.randn(shape, generator=noise).to(base.model.dtype)
+
+
+@pytest.fixture
+def studies(base, visual):
     return [
-        (tokens, [branch(base.processor, "vqa", q, a) for q, a in some])
+        (base.read(tokens), [branch(base.processor, "vqa", q, a) for q, a in some])
         for tokens, some in zip(visual, SAID, strict=True)
     ]
 
@@ -37,7 +40,9 @@ def adapted(base, upper):
 
 
 @pytest.mark.parametrize("count", [1, 2, 99])
-def test_the_upper_layers_say_what_the_whole_model_with_its_adapter_says(base, studies, count):
+def test_the_upper_layers_say_what_the_whole_model_with_its_adapter_says(
+    base, visual, studies, count
+):
     upper = UpperLayers(base, count)
     readings = upper.read(studies)
     torch.manual_seed(0)
@@ -54,8 +59,8 @@ def test_the_upper_layers_say_what_the_whole_model_with_its_adapter_says(base, s
         )
     ]
     alone = [
-        base.score(visual, Prompt("vqa", question), answer)
-        for (visual, _), some in zip(studies, SAID, strict=True)
+        base.score(tokens, Prompt("vqa", question), answer)
+        for tokens, some in zip(visual, SAID, strict=True)
         for question, answer in some
     ]
     assert torch.allclose(torch.stack(said), torch.tensor(alone), atol=0.02)
@@ -71,9 +76,9 @@ def test_what_the_base_model_says_is_kept_beside_a_reading(base, studies):
     assert not torch.allclose(upper.run(readings).logits, before, atol=0.05)
 
 
-def test_an_adapter_does_not_change_how_a_study_is_read(base, studies):
-    before = base.read(studies[0][0])
+def test_an_adapter_does_not_change_how_a_study_is_read(base, visual):
+    before = base.read(visual[0])
     adapted(base, UpperLayers(base, 2))
-    after = base.read(studies[0][0])
+    after = base.read(visual[0])
     for (old_keys, old_values), (keys, values) in zip(before.layers, after.layers, strict=True):
         assert torch.equal(old_keys, keys) and torch.equal(old_values, values)

@@ -37,9 +37,9 @@ def scores(ward: Ward) -> dict[str, Score]:
     """Return what the base model is uncertain of, and where each image lies."""
     asked = [Question(image, text, "") for image in ward.images for text in QUESTIONS]
     base = ward.workshop.base
-    written = base.generate(
+    written = ward.workshop.write(
         [ward.tokens(each.image) for each in asked],
-        [Prompt("vqa", each.text) for each in asked],
+        [base.question_ids(Prompt("vqa", each.text)) for each in asked],
         24,
     )
     highest: dict[str, tuple[float, str]] = {}
@@ -94,7 +94,7 @@ def learnt_from(
         workshop = ward.workshop
         workshop.base.load_adapter(None)
         lessons = lessons_of(workshop.base, log.latest(), Visuals(ward))
-        workshop.new_adapter(config.rank)
+        workshop.new_adapter(config.rank, seed=config.seed)
         corrected = workshop.read(lessons.corrected)
         rehearsed = workshop.read(lessons.rehearsed + workshop.rehearsed)
         learn(workshop.base, workshop.upper, corrected, rehearsed, config, lambda _: None)

@@ -114,9 +114,9 @@ class Ward:
 
     def answers(self, questions: Sequence[Question]) -> list[str]:
         """Return what the model says now."""
-        written = self.workshop.base.generate(
+        written = self.workshop.write(
             [self.tokens(question.image) for question in questions],
-            [Prompt("vqa", question.text) for question in questions],
+            [self.workshop.base.question_ids(Prompt("vqa", each.text)) for each in questions],
             _LIMIT,
         )
         return [each.text.strip() for each in written]
