@@ -37,6 +37,7 @@ setup(
         "scipy>=1.11",
         "gguf>=0.10",
         "filelock>=3.12",
+        "isal>=1.7",
         "tqdm>=4.60",
         "pyyaml>=6",
     ],

@@ -55,11 +55,19 @@ def _base(linear: nn.Module) -> nn.Linear:
 
 def _multiplier(weight: torch.Tensor) -> Multiply:
     """Return what multiplies with a weight, packed for this processor where it can be."""
-    onednn = torch.ops.mkldnn
-    if weight.dtype == torch.bfloat16 and onednn._is_mkldnn_bf16_supported():
-        packed = onednn._reorder_linear_weight(weight, 1)
-        return lambda x, bias: onednn._linear_pointwise(x, packed, bias, "none", [], "")
+    if weight.dtype == torch.bfloat16 and _can_pack_bfloat16():
+        # What torch.compile calls too; it would need a compiler on the reader's machine.
+        multiply = torch.ops.mkldnn._linear_pointwise
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, 1)
+        return lambda x, bias: multiply(x, packed, bias, "none", [], "")
     return lambda x, bias: F.linear(x, weight, bias)
+
+
+def _can_pack_bfloat16() -> bool:
+    """Whether this build of torch and this processor can; the operators are no part of torch's API."""
+    needed = ("_is_mkldnn_bf16_supported", "_linear_pointwise", "_reorder_linear_weight")
+    onednn = torch.ops.mkldnn
+    return all(hasattr(onednn, name) for name in needed) and onednn._is_mkldnn_bf16_supported()
 
 
 def _joint_lora(linears: Sequence[nn.Module]) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -69,9 +77,12 @@ def _joint_lora(linears: Sequence[nn.Module]) -> tuple[torch.Tensor, torch.Tenso
         if type(linear) is not lora.Linear or linear.disable_adapters:
             ups.append(torch.zeros(_base(linear).out_features, 0))
             continue
-        [name] = linear.active_adapters
-        if linear.merged or linear.lora_variant or linear.lora_B[name].bias is not None:
-            raise UnknownWeights("a variant of LoRA")
+        name = linear.active_adapters[0]
+        is_plain = not (
+            linear.merged or linear.lora_variant or linear.lora_B[name].bias is not None
+        )
+        if len(linear.active_adapters) > 1 or not is_plain:
+            raise UnknownWeights("several adapters, or a variant of LoRA")
         downs.append(linear.lora_A[name].weight.detach())
         ups.append(linear.lora_B[name].weight.detach() * linear.scaling[name])
     if not downs:

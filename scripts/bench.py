@@ -23,7 +23,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="radfound-mini")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--shape", type=int, nargs=3, default=(300, 512, 512), metavar=("D", "H", "W"))  # fmt: skip
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--json", type=Path, help="write all numbers there too")

@@ -1,7 +1,7 @@
 """How fast RadFound reads and answers, beside what others take for the same, in one run.
 
-`python -m radfound.benchmark.speed` prints JSON. Times are medians of a few runs on whatever machine it
-is; only the ratios travel.
+`python -m radfound.benchmark.speed` prints JSON; `make bench` has it in a table. Times are medians of a few
+runs on whatever machine it is; only the ratios travel.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -51,14 +51,15 @@ def write_nifti(voxels: np.ndarray, path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(voxels.T, np.diag([-0.7, -0.7, 1.0, 1.0])), path)
 
 
-def median_seconds(run: Callable[[], Any], repeats: int) -> float:
-    """Return the median wall time of a call, after none to warm up."""
-    times = []
+def median_seconds(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Return the median wall time of each, called in turns, so that what disturbs the machine hits all."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
-        began = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+        for name, run in runs.items():
+            began = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(each) for name, each in times.items()}
 
 
 def reading(path: Path, repeats: int) -> dict[str, float]:
@@ -84,18 +85,16 @@ def reading(path: Path, repeats: int) -> dict[str, float]:
         ]
     )
     config = FrameConfig()
-    return {
-        "read_study": median_seconds(lambda: read_study(path), repeats),
-        "read_study_to_frames": median_seconds(
-            lambda: make_frames(read_study(path), config), repeats
-        ),
-        "simpleitk_read": median_seconds(
-            lambda: SimpleITK.GetArrayViewFromImage(SimpleITK.ReadImage(str(path))), repeats
-        ),
-        "monai_dictionary_pipeline": median_seconds(
-            lambda: pipeline({"image": str(path)}), repeats
-        ),
-    }
+    return median_seconds(
+        {
+            "read_study_to_frames": lambda: make_frames(read_study(path), config),
+            "simpleitk_read": lambda: SimpleITK.GetArrayViewFromImage(
+                SimpleITK.ReadImage(str(path))
+            ),
+            "monai_dictionary_pipeline": lambda: pipeline({"image": str(path)}),
+        },
+        repeats,
+    )
 
 
 def first_tokens(engine: Engine, plain: LocalModel, path: Path, repeats: int) -> dict[str, float]:
@@ -117,11 +116,12 @@ def first_tokens(engine: Engine, plain: LocalModel, path: Path, repeats: int) ->
 
     for warm_up in (lambda: ask(engine), lambda: ask(without), ask_plainly):
         warm_up()
-    return {
-        "plain": median_seconds(ask_plainly, repeats),
-        "no_prefix": median_seconds(lambda: ask(without), repeats),
-        "follow_up": median_seconds(lambda: ask(engine), repeats),
+    runs = {
+        "plain": ask_plainly,
+        "no_prefix": lambda: ask(without),
+        "follow_up": lambda: ask(engine),
     }
+    return median_seconds(runs, repeats)
 
 
 def side_by_side(engine: Engine, study: Study, tokens: int, repeats: int) -> dict[str, float]:
@@ -132,10 +132,11 @@ def side_by_side(engine: Engine, study: Study, tokens: int, repeats: int) -> dic
 
     ask()
     with ThreadPoolExecutor(8) as readers:
-        return {
-            "one_after_another": median_seconds(lambda: [ask() for _ in range(8)], repeats),
-            "at_once": median_seconds(lambda: list(readers.map(ask, range(8))), repeats),
+        runs = {
+            "one_after_another": lambda: [ask() for _ in range(8)],
+            "at_once": lambda: list(readers.map(ask, range(8))),
         }
+        return median_seconds(runs, repeats)
 
 
 @torch.no_grad()
@@ -159,11 +160,8 @@ def generating(
 
     assert isinstance(engine.model, LocalModel)
     local, encoded = engine.model, engine.model.encode(study)
-    seconds = median_seconds(write, repeats)
-    return {
-        "engine": written / seconds,
-        "plain_generate": tokens / median_seconds(write_plainly, repeats),
-    }
+    seconds = median_seconds({"engine": write, "plain": write_plainly}, repeats)
+    return {"engine": written / seconds["engine"], "plain_generate": tokens / seconds["plain"]}
 
 
 def measure(model: str, repeats: int, shape: tuple[int, int, int]) -> dict[str, Any]:
@@ -203,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="radfound-mini")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument(
         "--shape", type=int, nargs=3, default=(300, 512, 512), metavar=("D", "H", "W")
     )

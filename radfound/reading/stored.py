@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import bz2
 import os
-import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
+from isal import isal_zlib  # unpacks twice as fast as zlib, which is most of the time of a volume
 
 from radfound.exceptions import StudyUnreadableError
 
@@ -56,7 +56,7 @@ def read_bytes(
             done += len(piece)
             if done > count:
                 break
-    except (zlib.error, OSError) as error:
+    except (isal_zlib.error, OSError) as error:
         raise StudyUnreadableError(
             f"{name}: the packed voxels are damaged ({error}); expected {count:,} bytes; "
             "copy or export the file again"
@@ -82,7 +82,7 @@ def _zlib_pieces(file: BinaryIO) -> Iterator[bytes]:
 
 def _new_zlib():
     # 32 + 15: a zlib or gzip header, whichever is there.
-    return zlib.decompressobj(47)
+    return isal_zlib.decompressobj(47)
 
 
 def _bzip2_pieces(file: BinaryIO) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import psutil
 import pytest
 import requests
 
@@ -22,7 +23,7 @@ from radfound.corrections import CorrectionLog, log_path
 from radfound.exceptions import Busy, StorageError
 from radfound.scores import ScoreBook, scores_path
 
-from .conftest import CT, ROOT, VOLUME, fill_with_studies, running_server
+from .conftest import CT, QUICK_TRAINING, ROOT, VOLUME, fill_with_studies, running_server
 
 
 @pytest.fixture
@@ -240,8 +241,8 @@ def test_a_running_answer_ends_with_the_server(studies, tmp_path):
         assert server.process.wait(30) is not None
 
 
-def _soon(is_so):
-    deadline = time.monotonic() + 10
+def _soon(is_so, within_s=10):
+    deadline = time.monotonic() + within_s
     while not is_so() and time.monotonic() < deadline:
         time.sleep(0.01)
     return is_so()
@@ -320,3 +321,31 @@ def test_a_folder_that_cannot_be_written_is_named_at_the_start(studies, monkeypa
     monkeypatch.setattr(os, "makedirs", refuse)
     with pytest.raises(StorageError, match=r"cannot be written \(Read-only.*link the studies"):
         StudyDatastore(str(studies))
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_is_told_of_and_the_next_one_works(studies, tmp_path, correction):
+    with running_server(studies, tmp_path / "server.log") as server:
+        assert server.post("/radfound/corrections", json=correction()).ok
+        before = server.ask(VOLUME).json()
+        never_ending = {**QUICK_TRAINING, "max_steps": 10**6, "learning_rate": 1e-9}
+        assert server.post("/train/radfound", json=never_ending).ok
+        assert _soon(lambda: stats(server).get("step", 0) > 0, 240)
+        (training,) = (
+            child
+            for child in psutil.Process(server.process.pid).children(recursive=True)
+            if "train" in child.cmdline()
+        )
+        training.kill()
+        assert server.training_status()["status"] == "ERROR"
+        assert stats(server)["status"] == "stopped"
+        assert server.get("/radfound/adapters").json()["adapters"] == []
+        assert server.ask(VOLUME).json()["text"] == before["text"]
+        assert server.post("/train/radfound", json=QUICK_TRAINING).ok
+        assert server.training_status()["status"] == "DONE"
+        assert len(server.get("/radfound/adapters").json()["adapters"]) == 1
+    assert not list(studies.rglob(".tmp-*"))
+
+
+def stats(server):
+    return server.get("/info/").json()["train_stats"]["radfound"]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from radfound import writing
 from radfound.engine import Engine
 from radfound.exceptions import Cancelled, RequestError
 from radfound.study import Study, StudyImage
@@ -109,12 +110,15 @@ def test_one_who_has_given_up_is_not_begun(writer):
         next(writer.write(lambda: pytest.fail("begun"), 5, cancel))
 
 
-def test_the_thread_ends_when_there_is_nothing_to_do(writer, begin):
-    list(writer.write(begin, 2, None))
-    for thread in threading.enumerate():
-        if thread.name == "radfound-model":
-            thread.join(10)
-            assert not thread.is_alive()
+def test_one_thread_writes_all_and_ends_when_there_is_nothing_to_do(writer, begin, monkeypatch):
+    monkeypatch.setattr(writing, "_LINGER_S", 0.3)
+    before = set(threading.enumerate())
+    for _ in range(3):
+        list(writer.write(begin, 2, None))
+    (thread,) = set(threading.enumerate()) - before
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(list(writer.write(begin, 2, None))) == 2
 
 
 def test_a_follow_up_reads_the_study_no_second_time(study):
