@@ -39,12 +39,13 @@ from monailabel_app.lib.scoring import RadFoundScoring  # noqa: E402
 from monailabel_app.lib.service import RadFoundService  # noqa: E402
 from monailabel_app.lib.sessions import StudySessions  # noqa: E402
 from monailabel_app.lib.shutdown import at_shutdown  # noqa: E402
-from monailabel_app.lib.trainers import RadFoundTrainer  # noqa: E402
+from monailabel_app.lib.trainers import VISUAL_TOKENS, RadFoundTrainer  # noqa: E402
 from monailabel_app.lib.uploads import remove_stale  # noqa: E402
 from radfound import __version__  # noqa: E402
 from radfound.adapters import AdapterStore, store_path  # noqa: E402
 from radfound.answers import AnswerJournal, journal_path  # noqa: E402
 from radfound.corrections import CorrectionLog, log_path  # noqa: E402
+from radfound.durable import remove_temporary_files  # noqa: E402
 from radfound.exceptions import NotFoundError, RequestError  # noqa: E402
 from radfound.scores import ScoreBook, scores_path  # noqa: E402
 
@@ -103,6 +104,10 @@ class RadFoundApp(MONAILabelApp):
         return self._service
 
     @property
+    def _own_files(self) -> Path:
+        return log_path(self._state).parent
+
+    @property
     def trainers(self) -> dict[str, RadFoundTrainer]:
         """The trainers by name."""
         return self._trainers
@@ -123,8 +128,7 @@ class RadFoundApp(MONAILabelApp):
 
     def init_trainers(self) -> dict[str, RadFoundTrainer]:
         """Return the trainer."""
-        status_path = log_path(self._state).with_name("training.json")
-        return {"radfound": RadFoundTrainer(self.service, status_path)}
+        return {"radfound": RadFoundTrainer(self.service, self._own_files / "training.json")}
 
     def init_strategies(self) -> dict[str, Any]:
         """Return the ways to choose the next study."""
@@ -162,6 +166,8 @@ class RadFoundApp(MONAILabelApp):
 
         super().on_init_complete()
         remove_stale()
+        for folder in (self._own_files, self._own_files / VISUAL_TOKENS):
+            remove_temporary_files(folder)
         install_routes(app, self._rules, self.service.metrics, is_local=self._is_local)
         at_shutdown(self.service.close)
         logger.info("RadFound %s with checkpoint %s", __version__, self.service.checkpoint)
