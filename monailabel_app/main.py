@@ -34,18 +34,17 @@ from monailabel_app.lib.activelearning import strategies  # noqa: E402
 from monailabel_app.lib.datastore import StudyDatastore  # noqa: E402
 from monailabel_app.lib.guard import Rules  # noqa: E402
 from monailabel_app.lib.infers import MODELS, RadFoundInfer  # noqa: E402
+from monailabel_app.lib.leftovers import remove_leftovers  # noqa: E402
 from monailabel_app.lib.quiet import quieten_monailabel  # noqa: E402
 from monailabel_app.lib.scoring import RadFoundScoring  # noqa: E402
 from monailabel_app.lib.service import RadFoundService  # noqa: E402
 from monailabel_app.lib.sessions import StudySessions  # noqa: E402
 from monailabel_app.lib.shutdown import at_shutdown  # noqa: E402
-from monailabel_app.lib.trainers import VISUAL_TOKENS, RadFoundTrainer  # noqa: E402
-from monailabel_app.lib.uploads import remove_stale  # noqa: E402
+from monailabel_app.lib.trainers import RadFoundTrainer  # noqa: E402
 from radfound import __version__  # noqa: E402
 from radfound.adapters import AdapterStore, store_path  # noqa: E402
 from radfound.answers import AnswerJournal, journal_path  # noqa: E402
 from radfound.corrections import CorrectionLog, log_path  # noqa: E402
-from radfound.durable import remove_temporary_files  # noqa: E402
 from radfound.exceptions import NotFoundError, RequestError  # noqa: E402
 from radfound.scores import ScoreBook, scores_path  # noqa: E402
 
@@ -165,9 +164,7 @@ class RadFoundApp(MONAILabelApp):
         from monailabel_app.lib.routes import install_routes
 
         super().on_init_complete()
-        remove_stale()
-        for folder in (self._own_files, self._own_files / VISUAL_TOKENS):
-            remove_temporary_files(folder)
+        remove_leftovers(Path(self.app_dir), self._own_files)
         install_routes(app, self._rules, self.service.metrics, is_local=self._is_local)
         at_shutdown(self.service.close)
         logger.info("RadFound %s with checkpoint %s", __version__, self.service.checkpoint)
