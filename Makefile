@@ -5,6 +5,7 @@
 # make bench   speeds and memory beside what others take, as a table
 # make bench-model   RadVLBench: what the model answers beside controls; DATA=dir is the data kit
 # make bench-load    50 clients for 5 minutes at a real server: percentiles, failures, lost corrections
+# make bench-kill    SIGKILL at 50 random moments: lost corrections, broken adapters, strays
 # make fuzz          thousands of broken files, then schemathesis at a real server, with counts
 # make screenshots   draw the pictures of docs/slicer.md and docs/reader-study.md anew
 
@@ -16,7 +17,7 @@ DATA ?= $(or $(RADFOUND_DATA),../shared/data)
 BENCH_OUT ?= runs/bench
 RUN := .venv/bin/python
 
-.PHONY: serve test test-slow check lint bench bench-model screenshots bench-load fuzz
+.PHONY: serve test test-slow check lint bench bench-model screenshots bench-load bench-kill fuzz
 .NOTPARALLEL:
 
 .venv/.ready: requirements.txt setup.py scripts/make_venv.py
@@ -50,6 +51,9 @@ bench-model: .venv/.ready-dev
 
 bench-load: .venv/.ready
 	@$(RUN) scripts/load.py
+
+bench-kill: .venv/.ready
+	@$(RUN) -W ignore scripts/kill.py
 
 .venv-fuzz/.ready: requirements-fuzz.txt
 	@$(PYTHON) -m venv .venv-fuzz

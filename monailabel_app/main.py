@@ -34,13 +34,13 @@ from monailabel_app.lib.activelearning import strategies  # noqa: E402
 from monailabel_app.lib.datastore import StudyDatastore  # noqa: E402
 from monailabel_app.lib.guard import Rules  # noqa: E402
 from monailabel_app.lib.infers import MODELS, RadFoundInfer  # noqa: E402
+from monailabel_app.lib.leftovers import remove_leftovers  # noqa: E402
 from monailabel_app.lib.quiet import quieten_monailabel  # noqa: E402
 from monailabel_app.lib.scoring import RadFoundScoring  # noqa: E402
 from monailabel_app.lib.service import RadFoundService  # noqa: E402
 from monailabel_app.lib.sessions import StudySessions  # noqa: E402
 from monailabel_app.lib.shutdown import at_shutdown  # noqa: E402
 from monailabel_app.lib.trainers import RadFoundTrainer  # noqa: E402
-from monailabel_app.lib.uploads import remove_stale  # noqa: E402
 from radfound import __version__  # noqa: E402
 from radfound.adapters import AdapterStore, store_path  # noqa: E402
 from radfound.answers import AnswerJournal, journal_path  # noqa: E402
@@ -103,6 +103,10 @@ class RadFoundApp(MONAILabelApp):
         return self._service
 
     @property
+    def _own_files(self) -> Path:
+        return log_path(self._state).parent
+
+    @property
     def trainers(self) -> dict[str, RadFoundTrainer]:
         """The trainers by name."""
         return self._trainers
@@ -123,8 +127,7 @@ class RadFoundApp(MONAILabelApp):
 
     def init_trainers(self) -> dict[str, RadFoundTrainer]:
         """Return the trainer."""
-        status_path = log_path(self._state).with_name("training.json")
-        return {"radfound": RadFoundTrainer(self.service, status_path)}
+        return {"radfound": RadFoundTrainer(self.service, self._own_files / "training.json")}
 
     def init_strategies(self) -> dict[str, Any]:
         """Return the ways to choose the next study."""
@@ -161,7 +164,7 @@ class RadFoundApp(MONAILabelApp):
         from monailabel_app.lib.routes import install_routes
 
         super().on_init_complete()
-        remove_stale()
+        remove_leftovers(Path(self.app_dir), self._own_files)
         install_routes(app, self._rules, self.service.metrics, is_local=self._is_local)
         at_shutdown(self.service.close)
         logger.info("RadFound %s with checkpoint %s", __version__, self.service.checkpoint)

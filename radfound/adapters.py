@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from radfound.correction import utc_now
 from radfound.durable import (
     TEMPORARY_PREFIX,
     make_directory,
+    remove_temporary_files,
     replace_text,
     sha256_of,
     sync_directory,
@@ -36,6 +37,7 @@ _POINTER_SCHEMA = "radfound.adapters/1"
 _RESERVED_KEYS = ("schema", "id", "files")
 _ID = re.compile(r"a-(\d{4,9})")
 _PRUNED = "pruned"  # a file beside the manifest of an adapter whose weights were removed
+_IN_USE = "in-use"  # a lock in a scratch folder
 _REFUSALS, _REFUSALS_KEPT = "refused.json", 50
 _LOCK_TIMEOUT_S = 60.0
 _LONGEST_HISTORY = 1000
@@ -145,6 +147,25 @@ class AdapterStore:
             pointer = replace(self._pointer_to_change(), newest=number)
             self._write_pointer(pointer.moved_to(adapter) if activate else pointer)
         return adapter
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Make a folder for an adapter that is not published yet, and remove it at the end.
+
+        If the process is killed, the next start removes it.
+
+        Yields
+        ------
+        Path
+        """
+        with ExitStack() as stack:
+            with self._locked():
+                folder = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=self.root))
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                stack.enter_context(filelock.FileLock(folder / _IN_USE))
+            inside = folder / "adapter"
+            inside.mkdir()
+            yield inside
 
     def note_refusal(self, manifest: dict[str, Any]) -> None:
         """Keep what is known of an adapter that was not published; of the newest ones only.
@@ -400,11 +421,10 @@ class AdapterStore:
             logger.info("left as it is: %s", error)
 
     def _sweep(self) -> None:
+        remove_temporary_files(self.root)
         for stray in self._strays():
-            if stray.is_dir():
+            if not _is_in_use(stray):
                 shutil.rmtree(stray, ignore_errors=True)
-            else:
-                stray.unlink(missing_ok=True)
 
     def _strays(self) -> Sequence[Path]:
         return tuple(self.root.glob(f"{TEMPORARY_PREFIX}*"))
@@ -429,6 +449,18 @@ def _adapter_files(folder: Path) -> list[Path]:
                 f"{folder.name}/{entry.name}: found a folder or link; expected files"
             )
     return entries
+
+
+def _is_in_use(scratch: Path) -> bool:
+    """Whether the process lives that made a scratch folder."""
+    lock = scratch / _IN_USE
+    if not lock.exists():
+        return False
+    try:
+        with filelock.FileLock(lock, timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
 
 
 def _is_pruned(folder: Path) -> bool:

@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from radfound.durable import TEMPORARY_PREFIX, make_directory, sync_directory, s
 from radfound.exceptions import CorrectionError, NotFoundError, RequestError, StorageError
 from radfound.region import region_key
 
-__all__ = ["Correction", "CorrectionLog", "log_path", "rows_digest", "rows_digests"]
+__all__ = ["Correction", "CorrectionLog", "log_path", "newest_of", "rows_digest", "rows_digests"]
 
 _APPLICATION_ID = 0x52464C31  # "RFL1"
 _COLUMNS = (
@@ -145,9 +145,7 @@ class CorrectionLog:
 
     def latest(self) -> list[Correction]:
         """Return the newest correction for each images, task, question and region, oldest first."""
-        return self._query(
-            "WHERE seq IN (SELECT MAX(seq) FROM {table} GROUP BY images, task, question, region)"
-        )
+        return newest_of(self.rows())
 
     def for_image(self, image: str) -> list[Correction]:
         """Return the corrections that name an image, oldest first."""
@@ -249,8 +247,7 @@ class CorrectionLog:
     def _select(self, connection: sqlite3.Connection, where: str, *values: Any) -> list[Correction]:
         table = _TABLE[self._file.layout(connection)]
         rows = connection.execute(
-            f"SELECT {', '.join(_COLUMNS)} FROM {table} AS corrections "
-            f"{where.format(table=table)} ORDER BY seq",
+            f"SELECT {', '.join(_COLUMNS)} FROM {table} AS corrections {where} ORDER BY seq",
             values,
         ).fetchall()
         try:
@@ -260,6 +257,16 @@ class CorrectionLog:
                 f"{self._name}: a recorded correction is damaged ({error}); restore the file "
                 "from a backup"
             ) from error
+
+
+def newest_of(corrections: Iterable[Correction]) -> list[Correction]:
+    """Return the newest correction for each images, task, question and region, oldest first."""
+    newest: dict[tuple, Correction] = {}
+    for each in corrections:
+        about = (each.images, each.task, each.question, region_key(each.region))
+        newest.pop(about, None)
+        newest[about] = each
+    return list(newest.values())
 
 
 def rows_digest(corrections: Sequence[Correction]) -> str:

@@ -42,6 +42,20 @@ def replace_text(path: Path, text: str) -> None:
     The modification time always grows, even between two calls within one tick of the file
     system's clock, so that a reader may tell versions apart by it.
     """
+    try:
+        _replace_text(path, text)
+    except FileNotFoundError:  # a process that has just started took it for a stray
+        _replace_text(path, text)
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder; others make theirs anew."""
+    for stray in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        if not stray.is_dir():
+            stray.unlink(missing_ok=True)
+
+
+def _replace_text(path: Path, text: str) -> None:
     descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
     temporary = Path(name)
     try:

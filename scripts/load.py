@@ -83,7 +83,7 @@ class Load:
             body = {"image": image, "question": f"What is shown at {chance.randrange(50)}?"}
             return "POST", "/radfound/ask", {"json": {**body, "max_new_tokens": 8}}
         if kind == "correct":
-            return "POST", "/radfound/corrections", {"json": _correction(name, image)}
+            return "POST", "/radfound/corrections", {"json": correction(name, image)}
         if kind == "next":
             return "POST", "/activelearning/uncertainty", {"json": {"client_id": name}}
         if kind == "train":
@@ -91,7 +91,8 @@ class Load:
         return "GET", {"info": "/info/", "metrics": "/radfound/metrics"}[kind], {}
 
 
-def _correction(name: str, image: str) -> dict[str, object]:
+def correction(name: str, image: str) -> dict[str, object]:
+    """Return a correction of its own id and question, as it is sent."""
     return {
         "schema": "radfound.correction/1",
         "id": name,

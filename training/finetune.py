@@ -6,7 +6,6 @@ The server runs it for `POST /train/radfound`.
 from __future__ import annotations
 
 import random
-import tempfile
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ from typing import Any
 from radfound import checkpoints
 from radfound.adapters import AdapterStore
 from radfound.correction import Correction, is_blank
-from radfound.corrections import CorrectionLog
+from radfound.corrections import CorrectionLog, newest_of, rows_digest
 from radfound.exceptions import TrainingError
 from radfound.study import Study
 from radfound.study_model import LocalModel
@@ -154,6 +153,12 @@ def finetune_in(
     steps = judge.teach(report)
     _say(report, "examining the new adapter")
     verdict = judge.verdict(force)
+    gate_json = verdict.to_json()
+    metrics = {
+        "corrections": float(sum(len(lesson.branches) for lesson in lessons.corrected)),
+        "steps": float(steps),
+        "seconds": round(time.monotonic() - began, 1),
+    }
     manifest = {
         "base": workshop.base.name,
         "base_revision": workshop.base.revision,
@@ -162,22 +167,18 @@ def finetune_in(
         "snapshot": snapshot,
         "corrections": [each for lesson in lessons.corrected for each in lesson.corrections],
         "left_out": lessons.left_out,
-        "gate": verdict.to_json(),
-        "metrics": {
-            "corrections": float(sum(len(lesson.branches) for lesson in lessons.corrected)),
-            "steps": float(steps),
-            "seconds": round(time.monotonic() - began, 1),
-        },
+        "gate": gate_json,
+        "metrics": metrics,
     }
     if not (verdict.passed or verdict.forced):
         store.note_refusal(manifest | {"reason": verdict.reason})
-        return FinetuneResult(None, False, verdict.reason, manifest["metrics"], manifest["gate"])
+        return FinetuneResult(None, False, verdict.reason, metrics, gate_json)
     adapter = _publish(workshop.base, store, manifest)
     if judge.after and workshop.exam:
         workshop.remember(store, adapter, judge.after)
     store.prune(config.kept_adapters)
     reason = f"published {adapter}" + (f" although {verdict.reason}" if verdict.forced else "")
-    return FinetuneResult(adapter, True, reason, manifest["metrics"], manifest["gate"])
+    return FinetuneResult(adapter, True, reason, metrics, gate_json)
 
 
 class _Judge:
@@ -289,7 +290,7 @@ def _kept_back(
 
 def _publish(base: LocalModel, store: AdapterStore, manifest: dict[str, Any]) -> str:
     """Hand the trained adapter to the store and return its id."""
-    with tempfile.TemporaryDirectory() as folder:
+    with store.scratch() as folder:
         base.model.language_model.save_pretrained(folder, save_embedding_layers=False)
         return store.publish(folder, manifest)
 
@@ -300,12 +301,10 @@ def _say(report: Report, doing: str) -> None:
 
 def _snapshot(log: CorrectionLog, newest: int) -> tuple[str, list[Correction]]:
     """Return the digest of the log as it is now, and the newest corrections that say what is right."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "corrections.sqlite"
-        digest = log.snapshot(path)
-        wanted = [each for each in CorrectionLog(path).latest() if not is_blank(each.text)]
+    rows = log.rows()
+    wanted = [each for each in newest_of(rows) if not is_blank(each.text)]
     if not wanted:
         raise TrainingError(
             "corrections: none says what the answer should be; edit or accept an answer first"
         )
-    return digest, wanted[-newest:]
+    return rows_digest(rows), wanted[-newest:]

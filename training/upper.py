@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from radfound.decoding import Layers, Prefix
+from radfound.decoding import Prefix
 from radfound.study_model import LocalModel
 from training.packing import Branch
 
@@ -147,7 +147,12 @@ class UpperLayers:
         """Return the logits of hidden states, (T, width) to (T, vocabulary)."""
         return self._base.model.get_output_embeddings()(hidden)
 
-    def _decode(self, embeds: torch.Tensor, studies: Layers | dict[int, tuple], **options):
+    def _decode(
+        self,
+        embeds: torch.Tensor,
+        studies: dict[int, tuple[torch.Tensor, torch.Tensor]],
+        **options,
+    ):
         cache = DynamicCache(config=self._base.model.config.text_config)
         for number, (keys, values) in studies.items():
             cache.update(keys, values, number)

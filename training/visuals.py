@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from radfound.durable import TEMPORARY_PREFIX, make_directory
+from radfound.durable import TEMPORARY_PREFIX, make_directory, sync_file
 from radfound.region import region_key
 from radfound.study import Study
 from radfound.study_model import LocalModel
@@ -82,12 +82,13 @@ class VisualTokens:
             os.close(descriptor)
             try:
                 save_file({"visual": tokens.contiguous().cpu()}, name)
+                sync_file(Path(name))
                 os.replace(name, path)
             finally:
                 Path(name).unlink(missing_ok=True)
             self._trim(path.parent)
-        except OSError as error:
-            logger.warning("visual tokens are not kept: %s", error.strerror or error)
+        except (OSError, SafetensorError) as error:
+            logger.warning("visual tokens are not kept: %s", error)
 
     def _trim(self, folder: Path) -> None:
         files = sorted(folder.glob(f"*{_END}"), key=lambda file: file.stat().st_mtime_ns)

@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from monailabel_app.lib.datastore import StudyDatastore
+from monailabel_app.lib.leftovers import remove_leftovers
 from monailabel_app.lib.service import RadFoundService
 from monailabel_app.lib.uploads import received, remove_stale
 from radfound.adapters import AdapterStore, store_path
@@ -200,6 +201,20 @@ def test_what_a_killed_server_left_is_removed_after_a_day(tmp_path, monkeypatch)
     assert sorted(tmp_path.iterdir()) == [foreign, new]
 
 
+def test_a_start_removes_what_a_killed_training_and_its_launcher_left(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    own, app = tmp_path / "studies" / ".radfound", tmp_path / "app"
+    for folder in (own / "visual", tmp_path / "tmp"):
+        folder.mkdir(parents=True)
+    left = [own / ".tmp-a", own / "visual" / ".tmp-b", tmp_path / "tmp" / "tmp1.json"]
+    kept = [own / "training.json", own / "visual" / "a.safetensors", tmp_path / "tmp" / "tmp2.json"]
+    for path in (*left, *kept):
+        path.write_text("{}")
+    left[2].write_text(f'{{"filename": "{app}/logs/app.log"}}')
+    remove_leftovers(app, own)
+    assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
+
+
 def test_who_waits_holds_no_thread_and_the_queue_has_an_end(service):
     release = threading.Event()
     threads = threading.active_count()
@@ -349,3 +364,11 @@ def test_a_training_that_is_killed_is_told_of_and_the_next_one_works(studies, tm
 
 def stats(server):
     return server.get("/info/").json()["train_stats"]["radfound"]
+
+
+@pytest.mark.slow
+def test_kills_lose_nothing_leave_whole_adapters_and_no_strays():
+    """The short form of `make bench-kill`, which exits with 1 otherwise."""
+    command = [sys.executable, "scripts/kill.py", "--kills", "4"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -322,6 +322,61 @@ def test_publication_under_way_is_not_removed_by_a_start_beside_it(store, traine
         assert staging.exists()
 
 
+def test_work_in_progress_goes_at_the_next_start_but_not_while_its_process_lives(store, trained):
+    worker = start(HOLD_A_SCRATCH_FOLDER, store.root)
+    assert worker.stdout.readline() == "ready\n"
+    try:
+        AdapterStore(store.root).publish(trained, {})
+        assert len(strays(store)) == 1
+    finally:
+        worker.send_signal(signal.SIGKILL)
+        worker.communicate(timeout=60)
+    assert strays(AdapterStore(store.root)) == []
+
+
+HOLD_A_SCRATCH_FOLDER = """
+import sys, time
+from radfound.adapters import AdapterStore
+with AdapterStore(sys.argv[1]).scratch() as folder:
+    (folder / "half").write_text("a weight")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_scratch_folder_goes_with_the_end_of_its_work(store, trained):
+    with store.scratch() as folder:
+        for file in trained.iterdir():
+            shutil.copy(file, folder)
+        adapter = store.publish(folder, {})
+    assert strays(store) == []
+    names = {file.name for file in store.path(adapter).iterdir()}
+    assert names == {"manifest.json", *(file.name for file in trained.iterdir())}
+
+
+# Refusals
+
+
+def test_refusals_are_kept_the_newest_fifty_oldest_first(store):
+    assert store.refusals() == []
+    for number in range(52):
+        store.note_refusal({"reason": str(number), "gate": {"passed": False}})
+    kept = AdapterStore(store.root).refusals()
+    assert [each["reason"] for each in kept] == [str(number) for number in range(2, 52)]
+    assert all(each["created"] and each["gate"] == {"passed": False} for each in kept)
+    assert store.list() == [] and store.active() is None
+
+
+@pytest.mark.parametrize("content", [b"[{", b"\xff\xfe", b'{"reason": "x"}', b"null"])
+def test_damaged_list_of_refusals_costs_only_the_refusals(store, trained, content):
+    adapter = store.publish(trained, {})
+    (store.root / "refused.json").write_bytes(content)
+    assert store.refusals() == []
+    store.note_refusal({"reason": "new"})
+    assert [each["reason"] for each in store.refusals()] == ["new"]
+    assert store.active() == adapter
+
+
 def test_damaged_pointer_is_named_and_an_activation_heals_it(store, trained):
     store.publish(trained, {})
     (store.root / "active.json").write_text('{"schema": "radfound.adapters/1", "active": "../x"')

@@ -289,6 +289,25 @@ def test_adapters_are_listed_as_json(studies, capsys):
     assert [each["id"] for each in document["adapters"]] == ["a-0001", "a-0002"]
 
 
+def test_adapters_are_listed_with_what_the_gate_said(studies, capsys):
+    good = {"name": "answers end", "passed": True, "told": "100% of 32", "numbers": {}}
+    bad = {"name": "corrections", "passed": False, "told": "40% of 10 reproduced", "numbers": {}}
+    gate = {"passed": False, "forced": True, "checks": [good, bad]}
+    store = AdapterStore(store_path(studies))
+    store.publish(studies / "trained", {"gate": gate, "author": "an annotator"})
+    store.note_refusal({"gate": {**gate, "forced": False, "checks": [bad]}, "reason": "too few"})
+    assert main(["adapters", "list", "--studies", str(studies)]) == 0
+    lines = capsys.readouterr().out.splitlines()[3:]
+    assert lines[0].startswith("* a-0003 ")
+    assert lines[1:4] == [
+        "    passed  answers end: 100% of 32",
+        "    FAILED  corrections: 40% of 10 reproduced",
+        "    published all the same by an annotator",
+    ]
+    assert lines[4].startswith("  refused  2")
+    assert lines[5:] == ["    FAILED  corrections: 40% of 10 reproduced"]
+
+
 def test_old_adapters_lose_their_weights_but_never_the_active_one(studies, capsys):
     at = ["--studies", str(studies)]
     AdapterStore(store_path(studies)).publish(studies / "trained", {})

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from radfound.durable import make_directory, replace_text
+from radfound.durable import make_directory, remove_temporary_files, replace_text
 
 
 def test_modification_time_grows_even_when_the_clock_does_not(tmp_path):
@@ -33,3 +33,25 @@ def test_folders_are_made_with_their_parents_and_may_exist(tmp_path):
     make_directory(tmp_path / "a" / "b")
     make_directory(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_temporary_files_of_killed_processes_are_removed_and_nothing_else(tmp_path):
+    for name in (".tmp-a", "kept", ".other"):
+        (tmp_path / name).touch()
+    (tmp_path / ".tmp-folder").mkdir()
+    remove_temporary_files(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"kept", ".other", ".tmp-folder"}
+    remove_temporary_files(tmp_path / "not there")
+
+
+def test_a_text_that_another_process_took_for_a_stray_is_written_again(tmp_path, monkeypatch):
+    replace, path = os.replace, tmp_path / "state.json"
+
+    def swept_once(source, target):
+        monkeypatch.setattr(os, "replace", replace)
+        remove_temporary_files(tmp_path)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", swept_once)
+    replace_text(path, "new")
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]

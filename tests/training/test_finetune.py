@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,8 @@ from radfound.corrections import CorrectionLog
 from radfound.engine import Engine
 from radfound.exceptions import StudyUnreadableError, TrainingError
 from radfound.study import Study, StudyImage
-from training.finetune import FinetuneConfig, finetune
+from training.finetune import FinetuneConfig, _kept_back, finetune
+from training.lessons import Lesson
 
 QUICK = FinetuneConfig(max_steps=300, learning_rate=2e-2)
 
@@ -135,3 +138,85 @@ def test_a_study_that_is_gone_is_left_out(place):
     result = finetune(log, store, read, checkpoint="radfound-tiny", config=QUICK)
     assert result.metrics["corrections"] == 1
     assert store.manifest(result.adapter)["corrections"] == ["found"]
+
+
+def run(place, **changes):
+    """Train on radfound-tiny in a hurry; what the gate says of it matters to few tests."""
+    config = changes.pop("config", HASTY)
+    return finetune(*place, read, checkpoint="radfound-tiny", config=config, **changes)
+
+
+HASTY = FinetuneConfig(max_steps=2, learning_rate=1e-5, rehearsed_studies=0)
+
+
+def test_a_refusal_is_kept_with_its_verdict_and_its_author(place):
+    log, store = place
+    log.append(corrected("ct00", "Never learnt in two steps.", id="c1"))
+    result = run(place, author="an annotator")
+    (kept,) = store.refusals()
+    assert not result.published and store.active() is None and store.list() == []
+    assert kept["gate"] == result.gate and not kept["gate"]["passed"]
+    assert (kept["reason"], kept["author"]) == (result.reason, "an annotator")
+    assert (kept["corrections"], kept["parent"]) == (["c1"], None)
+    assert "corrections: 0% of 1 reproduced" in result.reason
+
+
+def test_force_publishes_all_the_same_and_that_is_kept(place):
+    log, store = place
+    log.append(corrected("ct00", "Never learnt in two steps."))
+    result = run(place, author="an annotator", force=True)
+    kept = store.manifest(result.adapter)
+    assert result.published and store.active() == result.adapter and store.refusals() == []
+    assert (
+        kept["gate"]["forced"] and not kept["gate"]["passed"] and kept["author"] == "an annotator"
+    )
+    assert "although corrections: 0% of 1 reproduced" in result.reason
+
+
+def test_training_goes_on_from_the_adapter_that_answers_unless_asked_to_begin_anew(place):
+    log, store = place
+    log.append(corrected("ct00", "First.", id="c1"))
+    first = run(place, config=QUICK, force=True)
+    assert first.metrics["steps"] > 1
+    again = run(place, config=replace(QUICK, max_steps=1), force=True)
+    assert reproduced(again) == 1  # nothing was left to learn
+    anew = run(place, config=replace(QUICK, max_steps=1, anew=True), force=True)
+    assert reproduced(anew) == 0
+    assert [info.manifest["parent"] for info in store.list()] == [None, "a-0001", "a-0002"]
+
+
+def reproduced(result):
+    (check,) = (each for each in result.gate["checks"] if each["name"] == "corrections")
+    return check["numbers"]["share"]
+
+
+def test_only_studies_that_the_active_adapter_has_not_learnt_are_kept_back():
+    lessons = [Lesson(None, [], f"ct{n}", (f"c{n}", f"d{n}")) for n in range(10)]
+    lessons.append(Lesson(None, [], "ct9", ("e9",)))  # a region of a study that is known
+    learnt = {f"c{n}" for n in range(5)} | {"d9"}
+    kept = _kept_back(lessons, learnt, FinetuneConfig(kept_back=0.5))
+    assert len(kept) == 2 and {each.study for each in kept} <= {"ct5", "ct6", "ct7", "ct8"}
+    assert kept == _kept_back(lessons, learnt, FinetuneConfig(kept_back=0.5))
+    everything = _kept_back(lessons, (), FinetuneConfig(kept_back=1.0))
+    assert len({each.study for each in everything}) == 9  # one is left to learn from
+    assert _kept_back(lessons[:1], (), FinetuneConfig(kept_back=1.0)) == []
+
+
+def test_what_was_kept_back_is_examined_and_learnt_all_the_same(place):
+    log, store = place
+    for number, image in enumerate(STUDIES):
+        log.append(corrected(image, f"Answer {image}.", id=f"c{number}"))
+    result = run(place, config=replace(HASTY, kept_back=0.4), force=True)
+    (check,) = (each for each in result.gate["checks"] if each["name"] == "kept-back corrections")
+    assert check["numbers"]["n"] == 1
+    assert sorted(store.manifest(result.adapter)["corrections"]) == ["c0", "c1", "c2"]
+
+
+def test_a_text_that_is_too_long_to_learn_is_left_out_and_named(place):
+    log, store = place
+    log.append(corrected("ct00", "word " * 600, id="endless"))
+    log.append(corrected("ct01", "Short.", id="short"))
+    result = run(place, force=True)
+    kept = store.manifest(result.adapter)
+    assert kept["corrections"] == ["short"]
+    assert list(kept["left_out"]) == ["endless"] and "at most 256" in kept["left_out"]["endless"]

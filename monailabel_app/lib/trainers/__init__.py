@@ -1,5 +1,5 @@
 """The trainers that MONAI Label lists."""
 
-from .radfound import RadFoundTrainer
+from .radfound import VISUAL_TOKENS, RadFoundTrainer
 
-__all__ = ["RadFoundTrainer"]
+__all__ = ["VISUAL_TOKENS", "RadFoundTrainer"]

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+VISUAL_TOKENS = "visual"
+"""The folder, beside the status of the newest run, where visual tokens of studies are kept."""
 _LAST_LINES_S = 0.5
 
 
@@ -102,7 +104,7 @@ class RadFoundTrainer(TrainTask):
                 checkpoint=service.checkpoint,
                 config=_config(request),
                 version=service.version,
-                cache=self._status_path.with_name("visual"),
+                cache=self._status_path.with_name(VISUAL_TOKENS),
                 author=str(request.get("author") or ""),
                 force=request.get("force") is True,
                 progress=self._report,

@@ -1,0 +1,345 @@
+"""Kill the server and trainings at random moments; show what is lost, half-made or left behind.
+
+Run through `make bench-kill`. Every kill is followed by a start of the server, which is asked what it
+knows. Prints a Markdown table; returns 1 if a correction that was acknowledged is lost, an adapter is not
+whole, the server does not answer, or a temporary file is left.
+
+Server and trainings are forked from this process, which has imported everything, so that moments fall
+on work and not on imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import multiprocessing
+import os
+import random
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import requests
+from load import correction
+from serve import put_samples
+
+from radfound.adapters import AdapterStore, store_path
+from radfound.corrections import CorrectionLog, log_path
+from radfound.durable import TEMPORARY_PREFIX
+from radfound.exceptions import RadFoundError
+
+ROOT = Path(__file__).resolve().parents[1]
+CHECKPOINT = "radfound-tiny"
+START_S, TIMEOUT_S, STOP_S = 300, 120, 60
+FIRST_CORRECTIONS = 4
+_IMPORTED = (
+    *("monailabel.main", "monailabel.endpoints.train", "monailabel_app.lib.service"),
+    *("radfound.engine", "training.finetune"),
+)
+_FORK = multiprocessing.get_context("fork")
+
+
+@dataclass
+class Counts:
+    """What came of the kills of one phase."""
+
+    kills: int = 0
+    acknowledged: int = 0
+    lost: int = 0
+    adapters: int = 0
+    broken: int = 0
+    starts: int = 0
+    strays: int = 0
+
+
+class Place:
+    """A folder of studies, what was acknowledged there, and who works on it."""
+
+    def __init__(self, folder: Path, chance: random.Random):
+        self.folder, self.studies, self.chance = folder, folder / "studies", chance
+        self.acknowledged: set[str] = set()
+        self.training_s = self.publishing_s = 1.0  # how long a training, and its end, take here
+        self._made = 0
+
+    def log(self, url: str, until: Callable[[], bool]) -> int:
+        """Send corrections one after another; return how many were acknowledged."""
+        count = 0
+        with requests.Session() as session:
+            while not until():
+                self._made += 1
+                name = f"kill-{self._made}"
+                body = correction(name, "sample_ct_slice" if self._made % 2 else "sample_mr_slice")
+                try:
+                    response = session.post(
+                        f"{url}/radfound/corrections", json=body, timeout=TIMEOUT_S
+                    )
+                except requests.RequestException:
+                    return count
+                if response.ok:
+                    self.acknowledged.add(name)
+                    count += 1
+        return count
+
+    @contextmanager
+    def server(self) -> Iterator[tuple[BaseProcess, str]]:
+        """Start the server; it is killed at the end, if it has not been before."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        process = _FORK.Process(target=_serve, args=(self.folder, port))
+        process.start()
+        try:
+            url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + START_S
+            while not _is_up(url):
+                if not process.is_alive() or time.monotonic() > deadline:
+                    raise SystemExit((self.folder / "server.log").read_text()[-3000:])
+                time.sleep(0.1)
+            yield process, url
+        finally:
+            _kill(process)
+
+    @contextmanager
+    def training(self) -> Iterator[tuple[BaseProcess, threading.Event]]:
+        """Start a training; the event is set once only publishing is left."""
+        reading, writing = _FORK.Pipe(duplex=False)
+        process = _FORK.Process(target=_train, args=(self.folder, writing))
+        process.start()
+        writing.close()
+        is_examining = threading.Event()
+
+        def listen() -> None:
+            try:
+                while reading.recv() != "examining the new adapter":
+                    pass
+            except EOFError:
+                pass
+            is_examining.set()
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        try:
+            yield process, is_examining
+        finally:
+            _kill(process)
+            listener.join()
+            reading.close()
+
+    def look(self, url: str, counts: Counts) -> None:
+        """Count what a server that has just started does not have, or should not."""
+        counts.starts += 1
+        rows = requests.get(f"{url}/radfound/corrections", timeout=TIMEOUT_S).json()["corrections"]
+        counts.lost += len(self.acknowledged - {row["id"] for row in rows})
+        counts.lost += not CorrectionLog(log_path(self.studies)).verify().is_whole
+        store = AdapterStore(store_path(self.studies))
+        for info in store.list():
+            counts.adapters += 1
+            counts.broken += not _is_whole(store, info.id)
+        active = requests.get(f"{url}/radfound/health", timeout=TIMEOUT_S).json()["model"]
+        said = requests.post(
+            f"{url}/infer/radfound_vqa?image=sample_mr_slice&output=json",
+            data={"params": json.dumps({"question": "What is shown?", "max_new_tokens": 2})},
+            timeout=TIMEOUT_S,
+        )
+        answered_by = said.json()["model"]["adapter"] if said.ok else said.text
+        counts.broken += answered_by != active["adapter"]
+        strays = _strays(self.folder)
+        counts.strays += len(strays)
+        for stray in strays:
+            print("left behind:", stray.relative_to(self.folder), file=sys.stderr)
+
+
+def _log(place: Place, process: BaseProcess, url: str, counts: Counts) -> None:
+    """Kill the server while a reader corrects."""
+    threading.Timer(place.chance.uniform(0.05, 1.0), process.kill).start()
+    counts.acknowledged += place.log(url, lambda: not process.is_alive())
+
+
+def _activate(place: Place, process: BaseProcess, url: str, counts: Counts) -> None:
+    """Kill the server while somebody switches between adapters."""
+    threading.Timer(place.chance.uniform(0.05, 1.0), process.kill).start()
+    choices = ["base", *(info.id for info in AdapterStore(store_path(place.studies)).list())]
+    try:
+        while process.is_alive():
+            adapter = place.chance.choice(choices)
+            requests.post(f"{url}/radfound/adapters/{adapter}/activate", timeout=TIMEOUT_S)
+    except requests.RequestException:
+        pass
+
+
+def _train_a_while(place: Place, process: BaseProcess, url: str, counts: Counts) -> None:
+    """Kill a training anywhere, and then the server."""
+    with place.training() as (training, _):
+        training.join(place.chance.uniform(0, place.training_s))
+
+
+def _publish(place: Place, process: BaseProcess, url: str, counts: Counts) -> None:
+    """Kill a training in its last steps, and then the server."""
+    with place.training() as (training, is_examining):
+        is_examining.wait(TIMEOUT_S)
+        training.join(place.chance.uniform(0, place.publishing_s))
+
+
+PHASES = {
+    "logging": _log,
+    "training": _train_a_while,
+    "publishing": _publish,
+    "activating": _activate,
+}
+
+
+def main() -> int:
+    """Kill so many times, phase after phase in turn."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    import_everything()
+    found = {phase: Counts() for phase in PHASES}
+    with tempfile.TemporaryDirectory() as name:
+        place = _new_place(Path(name), random.Random(args.seed))
+        before: Counts | None = None
+        for number in range(args.kills + 1):
+            with place.server() as (process, url):
+                if before is not None:
+                    place.look(url, before)
+                    print(f"kill {number} of {args.kills}: {before}", file=sys.stderr, flush=True)
+                if number < args.kills:
+                    phase = list(PHASES)[number % len(PHASES)]
+                    before = found[phase]
+                    before.kills += 1
+                    PHASES[phase](place, process, url, before)
+    _show(found)
+    bad = any(each.lost or each.broken or each.strays for each in found.values())
+    return 1 if bad else 0
+
+
+def _new_place(folder: Path, chance: random.Random) -> Place:
+    """Put studies into a folder, some corrections and a first adapter."""
+    for part in ("home", "tmp", "studies", "cwd"):
+        (folder / part).mkdir()
+    put_samples(folder / "studies")
+    place = Place(folder, chance)
+    with place.server() as (_, url):
+        count = iter(range(FIRST_CORRECTIONS + 1))
+        place.log(url, lambda: next(count) == FIRST_CORRECTIONS)
+    began = time.monotonic()
+    with place.training() as (process, is_examining):
+        is_examining.wait(START_S)
+        place.publishing_s = -time.monotonic()
+        process.join(START_S)
+    place.publishing_s += time.monotonic()
+    place.training_s = time.monotonic() - began
+    if AdapterStore(store_path(place.studies)).active() is None:
+        raise SystemExit((folder / "training.log").read_text()[-3000:])
+    return place
+
+
+def import_everything() -> None:
+    """Import here what the server and trainings need, so that neither does."""
+    for name in _IMPORTED:
+        importlib.import_module(name)
+    importlib.import_module("torch").set_num_threads(1)  # threads do not survive a fork
+
+
+def _serve(folder: Path, port: int) -> None:
+    """Be the server."""
+    _settle(folder, "server.log")
+    from monailabel.config import settings
+    from monailabel.main import Main
+
+    settings.MONAI_LABEL_SESSION_PATH = str(folder / "sessions")
+    sys.argv = [
+        *("monailabel", "start_server", "--app", str(ROOT / "monailabel_app")),
+        *("--studies", str(folder / "studies"), "--host", "127.0.0.1", "--port", str(port)),
+        *("--conf", "checkpoint", CHECKPOINT),
+    ]
+    Main().run()
+
+
+def _train(folder: Path, told: multiprocessing.connection.Connection) -> None:
+    """Be the process that MONAI Label starts for a training."""
+    _settle(folder, "training.log")
+    from monailabel.interfaces.app import MONAILabelApp  # noqa: F401
+
+    from monailabel_app.main import RadFoundApp
+
+    app = RadFoundApp(
+        str(ROOT / "monailabel_app"), str(folder / "studies"), {"checkpoint": CHECKPOINT}
+    )
+    trainer = app.trainers["radfound"]
+    report = trainer._report
+
+    def tell(progress) -> None:
+        told.send(progress.message)
+        report(progress)
+
+    trainer._report = tell
+    trainer(
+        {"max_steps": 60, "learning_rate": 0.02, "newest": FIRST_CORRECTIONS, "force": True},
+        app.datastore(),
+    )
+
+
+def _settle(folder: Path, log: str) -> None:
+    """Let everything that this process writes lie in the folder."""
+    output = os.open(folder / log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(folder / "cwd")
+    os.environ.update(HOME=str(folder / "home"), TMPDIR=str(folder / "tmp"), HF_HUB_OFFLINE="1")
+    tempfile.tempdir = str(folder / "tmp")
+
+
+def _is_up(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/radfound/health", timeout=5).ok
+    except requests.RequestException:
+        return False
+
+
+def _is_whole(store: AdapterStore, adapter: str) -> bool:
+    try:
+        return store.path(adapter).is_dir()  # checks each file against its hash
+    except RadFoundError:
+        return False
+
+
+def _strays(folder: Path) -> list[Path]:
+    """Return the temporary files in the system's folder for them, and beside the studies."""
+    return [
+        *(folder / "tmp").iterdir(),
+        *(folder / "studies").rglob(f"{TEMPORARY_PREFIX}*"),
+    ]
+
+
+def _kill(process: BaseProcess) -> None:
+    process.kill()
+    process.join(STOP_S)
+
+
+def _show(found: dict[str, Counts]) -> None:
+    print("| phase | kills | starts after it | acknowledged | lost | adapters | broken | strays |")
+    print("| --- |" + " --- |" * 7)
+    whole = Counts()
+    for phase, each in found.items():
+        for name, value in vars(each).items():
+            setattr(whole, name, getattr(whole, name) + value)
+        print(_row(phase, each))
+    print(_row("all", whole))
+
+
+def _row(name: str, each: Counts) -> str:
+    cells = (name, each.kills, each.starts, each.acknowledged, each.lost, each.adapters, each.broken, each.strays)  # fmt: skip
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
