@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -79,22 +79,39 @@ class Case:
     answer: str
 
 
+class Seconds(NamedTuple):
+    """By the clock, and of processor time: what a busy machine does not falsify."""
+
+    clock: float
+    processor: float
+
+    @classmethod
+    def now(cls) -> Seconds:
+        """Return where clock and processor time stand."""
+        return cls(time.monotonic(), time.process_time())
+
+    def since(self, parts: int = 1) -> Seconds:
+        """Return what has passed, divided into so many parts."""
+        now = Seconds.now()
+        return Seconds((now.clock - self.clock) / parts, (now.processor - self.processor) / parts)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a side took.
 
     Parameters
     ----------
-    once_s, epoch_s : float
-        Seconds before the first step that no later epoch costs again, and of an epoch.
+    once_s, epoch_s : Seconds
+        Before the first step, what no later epoch costs again; and an epoch.
     peak_mib : float
         Memory of the whole process, its libraries and the model too.
     loss_before, loss_after : float
         Mean cross-entropy of the tokens of held-out answers.
     """
 
-    once_s: float
-    epoch_s: float
+    once_s: Seconds
+    epoch_s: Seconds
     peak_mib: float
     loss_before: float
     loss_after: float
@@ -169,17 +186,14 @@ class Collator:
         return dict(inputs)
 
 
-class _Epochs(TrainerCallback):
-    """Notes when each epoch begins and ends."""
+class _Watch(TrainerCallback):
+    """Takes the time from Trainer's first step to its last."""
 
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._began = Seconds.now()
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._began = time.monotonic()
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.seconds.append(time.monotonic() - self._began)
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.epoch_s = self._began.since(args.num_train_epochs)
 
 
 def learn_plainly(learnt: Sequence[Case], held: Sequence[Case], settings: Settings) -> Outcome:
@@ -189,7 +203,7 @@ def learn_plainly(learnt: Sequence[Case], held: Sequence[Case], settings: Settin
     model.language_model.set_attn_implementation("sdpa")  # what transformers chooses
     workshop.new_adapter(settings.rank)
     before = _plain_loss(model, held, collate, settings.batch_size)
-    epochs = _Epochs()
+    watch = _Watch()
     with tempfile.TemporaryDirectory() as folder:
         Trainer(
             model=model,
@@ -210,11 +224,11 @@ def learn_plainly(learnt: Sequence[Case], held: Sequence[Case], settings: Settin
             ),
             train_dataset=CorrectedStudies(learnt),
             data_collator=collate,
-            callbacks=[epochs],
+            callbacks=[watch],
         ).train()
     peak = _peak_mib()
     after = _plain_loss(model, held, collate, settings.batch_size)
-    return Outcome(0.0, statistics.mean(epochs.seconds), peak, before, after)
+    return Outcome(Seconds(0.0, 0.0), watch.epoch_s, peak, before, after)
 
 
 @torch.no_grad()
@@ -272,11 +286,11 @@ def learn_ours(
 ) -> Outcome:
     """Learn as `training.finetune` does: studies and lower layers once, then the upper layers alone."""
     workshop = Workshop(settings.model, settings.layers)
-    began = time.monotonic()
+    began = Seconds.now()
     encoded: dict[str, torch.Tensor] = {}
     readings = workshop.read(_lessons(workshop.base, learnt, encoded))
     bundled = workshop.read(workshop.rehearsed) if rehearse else []
-    once = time.monotonic() - began
+    once = began.since()
     examined = workshop.read(_lessons(workshop.base, held, encoded))
     workshop.new_adapter(settings.rank)
     before = _our_loss(workshop.upper, examined, settings.batch_size)
@@ -290,9 +304,9 @@ def learn_ours(
         weight_decay=0.0,
         seed=settings.seed,
     )
-    began = time.monotonic()
+    began = Seconds.now()
     optimise(course, {1.0: adapter}, loop)
-    epoch_s = (time.monotonic() - began) / settings.epochs
+    epoch_s = began.since(settings.epochs)
     peak = _peak_mib()
     after = _our_loss(workshop.upper, examined, settings.batch_size)
     return Outcome(once, epoch_s, peak, before, after)
@@ -345,47 +359,55 @@ def measure(side: str, kind: str, kit: Kit, count: int, settings: Settings) -> O
 def _measure_apart(side: str, kind: str, args: argparse.Namespace) -> Outcome:
     """Do what `measure` does in a process of its own, whose memory is then that side's alone."""
     options = {name: value for name, value in vars(args).items() if name not in ("side", "kinds")}
-    told = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "training.trials.speed", *told, "--kinds", kind]
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "training.trials.speed", *arguments, "--kinds", kind]
     threads = {"OMP_NUM_THREADS": str(args.threads)}
     done = subprocess.run(
         [*command, "--side", side], stdout=subprocess.PIPE, env=os.environ | threads, check=True
     )
-    return Outcome(**json.loads(done.stdout.splitlines()[-1]))
+    told = json.loads(done.stdout.splitlines()[-1])
+    return Outcome(**told | {name: Seconds(*told[name]) for name in ("once_s", "epoch_s")})
 
 
 def table(found: dict[tuple[str, str], list[Outcome]], epochs: int) -> str:
-    """Return the Markdown table; ratios are medians over the rounds, plain by ours of the same round."""
+    """Return the Markdown table: medians over the rounds, ratios between sides of the same round."""
     lines = [
-        "| studies | side | once, s | epoch, s | times faster | with what is done once "
-        f"({epochs} epochs) | peak MiB | held-out loss |",
-        "| --- " * 8 + "|",
+        "| studies | side | once, s | epoch, s | an epoch is faster | by processor time "
+        f"| {epochs} epochs with what is done once | by processor time | peak MiB | held-out loss |",
+        "| --- " * 10 + "|",
     ]
     for (kind, side), outcomes in found.items():
-        plain = found[kind, "plain"]
-        pairs = list(zip(plain, outcomes, strict=True))
-        middle = [
+        pairs = list(zip(found[kind, SIDES[0]], outcomes, strict=True))
+        once, epoch, peak, before, after = (
             statistics.median(values)
-            for values in (
-                [each.once_s for each in outcomes],
-                [each.epoch_s for each in outcomes],
-                [its.epoch_s / each.epoch_s for its, each in pairs],
-                [_whole_s(its, epochs) / _whole_s(each, epochs) for its, each in pairs],
-                [each.peak_mib for each in outcomes],
-                [each.loss_before for each in outcomes],
-                [each.loss_after for each in outcomes],
+            for values in zip(
+                *(
+                    (o.once_s.clock, o.epoch_s.clock, o.peak_mib, o.loss_before, o.loss_after)
+                    for o in outcomes
+                ),
+                strict=True,
             )
+        )
+        faster = [
+            statistics.median(
+                _whole_s(plain, of, amount) / _whole_s(own, of, amount) for plain, own in pairs
+            )
+            for amount in (None, epochs)
+            for of in (0, 1)
         ]
-        once, epoch, faster, in_all, peak, before, after = middle
+        ratios = " | ".join(f"{ratio:.1f} ×" for ratio in faster)
         lines.append(
-            f"| {kind} | {side} | {once:.1f} | {epoch:.1f} | {faster:.1f} | {in_all:.1f} "
+            f"| {kind} | {side} | {once:.1f} | {epoch:.1f} | {ratios} "
             f"| {peak:.0f} | {before:.3f} → {after:.3f} |"
         )
     return "\n".join(lines)
 
 
-def _whole_s(outcome: Outcome, epochs: int) -> float:
-    return outcome.once_s + epochs * outcome.epoch_s
+def _whole_s(outcome: Outcome, of: int, epochs: int | None) -> float:
+    """Return clock (0) or processor (1) time of an epoch, or of a run of some."""
+    if epochs is None:
+        return outcome.epoch_s[of]
+    return outcome.once_s[of] + epochs * outcome.epoch_s[of]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -412,7 +434,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for side in SIDES:
                 outcome = _measure_apart(side, kind, args)
                 found.setdefault((kind, side), []).append(outcome)
-                print(f"{kind}, {side}: {outcome.epoch_s:.1f} s an epoch", file=sys.stderr)
+                print(f"{kind}, {side}: {outcome.epoch_s.clock:.1f} s an epoch", file=sys.stderr)
     print(table(found, args.epochs))
 
 
