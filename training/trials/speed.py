@@ -34,11 +34,11 @@ from radfound.datasets import Kit
 from radfound.datasets.example import Example
 from radfound.study import Study
 from radfound.study_model import LocalModel
+from training.finetune import FinetuneConfig
 from training.lessons import Lesson
 from training.loop import Draw, LoopConfig, optimise
 from training.packing import branch
 from training.upper import Reading, UpperLayers
-from training.visuals import VisualTokens
 from training.workshop import Workshop
 
 KINDS = ("single images", "3D volumes")
@@ -62,11 +62,11 @@ class Settings:
     """
 
     model: str = "radfound-mini"
-    layers: int = 10
-    rank: int = 8
+    layers: int = FinetuneConfig.layers
+    rank: int = FinetuneConfig.rank
     epochs: int = 3
     batch_size: int = 8
-    learning_rate: float = 1e-3
+    learning_rate: float = FinetuneConfig.learning_rate
     seed: int = 0
 
 
@@ -172,18 +172,23 @@ class Collator:
     def __call__(self, batch: Sequence[tuple[Study, Case]]) -> dict[str, torch.Tensor]:
         """Return what `RadFoundForConditionalGeneration` takes."""
         inputs = self._processor.image_processor.preprocess([study for study, _ in batch])
+        return dict(inputs) | self.texts([case for _, case in batch])
+
+    def texts(self, cases: Sequence[Case]) -> dict[str, torch.Tensor]:
+        """Return the model's inputs but for the studies."""
         ids, labels = [], []
-        for _, case in batch:
+        for case in cases:
             asked = sum(self._processor.prompt_ids("vqa", case.question), [])
             answer = self._processor.answer_ids(case.answer)
             ids.append(torch.tensor(asked + answer))
             labels.append(torch.tensor([_IGNORED] * len(asked) + answer))
         padding = self._processor.tokenizer.pad_token_id
         lengths = torch.tensor([len(each) for each in ids])[:, None]
-        inputs["input_ids"] = pad_sequence(ids, batch_first=True, padding_value=padding)
-        inputs["attention_mask"] = (torch.arange(int(lengths.max())) < lengths).long()
-        inputs["labels"] = pad_sequence(labels, batch_first=True, padding_value=_IGNORED)
-        return dict(inputs)
+        return {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=padding),
+            "attention_mask": (torch.arange(int(lengths.max())) < lengths).long(),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=_IGNORED),
+        }
 
 
 class _Watch(TrainerCallback):
@@ -202,7 +207,8 @@ def learn_plainly(learnt: Sequence[Case], held: Sequence[Case], settings: Settin
     model, collate = workshop.base.model, Collator(workshop.base.processor)
     model.language_model.set_attn_implementation("sdpa")  # what transformers chooses
     workshop.new_adapter(settings.rank)
-    before = _plain_loss(model, held, collate, settings.batch_size)
+    encoded: dict[str, torch.Tensor] = {}
+    before = _plain_loss(workshop.base, held, collate, encoded, settings.batch_size)
     watch = _Watch()
     with tempfile.TemporaryDirectory() as folder:
         Trainer(
@@ -227,20 +233,24 @@ def learn_plainly(learnt: Sequence[Case], held: Sequence[Case], settings: Settin
             callbacks=[watch],
         ).train()
     peak = _peak_mib()
-    after = _plain_loss(model, held, collate, settings.batch_size)
+    after = _plain_loss(workshop.base, held, collate, encoded, settings.batch_size)
     return Outcome(Seconds(0.0, 0.0), watch.epoch_s, peak, before, after)
 
 
 @torch.no_grad()
-def _plain_loss(model: Any, cases: Sequence[Case], collate: Collator, batch_size: int) -> float:
-    model.eval()
-    studies, total, count = CorrectedStudies(cases), 0.0, 0
+def _plain_loss(
+    base: LocalModel, cases: Sequence[Case], collate: Collator,
+    encoded: dict[str, torch.Tensor], batch_size: int,
+) -> float:  # fmt: skip
+    """Return the loss of the whole model; the encoder is frozen, so its part is computed once."""
+    model, total, count = base.model.eval(), 0.0, 0
     for start in range(0, len(cases), batch_size):
-        some = range(start, min(start + batch_size, len(cases)))
-        batch = {k: v.to(model.device) for k, v in collate([studies[n] for n in some]).items()}
+        some = cases[start : start + batch_size]
+        batch = {name: value.to(model.device) for name, value in collate.texts(some).items()}
+        visual = torch.cat([_encoded(base, case, encoded) for case in some])
         tokens = int((batch["labels"] != _IGNORED).sum())
         with torch.autocast(model.device.type, torch.bfloat16):
-            total += float(model(**batch).loss) * tokens
+            total += float(model(**batch, visual_embeds=visual).loss) * tokens
         count += tokens
     return total / count
 
@@ -318,17 +328,25 @@ def _lessons(
     """Return the cases by study; what the encoder says of a study is kept in `encoded`."""
     by_study: dict[str, list[Case]] = {}
     for case in cases:
-        by_study.setdefault(str(case.example.files[0]), []).append(case)
-    visuals = VisualTokens(base, lambda image: by_study[image][0].example.read())
-    lessons = []
-    for image, some in by_study.items():
-        if image not in encoded:
-            encoded[image] = visuals.of((image,), None)
-        branches = [
-            branch(base.processor, "vqa", case.question, case.answer, None) for case in some
-        ]
-        lessons.append(Lesson(encoded[image], branches, image))
-    return lessons
+        by_study.setdefault(_image(case), []).append(case)
+    return [
+        Lesson(
+            _encoded(base, some[0], encoded),
+            [branch(base.processor, "vqa", case.question, case.answer, None) for case in some],
+        )
+        for some in by_study.values()
+    ]
+
+
+def _image(case: Case) -> str:
+    return str(case.example.files[0])
+
+
+def _encoded(base: LocalModel, case: Case, encoded: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return what the encoder says of a case's study; it reads each once."""
+    if _image(case) not in encoded:
+        encoded[_image(case)] = base.encode(case.example.read())
+    return encoded[_image(case)]
 
 
 @torch.no_grad()
