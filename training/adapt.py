@@ -13,11 +13,12 @@ from torch import nn
 
 from radfound.study_model import LocalModel
 from training.loop import Draw, LoopConfig, Progress, optimise
-from training.upper import Reading, UpperLayers
+from training.upper import Reading, Run, UpperLayers
 
 logger = logging.getLogger(__name__)
 
 _BATCH = 32  # answers judged at once
+_BETA = 0.1  # of direct preference optimisation, as its authors have it
 _REPEATED = 0.5  # so many known corrections come round with each unknown one, lest they are lost
 
 
@@ -40,6 +41,9 @@ class Recipe:
         What it costs to say other things than the base model where nobody corrected it: weight of the
         Kullback-Leibler divergence from the base model (Learning without Forgetting, arXiv 1606.09282).
     seed : int
+    preference : float
+        What it costs not to prefer the reader's text to the model's that it replaced: weight of direct
+        preference optimisation (arXiv 2305.18290) beside the base model; 0 for none.
     """
 
     layers: int = 8
@@ -49,6 +53,7 @@ class Recipe:
     confident: float = 0.7
     rehearsal: float = 2.0
     seed: int = 0
+    preference: float = 0.0
 
 
 class _Learnt(Exception):
@@ -68,11 +73,13 @@ class _Course(nn.Module):
         corrected: Sequence[Reading],
         rehearsed: Sequence[Reading],
         recipe: Recipe,
+        refused: Sequence[Reading | None] = (),
     ):
         super().__init__()
         self.model = base.model
         self._upper, self._corrected, self._rehearsed = upper, corrected, rehearsed
         self._recipe, self._chance = recipe, random.Random(recipe.seed)
+        self._pairs = _pairs(upper, corrected, refused) if recipe.preference else {}
         self._half = max(1, recipe.answers_per_step // 2)
         self._round: list[Reading] = []
         self._rehearsals: list[Reading] = []
@@ -81,8 +88,11 @@ class _Course(nn.Module):
     def forward(self, draw: Draw) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss of a step's answers, and its parts."""
         learnt, rehearsed = self._next()
-        run = self._upper.run([*learnt, *rehearsed])
+        pairs = [(each, self._pairs[each]) for each in learnt if each in self._pairs]
+        answers = [*learnt, *rehearsed, *(pair.refused for _, pair in pairs)]
+        run = self._upper.run(answers)
         count = sum(run.lengths[: len(learnt)])
+        end = count + sum(run.lengths[len(learnt) : len(learnt) + len(rehearsed)])
         # Every answer counts with the square root of its length.
         weights = torch.cat([torch.full((n,), n**-0.5) for n in run.lengths]).to(run.logits.device)
         losses = F.cross_entropy(run.logits[:count], run.targets[:count], reduction="none")
@@ -91,13 +101,18 @@ class _Course(nn.Module):
             with torch.no_grad():
                 said = self._upper.head(torch.cat([reading.said for reading in rehearsed]))
             drift = F.kl_div(
-                run.logits[count:].log_softmax(-1),
+                run.logits[count:end].log_softmax(-1),
                 said.float().log_softmax(-1),
                 reduction="none",
                 log_target=True,
             ).sum(-1)
-            parts["drift"] = _weighted(drift, weights[count:])
+            parts["drift"] = _weighted(drift, weights[count:end])
+        if pairs:
+            told = dict(zip(answers, _log_probabilities(run), strict=True))
+            margins = [told[each] - told[pair.refused] - pair.margin for each, pair in pairs]
+            parts["preference"] = -F.logsigmoid(_BETA * torch.stack(margins)).mean()
         total = parts["corrections"] + self._recipe.rehearsal * parts.get("drift", 0.0)
+        total = total + self._recipe.preference * parts.get("preference", 0.0)
         return total, {name: part.item() for name, part in parts.items()}
 
     def _next(self) -> tuple[list[Reading], list[Reading]]:
@@ -134,6 +149,36 @@ class _Course(nn.Module):
         ]
 
 
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """What a reader's text replaced, and how much likelier her text is to the base model, in nats."""
+
+    refused: Reading
+    margin: float
+
+
+@torch.no_grad()
+def _pairs(
+    upper: UpperLayers, corrected: Sequence[Reading], refused: Sequence[Reading | None]
+) -> dict[Reading, _Pair]:
+    def base_model(reading: Reading) -> torch.Tensor:
+        targets = torch.tensor(reading.branch.answer, device=reading.said.device)
+        logits = upper.head(reading.said).float()
+        return _log_probabilities(Run(logits, targets, [len(targets)]))[0]
+
+    return {
+        chosen: _Pair(other, float(base_model(chosen) - base_model(other)))
+        for chosen, other in zip(corrected, refused or [None] * len(corrected), strict=True)
+        if other is not None
+    }
+
+
+def _log_probabilities(run: Run) -> list[torch.Tensor]:
+    """Return the log-probability of each whole answer."""
+    told = -F.cross_entropy(run.logits, run.targets, reduction="none")
+    return [answer.sum() for answer in told.split(run.lengths)]
+
+
 def _weighted(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return (values * weights).sum() / weights.sum()
 
@@ -145,8 +190,12 @@ def learn(
     rehearsed: Sequence[Reading],
     recipe: Recipe,
     report: Callable[[Progress], None],
+    refused: Sequence[Reading | None] = (),
 ) -> None:
-    """Train the adapter; the run ends early where every correction is reproduced."""
+    """Train the adapter; the run ends early where every correction is reproduced.
+
+    `refused` has, for each correction, what the reader replaced; it is needed for a preference alone.
+    """
     adapter = [p for p in base.model.language_model.parameters() if p.requires_grad]
     loop = LoopConfig(
         recipe.max_steps,
@@ -158,7 +207,7 @@ def learn(
         seed=recipe.seed,
     )
     try:
-        course = _Course(base, upper, corrected, rehearsed, recipe)
+        course = _Course(base, upper, corrected, rehearsed, recipe, refused)
         optimise(course, {1.0: adapter}, loop, progress=report)
     except _Learnt:
         logger.info("every correction is reproduced")

@@ -246,9 +246,10 @@ class _Judge:
             report(replace(state, message=doing))
 
         workshop = self._workshop
+        refused = workshop.read_refused(corrected) if self._config.preference else ()
         learn(
             workshop.base, workshop.upper, workshop.read(corrected), workshop.read(self._rehearsed),
-            self._config, told,
+            self._config, told, refused,
         )  # fmt: skip
         return steps
 

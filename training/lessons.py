@@ -41,12 +41,15 @@ class Lesson:
         What must not be divided between learning and examination.
     corrections : tuple of str
         Ids of those that the branches teach, one for each.
+    refused : tuple of Branch or None
+        For each branch the answer that the reader replaced by it, where there is one.
     """
 
     visual: torch.Tensor
     branches: list[Branch]
     study: str = ""
     corrections: tuple[str, ...] = ()
+    refused: tuple[Branch | None, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +104,9 @@ def lessons_of(
         kept = [(each, piece) for each, piece in taught if each.id not in found.left_out]
         if kept:
             ids = tuple(each.id for each, _ in kept)
-            found.corrected.append(Lesson(visual, [piece for _, piece in kept], images[0], ids))
+            refused = tuple(_refused(base, each) for each, _ in kept)
+            pieces = [piece for _, piece in kept]
+            found.corrected.append(Lesson(visual, pieces, images[0], ids, refused))
             views.append(some)
     if not found.corrected:
         reasons = sorted(set(found.left_out.values()))
@@ -109,6 +114,13 @@ def lessons_of(
     newest = slice(-_REHEARSED_STUDIES, None)
     found.rehearsed.extend(_own_answers(base, found.corrected[newest], views[newest]))
     return found
+
+
+def _refused(base: LocalModel, correction: Correction) -> Branch | None:
+    said = correction.model_text.strip()
+    if not said or said == correction.text.strip():
+        return None
+    return branch(base.processor, correction.task, correction.question, said)
 
 
 def bundled_lessons(base: LocalModel, checkpoint: str | Path, count: int) -> list[Lesson]:

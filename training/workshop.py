@@ -138,6 +138,12 @@ class Workshop:
             self._known[visual].update({tokens: next(made) for tokens in some})
         return [self._known[e.visual][_tokens(b)] for e in lessons for b in e.branches]
 
+    def read_refused(self, lessons: Sequence[Lesson]) -> list[Reading | None]:
+        """Return the readings of what readers replaced, one for each of what `read` returns."""
+        some = [Lesson(each.visual, [one for one in each.refused if one]) for each in lessons]
+        made = iter(self.read(some))
+        return [next(made) if each else None for lesson in lessons for each in lesson.refused]
+
     def new_adapter(self, rank: int, begin_with: Path | None = None, seed: int = 0) -> None:
         """Put an adapter on the upper layers that is to learn.
 
