@@ -49,6 +49,9 @@ class Server:
     def get(self, path, **kwargs):
         return self._call("GET", path, **kwargs)
 
+    def delete(self, path, **kwargs):
+        return self._call("DELETE", path, **kwargs)
+
     def ask(self, image, question="What is shown?", model="radfound_vqa", **params):
         params = {"question": question, **params}
         return self.post(

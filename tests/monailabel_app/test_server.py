@@ -246,6 +246,52 @@ def test_a_training_request_with_a_wrong_setting_is_refused(server):
     assert server.post("/train/no_such_trainer", json={}).status_code == 404
 
 
+def test_force_and_author_of_a_training_are_checked(server):
+    for body, named in (
+        ({"force": "yes"}, "force"),
+        ({"force": 1}, "force"),
+        ({"author": 7}, "author"),
+    ):
+        response = server.post("/train/radfound", json=body)
+        assert response.status_code == 400
+        assert response.json()["detail"]["message"].startswith(named)
+
+
+def test_a_refused_training_shows_its_verdict_and_a_second_one_waits_or_is_refused(
+    server, correction
+):
+    server.post("/radfound/corrections", json=correction(text="never learnt in one step"))
+    active = server.get("/radfound/adapters").json()["active"]
+    hasty = {"max_steps": 1, "learning_rate": 1e-6, "author": "an annotator"}
+    assert server.post("/train/radfound", json=hasty).ok
+    while not server.get("/radfound/health").json()["training"]:
+        time.sleep(0.05)
+    assert server.post("/train/radfound", json=hasty).status_code == 429
+    assert server.training_status()["status"] == "DONE"
+    listed = server.get("/radfound/adapters").json()
+    refused = listed["refused"][-1]
+    assert listed["active"] == active and refused["author"] == "an annotator"
+    assert not refused["gate"]["passed"] and "reproduced" in refused["reason"]
+    state = server.get("/info/").json()["train_stats"]["radfound"]
+    assert (state["status"], state["gate"]) == ("refused", refused["gate"])
+
+
+def test_a_training_that_is_cancelled_leaves_nothing_half_made(server, correction):
+    server.post("/radfound/corrections", json=correction(text="a text to be learnt at length"))
+    before = server.get("/radfound/adapters").json()
+    own = server.studies / ".radfound"
+    server.post("/train/radfound", json={"max_steps": 100_000, "learning_rate": 1e-9})
+    status, deadline = own / "training.json", time.monotonic() + 300
+    while '"message": "learning' not in status.read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert server.delete("/train/").ok
+    assert server.training_status()["status"] == "STOPPED"
+    assert server.get("/radfound/adapters").json() == before
+    assert not [path for path in own.rglob(".tmp-*")]
+    assert server.get("/info/").json()["train_stats"]["radfound"]["status"] == "stopped"
+    assert server.ask(VOLUME).ok
+
+
 def test_batch_answers_become_labels(server):
     response = server.post("/batch/infer/radfound_caption?images=all", json={"max_batch_size": 1})
     assert response.ok

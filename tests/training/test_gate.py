@@ -9,7 +9,9 @@ from training.adapt import Marks
 from training.gate import Bounds, Check, Verdict
 from training.workshop import Standing
 
-BOUNDS = Bounds()
+BOUNDS = Bounds(
+    tolerance=0.02, tolerance_nats=0.1, tolerance_stops=0.05, least_image=0.5, least_kept=0.8
+)  # so that the defaults may be tuned
 
 
 def marks(right, log_probability=None):
