@@ -178,7 +178,8 @@ class Collator:
         """Return the model's inputs but for the studies."""
         ids, labels = [], []
         for case in cases:
-            asked = sum(self._processor.prompt_ids("vqa", case.question), [])
+            before, after = self._processor.prompt_ids("vqa", case.question)
+            asked = [*before, *after]
             answer = self._processor.answer_ids(case.answer)
             ids.append(torch.tensor(asked + answer))
             labels.append(torch.tensor([_IGNORED] * len(asked) + answer))
@@ -295,7 +296,7 @@ def learn_ours(
     learnt: Sequence[Case], held: Sequence[Case], settings: Settings, rehearse: bool = False
 ) -> Outcome:
     """Learn as `training.finetune` does: studies and lower layers once, then the upper layers alone."""
-    workshop = Workshop(settings.model, settings.layers)
+    workshop = Workshop(settings.model, settings.layers, FinetuneConfig.rehearsed_studies)
     began = Seconds.now()
     encoded: dict[str, torch.Tensor] = {}
     readings = workshop.read(_lessons(workshop.base, learnt, encoded))
