@@ -23,7 +23,7 @@ from training import gate
 from training.adapt import Recipe, learn, logit_change
 from training.lessons import Lesson, Lessons, lessons_of
 from training.loop import Progress
-from training.visuals import VisualTokens
+from training.visuals import TokenSource, VisualTokens
 from training.workshop import BASE_MODEL, Standing, Workshop
 
 Report = Callable[[Progress], None]
@@ -135,7 +135,7 @@ def finetune_in(
     workshop: Workshop,
     log: CorrectionLog,
     store: AdapterStore,
-    visuals: VisualTokens,
+    visuals: TokenSource,
     *,
     config: FinetuneConfig,
     author: str = "",

@@ -20,7 +20,7 @@ from radfound.exceptions import RadFoundError, TrainingError
 from radfound.region import region_key
 from radfound.study_model import LocalModel, Prompt
 from training.packing import Branch, branch
-from training.visuals import VisualTokens
+from training.visuals import TokenSource
 
 _REHEARSED = tuple(wordings[0] for wordings in METADATA_QUESTIONS.values())
 _REHEARSED_STUDIES = 24  # corrected studies, the newest, whose other answers are rehearsed
@@ -71,7 +71,7 @@ class Lessons:
 
 
 def lessons_of(
-    base: LocalModel, corrections: Sequence[Correction], visuals: VisualTokens
+    base: LocalModel, corrections: Sequence[Correction], visuals: TokenSource
 ) -> Lessons:
     """Return the corrections by study and region, and what the base model says to other questions there.
 

@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -23,6 +23,13 @@ from radfound.study_model import LocalModel
 logger = logging.getLogger(__name__)
 
 _END = ".safetensors"
+
+
+class TokenSource(Protocol):
+    """Where the visual tokens of corrected studies come from."""
+
+    def of(self, images: Sequence[str], region: dict[str, Any] | None) -> torch.Tensor:
+        """Return the visual tokens, shape (1, T, width); raises RadFoundError if a study cannot be read."""
 
 
 class VisualTokens:

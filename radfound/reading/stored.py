@@ -56,7 +56,7 @@ def read_bytes(
             done += len(piece)
             if done > count:
                 break
-    except (isal_zlib.error, OSError) as error:
+    except (isal_zlib.error, OSError) as error:  # type: ignore[misc]  # its stub names an instance
         raise StudyUnreadableError(
             f"{name}: the packed voxels are damaged ({error}); expected {count:,} bytes; "
             "copy or export the file again"

@@ -11,7 +11,7 @@ import argparse
 import json
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +101,7 @@ def learnt_from(
 
 
 def trial(
-    ward: Ward, known: dict[str, Score], seed: int, counts: dict[str, Sequence[int]],
+    ward: Ward, known: dict[str, Score], seed: int, counts: Mapping[str, Sequence[int]],
     config: FinetuneConfig,
 ) -> dict[tuple[str, int], float]:  # fmt: skip
     """Return the accuracy on new images after so many corrections by each strategy."""

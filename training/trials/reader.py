@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -146,7 +147,7 @@ class Visuals:
     def __init__(self, ward: Ward):
         self._ward = ward
 
-    def of(self, images: Sequence[str], region: object) -> torch.Tensor:
+    def of(self, images: Sequence[str], region: dict[str, Any] | None) -> torch.Tensor:
         """Return the visual tokens of an image, shape (1, T, width)."""
         return self._ward.tokens(images[0])
 
