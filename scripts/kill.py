@@ -49,9 +49,10 @@ _FORK = multiprocessing.get_context("fork")
 
 @dataclass
 class Counts:
-    """What came of the kills of one phase."""
+    """What came of the kills of one phase; `caught` are those before the work was done."""
 
     kills: int = 0
+    caught: int = 0
     acknowledged: int = 0
     lost: int = 0
     adapters: int = 0
@@ -68,6 +69,7 @@ class Place:
         self.acknowledged: set[str] = set()
         self.training_s = self.publishing_s = 1.0  # how long a training, and its end, take here
         self._made = 0
+        self._adapters: set[str] = set()
 
     def log(self, url: str, until: Callable[[], bool]) -> int:
         """Send corrections one after another; return how many were acknowledged."""
@@ -132,6 +134,12 @@ class Place:
             listener.join()
             reading.close()
 
+    def is_new(self) -> bool:
+        """Whether there is an adapter that was not there at the last call."""
+        known = self._adapters
+        self._adapters = {info.id for info in AdapterStore(store_path(self.studies)).list()}
+        return self._adapters != known
+
     def look(self, url: str, counts: Counts) -> None:
         """Count what a server that has just started does not have, or should not."""
         counts.starts += 1
@@ -160,6 +168,7 @@ def _log(place: Place, process: BaseProcess, url: str, counts: Counts) -> None:
     """Kill the server while a reader corrects."""
     threading.Timer(place.chance.uniform(0.05, 1.0), process.kill).start()
     counts.acknowledged += place.log(url, lambda: not process.is_alive())
+    counts.caught += 1
 
 
 def _activate(place: Place, process: BaseProcess, url: str, counts: Counts) -> None:
@@ -171,13 +180,14 @@ def _activate(place: Place, process: BaseProcess, url: str, counts: Counts) -> N
             adapter = place.chance.choice(choices)
             requests.post(f"{url}/radfound/adapters/{adapter}/activate", timeout=TIMEOUT_S)
     except requests.RequestException:
-        pass
+        counts.caught += 1
 
 
 def _train_a_while(place: Place, process: BaseProcess, url: str, counts: Counts) -> None:
     """Kill a training anywhere, and then the server."""
     with place.training() as (training, _):
         training.join(place.chance.uniform(0, place.training_s))
+    counts.caught += not place.is_new()
 
 
 def _publish(place: Place, process: BaseProcess, url: str, counts: Counts) -> None:
@@ -185,6 +195,7 @@ def _publish(place: Place, process: BaseProcess, url: str, counts: Counts) -> No
     with place.training() as (training, is_examining):
         is_examining.wait(TIMEOUT_S)
         training.join(place.chance.uniform(0, place.publishing_s))
+    counts.caught += not place.is_new()
 
 
 PHASES = {
@@ -230,15 +241,17 @@ def _new_place(folder: Path, chance: random.Random) -> Place:
     with place.server() as (_, url):
         count = iter(range(FIRST_CORRECTIONS + 1))
         place.log(url, lambda: next(count) == FIRST_CORRECTIONS)
-    began = time.monotonic()
+    store, began = AdapterStore(store_path(place.studies)), time.monotonic()
     with place.training() as (process, is_examining):
         is_examining.wait(START_S)
-        place.publishing_s = -time.monotonic()
-        process.join(START_S)
-    place.publishing_s += time.monotonic()
-    place.training_s = time.monotonic() - began
-    if AdapterStore(store_path(place.studies)).active() is None:
+        examined = time.monotonic()
+        while store.active() is None and process.is_alive():
+            time.sleep(0.01)
+        place.training_s = time.monotonic() - began
+        place.publishing_s = time.monotonic() - examined
+    if store.active() is None:
         raise SystemExit((folder / "training.log").read_text()[-3000:])
+    place.is_new()
     return place
 
 
@@ -326,8 +339,11 @@ def _kill(process: BaseProcess) -> None:
 
 
 def _show(found: dict[str, Counts]) -> None:
-    print("| phase | kills | starts after it | acknowledged | lost | adapters | broken | strays |")
-    print("| --- |" + " --- |" * 7)
+    print(
+        "| phase | kills | before the work was done | acknowledged | lost | server starts "
+        "| adapters looked at | broken | strays |"
+    )
+    print("| --- |" + " --- |" * 8)
     whole = Counts()
     for phase, each in found.items():
         for name, value in vars(each).items():
@@ -337,7 +353,9 @@ def _show(found: dict[str, Counts]) -> None:
 
 
 def _row(name: str, each: Counts) -> str:
-    cells = (name, each.kills, each.starts, each.acknowledged, each.lost, each.adapters, each.broken, each.strays)  # fmt: skip
+    cells = (
+        name, each.kills, each.caught, each.acknowledged, each.lost, each.starts, each.adapters, each.broken, each.strays,
+    )  # fmt: skip
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
