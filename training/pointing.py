@@ -6,17 +6,13 @@ maps point. What it learnt stays in DIR as a checkpoint.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-from pathlib import Path
-
 import torch
-from torch import nn
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from radfound import checkpoints
-from radfound.benchmark.phantoms import KINDS, WHERE, phantom
+from radfound.benchmark.phantoms import KINDS, LETTERS, WHERE, phantom
 from radfound.configuration_radfound import RadFoundConfig, RadFoundVisionConfig
 from radfound.frames import Frames, make_frames
 from radfound.modeling_radfound import RadFoundForConditionalGeneration
@@ -31,7 +27,7 @@ from training.loop import Draw, LoopConfig, optimise
 
 PHANTOMS = {"2D": 3000, "3D": 1500}
 WORDS = (
-    f"{WHERE} upper lower left right front back top middle bottom",
+    f"{WHERE} column row level {' '.join(LETTERS)} 1 2 3 4 5 6",
     f"{SYSTEM_PROMPT} system user assistant",
 )
 _PICTURES_ONLY = 0.5
@@ -46,7 +42,7 @@ def new_model(seed: int = 0) -> tuple[RadFoundForConditionalGeneration, RadFound
     processor = RadFoundProcessor(images, tokenizer, num_visual_tokens=8)
     vision = RadFoundVisionConfig(
         image_size=48, patch_size=8, stem="patch", hidden_size=64, intermediate_size=128,
-        num_hidden_layers=2, num_context_layers=1, num_attention_heads=4, initializer_range=0.1,
+        num_hidden_layers=1, num_context_layers=1, num_attention_heads=4, initializer_range=0.1,
     )  # fmt: skip
     text = dict(
         model_type="llama", vocab_size=image_token, hidden_size=64, intermediate_size=192,
@@ -54,7 +50,7 @@ def new_model(seed: int = 0) -> tuple[RadFoundForConditionalGeneration, RadFound
         bos_token_id=0, eos_token_id=1, pad_token_id=1,
     )  # fmt: skip
     config = RadFoundConfig(
-        vision, text, num_visual_tokens=8, num_connector_layers=1, image_token_id=image_token
+        vision, text, num_visual_tokens=8, num_connector_layers=2, image_token_id=image_token
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -12,6 +12,7 @@ from radfound.study import Study, StudyImage
 
 WHERE = "Where is the lesion?"
 KINDS = ("2D", "3D")
+LETTERS = "ABCDEF"
 
 # Depth, height and width in voxels, and their size in mm along i, j and k.
 _SHAPES = {"2D": (1, 96, 96), "3D": (12, 48, 48)}
@@ -53,7 +54,7 @@ def phantom(kind: str, seed: int) -> Phantom:
     Returns
     -------
     Phantom
-        `WHERE` is answered by quadrant, and by third of the slices in 3D.
+        `WHERE` is answered by column and row of a grid of six by six, and by level in 3D.
     """
     rng = np.random.default_rng((KINDS.index(kind), seed))
     shape = np.array(_SHAPES[kind])
@@ -72,14 +73,16 @@ def phantom(kind: str, seed: int) -> Phantom:
     grey = np.where(body, 100 + 8 * texture, 10) + rng.normal(0, 4, shape)
     grey[lesion] += rng.choice([-1, 1]) * rng.uniform(35, 60)
     if is_flat:
-        affine = flat_affine()
-        where = f"{'upper' if centre[1] < 0 else 'lower'} {'left' if centre[2] < 0 else 'right'}"
+        affine, shown = flat_affine(), centre
     else:
         signs = rng.choice([-1.0, 1.0], 3)
         affine = np.diag([*(signs * _SPACINGS_MM[kind]), 1.0])
-        x, y, z = centre[::-1] * signs
-        third = "middle" if abs(z) < 1 / 3 else "top" if z > 0 else "bottom"
-        where = f"{'right' if x > 0 else 'left'} {'front' if y > 0 else 'back'} {third}"
+        # A radiologist's display runs from the head down, from front to back, and from right to left.
+        shown = -(centre * signs[::-1])
+    level, row, column = (int(np.clip(np.floor((place + 0.6) / 0.2), 0, 5)) for place in shown)
+    where = f"column {LETTERS[column]} row {row + 1}"
+    if not is_flat:
+        where += f" level {level + 1}"
     image = StudyImage(
         voxels=np.clip(grey, 0, 255).astype(np.int16), affine=affine, calibrated=not is_flat
     )
@@ -97,13 +100,11 @@ def _places(count: int) -> np.ndarray:
 
 
 def _centre(rng: np.random.Generator, is_flat: bool) -> np.ndarray:
-    """Choose a lesion's place (k, j, i), clearly in one quadrant and one third, and inside the body."""
+    """Choose a lesion's place (k, j, i) inside the body."""
     while True:
-        across = rng.uniform(-0.6, 0.6, 2)
-        if np.all(np.abs(across) > 0.12) and np.hypot(*across) < 0.6:
-            break
-    along = 0.0 if is_flat else rng.choice([-1, 0, 1]) * 2 / 3 + rng.uniform(-0.22, 0.22)
-    return np.array([along, *across])
+        along, *across = rng.uniform(-0.6, 0.6, 3)
+        if np.hypot(*across) < 0.6:
+            return np.array([0.0 if is_flat else along, *across])
 
 
 def _texture(rng: np.random.Generator, shape: np.ndarray) -> np.ndarray:

@@ -90,7 +90,11 @@ def main(address, volume, folder, settings):
     )
     found["caption"] = client.ask("caption", [image])
     answer, evidence = client.evidence("vqa", [image], QUESTION)
-    found["evidence"] = {"name": answer["evidence"], "text": answer["text"], "is NRRD": evidence[:4] == b"NRRD"}
+    found["evidence"] = {
+        "name": answer["evidence"],
+        "text": answer["text"],
+        "is NRRD": evidence[:4] == b"NRRD",
+    }
 
     correction = new_correction(found["before"]["answer"], "edited", "a reader", TRUTH)
     outbox.add(correction, client.address)
