@@ -275,7 +275,7 @@ def _tiny() -> tuple[RadFoundForConditionalGeneration, RadFoundProcessor]:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token=special[0], eos_token=special[1], pad_token=special[1]
     )
-    tokenizer.chat_template = _CHATML
+    tokenizer.chat_template = CHATML
     vision = RadFoundVisionConfig(
         image_size=64, patch_size=16, stem="patch", hidden_size=32, intermediate_size=64,
         num_hidden_layers=1, num_context_layers=1, num_attention_heads=2,
@@ -297,7 +297,7 @@ def _tiny() -> tuple[RadFoundForConditionalGeneration, RadFoundProcessor]:
     return model, processor
 
 
-_CHATML = (
+CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )

@@ -87,6 +87,7 @@ def _ask(args: argparse.Namespace) -> str:
     if args.command == "ask" and request.question is None:
         raise RequestError("question: found nothing; put it last, in quotes")
     adapters = AdapterStore(store_path(_folder(args.studies))) if args.studies else None
+    _check_map_path(args.evidence)
 
     with redirect_stdout(sys.stderr), _progress(args.max_new_tokens) as progress:
         start = time.monotonic()
@@ -104,9 +105,23 @@ def _ask(args: argparse.Namespace) -> str:
             max_new_tokens=request.max_new_tokens,
         )
         answer = _last(pieces, progress)
+        if args.evidence:
+            progress.set_description("looking where it looked")
+            evidence = engine.evidence(study, answer, region=request.region)
+            written = [path.name for path in evidence.write(args.evidence)]
+            answer = replace(answer, evidence=written[0])
     timings_ms = {key: value + read_ms for key, value in answer.timings_ms.items()}
     answer = replace(answer, timings_ms={**timings_ms, "read": read_ms})
     return _json(answer_to_json(answer)) if args.json else _answer_text(answer)
+
+
+def _check_map_path(path: Path | None) -> None:
+    if path is None:
+        return
+    if path.suffix.lower() != ".nrrd":
+        raise RequestError(f"--evidence: found {path.name}; expected a name that ends in .nrrd")
+    if not path.parent.is_dir():
+        raise RequestError(f"--evidence: there is no folder {path.parent}; make it first")
 
 
 def _corrections_list(args: argparse.Namespace) -> str:
@@ -330,6 +345,12 @@ def _add_ask_arguments(command: argparse.ArgumentParser, name: str) -> None:
     command.add_argument(
         "--studies", metavar="DIR", help="answer with the adapter that is active for these studies"
     )
+    command.add_argument(
+        "--evidence",
+        type=Path,
+        metavar="FILE.nrrd",
+        help="write where the model looked, as a map over the image",
+    )
     command.set_defaults(run=_ask)
 
 
@@ -432,6 +453,8 @@ def _answer_text(answer: Answer) -> str:
     notes.append(model)
     if not answer.finished:
         notes.append("cut off")
+    if answer.evidence is not None:
+        notes.append(f"map in {answer.evidence}")
     return f"{answer.text}\n{' · '.join(notes)}"
 
 

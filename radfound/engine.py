@@ -8,6 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from radfound.adapters import AdapterStore
 from radfound.answer import Answer, ModelVersion
 from radfound.confidence import Calibration, length_normalised_probability, normalised_entropy
 from radfound.decoding import Prefix, PrefixCache, Token
+from radfound.evidence import Evidence
 from radfound.exceptions import AdapterError, NotFoundError, RequestError
 from radfound.processing_radfound import split_report
 from radfound.study import Study
@@ -184,6 +186,44 @@ class Engine:
             {"read": 0, "encode": start.encode_ms, "first_token": first_ms, "total": _since(began)},
         )  # fmt: skip
 
+    def evidence(
+        self,
+        study: Study,
+        answer: Answer,
+        *,
+        history: Sequence[Mapping[str, str]] = (),
+        region: dict[str, Any] | None = None,
+    ) -> Evidence:
+        """Return where the model looked for an answer, with the adapter that wrote it.
+
+        Parameters
+        ----------
+        study : Study
+        answer : Answer
+            Of this engine, about that study.
+        history, region
+            As they were when it was asked.
+
+        Raises
+        ------
+        RequestError
+            If other base weights wrote the answer.
+        AdapterError, NotFoundError
+            If the adapter that wrote it cannot be used any more.
+        """
+        if answer.model.revision != self.model.revision:
+            raise RequestError(
+                f"answer: written by base model {answer.model.revision}, this one is "
+                f"{self.model.revision}; ask again"
+            )
+        prompt = Prompt(answer.task, answer.question, tuple(history))
+
+        def look() -> Evidence:
+            with self._speaking_as(answer.model.adapter):
+                return self.model.evidence(study, region, prompt, answer.text)
+
+        return self._writer.call(look)
+
     def embed(self, study: Study) -> np.ndarray:
         """Return where a study lies among others: float32, shape (D,), of length 1."""
         return self._writer.call(lambda: self.model.embed(self._encode(_key(study, None), study)))
@@ -239,6 +279,21 @@ class Engine:
             self._use(adapter)
         except (AdapterError, NotFoundError):
             self._use(None)
+
+    @contextmanager
+    def _speaking_as(self, adapter: str | None) -> Iterator[None]:
+        """Use an adapter for a moment between two tokens; answers under way go on with theirs."""
+        current = self._adapter
+        if adapter == current:
+            yield
+            return
+        if adapter is not None and self._adapters is None:
+            raise NotFoundError(f"adapter {adapter}: this engine has no adapters; ask again")
+        try:
+            self._use(adapter)
+            yield
+        finally:
+            self._go_back_to(current)
 
     def _use(self, adapter: str | None) -> None:
         folder = None

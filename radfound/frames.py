@@ -61,10 +61,14 @@ class FrameSource:
         Index into `Study.images`.
     pixel_to_ras : float64 array, shape (4, 4)
         Maps (column, row, 0, 1) of the frame, in pixels, to RAS in mm.
+    shown : (int, int, int, int)
+        The columns and rows that show the image, as (first column, first row, end column, end row);
+        around them is a black border.
     """
 
     image: int
     pixel_to_ras: np.ndarray
+    shown: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,11 +125,11 @@ def make_frames(study: Study, config: FrameConfig, region: dict[str, Any] | None
     for index, image in enumerate(study.images):
         scale = _intensity_scale(image, config)
         for piece in _slices(image, budget, region):
-            frame, pixel_to_slice = _letterbox(
+            frame, pixel_to_slice, shown = _letterbox(
                 scale(piece.grey), piece.pixel_aspect, config.image_size
             )
             pixels.append(frame)
-            sources.append(FrameSource(index, piece.to_ras @ pixel_to_slice))
+            sources.append(FrameSource(index, piece.to_ras @ pixel_to_slice, shown))
             planes.append(
                 PLANES.index(piece.plane if image.calibrated and image.is_volume else "unknown")
             )
@@ -247,7 +251,9 @@ def _resliced(image: StudyImage, point: np.ndarray, normal: np.ndarray) -> Slice
     return Slice(grey.reshape(rows.shape), to_ras, "oblique")
 
 
-def _letterbox(channels: np.ndarray, aspect: float, size: int) -> tuple[torch.Tensor, np.ndarray]:
+def _letterbox(
+    channels: np.ndarray, aspect: float, size: int
+) -> tuple[torch.Tensor, np.ndarray, tuple[int, int, int, int]]:
     """Fit (3, h, w) into (3, size, size), square pixels, black borders.
 
     Returns
@@ -255,6 +261,8 @@ def _letterbox(channels: np.ndarray, aspect: float, size: int) -> tuple[torch.Te
     frame : float32 tensor, shape (3, size, size)
     pixel_to_slice : float64 array, shape (4, 4)
         Maps (column, row, 0, 1) of the frame to (column, row, 0, 1) of the slice.
+    shown : (int, int, int, int)
+        As in `FrameSource`.
     """
     height, width = channels.shape[1:]
     scale = size / max(height * aspect, width)
@@ -273,4 +281,4 @@ def _letterbox(channels: np.ndarray, aspect: float, size: int) -> tuple[torch.Te
     to_slice[0, 0], to_slice[1, 1] = width / new_width, height / new_height
     to_slice[0, 3] = (0.5 - left) * to_slice[0, 0] - 0.5
     to_slice[1, 3] = (0.5 - top) * to_slice[1, 1] - 0.5
-    return frame.clamp_(0.0, 1.0), to_slice
+    return frame.clamp_(0.0, 1.0), to_slice, (left, top, left + new_width, top + new_height)

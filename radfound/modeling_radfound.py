@@ -71,6 +71,8 @@ class Attention(nn.Module):
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(context_width or width, 2 * width)
         self.output = nn.Linear(width, width)
+        # Where somebody wants to see the weights of attention, shape (B, heads, T, S), they are put here.
+        self.seen: list[torch.Tensor] | None = None
 
     def forward(
         self,
@@ -87,10 +89,28 @@ class Attention(nn.Module):
             .view(batch, source.shape[1], 2, self.heads, -1)
             .permute(2, 0, 3, 1, 4)
         )
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=None if mask is None else mask[:, None, None, :]
-        )
+        seen_by = None if mask is None else mask[:, None, None, :]
+        if self.seen is None:
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen_by)
+        else:
+            mixed = self._mix_in_the_open(query, key, value, seen_by)
         return self.output(mixed.transpose(1, 2).reshape(batch, length, width))
+
+    def _mix_in_the_open(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Do what `scaled_dot_product_attention` does, which keeps its weights to itself."""
+        assert self.seen is not None
+        scores = (query @ key.transpose(-2, -1)).float() / query.shape[-1] ** 0.5
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        weights = scores.softmax(-1)
+        self.seen.append(weights)
+        return weights.to(value.dtype) @ value
 
 
 class Layer(nn.Module):

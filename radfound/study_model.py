@@ -17,6 +17,7 @@ from radfound import checkpoints
 from radfound.adapters import WEIGHTS_FILE
 from radfound.confidence import Calibration
 from radfound.decoding import Batch, Layers, Prefix, Token, read
+from radfound.evidence import Evidence, find_evidence
 from radfound.exceptions import AdapterError
 from radfound.llama import Llama, UnknownWeights
 from radfound.modeling_radfound import RadFoundForConditionalGeneration
@@ -85,6 +86,11 @@ class StudyModel(Protocol):
 
     def score(self, encoded: Any, prompt: Prompt, text: str) -> float:
         """Return the mean log-probability of the tokens of `text` as the answer."""
+
+    def evidence(
+        self, study: Study, region: dict[str, Any] | None, prompt: Prompt, text: str
+    ) -> Evidence:
+        """Return where it looked to write `text` as the answer."""
 
     def load_adapter(self, folder: Path | None) -> None:
         """Put a LoRA adapter in front of the language model, or take it away."""
@@ -299,6 +305,14 @@ class LocalModel:
         targets = torch.tensor(answer, device=logits.device)
         chosen = logits[0].float().log_softmax(-1).gather(-1, targets[:, None])
         return float(chosen.mean())
+
+    def evidence(
+        self, study: Study, region: dict[str, Any] | None, prompt: Prompt, text: str
+    ) -> Evidence:
+        """Return where it looked to write `text` as the answer."""
+        before, after = self.processor.prompt_ids(prompt.task, prompt.question, prompt.history)
+        answer = self.processor.answer_ids(text)
+        return find_evidence(self.model, self.processor, study, region, before + after, answer)
 
     def load_adapter(self, folder: Path | None) -> None:
         """Put a LoRA adapter in front of the language model, or take it away.

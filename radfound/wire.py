@@ -150,6 +150,8 @@ class AskRequest:
         As `radfound.region.parse_region` returns it.
     max_new_tokens : int or None
         1 to 512.
+    evidence : bool
+        Whether a map of where the model looked is wanted too.
     """
 
     question: str | None = None
@@ -157,6 +159,7 @@ class AskRequest:
     images: tuple[str, ...] = ()
     region: dict[str, Any] | None = None
     max_new_tokens: int | None = None
+    evidence: bool = False
 
 
 def parse_ask(params: object) -> AskRequest:
@@ -181,6 +184,7 @@ def parse_ask(params: object) -> AskRequest:
         images=_ids("images", data["images"]) if data.get("images") is not None else (),
         region=parse_region(data.get("region")),
         max_new_tokens=_token_limit(data.get("max_new_tokens")),
+        evidence=data.get("evidence") is not None and _truth("evidence", data["evidence"]),
     )
 
 

@@ -39,10 +39,13 @@ from .uploads import Upload, received
 
 if TYPE_CHECKING:
     from radfound.engine import Engine
+    from radfound.evidence import Evidence
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+EVIDENCE_NAME = "evidence.nrrd"
 
 _WRITERS = 8
 _READERS = 4
@@ -302,6 +305,20 @@ class RadFoundService:
                     logger.info("answered: %s in %d ms", piece.task, piece.timings_ms["total"])
                     return piece
         raise RadFoundError("the model stopped without an answer; try again")
+
+    def answer_with_evidence(
+        self, inquiry: Inquiry, cancel: threading.Event | None = None
+    ) -> tuple[Answer, Evidence]:
+        """Return the whole answer, and where the model looked for it."""
+        answer = self.answer(inquiry, cancel)
+        _check(cancel)
+        began = time.monotonic()
+        evidence = self.engine().evidence(
+            inquiry.study, answer, history=inquiry.ask.history, region=inquiry.ask.region
+        )
+        took_ms = round((time.monotonic() - began) * 1000)
+        timings = {**answer.timings_ms, "evidence": took_ms}
+        return replace(answer, evidence=EVIDENCE_NAME, timings_ms=timings), evidence
 
     def _note(self, answer: Answer, region: dict[str, Any] | None) -> None:
         """Write an answer into journal and scores; a reader gets it even where that fails."""

@@ -61,7 +61,7 @@ def test_params_cannot_replace_image_or_model(server, key):
         ("/infer/radfound_vqa?image=volume", "[" * 100_000, "params"),
         ("/infer/radfound_vqa?image=volume", "{}", "question"),
         ("/infer/radfound_vqa?image=volume", '{"question": 7}', "question"),
-        ("/infer/radfound_vqa?image=volume&output=image", '{"question": "What?"}', "output"),
+        ("/infer/radfound_vqa?image=volume&output=dicom_seg", '{"question": "What?"}', "output"),
         ("/infer/radfound_vqa?image=volume&output=sound", '{"question": "What?"}', "output"),
         ("/infer/radfound_vqa?session_id=none", '{"question": "What?"}', "session_id"),
         ("/infer/radfound_vqa?session_id=../../etc", '{"question": "What?"}', "session_id"),

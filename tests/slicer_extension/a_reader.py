@@ -89,7 +89,12 @@ def main(address, volume, folder, settings):
         "vqa", [image], "And here?", [{"question": "a", "answer": "b"}], region
     )
     found["caption"] = client.ask("caption", [image])
-    found["evidence"] = client.evidence("vqa", [image], QUESTION)[1]
+    answer, evidence = client.evidence("vqa", [image], QUESTION)
+    found["evidence"] = {
+        "name": answer["evidence"],
+        "text": answer["text"],
+        "is NRRD": evidence[:4] == b"NRRD",
+    }
 
     correction = new_correction(found["before"]["answer"], "edited", "a reader", TRUTH)
     outbox.add(correction, client.address)

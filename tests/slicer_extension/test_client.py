@@ -456,7 +456,7 @@ def test_an_evidence_map_is_taken_out_of_its_parts():
     parts = [
         b'--cut\r\nContent-Disposition: form-data; name="params"\r\n'
         b"Content-Type: application/json\r\n\r\n" + json.dumps(ANSWER).encode(),
-        b'\r\n--cut\r\nContent-Disposition: form-data; name="file"; filename="map.nrrd"\r\n\r\n',
+        b'\r\n--cut\r\nContent-Disposition: form-data; name="image"; filename="map.nrrd"\r\n\r\n',
         nrrd,
         b"\r\n--cut--\r\n",
     ]

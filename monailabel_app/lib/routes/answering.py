@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
+from fastapi.responses import Response
 from monailabel.config import settings
 from monailabel.endpoints import activelearning, batch_infer, infer, train
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from monailabel.interfaces.utils.app import app_instance
+from requests_toolbelt import MultipartEncoder
 from starlette.concurrency import run_in_threadpool
 
+from radfound.answer import Answer
 from radfound.exceptions import NotFoundError, RequestError
 from radfound.wire import answer_to_json
 
 from ..infers import MODELS
-from ..service import RadFoundService
+from ..service import EVIDENCE_NAME, RadFoundService
 from .fields import file_name, json_object
 from .running import run_for
+
+if TYPE_CHECKING:
+    from radfound.evidence import Evidence
 
 router = APIRouter()
 
 _BATCH_PARAMS = {
     "question", "max_new_tokens", "label_tag", "labels", "max_batch_size", "max_workers", "device",
 }  # fmt: skip
+
+_JSON_TYPE = "application/json"
+_NRRD_TYPE = "application/octet-stream"
 
 _USER = RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)
 _ADMIN = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN)
@@ -41,13 +51,17 @@ async def run_inference(
     label: UploadFile = File(None),
     output: infer.ResultType | None = None,
     user: User = Depends(_USER),
-) -> dict[str, Any]:
-    """Return a `radfound.answer/1`; MONAI Label would answer on the event loop, one at a time."""
+) -> Any:
+    """Return a `radfound.answer/1`; MONAI Label would answer on the event loop, one at a time.
+
+    `output=all` adds where the model looked, `output=image` returns that alone. Without `output`, which
+    is how MONAI Label's own client asks, `"evidence": true` in the params stands for `output=all`.
+    """
     service: RadFoundService = app_instance().service
     if model not in MODELS:
         raise NotFoundError(f"model: found {model[:80]!r}; expected {' or '.join(MODELS)}")
-    if output in (infer.ResultType.image, infer.ResultType.dicom_seg):
-        raise RequestError(f"output: an answer has no {output.value}; expected json or all")
+    if output is infer.ResultType.dicom_seg:
+        raise RequestError("output: an answer has no dicom_seg; expected json, image or all")
     if not (image or session_id or file):
         raise RequestError("image: missing; expected image, session_id or a file")
     asked = json_object("params", params)
@@ -64,11 +78,38 @@ async def run_inference(
             cancel=cancel,
         ),
     )
+    if output is None and inquiry.ask.evidence:
+        output = infer.ResultType.all
+    if output in (infer.ResultType.all, infer.ResultType.image):
+        return await run_for(
+            request,
+            lambda cancel: service.begin(
+                lambda: _evidence_response(
+                    *service.answer_with_evidence(inquiry, cancel), output is infer.ResultType.all
+                ),
+                cancel,
+            ),
+        )
     answer = await run_for(
         request,
         lambda cancel: service.begin(lambda: service.answer(inquiry, cancel), cancel),
     )
     return answer_to_json(answer)
+
+
+def _evidence_response(answer: Answer, evidence: Evidence, is_whole: bool) -> Response:
+    """Return an answer with its maps, part by part as MONAI Label does, or the first map alone."""
+    if not is_whole:
+        headers = {"Content-Disposition": f'attachment; filename="{EVIDENCE_NAME}"'}
+        return Response(evidence.nrrd(), media_type=_NRRD_TYPE, headers=headers)
+    fields: dict[str, Any] = {"params": (None, json.dumps(answer_to_json(answer)), _JSON_TYPE)}
+    stem, _, suffix = EVIDENCE_NAME.partition(".")
+    for index in range(len(evidence.maps)):
+        more = f"_{index + 1}" if index else ""
+        name = f"{stem}{more}.{suffix}"
+        fields[f"image{more}"] = (name, evidence.nrrd(index), _NRRD_TYPE)
+    encoder = MultipartEncoder(fields=fields)
+    return Response(encoder.to_string(), media_type=encoder.content_type)
 
 
 @router.post("/train/{model}", tags=["Train"], summary="Learn from the corrections")

@@ -318,7 +318,7 @@ class Client:
             return replies.checked_answer(said, self._place), None
         parts = replies.parts(body, kind)
         said = replies.read_json(parts.get("params", b""), self._place)
-        return replies.checked_answer(said, self._place), parts.get("file") or None
+        return replies.checked_answer(said, self._place), parts.get("image") or None
 
     # Corrections ------------------------------------------------------------------------------
 

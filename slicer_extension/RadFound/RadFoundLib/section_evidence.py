@@ -47,13 +47,14 @@ class EvidenceSection:
     def _fetch(self) -> None:
         turn, volume = self._panel.turn, self._panel.volume
 
-        def done(found: Optional[bytes]) -> None:
-            if found is None:
+        def done(found: tuple[dict[str, Any], Optional[bytes]]) -> None:
+            answer, nrrd = found
+            if nrrd is None:
                 self._say(_("This server gives no evidence map."))
             elif volume.GetScene() is None:
                 self._say(_("The volume was removed from the scene meanwhile."))
             else:
-                self._lay(volume, found)
+                self._lay(volume, nrrd, answer["text"] == turn.text)
             self._enable()
 
         try:
@@ -64,14 +65,19 @@ class EvidenceSection:
         self._say(_("Looking …"))
         self._panel.tell("sending")
 
-    def _lay(self, volume: Any, found: bytes) -> None:
+    def _lay(self, volume: Any, nrrd: bytes, is_same_answer: bool) -> None:
         try:
-            scene.show_evidence(volume, found)
+            scene.show_evidence(volume, nrrd)
         except ClientError as error:
             self._say(error.message)
             return
         scene.set_evidence_opacity(self._ui.opacitySlider.value)
-        self._say(_("The brighter a place, the more the answer rests on it."))
+        words = _(
+            "The brighter a place, the more the model looked there. It is no sign of disease."
+        )
+        if not is_same_answer:
+            words = _("The server answers otherwise by now; the map is of its new answer.")
+        self._say(words)
 
     def _jump(self) -> None:
         node = scene.evidence_node()

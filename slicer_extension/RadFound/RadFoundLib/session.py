@@ -116,14 +116,14 @@ class Session(Connection):
     def show_evidence(
         self, study: Study, turn: Turn, done: Done, failed: Callable[[str], None]
     ) -> None:
-        """Ask a turn's question again, for its evidence map; `done` gets NRRD bytes or None."""
+        """Ask a turn's question again, for its evidence map; `done` gets (answer, NRRD bytes or None)."""
         client = self._ready(study)
 
         def work(job: Job) -> Any:
             images = self._bring(job, client, study)
             return client.evidence(
                 turn.task, images, turn.question, turn.history, turn.region, job.cancellation
-            )[1]
+            )
 
         def on_error(error: Exception) -> None:
             self._after_work(error)

@@ -290,7 +290,7 @@ class _Handler(BaseHTTPRequestHandler):
         parts = (
             b'--x\r\nContent-Disposition: form-data; name="params"\r\n\r\n',
             json.dumps(answer).encode(),
-            b'\r\n--x\r\nContent-Disposition: form-data; name="file"; filename="e.nrrd"\r\n\r\n',
+            b'\r\n--x\r\nContent-Disposition: form-data; name="image"; filename="e.nrrd"\r\n\r\n',
             stub._map(query["image"]),
             b"\r\n--x--\r\n",
         )

@@ -1,6 +1,11 @@
 """The panel against the project's own server, with a model that knows nothing."""
 
+import numpy as np
 import pytest
+import slicer
+import slicer.util
+import vtk
+from RadFoundLib import scene
 
 from ...monailabel_app.conftest import (
     CT,
@@ -11,6 +16,12 @@ from ...monailabel_app.conftest import (
     running_server,
 )
 from .desk import Desk, add_volume
+
+
+def ijk_to_ras(node):
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +91,23 @@ def test_a_correction_may_say_where_in_the_volume(desk):
 
     assert desk.ui.waitingText.text == ""
     assert set(desk.session.corrections[-1]["region"]) == {"box_mm"}
+
+
+def test_evidence_of_the_real_server_lies_on_the_volume(desk):
+    assert desk.ask("Is there a lesion?").state == "answered"
+    desk.ui.evidenceButton.click()
+    desk.settle()
+
+    node = scene.evidence_node()
+    assert node is not None, desk.ui.evidenceText.text
+    assert desk.ui.evidenceText.text.startswith("The brighter a place")
+    assert node.GetImageData().GetDimensions() == desk.volume.GetImageData().GetDimensions()
+    assert np.allclose(ijk_to_ras(node), ijk_to_ras(desk.volume))
+    values = slicer.util.arrayFromVolume(node)
+    assert values.max() > values.min()
+    assert scene.jump_to_strongest(node) is not None
+    desk.ui.removeEvidenceButton.click()
+    assert scene.evidence_node() is None
 
 
 def test_every_study_of_the_server_opens_in_slicer(desk):
