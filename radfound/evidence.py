@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftModel
 
 from radfound.evidence_map import lay_back, nrrd_bytes, write_nrrd
 from radfound.frames import FrameSource, make_frames
@@ -60,7 +61,7 @@ def find_evidence(
     processor: RadFoundProcessor,
     study: Study,
     region: dict[str, Any] | None,
-    prompt_ids: Sequence[int],
+    prompt_ids: tuple[Sequence[int], Sequence[int]],
     answer_ids: Sequence[int],
 ) -> Evidence:
     """Return where a model looks in a study when it gives an answer.
@@ -72,8 +73,10 @@ def find_evidence(
     study : Study
     region : dict or None
         As `radfound.frames.make_frames` takes it.
-    prompt_ids, answer_ids : sequence of int
-        The answer's ids end with the stop token.
+    prompt_ids : (sequence of int, sequence of int)
+        The prompt's two pieces, as `RadFoundProcessor.prompt_ids` returns them.
+    answer_ids : sequence of int
+        They end with the stop token.
     """
     config = processor.image_processor.frame_config
     frames = make_frames(study, config, region)
@@ -90,7 +93,7 @@ def find_evidence(
 def patch_evidence(
     model: RadFoundForConditionalGeneration,
     inputs: dict[str, torch.Tensor],
-    prompt_ids: Sequence[int],
+    prompt_ids: tuple[Sequence[int], Sequence[int]],
     answer_ids: Sequence[int],
 ) -> torch.Tensor:
     """Return how much an answer rests on each patch, float32, shape (F, N, N), not negative.
@@ -103,8 +106,10 @@ def patch_evidence(
     model : RadFoundForConditionalGeneration
     inputs : dict of tensors
         Of one study, as `radfound.processing_radfound.pad_frames` returns them.
-    prompt_ids, answer_ids : sequence of int
-        The answer's ids end with the stop token, which says nothing about where.
+    prompt_ids : (sequence of int, sequence of int)
+        The prompt's two pieces, as `RadFoundProcessor.prompt_ids` returns them.
+    answer_ids : sequence of int
+        They end with the stop token, which says nothing about where.
     """
     vision, connector = model.vision_model, model.connector
     mask = inputs["frame_mask"]
@@ -129,21 +134,24 @@ def patch_evidence(
 def _log_probability(
     model: RadFoundForConditionalGeneration,
     visual: torch.Tensor,
-    prompt_ids: Sequence[int],
+    prompt_ids: tuple[Sequence[int], Sequence[int]],
     answer_ids: Sequence[int],
 ) -> torch.Tensor:
     """Return the log-probability of an answer's words, a scalar that can be differentiated."""
     answer_ids = answer_ids[:-1] or answer_ids
-    prompt = torch.tensor([list(prompt_ids)], device=model.device)
+    before, after = (torch.tensor([list(ids)], device=model.device) for ids in prompt_ids)
     answer = torch.tensor([list(answer_ids)], device=model.device)
-    embeds = torch.cat(
-        [
-            model.merge_visual_embeds(prompt, visual),
-            model.get_input_embeddings()(answer[:, :-1]),
-        ],
-        dim=1,
-    )
-    logits = model.language_model(inputs_embeds=embeds, logits_to_keep=answer.shape[1]).logits
+    language_model = model.language_model
+    # An adapter acts after the study, as when the answer was written.
+    adapted = isinstance(language_model, PeftModel)
+    with language_model.disable_adapter() if adapted else nullcontext():
+        embeds = model.merge_visual_embeds(before, visual)
+        read = language_model(inputs_embeds=embeds, use_cache=True, logits_to_keep=1)
+    logits = language_model(
+        input_ids=torch.cat([after, answer[:, :-1]], dim=1),
+        past_key_values=read.past_key_values,
+        logits_to_keep=answer.shape[1],
+    ).logits
     return logits.float().log_softmax(-1).gather(-1, answer[..., None]).sum()
 
 

@@ -310,9 +310,9 @@ class LocalModel:
         self, study: Study, region: dict[str, Any] | None, prompt: Prompt, text: str
     ) -> Evidence:
         """Return where it looked to write `text` as the answer."""
-        before, after = self.processor.prompt_ids(prompt.task, prompt.question, prompt.history)
+        asked = self.processor.prompt_ids(prompt.task, prompt.question, prompt.history)
         answer = self.processor.answer_ids(text)
-        return find_evidence(self.model, self.processor, study, region, before + after, answer)
+        return find_evidence(self.model, self.processor, study, region, asked, answer)
 
     def load_adapter(self, folder: Path | None) -> None:
         """Put a LoRA adapter in front of the language model, or take it away.
