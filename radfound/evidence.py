@@ -124,7 +124,7 @@ def patch_evidence(
         score = _log_probability(model, visual, prompt_ids, answer_ids)
         slopes = torch.autograd.grad(score, seen)
     found = sum(
-        (weights * slope).clamp_min(0)[0].mean(0).sum(0)
+        (weights * slope).abs()[0].mean(0).sum(0)
         for weights, slope in zip(seen, slopes, strict=True)
     )
     side = round(hidden.shape[2] ** 0.5)

@@ -40,7 +40,7 @@ def lay_back(
         One map for each image, on its voxels; `HIGHEST` stands for the highest value in the study.
     """
     patches = np.where(_shows_something(sources, patches.shape[-1], image_size), patches, 0.0)
-    patches = patches.astype(np.float32) / max(float(patches.max()), np.finfo(np.float32).tiny)
+    patches = patches.astype(np.float32) / (float(patches.max()) or 1.0)
     maps = []
     for index, image in enumerate(study.images):
         own = [number for number, source in enumerate(sources) if source.image == index]
@@ -110,7 +110,7 @@ class _PlacedFrames:
         # Maps (i, j, k, 1) to column, row and depth; a step of depth is one slice.
         self._to_frame = from_ras @ image.affine
         self._depths = np.array([(from_ras @ source.pixel_to_ras)[2, 3] for source in sources])
-        gap = np.diff(self._depths).mean() if len(sources) > 1 else 0.0
+        gap = float(np.diff(self._depths).mean()) if len(sources) > 1 else 0.0
         thickness = np.abs(self._to_frame[2, :3]).sum()
         self._reach = max(abs(gap), thickness) / 2 + 1e-6
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +11,12 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from radfound.benchmark.phantoms import WHERE, Phantom
+from radfound.benchmark.phantoms import Phantom
 from radfound.evidence import Evidence
 from radfound.modeling_radfound import RadFoundForConditionalGeneration
 from radfound.study_model import LocalModel, Prompt
 
-_PROMPT = Prompt("vqa", WHERE)
+_WORDS = 8  # the longest answer has six, and a stop token
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Pointing:
     peak : float
         The highest voxel of the map lies in the lesion.
     random_place : float
-        So would a voxel of the body that is drawn blindly.
+        So would a voxel of the image that is drawn blindly.
     middle : float
         So does the middle of the image.
     """
@@ -45,14 +45,18 @@ class Pointing:
 
 
 def maps_of(model: LocalModel, phantoms: Sequence[Phantom]) -> tuple[list[str], list[Evidence]]:
-    """Return what a model answers to `WHERE`, and where it looked for that answer."""
+    """Return what a model answers, and where it looked for that."""
     encoded = [model.encode(each.study) for each in phantoms]
-    texts = [each.text for each in model.generate(encoded, [_PROMPT] * len(phantoms), 12)]
-    maps = [
-        model.evidence(each.study, None, _PROMPT, text)
+    prompts = [Prompt("vqa", each.question) for each in phantoms]
+    texts = [each.text.strip() for each in model.generate(encoded, prompts, _WORDS)]
+    return texts, _maps(model, phantoms, texts)
+
+
+def _maps(model: LocalModel, phantoms: Sequence[Phantom], texts: Sequence[str]) -> list[Evidence]:
+    return [
+        model.evidence(each.study, None, Prompt("vqa", each.question), text)
         for each, text in zip(phantoms, texts, strict=True)
     ]
-    return texts, maps
 
 
 def pointing(model: LocalModel, phantoms: Sequence[Phantom]) -> Pointing:
@@ -61,9 +65,9 @@ def pointing(model: LocalModel, phantoms: Sequence[Phantom]) -> Pointing:
     middles = [tuple(size // 2 for size in each.lesion.shape) for each in phantoms]
     return Pointing(
         count=len(phantoms),
-        answered=_mean(t == p.where for t, p in zip(texts, phantoms, strict=True)),
+        answered=_mean(t == p.answer for t, p in zip(texts, phantoms, strict=True)),
         peak=_mean(bool(p.lesion[peak_of(m.maps[0])]) for m, p in zip(maps, phantoms, strict=True)),
-        random_place=_mean(p.lesion.sum() / p.body.sum() for p in phantoms),
+        random_place=_mean(p.lesion.mean() for p in phantoms),
         middle=_mean(bool(p.lesion[m]) for m, p in zip(middles, phantoms, strict=True)),
     )
 
@@ -74,7 +78,7 @@ def peak_of(values: np.ndarray) -> tuple[int, ...]:
     return tuple(int(index) for index in highest[len(highest) // 2])
 
 
-def randomised(model: LocalModel, phantoms: Sequence[Phantom], seed: int = 0) -> dict[str, float]:
+def randomised(model: LocalModel, phantoms: Sequence[Phantom], seed: int = 1) -> dict[str, float]:
     """Randomise a model from its words down to its pixels, and compare its maps with those of before.
 
     The cascading test of Adebayo et al. (Sanity Checks for Saliency Maps, NeurIPS 2018, arXiv
@@ -93,10 +97,7 @@ def randomised(model: LocalModel, phantoms: Sequence[Phantom], seed: int = 0) ->
     for name, part in _STAGES.items():
         part(changed).load_state_dict(part(fresh).state_dict())
         local = LocalModel(changed, model.processor, model.name, model.revision)
-        after = [
-            local.evidence(each.study, None, _PROMPT, text)
-            for each, text in zip(phantoms, texts, strict=True)
-        ]
+        after = _maps(local, phantoms, texts)
         found[name] = _mean(
             spearmanr(a.patches.ravel(), b.patches.ravel()).statistic
             for a, b in zip(before, after, strict=True)
@@ -111,20 +112,25 @@ _STAGES: dict[str, Callable[[RadFoundForConditionalGeneration], nn.Module]] = {
 }
 
 
+def untrained(model: LocalModel, seed: int = 1) -> LocalModel:
+    """Return the same model before it learnt anything."""
+    return LocalModel(_fresh(model.model, seed), model.processor, model.name, "random")
+
+
 def _fresh(model: RadFoundForConditionalGeneration, seed: int) -> RadFoundForConditionalGeneration:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return RadFoundForConditionalGeneration(model.config).to(model.dtype).eval()
 
 
-def _mean(values) -> float:
+def _mean(values: Iterable[float]) -> float:
     return float(np.mean([float(value) for value in values]))
 
 
 def table(rows: dict[str, Pointing]) -> str:
     """Return rows of pointing as a Markdown table, in per cent."""
     lines = [
-        "| | n | answer right | peak in the lesion | a random place in the body | the middle |",
+        "| | n | answer right | peak in the lesion | a random place | the middle |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, row in rows.items():
