@@ -162,7 +162,8 @@ def _number(name: str, value: object, default: int | float) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
         raise RequestError(f"{name}: expected a {'whole ' if whole else ''}number, as {default}")
     assert isinstance(value, (int, float))
-    if not math.isfinite(value) or value < 0 or (value == 0 and default != 0):
+    may_be_zero = default == 0 or name.startswith(("least_", "tolerance"))
+    if not math.isfinite(value) or value < 0 or (value == 0 and not may_be_zero):
         raise RequestError(f"{name}: found {value}; expected a positive number, as {default}")
     return value
 
