@@ -140,6 +140,20 @@ class Place:
         self._adapters = {info.id for info in AdapterStore(store_path(self.studies)).list()}
         return self._adapters != known
 
+    def measure(self) -> None:
+        """Let a training end, and note how long it takes."""
+        self.is_new()
+        began = time.monotonic()
+        with self.training() as (process, is_examining):
+            is_examining.wait(START_S)
+            examined = time.monotonic()
+            while not self.is_new():
+                if not process.is_alive():
+                    raise SystemExit((self.folder / "training.log").read_text()[-3000:])
+                time.sleep(0.01)
+            self.training_s = time.monotonic() - began
+            self.publishing_s = time.monotonic() - examined
+
     def look(self, url: str, counts: Counts) -> None:
         """Count what a server that has just started does not have, or should not."""
         counts.starts += 1
@@ -241,17 +255,8 @@ def _new_place(folder: Path, chance: random.Random) -> Place:
     with place.server() as (_, url):
         count = iter(range(FIRST_CORRECTIONS + 1))
         place.log(url, lambda: next(count) == FIRST_CORRECTIONS)
-    store, began = AdapterStore(store_path(place.studies)), time.monotonic()
-    with place.training() as (process, is_examining):
-        is_examining.wait(START_S)
-        examined = time.monotonic()
-        while store.active() is None and process.is_alive():
-            time.sleep(0.01)
-        place.training_s = time.monotonic() - began
-        place.publishing_s = time.monotonic() - examined
-    if store.active() is None:
-        raise SystemExit((folder / "training.log").read_text()[-3000:])
-    place.is_new()
+    for _ in range(2):  # the second time, studies are encoded already
+        place.measure()
     return place
 
 
@@ -296,7 +301,10 @@ def _train(folder: Path, told: multiprocessing.connection.Connection) -> None:
 
     trainer._report = tell
     trainer(
-        {"max_steps": 60, "learning_rate": 0.02, "newest": FIRST_CORRECTIONS, "force": True},
+        {
+            **{"max_steps": 60, "learning_rate": 0.02, "newest": FIRST_CORRECTIONS},
+            **{"anew": True, "force": True},
+        },
         app.datastore(),
     )
 
