@@ -16,6 +16,9 @@ CHECKPOINT ?= radfound-mini
 DATA ?= $(or $(RADFOUND_DATA),../shared/data)
 BENCH_OUT ?= runs/bench
 RUN := .venv/bin/python
+# torch's threads wait for each other by spinning: beside other work (a training, say) that makes
+# one of them several times slower. Spin a little, then sleep.
+export GOMP_SPINCOUNT ?= 1000
 
 .PHONY: serve test test-slow check lint bench bench-model screenshots bench-load bench-kill fuzz
 .NOTPARALLEL:
