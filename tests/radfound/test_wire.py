@@ -286,7 +286,7 @@ def test_adapters_are_listed_with_the_active_one(tmp_path):
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         (folder / name).write_text("{}")
     store = AdapterStore(tmp_path / "adapters")
-    assert adapters_to_json(store) == {"active": None, "adapters": []}
+    assert adapters_to_json(store) == {"active": None, "adapters": [], "refused": []}
     store.publish(folder, {"metrics": {"kept": 1.0}})
     listed = json.loads(json.dumps(adapters_to_json(store)))
     assert listed["active"] == "a-0001"
