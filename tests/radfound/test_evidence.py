@@ -3,8 +3,6 @@ import pytest
 import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
-from miniature import rotation
-from test_engine import published
 
 from radfound.adapters import AdapterStore
 from radfound.engine import Engine
@@ -15,6 +13,9 @@ from radfound.frames import FrameConfig, make_frames
 from radfound.reading import read_study
 from radfound.reading.geometry import flat_affine
 from radfound.study import Study, StudyImage
+
+from .miniature import rotation
+from .test_engine import published
 
 CONFIG = FrameConfig(image_size=64, max_frames=8)
 PATCHES = 8

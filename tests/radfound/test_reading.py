@@ -8,11 +8,12 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from miniature import ramp, voxels_of, write_dicom, write_series
 from PIL import Image
 
 from radfound.exceptions import RequestError, StudyAmbiguousError
 from radfound.reading import read_study
+
+from .miniature import ramp, voxels_of, write_dicom, write_series
 
 
 def save_nifti(path: Path, array, **header) -> Path:

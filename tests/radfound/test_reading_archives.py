@@ -4,10 +4,11 @@ import zipfile
 
 import pytest
 import SimpleITK as sitk
-from miniature import ramp, refusal, write_series
 
 from radfound.exceptions import StudyUnreadableError, UnsafeArchiveError
 from radfound.reading import read_study
+
+from .miniature import ramp, refusal, write_series
 
 
 def write_zip(path, entries, **options):

@@ -6,7 +6,6 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from miniature import ramp, refusal, write_dicom, write_series
 from PIL import Image
 from pydicom.data import get_testdata_file
 
@@ -21,6 +20,8 @@ from radfound.exceptions import (
     UnknownKindError,
 )
 from radfound.reading import read_study
+
+from .miniature import ramp, refusal, write_dicom, write_series
 
 
 def save_nifti(path, array, affine=None):

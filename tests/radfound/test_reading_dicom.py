@@ -4,13 +4,14 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from miniature import dicom_dataset, ramp, voxels_of, write_dicom, write_series
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, RLELossless
 
 from radfound.reading import read_study
+
+from .miniature import dicom_dataset, ramp, voxels_of, write_dicom, write_series
 
 
 def test_ct_is_read_in_hounsfield_units(tmp_path):

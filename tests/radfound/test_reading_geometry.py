@@ -2,9 +2,10 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from miniature import AXIAL, place_of, ramp, rotation, write_dicom, write_series
 
 from radfound.reading import read_study
+
+from .miniature import AXIAL, place_of, ramp, rotation, write_dicom, write_series
 
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 OBLIQUE = rotation((1, 2, 3), 25)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_run import NextToken, run
+
+from .small_run import NextToken, run
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("small_run.py")

@@ -2,7 +2,10 @@ import re
 import signal
 
 import pytest
-from reading_room import (
+
+from radfound.reader_study.ratings import RatingStore
+
+from .reading_room import (
     PATIENCE_MS,
     AtScreen,
     eventually,
@@ -10,8 +13,6 @@ from reading_room import (
     running_browser,
     serving,
 )
-
-from radfound.reader_study.ratings import RatingStore
 
 SIZES = {"desk": (1280, 800), "tablet": (820, 1180), "tablet on its side": (1180, 820)}
 # How a case of each kind is told by its images' shape.

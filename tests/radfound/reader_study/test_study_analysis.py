@@ -5,16 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from department import (
-    HUMAN,
-    MODEL,
-    OTHER,
-    comment,
-    configuration,
-    make_study,
-    rate_item,
-    write_yaml,
-)
 
 from radfound.cli import main
 from radfound.exceptions import ReaderStudyError
@@ -28,6 +18,17 @@ from radfound.reader_study.plan import SCALE, Plan
 from radfound.reader_study.ratings import RatingStore
 from radfound.reader_study.simulate import World, simulated
 from radfound.reader_study.table import ratings_of
+
+from .department import (
+    HUMAN,
+    MODEL,
+    OTHER,
+    comment,
+    configuration,
+    make_study,
+    rate_item,
+    write_yaml,
+)
 
 WORTH = {HUMAN: 5, MODEL: 4, OTHER: 2}
 

@@ -9,7 +9,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
-from department import HUMAN, MODEL, OTHER, configuration, make_study, write_image, write_yaml
 
 from radfound.benchmark.output import ANSWER_FIELDS
 from radfound.cli import main
@@ -20,6 +19,8 @@ from radfound.reader_study.key import Key
 from radfound.reader_study.order import showings
 from radfound.reader_study.plan import Plan
 from radfound.reading import read_study
+
+from .department import HUMAN, MODEL, OTHER, configuration, make_study, write_image, write_yaml
 
 
 def test_a_study_is_made_of_answers_and_of_texts_that_people_wrote(tmp_path):

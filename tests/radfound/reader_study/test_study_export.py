@@ -1,7 +1,14 @@
 import json
 
 import pytest
-from department import (
+
+from radfound.cli import main
+from radfound.corrections import CorrectionLog, log_path
+from radfound.reader_study.create import create
+from radfound.reader_study.export import export_corrections
+from radfound.reader_study.ratings import AGREEMENT, NO, YES, Rating, RatingStore
+
+from .department import (
     HUMAN,
     MODEL,
     OTHER,
@@ -12,12 +19,6 @@ from department import (
     rate_item,
     write_yaml,
 )
-
-from radfound.cli import main
-from radfound.corrections import CorrectionLog, log_path
-from radfound.reader_study.create import create
-from radfound.reader_study.export import export_corrections
-from radfound.reader_study.ratings import AGREEMENT, NO, YES, Rating, RatingStore
 
 NOTHING = {"accepted": 0, "edited": 0, "rejected": 0}
 

@@ -3,13 +3,14 @@ import threading
 
 import numpy as np
 import pytest
-from reading_room import volume
 
 from radfound.exceptions import NotFoundError
 from radfound.reader_study.plan import Case, Criterion, Plan
 from radfound.reader_study.render import Levels, Picture, Shelf, pictures_of
 from radfound.reading import read_study
 from radfound.study import Study, StudyImage
+
+from .reading_room import volume
 
 
 def decoded(picture: Picture, axis: int, position: int) -> np.ndarray:

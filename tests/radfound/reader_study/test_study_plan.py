@@ -2,11 +2,12 @@ import json
 import re
 
 import pytest
-from department import make_study
 
 from radfound.exceptions import NotFoundError, ReaderStudyError
 from radfound.reader_study.criteria import DEFAULT_CRITERIA
 from radfound.reader_study.plan import Plan
+
+from .department import make_study
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from department import comment, make_study, rate_item
 
 from radfound.exceptions import NotFoundError, RequestError, StorageError
 from radfound.reader_study.plan import Plan
@@ -23,6 +22,8 @@ from radfound.reader_study.ratings import (
     Rating,
     RatingStore,
 )
+
+from .department import comment, make_study, rate_item
 
 ROOT = Path(__file__).parents[3]
 

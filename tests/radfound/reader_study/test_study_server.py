@@ -8,12 +8,13 @@ import urllib.request
 
 import pytest
 from fastapi.testclient import TestClient
-from reading_room import GOOD, POOR, Server, make_study, serving, token_of
 
 from radfound.exceptions import ReaderStudyError, RequestError
 from radfound.reader_study.plan import Plan
 from radfound.reader_study.ratings import RatingStore
 from radfound.reader_study.server import create_app, serve
+
+from .reading_room import GOOD, POOR, Server, make_study, serving, token_of
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,11 @@
 import signal
 
 import pytest
-from reading_room import GOOD, POOR, SOURCES, AtScreen, make_study, running_browser, serving
 
 from radfound.reader_study.analysis import analyse
 from radfound.reader_study.ratings import RatingStore
+
+from .reading_room import GOOD, POOR, SOURCES, AtScreen, make_study, running_browser, serving
 
 CASES_SHOWN = 12  # ten, and two of them again
 RATINGS_OF_A_CASE = 11  # two texts on five scales, and which one is better
