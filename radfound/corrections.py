@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +14,7 @@ from radfound.answer import ModelVersion
 from radfound.chain import Linked, Verification, link, verify
 from radfound.correction import Correction
 from radfound.database import Database
-from radfound.durable import TEMPORARY_PREFIX, make_directory, sync_directory, sync_file
-from radfound.exceptions import CorrectionError, NotFoundError, RequestError, StorageError
+from radfound.exceptions import CorrectionError, NotFoundError, StorageError
 from radfound.region import region_key
 
 __all__ = ["Correction", "CorrectionLog", "log_path", "newest_of", "rows_digest", "rows_digests"]
@@ -206,35 +203,6 @@ class CorrectionLog:
                 Linked(row[0], dict(zip(_COLUMNS, row[2:], strict=True)), row[1]) for row in found
             )
             return verify(rows, newest[0] if newest else 0, noted)
-
-    def snapshot(self, path: str | Path) -> str:
-        """Copy the log, as it is at one moment, into a file of its own.
-
-        Parameters
-        ----------
-        path : str or Path
-            The copy; replaced if it exists. It opens as a `CorrectionLog`.
-
-        Returns
-        -------
-        str
-            SHA-256 over the corrections in order: equal for equal content.
-        """
-        target = Path(path)
-        if target.exists() and self.path.exists() and target.samefile(self.path):
-            raise RequestError(f"{self._name}: a log cannot be its own snapshot; name another file")
-        with self._file.clear_errors():
-            make_directory(target.parent)
-            with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=target.parent) as folder:
-                copy = Path(folder) / target.name
-                self._file.copy(copy)
-                sync_file(copy)
-                digest = rows_digest(CorrectionLog(copy).rows())
-                for suffix in ("-wal", "-shm"):  # of a former snapshot; they would spoil this one
-                    target.with_name(target.name + suffix).unlink(missing_ok=True)
-                os.replace(copy, target)
-            sync_directory(target.parent)
-        return digest
 
     def _query(self, where: str, *values: Any) -> list[Correction]:
         if not self.path.exists():

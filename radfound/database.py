@@ -133,16 +133,6 @@ class Database:
                 "or move it away to begin a new one"
             )
 
-    def copy(self, path: Path) -> None:
-        """Copy the file, as it is at one moment, into one that is readable from any folder."""
-        with self.connection(create=True) as source:
-            target = sqlite3.connect(path)
-            try:
-                source.backup(target)
-                target.execute("PRAGMA journal_mode = DELETE")
-            finally:
-                target.close()
-
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
     """Turn on write-ahead logging; SQLite does not wait by itself while another process does so."""

@@ -8,7 +8,7 @@ from radfound.answers import AnswerJournal, journal_path
 from radfound.audit import export, trace, trace_text, trace_to_json, verification_text, verify
 from radfound.chain import Verification
 from radfound.correction import Correction
-from radfound.corrections import CorrectionLog, log_path
+from radfound.corrections import CorrectionLog, log_path, rows_digest
 from radfound.exceptions import NotFoundError, RequestError
 from radfound.wire import correction_from_json
 
@@ -45,7 +45,7 @@ def places(tmp_path):
     log = CorrectionLog(log_path(tmp_path))
     for each in (correction("c1", verdict="rejected", text=""), correction("c2", region=BOX)):
         log.append(each)
-    snapshot = log.snapshot(tmp_path / "snapshot.sqlite")
+    snapshot = rows_digest(log.rows())
     trained = tmp_path / "trained"
     trained.mkdir()
     for name in ("adapter_model.safetensors", "adapter_config.json"):
