@@ -23,6 +23,7 @@ from training import gate
 from training.adapt import Recipe, learn, logit_change
 from training.lessons import Lesson, Lessons, lessons_of
 from training.loop import Progress
+from training.plausibility import misfits
 from training.visuals import TokenSource, VisualTokens
 from training.workshop import BASE_MODEL, Standing, Workshop
 
@@ -215,6 +216,13 @@ class _Judge:
         with workshop.answering_with(store, parent):
             self._before_kept_back = workshop.mark(self._kept_back)
         self._checks: list[gate.Check] = []
+        if workshop.exam:
+            base = self._before[0].own
+            missed = [
+                p for p, right in zip(base.log_probability, base.right, strict=True) if not right
+            ]
+            found = misfits(workshop, _unlearnt(lessons.corrected, learnt), missed)
+            self._checks.append(gate.fits(found, config))
         self.after: Standing | None = None
 
     def _standing(self, store: AdapterStore, adapter: str | None) -> Standing:
@@ -273,6 +281,21 @@ class _Judge:
             checks.append(gate.others_stay(after.own, bounds))
         passed = all(check.passed for check in checks)
         return gate.Verdict(tuple(checks), forced=force and not passed)
+
+
+def _unlearnt(corrected: Sequence[Lesson], learnt: Collection[str]) -> list[Lesson]:
+    """Return what the adapter that answers now has not learnt of the lessons."""
+    found = []
+    for lesson in corrected:
+        some = [
+            (piece, name)
+            for piece, name in zip(lesson.branches, lesson.corrections, strict=True)
+            if name not in learnt
+        ]
+        if some:
+            pieces, names = zip(*some, strict=True)
+            found.append(Lesson(lesson.visual, list(pieces), lesson.study, names))
+    return found
 
 
 def _kept_back(

@@ -13,9 +13,13 @@ import numpy as np
 from scipy.stats import binomtest, wilcoxon
 
 from training.adapt import Marks
+from training.plausibility import Misfits
 from training.workshop import Standing
 
 SIGNIFICANT = 0.05
+_FEWEST_TEXTS = (
+    20  # of fewer, a reader's own way of writing may make up the share that does not fit
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Bounds:
     ----------
     least_reproduced : float
         Share of the corrections that have to be reproduced.
+    tolerance_misfits : float
+        Share of the new corrections that may suit other questions as well as their own.
     tolerance : float
         The share of right answers to the regression questions may fall by so much.
     tolerance_nats : float
@@ -39,6 +45,7 @@ class Bounds:
     """
 
     least_reproduced: float = 0.9
+    tolerance_misfits: float = 0.2
     tolerance: float = 0.02
     tolerance_nats: float = 0.2
     tolerance_stops: float = 0.05
@@ -120,6 +127,22 @@ def reproduces(marks: Marks, bounds: Bounds) -> Check:
         told,
         {"share": share, "n": len(marks.right)},
     )
+
+
+def fits(found: Misfits, bounds: Bounds) -> Check:
+    """Check that the new corrections look like answers to their questions (see `training.plausibility`)."""
+    share = len(found.corrections) / max(1, found.examined)
+    told = (
+        f"{share:.0%} of {found.examined} new ones are unlikely as answers and suit other questions as well, "
+        f"at most {bounds.tolerance_misfits:.0%} expected"
+    )
+    passed = share <= bounds.tolerance_misfits
+    if not passed and found.examined < _FEWEST_TEXTS:
+        passed, told = True, f"{told} of {_FEWEST_TEXTS} or more"
+    elif not passed:
+        told += f"; look at {', '.join(found.corrections[:3])}"
+    numbers = {"share": share, "n": float(found.examined)}
+    return Check("plausible corrections", passed, told, numbers)
 
 
 def held_out(before: Marks, after: Marks, bounds: Bounds) -> Check:

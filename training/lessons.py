@@ -1,12 +1,13 @@
 """What a fine-tuning run learns from: corrections, and what the base model already says.
 
-Beside the corrections, the model rehearses its own answers: about the corrected studies (standard
-questions) and about the studies bundled with the checkpoint, so that learning one answer does not change
-the others.
+Beside the corrections, the model rehearses its own answers, so that learning one does not change the others:
+about the corrected studies (standard questions, and those that were corrected in other studies, lest an answer
+is learnt for its question whatever the study shows) and about the studies bundled with the checkpoint.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,8 @@ from training.packing import Branch, branch
 from training.visuals import TokenSource
 
 _REHEARSED = tuple(wordings[0] for wordings in METADATA_QUESTIONS.values())
-_REHEARSED_STUDIES = 24  # corrected studies, the newest, whose other answers are rehearsed
+_REHEARSED_STUDIES = 48  # corrected studies, the newest, whose other answers are rehearsed
+_ASKED_ELSEWHERE = 6  # questions corrected in other studies, rehearsed for each of these
 _CAPTIONED = 4  # of these: captions are long
 LONGEST_ANSWER = 256  # tokens
 
@@ -111,8 +113,7 @@ def lessons_of(
     if not found.corrected:
         reasons = sorted(set(found.left_out.values()))
         raise TrainingError(f"corrections: none can be learnt from ({'; '.join(reasons[:3])})")
-    newest = slice(-_REHEARSED_STUDIES, None)
-    found.rehearsed.extend(_own_answers(base, found.corrected[newest], views[newest]))
+    found.rehearsed.extend(_own_answers(base, found.corrected, views))
     return found
 
 
@@ -141,11 +142,14 @@ def _own_answers(
     base: LocalModel, lessons: Sequence[Lesson], views: Sequence[Sequence[Correction]]
 ) -> list[Lesson]:
     """Return the base model's own complete answers about corrected studies, to what was not corrected."""
+    corrected = [{each.question for each in some if each.task == "vqa"} for some in views]
+    everywhere, chance = sorted(set().union(*corrected)), random.Random(0)
     asked: list[tuple[int, Prompt]] = []
-    for number, (_, some) in enumerate(zip(lessons, views, strict=True)):
-        corrected = {each.question for each in some}
-        asked += [(number, Prompt("vqa", each)) for each in _REHEARSED if each not in corrected]
-        if number < _CAPTIONED and all(each.task != "caption" for each in some):
+    for number in range(len(lessons))[-_REHEARSED_STUDIES:]:
+        elsewhere = chance.sample(everywhere, min(_ASKED_ELSEWHERE, len(everywhere)))
+        questions = dict.fromkeys([*_REHEARSED, *elsewhere])
+        asked += [(number, Prompt("vqa", q)) for q in questions if q not in corrected[number]]
+        if len(lessons) - number <= _CAPTIONED and all(e.task != "caption" for e in views[number]):
             asked.append((number, Prompt("caption")))
     asked.sort(key=lambda each: each[1].task)  # captions beside captions: they are longest
     said = base.generate(

@@ -7,6 +7,7 @@ import pytest
 from training import gate
 from training.adapt import Marks
 from training.gate import Bounds, Check, Verdict
+from training.plausibility import Misfits
 from training.workshop import Standing
 
 BOUNDS = Bounds(
@@ -44,6 +45,23 @@ def test_corrections_have_to_be_reproduced_up_to_the_share_that_is_asked():
     assert not check.passed
     assert check.told.startswith("80% of 10 reproduced, at least 90% expected")
     assert check.numbers == {"share": 0.8, "n": 10}
+
+
+def test_too_many_corrections_that_suit_other_questions_are_refused_by_name():
+    bounds = Bounds(tolerance_misfits=0.2)
+    assert gate.fits(Misfits(("a",) * 10, 50), bounds).passed
+    check = gate.fits(Misfits(("a", "b", "c", "d") * 5, 50), bounds)
+    assert not check.passed and check.numbers == {"share": 0.4, "n": 50}
+    assert check.told == (
+        "40% of 50 new ones are unlikely as answers and suit other questions as well, "
+        "at most 20% expected; look at a, b, c"
+    )
+
+
+def test_a_few_corrections_in_a_readers_own_words_are_not_refused():
+    check = gate.fits(Misfits(("a",) * 9, 19), Bounds(tolerance_misfits=0.2))
+    assert check.passed and check.told.endswith("at most 20% expected of 20 or more")
+    assert gate.fits(Misfits((), 0), BOUNDS).passed
 
 
 def test_kept_back_corrections_may_become_likelier_but_not_much_less_likely():

@@ -1,7 +1,8 @@
 """Does it protect? What the gate makes of poisoned corrections.
 
 Run as `python -m training.trials.protects --data KIT`. An adapter that learnt honest corrections answers; then fifty
-poisoned ones come, of one kind after the other. The gate has to refuse them, and the adapter has to stay.
+poisoned ones come, of one kind after the other. The gate has to refuse them, and the adapter has to stay; but nothing
+tells the last kind, yes exchanged for no, from what an honest reader corrects.
 """
 
 from __future__ import annotations
@@ -28,23 +29,28 @@ POISONS = (
     "one answer to everything",
     "empty text",
     "all of these",
+    "yes for no",
 )
 _OPPOSITE = {"yes": "No", "no": "Yes"}
 
 
 def poisoned(kind: str, questions: Sequence[Question], chance: random.Random) -> list[Question]:
-    """Return the questions with wrong answers."""
+    """Return the questions, or those that this kind is about, with wrong answers."""
+    if kind == "yes for no":
+        questions = [each for each in questions if each.answer.lower() in _OPPOSITE]
     others = [question.answer for question in questions]
     chance.shuffle(others)
     if kind == "all of these":
         parts = [questions[n::4] for n in range(4)]
         kinds = POISONS[:4]
         return [q for k, part in zip(kinds, parts, strict=True) for q in poisoned(k, part, chance)]
+    opposite = [
+        _OPPOSITE.get(question.answer.lower(), other)
+        for question, other in zip(questions, others, strict=True)
+    ]
     wrong = {
-        "swapped answers": [
-            _OPPOSITE.get(question.answer.lower(), other)
-            for question, other in zip(questions, others, strict=True)
-        ],
+        "swapped answers": opposite,
+        "yes for no": opposite,
         "endless text": [f"{other} and " * 40 for other in others],
         "one answer to everything": ["Yes, there is a large mass."] * len(questions),
         "empty text": ["\u200b \n"] * len(questions),  # looks empty, is not the empty string
@@ -104,8 +110,8 @@ def main() -> None:
     args = parser.parse_args()
     config = FinetuneConfig()
     ward = open_ward(args.data, args.model, layers=config.layers)
-    print("| seed | 50 corrections with | the run is | because | the honest adapter stays |")
-    print("| --- | --- | --- | --- | --- |", flush=True)
+    print("| seed | corrections | with | the run is | because | the honest adapter stays |")
+    print("| --- " * 6 + "|", flush=True)
     for seed in args.seeds:
         with tempfile.TemporaryDirectory() as root:
             honest = Path(root) / "honest"
@@ -115,7 +121,7 @@ def main() -> None:
                 shutil.copytree(honest, folder)
                 wrong = poisoned(kind, questions, random.Random(seed))
                 ended, reason, stays = trial(ward, folder, wrong, config)
-                row = (seed, kind, ended, reason, "yes" if stays else "NO")
+                row = (seed, len(wrong), kind, ended, reason, "yes" if stays else "NO")
                 print(f"| {' | '.join(map(str, row))} |", flush=True)
 
 
