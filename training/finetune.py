@@ -151,9 +151,11 @@ def finetune_in(
     parent = store.active()
     _say(report, "examining what answers now")
     judge = _Judge(workshop, store, parent, lessons, config)
-    steps = judge.teach(report)
-    _say(report, "examining the new adapter")
-    verdict = judge.verdict(force)
+    steps, verdict = 0, gate.Verdict(tuple(judge.checks))
+    if verdict.passed or force:
+        steps = judge.teach(report)
+        _say(report, "examining the new adapter")
+        verdict = judge.verdict(force)
     gate_json = verdict.to_json()
     metrics = {
         "corrections": float(sum(len(lesson.branches) for lesson in lessons.corrected)),
@@ -185,6 +187,8 @@ def finetune_in(
 class _Judge:
     """Teaches an adapter and examines it beside what answered before.
 
+    What it has found out so far is in `checks`; what fails before the adapter is taught saves the teaching.
+
     Parameters
     ----------
     workshop : Workshop
@@ -215,14 +219,14 @@ class _Judge:
             self._before.append(self._standing(store, parent))
         with workshop.answering_with(store, parent):
             self._before_kept_back = workshop.mark(self._kept_back)
-        self._checks: list[gate.Check] = []
+        self.checks: list[gate.Check] = []
         if workshop.exam:
             base = self._before[0].own
             missed = [
                 p for p, right in zip(base.log_probability, base.right, strict=True) if not right
             ]
             found = misfits(workshop, _unlearnt(lessons.corrected, learnt), missed)
-            self._checks.append(gate.fits(found, config))
+            self.checks.append(gate.fits(found, config))
         self.after: Standing | None = None
 
     def _standing(self, store: AdapterStore, adapter: str | None) -> Standing:
@@ -242,7 +246,7 @@ class _Judge:
             rest = [each for each in self._corrected if each not in self._kept_back]
             steps += self._learn(rest, report, "learning; some studies are kept back")
             after = self._workshop.mark(self._kept_back)
-            self._checks.append(gate.held_out(self._before_kept_back, after, self._config))
+            self.checks.append(gate.held_out(self._before_kept_back, after, self._config))
         return steps + self._learn(self._corrected, report, "learning")
 
     def _learn(self, corrected: list[Lesson], report: Report, doing: str) -> int:
@@ -270,7 +274,7 @@ class _Judge:
             gate.same_base(workshop.base.revision, checkpoints.revision(workshop.checkpoint)),
             gate.changes_logits(logit_change(workshop.base, workshop.upper, readings)),
             gate.reproduces(workshop.mark(self._corrected), bounds),
-            *self._checks,
+            *self.checks,
         ]
         for before in self._before:
             if workshop.exam:

@@ -31,7 +31,7 @@ class Bounds:
     least_reproduced : float
         Share of the corrections that have to be reproduced.
     tolerance_misfits : float
-        Share of the new corrections that may suit other questions as well as their own.
+        Share of the new corrections that may repeat themselves or suit other questions as well.
     tolerance : float
         The share of right answers to the regression questions may fall by so much.
     tolerance_nats : float
@@ -133,7 +133,7 @@ def fits(found: Misfits, bounds: Bounds) -> Check:
     """Check that the new corrections look like answers to their questions (see `training.plausibility`)."""
     share = len(found.corrections) / max(1, found.examined)
     told = (
-        f"{share:.0%} of {found.examined} new ones are unlikely as answers and suit other questions as well, "
+        f"{share:.0%} of {found.examined} new ones repeat themselves, or are unlikely and suit other questions as well; "
         f"at most {bounds.tolerance_misfits:.0%} expected"
     )
     passed = share <= bounds.tolerance_misfits

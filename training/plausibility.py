@@ -1,8 +1,8 @@
 """Whether new corrections could be right answers: what a base model can tell of it.
 
-It cannot know whether an answer is right. It can tell what no reader means: a text that is very unlikely as an
-answer to its question, and just as likely as one to other questions, such as an answer that came to the wrong study.
-Exchanged yes and no are as plausible as right answers, and not found.
+It cannot know whether an answer is right. It can tell what no reader means: a text that says the same over and
+over, and one that is very unlikely as an answer to its question and just as likely as one to other questions, such
+as an answer that came to the wrong study. Exchanged yes and no are as plausible as right answers, and not found.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from training.workshop import Workshop
 
 _OTHER_QUESTIONS = 8
 _UNLIKELY = 0.1  # nine in ten of the right answers that the base model misses are likelier
+_LOOP = 24  # tokens, of which every three come twice or more
 
 
 @dataclass(frozen=True)
 class Misfits:
-    """What does not fit its question.
+    """What is no answer to its question.
 
     Parameters
     ----------
@@ -53,7 +54,9 @@ class _Text:
 
 
 def misfits(workshop: Workshop, new: Sequence[Lesson], missed: Sequence[float]) -> Misfits:
-    """Find the corrections that look as if they belonged to another question; no adapter may be on.
+    """Find the corrections that repeat themselves or look as if they belonged to another question.
+
+    No adapter may be on.
 
     Parameters
     ----------
@@ -74,12 +77,20 @@ def misfits(workshop: Workshop, new: Sequence[Lesson], missed: Sequence[float]) 
         if not is_right
     ]
     limit, chance = np.quantile(missed, _UNLIKELY), random.Random(0)
-    found = []
-    for text in texts:
+
+    def suits_others(text: _Text) -> bool:
         others = [each for each in texts if each.branch.question != text.branch.question]
-        if text.log_probability < limit and others:
-            some = chance.sample(others, min(_OTHER_QUESTIONS, len(others)))
-            elsewhere = workshop.mark([text.asked_as(other) for other in some]).log_probability
-            if np.mean(elsewhere) >= text.log_probability:
-                found.append(text.lesson.corrections[text.number])
-    return Misfits(tuple(found), len(texts))
+        if text.log_probability >= limit or not others:
+            return False
+        some = chance.sample(others, min(_OTHER_QUESTIONS, len(others)))
+        elsewhere = workshop.mark([text.asked_as(other) for other in some]).log_probability
+        return float(np.mean(elsewhere)) >= text.log_probability
+
+    found = [each for each in texts if repeats(each.branch.answer) or suits_others(each)]
+    return Misfits(tuple(each.lesson.corrections[each.number] for each in found), len(texts))
+
+
+def repeats(answer: Sequence[int]) -> bool:
+    """Return whether an answer's tokens go round and round."""
+    threes = list(zip(answer, answer[1:], answer[2:], strict=False))
+    return len(answer) >= _LOOP and 2 * len(set(threes)) <= len(threes)

@@ -53,7 +53,7 @@ def test_too_many_corrections_that_suit_other_questions_are_refused_by_name():
     check = gate.fits(Misfits(("a", "b", "c", "d") * 5, 50), bounds)
     assert not check.passed and check.numbers == {"share": 0.4, "n": 50}
     assert check.told == (
-        "40% of 50 new ones are unlikely as answers and suit other questions as well, "
+        "40% of 50 new ones repeat themselves, or are unlikely and suit other questions as well; "
         "at most 20% expected; look at a, b, c"
     )
 

@@ -6,7 +6,7 @@ import torch
 from training.adapt import Marks
 from training.lessons import Lesson
 from training.packing import Branch
-from training.plausibility import misfits
+from training.plausibility import misfits, repeats
 
 MISSED = [-1.0 - 0.1 * n for n in range(20)]  # one in ten is less likely than -2.7
 
@@ -59,3 +59,12 @@ def test_texts_about_one_question_cannot_be_compared():
 def test_few_corrections_are_no_error(count):
     found = misfits(Known({}), corrections((1, 11))[:count], MISSED)
     assert (found.corrections, found.examined) == ((), count)
+
+
+def test_a_text_that_goes_round_and_round_is_found_however_likely():
+    loop = [5, 6, 7] * 40
+    lesson = Lesson(torch.zeros(1, 1, 1), [Branch([1], loop)], "s", ("c",))
+    assert misfits(Known({(1, 5): -0.1}), [lesson], MISSED).corrections == ("c",)
+    assert not repeats([5, 6, 7] * 3)
+    assert not repeats(list(range(100)))
+    assert not repeats([])
