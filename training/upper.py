@@ -130,15 +130,17 @@ class UpperLayers:
 
     def run(self, readings: Sequence[Reading]) -> Run:
         """Run readings through these layers, with the adapter that is on."""
-        hidden = pad_sequence([each.hidden for each in readings], batch_first=True)
-        with self._only_these():
-            leaving = self._decode(
-                hidden, _side_by_side([each.study for each in readings], self.first)
-            ).last_hidden_state
-        answers = [
-            leaving[row, len(each.branch.question) - 1 : len(each.hidden)]
-            for row, each in enumerate(readings)
-        ]
+        left: dict[int, torch.Tensor] = {}
+        for group in _alike([len(each.hidden) for each in readings]):
+            some = [readings[number] for number in group]
+            hidden = pad_sequence([each.hidden for each in some], batch_first=True)
+            with self._only_these():
+                leaving = self._decode(
+                    hidden, _side_by_side([each.study for each in some], self.first)
+                ).last_hidden_state
+            for number, each, row in zip(group, some, leaving, strict=True):
+                left[number] = row[len(each.branch.question) - 1 : len(each.hidden)]
+        answers = [left[number] for number in range(len(readings))]
         targets = torch.tensor([token for each in readings for token in each.branch.answer])
         logits = self.head(torch.cat(answers)).float()
         return Run(logits, targets.to(logits.device), [len(answer) for answer in answers])
@@ -187,6 +189,18 @@ class UpperLayers:
 
 def _length(branch: Branch) -> int:
     return len(branch.question) + len(branch.answer)
+
+
+def _alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Divide rows, by number, into one or two groups, such that least is padded."""
+    order = sorted(range(len(lengths)), key=lambda number: lengths[number])
+    longest = lengths[order[-1]]
+
+    def padded(cut: int) -> int:
+        return cut * lengths[order[cut - 1]] + (len(order) - cut) * longest
+
+    cut = min(range(len(order), 0, -1), key=padded)
+    return [group for group in (order[:cut], order[cut:]) if group]
 
 
 def _upper_part(study: Prefix, first: int) -> Prefix:

@@ -4,7 +4,7 @@ from peft import LoraConfig, get_peft_model
 
 from radfound.study_model import LocalModel, Prompt
 from training.packing import branch
-from training.upper import UpperLayers
+from training.upper import UpperLayers, _alike
 
 SAID = [[("Is it CT?", "No."), ("What is it?", "An MRI of the brain.")], [("Where?", "Left.")]]
 
@@ -82,3 +82,16 @@ def test_an_adapter_does_not_change_how_a_study_is_read(base, visual):
     after = base.read(visual[0])
     for (old_keys, old_values), (keys, values) in zip(before.layers, after.layers, strict=True):
         assert torch.equal(old_keys, keys) and torch.equal(old_values, values)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "groups"),
+    [
+        ([7], [[0]]),
+        ([9, 9, 9], [[0, 1, 2]]),
+        ([9, 40, 8], [[2, 0], [1]]),
+        ([40, 8, 39, 8], [[1, 3], [2, 0]]),
+    ],
+)
+def test_answers_of_like_length_are_run_together(lengths, groups):
+    assert _alike(lengths) == groups
