@@ -142,7 +142,7 @@ def _own_answers(
     base: LocalModel, lessons: Sequence[Lesson], views: Sequence[Sequence[Correction]]
 ) -> list[Lesson]:
     """Return the base model's own complete answers about corrected studies, to what was not corrected."""
-    corrected = [{each.question for each in some if each.task == "vqa"} for some in views]
+    corrected = [{each.question for each in some if each.question} for some in views]
     everywhere, chance = sorted(set().union(*corrected)), random.Random(0)
     asked: list[tuple[int, Prompt]] = []
     for number in range(len(lessons))[-_REHEARSED_STUDIES:]:
