@@ -19,7 +19,7 @@ from training.workshop import Workshop
 
 _OTHER_QUESTIONS = 8
 _UNLIKELY = 0.1  # nine in ten of the right answers that the base model misses are likelier
-_LOOP = 24  # tokens, of which every three come twice or more
+_LOOP = 24  # tokens; fewer may repeat themselves
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ def misfits(workshop: Workshop, new: Sequence[Lesson], missed: Sequence[float]) 
         )
         if not is_right
     ]
-    limit, chance = np.quantile(missed, _UNLIKELY), random.Random(0)
+    limit = np.quantile(missed, _UNLIKELY) if missed else -np.inf
+    chance = random.Random(0)
 
     def suits_others(text: _Text) -> bool:
         others = [each for each in texts if each.branch.question != text.branch.question]

@@ -51,6 +51,10 @@ def test_what_the_base_model_says_itself_is_not_counted():
     assert misfits(known, corrections((1, 11), (2, 12)), MISSED).examined == 1
 
 
+def test_a_base_model_that_misses_nothing_calls_no_text_unlikely():
+    assert misfits(Known({}), corrections((1, 11), (2, 12)), []).corrections == ()
+
+
 def test_texts_about_one_question_cannot_be_compared():
     assert misfits(Known({}), corrections((1, 11), (1, 12)), MISSED).corrections == ()
 
