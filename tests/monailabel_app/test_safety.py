@@ -86,7 +86,7 @@ def test_an_upload_with_a_name_that_no_file_may_have_is_refused(server, name):
     assert detail(server.put("/datastore/", files=upload)).startswith("file")
 
 
-@pytest.mark.parametrize("image", ["../outside", "/tmp/outside", ".hidden", "a/b"])
+@pytest.mark.parametrize("image", ["../outside", "/outside", ".hidden", "a/b"])
 def test_an_upload_cannot_leave_the_folder(server, image):
     content = (server.studies / f"{CT}.dcm").read_bytes()
     response = server.put(
@@ -95,7 +95,7 @@ def test_an_upload_cannot_leave_the_folder(server, image):
     assert detail(response).startswith("image")
 
 
-@pytest.mark.parametrize("tag", ["../../outside", "/tmp/outside", "a b", ""])
+@pytest.mark.parametrize("tag", ["../../outside", "/outside", "a b", ""])
 def test_a_label_cannot_leave_the_folder(server, tag):
     before = sorted(path.name for path in server.studies.parent.iterdir())
     response = server.put(

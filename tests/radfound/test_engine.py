@@ -18,19 +18,8 @@ from radfound.confidence import (
 )
 from radfound.engine import Engine
 from radfound.exceptions import AdapterError, Cancelled, RequestError
-from radfound.study import Study, StudyImage
+from radfound.study import Study
 from radfound.study_model import Prompt
-
-
-@pytest.fixture(scope="module")
-def engine():
-    return Engine.load("radfound-tiny")
-
-
-@pytest.fixture(scope="module")
-def study():
-    voxels = np.random.default_rng(0).integers(0, 99, (12, 20, 20)).astype(np.int16)
-    return Study((StudyImage(voxels, np.diag([-1.0, -1.0, 3.0, 1.0])),), id="ct01")
 
 
 def published(store, **manifest):

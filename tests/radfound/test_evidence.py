@@ -168,17 +168,6 @@ def test_the_file_lies_where_the_volume_lies(tmp_path, name):
 # A model ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def engine():
-    return Engine.load("radfound-tiny")
-
-
-@pytest.fixture(scope="module")
-def study():
-    voxels = np.random.default_rng(0).integers(0, 99, (12, 20, 20)).astype(np.int16)
-    return Study((StudyImage(voxels, np.diag([-1.0, -1.0, 3.0, 1.0])),), id="ct01")
-
-
 def asked(engine, study, question="What is shown?", **how):
     answer = engine.answer(study, "vqa", question, max_new_tokens=6, **how)
     return engine.evidence(study, answer, **how)
