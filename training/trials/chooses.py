@@ -1,8 +1,9 @@
 """Does it choose well? What the strategies for the next study are worth in corrections.
 
-Run as `python -m training.trials.chooses --data KIT`. The simulated reader goes through her images in the order
-of a strategy, by the base model's scores, and corrects what is wrong; an adapter learns her first corrections
-and answers about images that she never saw. The question is whether `hybrid` needs fewer of them than `random`.
+Run as `python -m training.trials.chooses --data KIT [--ward house-style]`. The simulated reader goes through her
+images in the order of a strategy, by the base model's scores, and corrects what is wrong; an adapter learns her
+first corrections and answers about images that she never saw. The question is whether `hybrid` needs fewer of
+them than `random`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import argparse
 import json
 import random
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ from radfound.study_model import Prompt
 from training.adapt import learn
 from training.finetune import FinetuneConfig
 from training.lessons import lessons_of
-from training.trials.reader import Question, Visuals, Ward, divided, judged, open_ward
+from training.trials.reader import WARDS, Question, Visuals, Ward, divided, judged, open_ward
 
 QUESTIONS = (
     "Is this study normal?",
@@ -80,8 +82,14 @@ def _ranked(
 def learnt_from(
     ward: Ward, images: Sequence[str], inside: Sequence[Question], said: dict, count: int,
     config: FinetuneConfig,
-) -> None:  # fmt: skip
-    """Put an adapter on that has learnt the first corrections about images in this order."""
+) -> int:  # fmt: skip
+    """Put an adapter on that has learnt the first corrections about images in this order.
+
+    Returns
+    -------
+    int
+        How many images the reader had to look at for them.
+    """
     with tempfile.TemporaryDirectory() as folder:
         log = CorrectionLog(Path(folder) / "corrections.sqlite")
         wrong = 0
@@ -98,26 +106,48 @@ def learnt_from(
         corrected = workshop.read(lessons.corrected)
         rehearsed = workshop.read(lessons.rehearsed + workshop.rehearsed)
         learn(workshop.base, workshop.upper, corrected, rehearsed, config, lambda _: None)
+        return len({image for row in log.rows() for image in row.images})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a strategy's corrections were worth.
+
+    Parameters
+    ----------
+    seed : int
+    strategy : str
+        One of `STRATEGIES`; "base" where nothing was learnt.
+    corrections, read : int
+        How many corrections were learnt, and how many images she looked at for them.
+    accuracy : float
+        On new images.
+    """
+
+    seed: int
+    strategy: str
+    corrections: int
+    read: int
+    accuracy: float
 
 
 def trial(
-    ward: Ward, known: dict[str, Score], seed: int, counts: Mapping[str, Sequence[int]],
-    config: FinetuneConfig,
-) -> dict[tuple[str, int], float]:  # fmt: skip
-    """Return the accuracy on new images after so many corrections by each strategy."""
-    inside, outside = divided(ward, seed)
+    ward: Ward, known: dict[str, Score], seed: int, share: float,
+    runs: Sequence[tuple[str, int]], config: FinetuneConfig,
+) -> Iterator[Outcome]:  # fmt: skip
+    """Yield what so many corrections by each strategy are worth."""
+    inside, outside = divided(ward, seed, share)
     images = sorted({question.image for question in inside})
     ward.workshop.base.load_adapter(None)
     said = dict(zip(inside, ward.answers(inside), strict=True))
-    found = {("base", 0): ward.accuracy(outside)}
-    for strategy, some in counts.items():
-        way = order(strategy, images, known, random.Random(seed))
-        for count in some:
-            learnt_from(ward, way, inside, said, count, config)
-            found[strategy, count] = ward.accuracy(outside)
-            print(f"seed {seed}, {strategy} {count}: {found[strategy, count]:.3f}", flush=True)
+    for strategy, count in runs:
+        ward.workshop.base.load_adapter(None)
+        read = 0
+        if count:
+            way = order(strategy, images, known, random.Random(seed))
+            read = learnt_from(ward, way, inside, said, count, config)
+        yield Outcome(seed, strategy, count, read, ward.accuracy(outside))
     ward.workshop.base.load_adapter(None)
-    return found
 
 
 def main() -> None:
@@ -125,28 +155,53 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="radfound-mini")
+    parser.add_argument("--ward", choices=WARDS, default="vqa-rad")
+    parser.add_argument("--share", type=float, default=0.75, help="of the cases, the reader's")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--corrections", type=int, default=80, help="what random is given")
-    parser.add_argument("--out", type=Path, help="where to keep the numbers, as JSON lines")
+    parser.add_argument(
+        "--out", type=Path, help="JSON lines with the outcomes; those there are not made again"
+    )
     args = parser.parse_args()
     config = FinetuneConfig()
-    ward = open_ward(args.data, args.model, layers=config.layers)
-    known = scores(ward)
     fewer = round(0.75 * args.corrections)
-    counts = {name: (fewer,) for name in STRATEGIES} | {"random": (fewer, args.corrections)}
-    found = []
-    for seed in args.seeds:
-        found.append(trial(ward, known, seed, counts, config))
-        if args.out:
-            line = {f"{name} {count}": share for (name, count), share in found[-1].items()}
-            with open(args.out, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"seed": seed, **line}) + "\n")
-    print(f"| strategy | corrections | new images | less than random's {args.corrections}: 95 % |")
-    print("| --- | --- | --- | --- |")
-    for key in found[0]:
-        shares = np.array([each[key] for each in found])
-        lead = shares - np.array([each["random", args.corrections] for each in found])
-        print(f"| {key[0]} | {key[1]} | {100 * shares.mean():.1f} | {_interval(100 * lead)} |")
+    runs = [("base", 0), ("random", args.corrections), *((name, fewer) for name in STRATEGIES)]
+    found = _kept(args.out) if args.out and args.out.exists() else {}
+    missing = {s: [run for run in runs if (s, *run) not in found] for s in args.seeds}
+    if any(missing.values()):
+        ward = open_ward(args.data, args.model, args.ward, layers=config.layers)
+        known = scores(ward)
+        for seed, some in missing.items():
+            for outcome in trial(ward, known, seed, args.share, some, config):
+                found[seed, outcome.strategy, outcome.corrections] = outcome
+                print(outcome, flush=True)
+                if args.out:
+                    with open(args.out, "a", encoding="utf-8") as file:
+                        file.write(json.dumps(asdict(outcome)) + "\n")
+    print("\n".join(table(found, args.seeds, runs)))
+
+
+def table(
+    found: Mapping[tuple[int, str, int], Outcome],
+    seeds: Sequence[int],
+    runs: Sequence[tuple[str, int]],
+) -> Iterator[str]:
+    """Yield the rows of means over the seeds; the second of the runs is what the others are compared with."""
+    yield "| strategy | corrections | images read | new images | beside random's all (95 %) |"
+    yield "| --- | --- | --- | --- | --- |"
+    against = np.array([found[seed, *runs[1]].accuracy for seed in seeds])
+    for run in runs:
+        some = [found[seed, *run] for seed in seeds]
+        shares = np.array([each.accuracy for each in some])
+        read = np.mean([each.read for each in some])
+        lead = _interval(100 * (shares - against))
+        yield f"| {run[0]} | {run[1]} | {read:.0f} | {100 * shares.mean():.1f} | {lead} |"
+
+
+def _kept(path: Path) -> dict[tuple[int, str, int], Outcome]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    outcomes = [Outcome(**json.loads(line)) for line in lines]
+    return {(each.seed, each.strategy, each.corrections): each for each in outcomes}
 
 
 def _interval(values: np.ndarray) -> str:

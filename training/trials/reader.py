@@ -1,14 +1,16 @@
-"""A simulated reader: she knows VQA-RAD's answers, and corrects a model about its images.
+"""A simulated reader: she knows the answers of a ward, and corrects a model about its images.
 
-Only questions that no stage of `radfound-mini` has learnt from are asked: VQA-RAD's test questions, and those
-of its train split that are kept for validation. Most of the images are known to it from other questions.
+Only questions that no stage of `radfound-mini` has learnt from are asked. `vqa_rad`: VQA-RAD's test questions,
+and those of its train split that are kept for validation; most of the images are known to the model from other
+questions. `house_style`: MedPix's validation and test figures, named as a department words it; the model knows
+what they show, and neither the figures nor the wording.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +32,7 @@ from training.workshop import Workshop
 _LITTLE_WORDS = set(
     "a an any are be do does image in is it of on shown see the there this to what you".split()
 )
+PLANES = ("axial", "coronal", "sagittal")
 _LIMIT = 24  # tokens of an answer
 
 
@@ -48,50 +51,35 @@ class Ward:
 
     Parameters
     ----------
-    kit : Kit
     workshop : Workshop
+    examples : dict of str to Example
+        By the name of their image.
+    questions : list of Question
+    figures : list of Example, optional
+        With labels that must not be forgotten.
     """
 
-    def __init__(self, kit: Kit, workshop: Workshop):
+    def __init__(
+        self,
+        workshop: Workshop,
+        examples: dict[str, Example],
+        questions: list[Question],
+        figures: Sequence[Example] = (),
+    ):
         self.workshop = workshop
-        self._examples: dict[str, Example] = {}
+        self.questions = questions
+        self._examples = examples
+        self._figures = figures
         self._tokens: dict[str, torch.Tensor] = {}
-        asked: dict[str, dict[str, str]] = {}
-        held: dict[str, dict[str, str]] = {}
-        for split in ("train", "validation", "test"):
-            for example in kit.vqa(split):
-                if example.source == "VQA-RAD":
-                    image = example.files[0].name
-                    self._examples[image] = example
-                    pairs = {turn.questions[0]: turn.answer for turn in example.turns}
-                    asked.setdefault(image, {}).update(pairs)
-                    if split != "train":
-                        held.setdefault(image, {}).update(pairs)
-        examined = self._examined()
-        self.questions = [
-            Question(image, text, answer, _reworded(text, answer, asked[image]))
-            for image, some in sorted(held.items())
-            for text, answer in some.items()
-            if (image, text) not in examined
-        ]
-        self._figures = [
-            example for split in ("validation", "test") for example in kit.medpix_figures(split)
-        ]
-
-    def _examined(self) -> set[tuple[str, str]]:
-        """Return images and questions that the gate asks: the reader must not teach them."""
-        known = {image: self.tokens(image).float() for image in self._examples}
-        found = set()
-        for study in bundled(self.workshop.checkpoint, REGRESSION):
-            visual = study.visual.float()
-            image = min(known, key=lambda each: float((known[each] - visual).abs().mean()))
-            found |= {(image, question) for question, _ in study.said}
-        return found
 
     @property
     def images(self) -> list[str]:
         """All images, by name."""
         return sorted({question.image for question in self.questions})
+
+    def case(self, image: str) -> str:
+        """Return what must not be divided: the case of an image, or the image where there is no case."""
+        return self._examples[image].key
 
     def read(self, image: str) -> Study:
         """Return an image's study."""
@@ -105,7 +93,7 @@ class Ward:
 
     @cached_property
     def regression(self) -> list[Lesson]:
-        """MedPix's validation and test figures with modality, plane and region: what must not be forgotten."""
+        """The figures with modality, plane and region: what must not be forgotten."""
         processor, lessons = self.workshop.base.processor, []
         for example in self._figures:
             known = [(n, a) for n, a in example.labels.items() if n in METADATA_QUESTIONS]
@@ -168,12 +156,14 @@ def judged(question: Question, said: str, number: int) -> Correction:
 
 
 def divided(ward: Ward, seed: int, share: float = 0.75) -> tuple[list[Question], list[Question]]:
-    """Return the questions about the reader's images, and those about images that she never sees."""
-    images = ward.images
-    random.Random(seed).shuffle(images)
-    hers = set(images[: round(share * len(images))])
-    inside = [question for question in ward.questions if question.image in hers]
-    return inside, [question for question in ward.questions if question.image not in hers]
+    """Return the questions about the reader's cases, and those about cases that she never sees."""
+    cases = list(dict.fromkeys(map(ward.case, ward.images)))
+    random.Random(seed).shuffle(cases)
+    hers = set(cases[: round(share * len(cases))])
+    inside = [question for question in ward.questions if ward.case(question.image) in hers]
+    return inside, [
+        question for question in ward.questions if ward.case(question.image) not in hers
+    ]
 
 
 def reworded(questions: Sequence[Question]) -> list[Question]:
@@ -185,9 +175,70 @@ def reworded(questions: Sequence[Question]) -> list[Question]:
     ]
 
 
-def open_ward(data: Path, checkpoint: str, **settings) -> Ward:
-    """Return a ward over the data kit."""
-    return Ward(Kit(data), Workshop(checkpoint, **settings))
+def vqa_rad(kit: Kit, workshop: Workshop) -> Ward:
+    """Return VQA-RAD's images with the questions that neither training nor the gate has asked."""
+    examples: dict[str, Example] = {}
+    asked: dict[str, dict[str, str]] = {}
+    held: dict[str, dict[str, str]] = {}
+    for split in ("train", "validation", "test"):
+        for example in kit.vqa(split):
+            if example.source == "VQA-RAD":
+                image = example.files[0].name
+                examples[image] = example
+                pairs = {turn.questions[0]: turn.answer for turn in example.turns}
+                asked.setdefault(image, {}).update(pairs)
+                if split != "train":
+                    held.setdefault(image, {}).update(pairs)
+    questions = [
+        Question(image, text, answer, _reworded(text, answer, asked[image]))
+        for image, some in sorted(held.items())
+        for text, answer in some.items()
+    ]
+    ward = Ward(workshop, examples, questions, _held_figures(kit))
+    examined = _examined(ward, examples)
+    ward.questions = [each for each in questions if (each.image, each.text) not in examined]
+    return ward
+
+
+def house_style(kit: Kit, workshop: Workshop) -> Ward:
+    """Return MedPix's held-out figures, each with the one question how the department names it."""
+    figures = [
+        example
+        for example in _held_figures(kit)
+        if example.labels.keys() >= METADATA_QUESTIONS.keys() and example.labels["plane"] in PLANES
+    ]
+    questions = [
+        Question(
+            example.files[0].name,
+            "How does our department name this series?",
+            "{modality} of the {region}, {plane}".format_map(example.labels),
+        )
+        for example in figures
+    ]
+    return Ward(workshop, {each.files[0].name: each for each in figures}, questions, figures)
+
+
+WARDS = {"vqa-rad": vqa_rad, "house-style": house_style}
+
+
+def open_ward(data: Path, checkpoint: str, questions: str = "vqa-rad", **settings) -> Ward:
+    """Return a ward of `WARDS` over the data kit."""
+    return WARDS[questions](Kit(data), Workshop(checkpoint, **settings))
+
+
+def _held_figures(kit: Kit) -> list[Example]:
+    return [example for split in ("validation", "test") for example in kit.medpix_figures(split)]
+
+
+def _examined(ward: Ward, images: Collection[str]) -> set[tuple[str, str]]:
+    """Return images and questions that the gate asks: the reader must not teach them."""
+    known = {image: ward.tokens(image).float() for image in images}
+    found = set()
+    for study in bundled(ward.workshop.checkpoint, REGRESSION):
+        visual = study.visual.float()
+        image = min(known, key=lambda each: float((known[each] - visual).abs().mean()))
+        found |= {(image, question) for question, _ in study.said}
+    return found
 
 
 def _reworded(text: str, answer: str, asked: dict[str, str]) -> tuple[str, ...]:
