@@ -189,9 +189,9 @@ def table(
     """Yield the rows of means over the seeds; the second of the runs is what the others are compared with."""
     yield "| strategy | corrections | images read | new images | beside random's all (95 %) |"
     yield "| --- | --- | --- | --- | --- |"
-    against = np.array([found[seed, *runs[1]].accuracy for seed in seeds])
+    against = np.array([found[(seed, *runs[1])].accuracy for seed in seeds])
     for run in runs:
-        some = [found[seed, *run] for seed in seeds]
+        some = [found[(seed, *run)] for seed in seeds]
         shares = np.array([each.accuracy for each in some])
         read = np.mean([each.read for each in some])
         lead = _interval(100 * (shares - against))
