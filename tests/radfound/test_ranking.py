@@ -59,19 +59,35 @@ def test_before_the_first_correction_the_most_typical_study_comes_first(chance):
     assert names(by_diversity(["a", "b", "c"], scores, [], chance))[0] == "b"
 
 
-def test_hybrid_prefers_what_both_prefer(chance):
+def test_hybrid_prefers_what_stands_for_uncertain_studies_that_are_not_near_a_corrected_one(chance):
     scores = {
-        "sure and far": at(9, 0, uncertainty=0.1),
-        "unsure and near": at(1, 0, uncertainty=0.4),
-        "unsure and far": at(8, 0, uncertainty=0.5),
-        "known": at(0, 0),
-        "sure and near": at(0.5, 0, uncertainty=0.05),
+        "of three": at(9, 0, uncertainty=0.3),
+        "beside it": at(9, 1, uncertainty=0.2),
+        "beside it too": at(9, -1, uncertainty=0.2),
+        "alone and far": at(0, 30, uncertainty=0.1),
+        "uncertain, as one corrected": at(0, 0, uncertainty=0.9),
+        "known": at(0, 0.5),
     }
     images = sorted(scores.keys() - {"known"})
-    first = by_both(images, scores, ["known"], chance)[0]
-    assert first.image == "unsure and far"
-    assert "number 1 by uncertainty (0.50)" in first.reason
-    assert "number 2 by difference" in first.reason
+    chosen = by_both(images, scores, ["known"], chance)
+    assert names(chosen)[0] == "of three"
+    assert names(chosen)[-1] == "uncertain, as one corrected"
+    assert chosen[0].reason == (
+        "stands for 61% of what the model is uncertain of in 5 unread studies that it was not taught; "
+        "itself: 0.30"
+    )
+
+
+def test_hybrid_stands_for_all_alike_where_nothing_was_asked_yet(chance):
+    scores = {"edge": at(0, 0), "middle": at(1, 0), "other edge": at(2, 0)}
+    chosen = by_both(list(scores), scores, [], chance)
+    assert names(chosen)[0] == "middle"
+    assert chosen[0].reason.endswith("was not taught")
+
+
+def test_hybrid_goes_by_uncertainty_where_no_study_has_been_placed(chance):
+    chosen = by_both(["a", "b"], {"a": SURE, "b": UNSURE}, [], chance)
+    assert chosen[0].reason == "least certain of 2: 'Is there free air?' 0.41"
 
 
 def test_hybrid_explores_one_time_in_five():
