@@ -44,7 +44,7 @@ RANKINGS: dict[str, tuple[str, Ranking]] = {
         ),
     ),
     "hybrid": (
-        "Unread study that is uncertain and unlike those corrected; sometimes any",
+        "Unread study that stands for what is uncertain and not yet corrected",
         lambda images, service: by_both(
             images, service.scores.scores(), service.log.images(), _chance
         ),
