@@ -113,16 +113,16 @@ def by_both(
     if not near:
         return by_uncertainty(images, scores, chance)
     near.sort(key=lambda item: (-item[1], item[0]))
-    told = f"of what the model is uncertain of in {len(near)} unread studies that it was not taught"
+    is_asked = any(scores[each].uncertainty is not None for each, _ in near)
+    told = f"of {'the uncertainty in ' * is_asked}{len(near)} unread studies that no correction is near"
     chosen = [
-        Choice(each, f"stands for {share:.0%} {told}{_itself(scores[each])}")
-        for each, share in near
+        Choice(each, f"stands for {share:.0%} {told}{_here(scores[each])}") for each, share in near
     ]
     return chosen + at_random(rest, chance, "the scored ones are taken")
 
 
-def _itself(score: Score) -> str:
-    return "" if score.uncertainty is None else f"; itself: {_said(score)}"
+def _here(score: Score) -> str:
+    return "" if score.uncertainty is None else f"; here: {_said(score)}"
 
 
 def _said(score: Score) -> str:
@@ -176,7 +176,7 @@ def _represented(
     nearest = (
         _between(points[some], _stacked(known)).min(1)
         if known
-        else np.full(len(some), to_others.max(), np.float32)
+        else np.full(len(some), to_others.max() or 1.0, np.float32)
     )
     told = [scores[each].uncertainty for each in unread]
     mean = np.mean([each for each in told if each is not None] or [1.0])

@@ -73,8 +73,7 @@ def test_hybrid_prefers_what_stands_for_uncertain_studies_that_are_not_near_a_co
     assert names(chosen)[0] == "of three"
     assert names(chosen)[-1] == "uncertain, as one corrected"
     assert chosen[0].reason == (
-        "stands for 61% of what the model is uncertain of in 5 unread studies that it was not taught; "
-        "itself: 0.30"
+        "stands for 61% of the uncertainty in 5 unread studies that no correction is near; here: 0.30"
     )
 
 
@@ -82,7 +81,12 @@ def test_hybrid_stands_for_all_alike_where_nothing_was_asked_yet(chance):
     scores = {"edge": at(0, 0), "middle": at(1, 0), "other edge": at(2, 0)}
     chosen = by_both(list(scores), scores, [], chance)
     assert names(chosen)[0] == "middle"
-    assert chosen[0].reason.endswith("was not taught")
+    assert chosen[0].reason == "stands for 67% of 3 unread studies that no correction is near"
+
+
+def test_hybrid_lets_a_single_study_stand_for_itself(chance):
+    (choice,) = by_both(["a"], {"a": at(1, 0, uncertainty=0.2)}, [], chance)
+    assert choice.reason.startswith("stands for 100% of the uncertainty in 1 unread")
 
 
 def test_hybrid_goes_by_uncertainty_where_no_study_has_been_placed(chance):

@@ -115,6 +115,8 @@ class Outcome:
 
     Parameters
     ----------
+    setting : str
+        The model, the ward and the reader's share of its cases; others are not compared.
     seed : int
     strategy : str
         One of `STRATEGIES`; "base" where nothing was learnt.
@@ -124,6 +126,7 @@ class Outcome:
         On new images.
     """
 
+    setting: str
     seed: int
     strategy: str
     corrections: int
@@ -134,8 +137,8 @@ class Outcome:
 def trial(
     ward: Ward, known: dict[str, Score], seed: int, share: float,
     runs: Sequence[tuple[str, int]], config: FinetuneConfig,
-) -> Iterator[Outcome]:  # fmt: skip
-    """Yield what so many corrections by each strategy are worth."""
+) -> Iterator[tuple[str, int, int, float]]:  # fmt: skip
+    """Yield strategy, corrections, images read, and accuracy on new images."""
     inside, outside = divided(ward, seed, share)
     images = sorted({question.image for question in inside})
     ward.workshop.base.load_adapter(None)
@@ -146,7 +149,7 @@ def trial(
         if count:
             way = order(strategy, images, known, random.Random(seed))
             read = learnt_from(ward, way, inside, said, count, config)
-        yield Outcome(seed, strategy, count, read, ward.accuracy(outside))
+        yield strategy, count, read, ward.accuracy(outside)
     ward.workshop.base.load_adapter(None)
 
 
@@ -166,13 +169,15 @@ def main() -> None:
     config = FinetuneConfig()
     fewer = round(0.75 * args.corrections)
     runs = [("base", 0), ("random", args.corrections), *((name, fewer) for name in STRATEGIES)]
-    found = _kept(args.out) if args.out and args.out.exists() else {}
+    setting = f"{args.model}, {args.ward}, {args.share:g}"
+    found = _kept(args.out, setting) if args.out and args.out.exists() else {}
     missing = {s: [run for run in runs if (s, *run) not in found] for s in args.seeds}
     if any(missing.values()):
         ward = open_ward(args.data, args.model, args.ward, layers=config.layers)
         known = scores(ward)
         for seed, some in missing.items():
-            for outcome in trial(ward, known, seed, args.share, some, config):
+            for told in trial(ward, known, seed, args.share, some, config):
+                outcome = Outcome(setting, seed, *told)
                 found[seed, outcome.strategy, outcome.corrections] = outcome
                 print(outcome, flush=True)
                 if args.out:
@@ -198,10 +203,14 @@ def table(
         yield f"| {run[0]} | {run[1]} | {read:.0f} | {100 * shares.mean():.1f} | {lead} |"
 
 
-def _kept(path: Path) -> dict[tuple[int, str, int], Outcome]:
+def _kept(path: Path, setting: str) -> dict[tuple[int, str, int], Outcome]:
     lines = path.read_text(encoding="utf-8").splitlines()
     outcomes = [Outcome(**json.loads(line)) for line in lines]
-    return {(each.seed, each.strategy, each.corrections): each for each in outcomes}
+    return {
+        (each.seed, each.strategy, each.corrections): each
+        for each in outcomes
+        if each.setting == setting
+    }
 
 
 def _interval(values: np.ndarray) -> str:

@@ -32,7 +32,7 @@ from training.workshop import Workshop
 _LITTLE_WORDS = set(
     "a an any are be do does image in is it of on shown see the there this to what you".split()
 )
-PLANES = ("axial", "coronal", "sagittal")
+_PLANES = ("axial", "coronal", "sagittal")
 _LIMIT = 24  # tokens of an answer
 
 
@@ -205,7 +205,7 @@ def house_style(kit: Kit, workshop: Workshop) -> Ward:
     figures = [
         example
         for example in _held_figures(kit)
-        if example.labels.keys() >= METADATA_QUESTIONS.keys() and example.labels["plane"] in PLANES
+        if example.labels.keys() >= METADATA_QUESTIONS.keys() and example.labels["plane"] in _PLANES
     ]
     questions = [
         Question(
