@@ -31,11 +31,12 @@ if _ROOT not in sys.path:
     sys.path.insert(0, _ROOT)
 
 from monailabel_app.lib.activelearning import strategies  # noqa: E402
-from monailabel_app.lib.datastore import StudyDatastore  # noqa: E402
+from monailabel_app.lib.background import hide_requests  # noqa: E402
+from monailabel_app.lib.datastore import StudyDatastore, uploads_path  # noqa: E402
 from monailabel_app.lib.guard import Rules  # noqa: E402
 from monailabel_app.lib.infers import MODELS, RadFoundInfer  # noqa: E402
 from monailabel_app.lib.leftovers import remove_leftovers  # noqa: E402
-from monailabel_app.lib.quiet import quieten_monailabel  # noqa: E402
+from monailabel_app.lib.quiet import keep_log, quieten_monailabel  # noqa: E402
 from monailabel_app.lib.scoring import RadFoundScoring  # noqa: E402
 from monailabel_app.lib.service import RadFoundService  # noqa: E402
 from monailabel_app.lib.sessions import StudySessions  # noqa: E402
@@ -45,6 +46,7 @@ from radfound import __version__  # noqa: E402
 from radfound.adapters import AdapterStore, store_path  # noqa: E402
 from radfound.answers import AnswerJournal, journal_path  # noqa: E402
 from radfound.corrections import CorrectionLog, log_path  # noqa: E402
+from radfound.durable import keep_private  # noqa: E402
 from radfound.exceptions import NotFoundError, RequestError  # noqa: E402
 from radfound.scores import ScoreBook, scores_path  # noqa: E402
 
@@ -74,6 +76,9 @@ class RadFoundApp(MONAILabelApp):
                 "adapters, as --conf state DIR"
             )
         self._state = Path(state)
+        keep_private(self._own_files)
+        keep_log(self._own_files / "logs" / f"server-{settings.MONAI_LABEL_SERVER_PORT}.log")
+        hide_requests()
         self._service: RadFoundService | None = None
         super().__init__(
             app_dir=app_dir,
@@ -117,6 +122,7 @@ class RadFoundApp(MONAILabelApp):
             return super().init_datastore()
         return StudyDatastore(
             self.studies,
+            uploads_path(self._state),
             auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
             read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
         )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from radfound.durable import make_directory
+from radfound.durable import PRIVATE_FILE, make_directory
 from radfound.exceptions import StorageError
 
 _BUSY_TIMEOUT_S = 30.0
+_MAKING = threading.Lock()
 
 
 class Database:
@@ -50,6 +53,7 @@ class Database:
         with self.clear_errors():
             if create:
                 make_directory(self.path.parent)
+                self._make_private()
             mode = "rwc" if create else "rw"
             connection = sqlite3.connect(
                 f"{self.path.absolute().as_uri()}?mode={mode}",
@@ -64,6 +68,21 @@ class Database:
                 yield connection
             finally:
                 connection.close()
+
+    def _make_private(self) -> None:
+        """Make the file if there is none, and keep other users out; SQLite's two beside it follow.
+
+        Never opened here while others may use it: closing it would drop the locks that SQLite holds.
+        """
+        with _MAKING:
+            if not self.path.exists():
+                with suppress(FileExistsError):
+                    os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, PRIVATE_FILE))
+        for suffix in ("", "-wal", "-shm"):
+            file = self.path.with_name(self.path.name + suffix)
+            with suppress(FileNotFoundError, PermissionError):
+                if file.stat().st_mode & 0o077:
+                    file.chmod(PRIVATE_FILE)
 
     @contextmanager
     def clear_errors(self) -> Iterator[None]:

@@ -1,22 +1,44 @@
-"""Files that are whole or absent, whatever moment the power fails."""
+"""Files that are whole or absent, whatever moment the power fails, and that no other user can read."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
+import logging
 import os
-import tempfile
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import IO, Any
+
+logger = logging.getLogger(__name__)
 
 TEMPORARY_PREFIX = ".tmp-"
+PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
+"""Modes of what may hold a patient's data, whatever the umask is."""
 
 
 def make_directory(path: Path) -> None:
-    """Make a folder and its parents, and write their entries to the disk."""
+    """Make a private folder and its parents, and write their entries to the disk."""
     if path.is_dir():
         return
     make_directory(path.parent)
-    path.mkdir(exist_ok=True)
+    path.mkdir(PRIVATE_FOLDER, exist_ok=True)
+    path.chmod(PRIVATE_FOLDER)  # the umask may have taken from it
     sync_directory(path.parent)
+
+
+def keep_private(folder: Path) -> None:
+    """Keep other users out of a folder that an earlier version, or another program, has made."""
+    if folder.is_dir():
+        try:
+            folder.chmod(PRIVATE_FOLDER)
+        except OSError as error:  # of another user, or on a disk that is only read
+            logger.warning("%s: other users may read it (%s)", folder.name, error.strerror)
 
 
 def sync_file(path: Path) -> None:
@@ -36,16 +58,105 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Replace a small file in one step, so that a reader sees the old text or the new one.
+def open_private(path: str, flags: int) -> int:
+    """Open a file as `opener` of `open` does, and keep other users out of one that is made."""
+    return os.open(path, flags, PRIVATE_FILE)
 
-    The modification time always grows, even between two calls within one tick of the file
-    system's clock, so that a reader may tell versions apart by it.
+
+@contextmanager
+def replacing(path: Path, *, private: bool = True) -> Iterator[IO[bytes]]:
+    """Write a file that takes its place in one step at the end of the block, if nothing was raised.
+
+    Whoever reads the file sees the old content or the new one. The modification time always grows,
+    even between two calls within one tick of the file system's clock, so that a reader may tell
+    versions apart by it.
+
+    Parameters
+    ----------
+    path : Path
+    private : bool
+        Whether other users are kept out, whatever the umask is.
+
+    Yields
+    ------
+    binary file
+    """
+    temporary = path.with_name(TEMPORARY_PREFIX + secrets.token_hex(8))
+    try:
+        with open(temporary, "xb", opener=open_private if private else None) as file:
+            yield file
+            file.flush()
+            _date_after(path, temporary)
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def replace_text(path: Path, text: str, *, private: bool = True) -> None:
+    """Replace a small file in one step; see `replacing`."""
+    try:
+        _replace_text(path, text, private)
+    except FileNotFoundError:  # a process that has just started took it for a stray
+        _replace_text(path, text, private)
+
+
+def replace_with_copy(path: Path, source: Path, *, private: bool = True) -> None:
+    """Replace a file by a copy of another one in one step; see `replacing`."""
+    with open(source, "rb") as content, replacing(path, private=private) as file:
+        shutil.copyfileobj(content, file, 1 << 20)
+
+
+def read_json(path: Path, kind: type, what: str) -> Any:
+    """Read a small file of JSON; one that is damaged is set aside, and said in the log.
+
+    Parameters
+    ----------
+    path : Path
+    kind : type
+        What the file holds: dict or list.
+    what : str
+        The same in words, for the log.
+
+    Returns
+    -------
+    dict or list
+        Empty if there is no such file, or none that can be used.
     """
     try:
-        _replace_text(path, text)
-    except FileNotFoundError:  # a process that has just started took it for a stray
-        _replace_text(path, text)
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, kind):
+            return found
+        reason = f"expected a {kind.__name__}"
+    except FileNotFoundError:
+        return kind()
+    except (OSError, ValueError, RecursionError) as error:
+        reason = type(error).__name__
+    set_aside(path, what, reason)
+    return kind()
+
+
+def set_aside(path: Path, what: str, reason: str) -> None:
+    """Rename a damaged file, so that it is neither used nor lost, and say so in the log."""
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
+    aside = path.with_name(f"{path.name}.broken-{stamp}")
+    try:
+        os.replace(path, aside)
+    except OSError as error:
+        logger.error(
+            "%s: the %s is damaged (%s) and stays (%s)", path.name, what, reason, error.strerror
+        )
+        return
+    logger.error(
+        "%s: the %s is damaged (%s); kept as %s, begun anew", path.name, what, reason, aside.name
+    )
+
+
+def has_no_room(error: BaseException | None) -> bool:
+    """Whether an error says that the disk, or the user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def remove_temporary_files(folder: Path) -> None:
@@ -55,24 +166,17 @@ def remove_temporary_files(folder: Path) -> None:
             stray.unlink(missing_ok=True)
 
 
-def _replace_text(path: Path, text: str) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        temporary.chmod(0o644)
-        if path.exists():
-            before_ns = path.stat().st_mtime_ns
-            now_ns = temporary.stat().st_mtime_ns
-            later_ns = max(now_ns, before_ns + 1)
-            os.utime(temporary, ns=(later_ns, later_ns))
-        sync_file(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
+def _replace_text(path: Path, text: str, private: bool) -> None:
+    with replacing(path, private=private) as file:
+        file.write(text.encode("utf-8"))
+
+
+def _date_after(path: Path, temporary: Path) -> None:
+    """Let a file be newer than the one that it replaces."""
+    if path.exists():
+        before_ns, now_ns = (each.stat().st_mtime_ns for each in (path, temporary))
+        later_ns = max(now_ns, before_ns + 1)
+        os.utime(temporary, ns=(later_ns, later_ns))
 
 
 def sha256_of(path: Path) -> str:

@@ -10,9 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from monailabel.datastore.local import LocalDatastore
+from radfound.exceptions import NotFoundError, RequestError
 
-from radfound.exceptions import NotFoundError, RequestError, StorageError
+from .index import IndexedDatastore
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,12 @@ _TAG = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FILES_LOOKED_AT = 32
 
 
-class StudyDatastore(LocalDatastore):
+def uploads_path(state: str | Path) -> Path:
+    """Return where uploaded images are kept."""
+    return Path(state) / ".radfound" / "uploads"
+
+
+class StudyDatastore(IndexedDatastore):
     """MONAI Label's local datastore with DICOM folders beside single files, and safe names.
 
     An image is a file with one of `SUFFIXES` or a folder that holds DICOM files; its id is the
@@ -52,18 +57,21 @@ class StudyDatastore(LocalDatastore):
         If there is no image of that name.
     """
 
-    def __init__(self, path: str, *, auto_reload: bool = False, read_only: bool = False):
-        patterns = _PATTERNS + _WATCHED
-        try:
-            super().__init__(
-                path, extensions=patterns, auto_reload=auto_reload, read_only=read_only
-            )
-        except OSError as error:
-            raise StorageError(
-                f"{Path(path).name}: the folder of studies cannot be written ({error.strerror}); labels "
-                "and the list of images are kept there; make it writable, or link the studies into a "
-                "folder that is"
-            ) from error
+    def __init__(
+        self,
+        path: str,
+        uploads: Path | None = None,
+        *,
+        auto_reload: bool = False,
+        read_only: bool = False,
+    ):
+        super().__init__(
+            path,
+            uploads or uploads_path(path),
+            _PATTERNS + _WATCHED,
+            auto_reload=auto_reload,
+            read_only=read_only,
+        )
 
     def path_of(self, image_id: str) -> Path:
         """Return where an image lies; ids are looked up, never used as paths."""
@@ -79,10 +87,10 @@ class StudyDatastore(LocalDatastore):
         return Path(uri)
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Save an uploaded image under an id that is a plain name."""
+        """Keep an upload under an id that is a plain name; TakenError if that is another image's."""
         name = os.path.basename(image_filename)
         image_id = self.check_name(image_id, name)
-        return str(super().add_image(image_id, image_filename, _checked_info("params", image_info)))
+        return super().add_image(image_id, image_filename, _checked_info("params", image_info))
 
     def check_name(self, image_id: str, file_name: str) -> str:
         """Raise if a file of this name could not be saved; return the id that it would have."""
@@ -105,7 +113,7 @@ class StudyDatastore(LocalDatastore):
     ) -> str:
         """Save a label; see `check_label`."""
         self.check_label(image_id, label_tag, label_info)
-        return str(super().save_label(image_id, label_filename, label_tag, label_info))
+        return super().save_label(image_id, label_filename, label_tag, label_info)
 
     def check_label(self, image_id: str, label_tag: str, label_info: object) -> None:
         """Raise if a label could not be saved under these names."""

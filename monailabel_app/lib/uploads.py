@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import shutil
 import tempfile
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from radfound.durable import has_no_room, open_private
 from radfound.exceptions import StorageError
 from radfound.reading.files import check_file
 
@@ -39,7 +39,7 @@ def received(name: str, content: IO[bytes], *, is_image: bool = True) -> Iterato
     try:
         with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
             path = Path(folder) / Path(name).name
-            with open(path, "wb") as file:
+            with open(path, "xb", opener=open_private) as file:
                 shutil.copyfileobj(content, file, 1 << 20)
             if is_image:
                 check_file(path)
@@ -49,7 +49,7 @@ def received(name: str, content: IO[bytes], *, is_image: bool = True) -> Iterato
             f"an upload cannot be kept ({error.strerror or error}); "
             + (
                 "make room on the server's disk"
-                if error.errno in (errno.ENOSPC, errno.EDQUOT)
+                if has_no_room(error)
                 else "check the folders of studies and of temporary files on the server"
             )
         ) from error

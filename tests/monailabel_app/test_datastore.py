@@ -43,14 +43,6 @@ def test_ids_survive_a_restart(studies):
     assert set(StudyDatastore(str(studies)).list_images()) == first
 
 
-def test_removing_a_dicom_folder_removes_its_image(studies):
-    datastore = StudyDatastore(str(studies))
-    datastore.remove_image(SERIES)
-    assert not (studies / SERIES).exists()
-    with pytest.raises(NotFoundError):
-        datastore.path_of(SERIES)
-
-
 def test_a_dataset_without_labels_is_not_found(studies):
     with pytest.raises(NotFoundError):
         StudyDatastore(str(studies)).get_dataset_archive(None)

@@ -36,6 +36,7 @@ sessions = APIRouter(prefix="/session", tags=["Session"])
 
 MAX_LABEL_BYTES = 16 << 20
 
+_ADMIN = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN)
 _USER = RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)
 _ANNOTATOR = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR)
 
@@ -70,6 +71,19 @@ def download_image(
     packed = _packed(path)
     background_tasks.add_task(packed.unlink)
     return FileResponse(packed, media_type="application/zip", filename=f"{path.name}.zip")
+
+
+@router.delete("/", include_in_schema=False, deprecated=True)
+@router.delete("/image", summary="Remove an uploaded image and its labels")
+def remove_image(id: str, user: User = Depends(_ADMIN)) -> dict[str, Any]:
+    """Remove an upload; MONAI Label would remove originals too, through links."""
+    return datastore.remove_image(id, user.username)
+
+
+@router.delete("/label", summary="Remove a label")
+def remove_label(id: str, tag: str, user: User = Depends(_ADMIN)) -> dict[str, Any]:
+    """Remove a label; MONAI Label would do so on the event loop."""
+    return datastore.remove_label(id, tag, user.username)
 
 
 @router.get("/dataset", summary="Download the labelled images as a zip")

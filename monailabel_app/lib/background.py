@@ -1,0 +1,86 @@
+"""MONAI Label's background processes, which learn by a pipe what they are to do.
+
+MONAI Label writes the request into the command line, where every user of the machine can read it:
+questions to a batch, and the author of a training.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from monailabel.utils.async_tasks import utils
+
+logger = logging.getLogger(__name__)
+
+_ROOT = Path(__file__).resolve().parents[2]
+_LINES_KEPT = 20
+
+
+def hide_requests() -> None:
+    """Let MONAI Label start its background processes by `run` from now on."""
+    utils._task_func = run
+
+
+def run(
+    task: dict[str, Any], method: str, callback: Callable[[dict[str, Any]], None] | None = None
+) -> None:
+    """Run a task of MONAI Label in a process of its own, and keep the last lines of its output.
+
+    These are for `GET /train/` and its like; the log has none of them, since they may name studies.
+    """
+    task["request"]["gpus"] = "all"
+    processes = utils.background_processes[method]
+    process = subprocess.Popen(
+        [sys.executable, "-m", __name__, method],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=_environment(method),
+    )
+    processes[task["id"]] = process
+    task["status"], task["details"] = "RUNNING", deque(maxlen=_LINES_KEPT)
+    assert process.stdin and process.stdout
+    with suppress(BrokenPipeError), process.stdin:  # it may be stopped before it has begun
+        json.dump(task["request"], process.stdin)
+    for line in map(str.rstrip, process.stdout):
+        if line:
+            task["details"].append(line)
+    failed = process.wait() != 0
+    processes.pop(task["id"], None)
+    task["end_ts"] = datetime.today().strftime("%Y-%m-%d %H:%M:%S")
+    if task["status"] == "RUNNING":
+        task["status"] = "ERROR" if failed else "DONE"
+    logger.info("%s: %s", method, task["status"])
+    if callback:
+        callback(task)
+
+
+def _environment(method: str) -> dict[str, str]:
+    paths = [str(_ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    if method == "train":
+        environment["MONAI_LABEL_DATASTORE_AUTO_RELOAD"] = "false"
+    return environment
+
+
+def main() -> None:
+    """Be a background process: do what the standard input says."""
+    from monailabel.interfaces.utils.app import run_main
+
+    sys.argv = [sys.argv[0], "--method", sys.argv[1], "--request", sys.stdin.read()]
+    run_main()
+
+
+if __name__ == "__main__":
+    main()
