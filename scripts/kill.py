@@ -1,8 +1,9 @@
 """Kill the server and trainings at random moments; show what is lost, half-made or left behind.
 
-Run through `make bench-kill`. Every kill is followed by a start of the server, which is asked what it
-knows. Prints a Markdown table; returns 1 if a correction that was acknowledged is lost, an adapter is not
-whole, the server does not answer, or a temporary file is left.
+Run through `make bench-kill`. All the time clients write on every route. Every kill is followed by a
+start of the server, which is asked what it knows. Prints a Markdown table; returns 1 if anything that was
+acknowledged is lost, an adapter is not whole, the server does not start or answers with a 5xx, or a
+temporary file is left.
 
 Server and trainings are forked from this process, which has imported everything, so that moments fall
 on work and not on imports.
@@ -24,22 +25,26 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import requests
 from load import correction
 from serve import put_samples
+from writers import Writers, put_volumes
 
 from radfound.adapters import AdapterStore, store_path
 from radfound.corrections import CorrectionLog, log_path
 from radfound.durable import TEMPORARY_PREFIX
 from radfound.exceptions import RadFoundError
+from radfound.wire import correction_from_json
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINT = "radfound-tiny"
 START_S, TIMEOUT_S, STOP_S = 300, 120, 60
 FIRST_CORRECTIONS = 4
+STUDIES = 1500
 _IMPORTED = (
     *("monailabel.main", "monailabel.endpoints.train", "monailabel_app.lib.service"),
     *("radfound.engine", "training.finetune"),
@@ -54,6 +59,7 @@ class Counts:
     kills: int = 0
     caught: int = 0
     acknowledged: int = 0
+    failed: int = 0
     lost: int = 0
     adapters: int = 0
     broken: int = 0
@@ -62,33 +68,21 @@ class Counts:
 
 
 class Place:
-    """A folder of studies, what was acknowledged there, and who works on it."""
+    """A folder of studies, and who works on it."""
 
-    def __init__(self, folder: Path, chance: random.Random):
+    def __init__(self, folder: Path, chance: random.Random, writers: Writers):
         self.folder, self.studies, self.chance = folder, folder / "studies", chance
-        self.acknowledged: set[str] = set()
+        self.writers = writers
         self.training_s = self.publishing_s = 1.0  # how long a training, and its end, take here
-        self._made = 0
         self._adapters: set[str] = set()
 
-    def log(self, url: str, until: Callable[[], bool]) -> int:
-        """Send corrections one after another; return how many were acknowledged."""
-        count = 0
-        with requests.Session() as session:
-            while not until():
-                self._made += 1
-                name = f"kill-{self._made}"
-                body = correction(name, "sample_ct_slice" if self._made % 2 else "sample_mr_slice")
-                try:
-                    response = session.post(
-                        f"{url}/radfound/corrections", json=body, timeout=TIMEOUT_S
-                    )
-                except requests.RequestException:
-                    return count
-                if response.ok:
-                    self.acknowledged.add(name)
-                    count += 1
-        return count
+    def write(self, process: BaseProcess, url: str, work: Callable[[], None]) -> None:
+        """Let clients write on every route while work is done and until the server has been killed."""
+        with self.writers.running(url):
+            try:
+                work()
+            finally:
+                _kill(process)
 
     @contextmanager
     def server(self) -> Iterator[tuple[BaseProcess, str]]:
@@ -157,8 +151,9 @@ class Place:
     def look(self, url: str, counts: Counts) -> None:
         """Count what a server that has just started does not have, or should not."""
         counts.starts += 1
-        rows = requests.get(f"{url}/radfound/corrections", timeout=TIMEOUT_S).json()["corrections"]
-        counts.lost += len(self.acknowledged - {row["id"] for row in rows})
+        for lost in self.writers.lost(url):
+            counts.lost += 1
+            print("lost:", lost, file=sys.stderr)
         counts.lost += not CorrectionLog(log_path(self.studies)).verify().is_whole
         store = AdapterStore(store_path(self.studies))
         for info in store.list():
@@ -178,16 +173,15 @@ class Place:
             print("left behind:", stray.relative_to(self.folder), file=sys.stderr)
 
 
-def _log(place: Place, process: BaseProcess, url: str, counts: Counts) -> None:
-    """Kill the server while a reader corrects."""
-    threading.Timer(place.chance.uniform(0.05, 1.0), process.kill).start()
-    counts.acknowledged += place.log(url, lambda: not process.is_alive())
+def _write(place: Place, process: BaseProcess, url: str, counts: Counts) -> None:
+    """Kill the server while clients write, and nobody does anything else."""
+    process.join(place.chance.uniform(0.05, 5.0))
     counts.caught += 1
 
 
 def _activate(place: Place, process: BaseProcess, url: str, counts: Counts) -> None:
     """Kill the server while somebody switches between adapters."""
-    threading.Timer(place.chance.uniform(0.05, 1.0), process.kill).start()
+    threading.Timer(place.chance.uniform(0.05, 5.0), process.kill).start()
     choices = ["base", *(info.id for info in AdapterStore(store_path(place.studies)).list())]
     try:
         while process.is_alive():
@@ -213,7 +207,7 @@ def _publish(place: Place, process: BaseProcess, url: str, counts: Counts) -> No
 
 
 PHASES = {
-    "logging": _log,
+    "writing": _write,
     "training": _train_a_while,
     "publishing": _publish,
     "activating": _activate,
@@ -225,11 +219,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--studies", type=int, default=STUDIES)
     args = parser.parse_args()
     import_everything()
     found = {phase: Counts() for phase in PHASES}
     with tempfile.TemporaryDirectory() as name:
-        place = _new_place(Path(name), random.Random(args.seed))
+        place = _new_place(Path(name), random.Random(args.seed), args.studies)
         before: Counts | None = None
         for number in range(args.kills + 1):
             with place.server() as (process, url):
@@ -240,21 +235,26 @@ def main() -> int:
                     phase = list(PHASES)[number % len(PHASES)]
                     before = found[phase]
                     before.kills += 1
-                    PHASES[phase](place, process, url, before)
+                    work = partial(PHASES[phase], place, process, url, before)
+                    acknowledged, failed = place.writers.count, place.writers.failed
+                    place.write(process, url, work)
+                    before.acknowledged += place.writers.count - acknowledged
+                    before.failed += place.writers.failed - failed
     _show(found)
-    bad = any(each.lost or each.broken or each.strays for each in found.values())
+    bad = any(each.failed or each.lost or each.broken or each.strays for each in found.values())
     return 1 if bad else 0
 
 
-def _new_place(folder: Path, chance: random.Random) -> Place:
+def _new_place(folder: Path, chance: random.Random, count: int) -> Place:
     """Put studies into a folder, some corrections and a first adapter."""
     for part in ("home", "tmp", "studies", "cwd"):
         (folder / part).mkdir()
     put_samples(folder / "studies")
-    place = Place(folder, chance)
-    with place.server() as (_, url):
-        count = iter(range(FIRST_CORRECTIONS + 1))
-        place.log(url, lambda: next(count) == FIRST_CORRECTIONS)
+    place = Place(folder, chance, Writers(put_volumes(folder / "studies", count)))
+    log = CorrectionLog(log_path(place.studies))
+    for number in range(FIRST_CORRECTIONS):
+        body = correction(f"first-{number}", "sample_ct_slice")
+        log.append(correction_from_json(body))
     for _ in range(2):  # the second time, studies are encoded already
         place.measure()
     return place
@@ -348,10 +348,10 @@ def _kill(process: BaseProcess) -> None:
 
 def _show(found: dict[str, Counts]) -> None:
     print(
-        "| phase | kills | before the work was done | acknowledged | lost | server starts "
-        "| adapters looked at | broken | strays |"
+        "| phase | kills | before the work was done | acknowledged | failed (5xx) | lost "
+        "| server starts | adapters looked at | broken | strays |"
     )
-    print("| --- |" + " --- |" * 8)
+    print("| --- |" + " --- |" * 9)
     whole = Counts()
     for phase, each in found.items():
         for name, value in vars(each).items():
@@ -362,7 +362,8 @@ def _show(found: dict[str, Counts]) -> None:
 
 def _row(name: str, each: Counts) -> str:
     cells = (
-        name, each.kills, each.caught, each.acknowledged, each.lost, each.starts, each.adapters, each.broken, each.strays,
+        name, each.kills, each.caught, each.acknowledged, each.failed, each.lost,
+        each.starts, each.adapters, each.broken, each.strays,
     )  # fmt: skip
     return "| " + " | ".join(map(str, cells)) + " |"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import shutil
 import tempfile
 import time
@@ -11,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from radfound.durable import has_no_room, open_private
+import filelock
+
+from radfound.durable import PRIVATE_FOLDER, has_no_room, open_private
 from radfound.exceptions import StorageError
 from radfound.reading.files import check_file
 
@@ -37,8 +40,8 @@ def received(name: str, content: IO[bytes], *, is_image: bool = True) -> Iterato
         If the temporary folder is full or cannot be written.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
-            path = Path(folder) / Path(name).name
+        with _folder() as folder:
+            path = folder / Path(name).name
             with open(path, "xb", opener=open_private) as file:
                 shutil.copyfileobj(content, file, 1 << 20)
             if is_image:
@@ -56,14 +59,33 @@ def received(name: str, content: IO[bytes], *, is_image: bool = True) -> Iterato
 
 
 def remove_stale() -> None:
-    """Remove what a killed server left in the temporary folder a day or longer ago."""
+    """Remove what killed servers left in the temporary folder: uploads, and other files after a day."""
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         try:
-            if time.time() - path.lstat().st_mtime < _STALE_S:
-                continue
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+                with filelock.FileLock(_lock(path), timeout=0):
+                    shutil.rmtree(path)
+                _lock(path).unlink(missing_ok=True)
+            elif time.time() - path.lstat().st_mtime > _STALE_S:
+                path.unlink(missing_ok=True)
+        except filelock.Timeout:  # of a server that runs
+            continue
         except OSError as error:  # of another user
             logger.info("a temporary file stays (%s)", error.strerror)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Make a private folder that is locked for as long as it is needed, so that others know it is."""
+    folder = Path(tempfile.gettempdir(), PREFIX + secrets.token_hex(8))
+    try:
+        with filelock.FileLock(_lock(folder)):
+            folder.mkdir(PRIVATE_FOLDER)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _lock(folder).unlink(missing_ok=True)
+
+
+def _lock(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")

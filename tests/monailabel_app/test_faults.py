@@ -1,9 +1,11 @@
 """What goes wrong around a server: each is named, and nothing acknowledged is lost."""
 
 import errno
+import io
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -189,15 +191,23 @@ def test_a_clock_that_goes_backwards_changes_no_order(tmp_path, monkeypatch):
     assert [row.text for row in log.latest()] == ["2025"]
 
 
-def test_what_a_killed_server_left_is_removed_after_a_day(tmp_path, monkeypatch):
+def test_uploads_of_a_killed_server_are_removed_and_those_of_a_running_one_stay(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    old, new, foreign = (tmp_path / name for name in ("radfound-old", "radfound-new", "other"))
-    for folder in (old, new, foreign):
+    killed, foreign = tmp_path / "radfound-0123", tmp_path / "other"
+    for folder in (killed, foreign):
         folder.mkdir()
         (folder / "patient.dcm").touch()
-    for folder in (old, foreign):
-        os.utime(folder, (0, 0))
-    remove_stale()
+    old, new = tmp_path / "radfound-old.zip", tmp_path / "radfound-new.zip"
+    for file in (old, new):
+        file.touch()
+    os.utime(old, (0, 0))
+    with received("a.nii", io.BytesIO(b"x"), is_image=False) as path:
+        remove_stale()
+        assert path.read_bytes() == b"x"
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert sorted(tmp_path.iterdir()) == [foreign, new]
 
 
