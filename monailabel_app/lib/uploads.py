@@ -25,6 +25,7 @@ Upload = tuple[str, IO[bytes]]
 
 PREFIX = "radfound-"
 """How the name of everything begins that RadFound leaves in the temporary folder for a while."""
+_LOCK = ".lock"
 _STALE_S = 24 * 3600.0
 
 
@@ -59,15 +60,15 @@ def received(name: str, content: IO[bytes], *, is_image: bool = True) -> Iterato
 
 
 def remove_stale() -> None:
-    """Remove what killed servers left in the temporary folder: uploads, and other files after a day."""
-    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    """Remove what killed servers left in the temporary folder: uploads, and anything else after a day."""
+    for path in sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
         try:
-            if path.is_dir() and not path.is_symlink():
-                with filelock.FileLock(_lock(path), timeout=0):
-                    shutil.rmtree(path)
-                _lock(path).unlink(missing_ok=True)
-            elif time.time() - path.lstat().st_mtime > _STALE_S:
+            if path.suffix == _LOCK:
+                with filelock.FileLock(path, timeout=0):
+                    shutil.rmtree(path.with_suffix(""), ignore_errors=True)
                 path.unlink(missing_ok=True)
+            elif not _lock(path).exists() and time.time() - path.lstat().st_mtime > _STALE_S:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         except filelock.Timeout:  # of a server that runs
             continue
         except OSError as error:  # of another user
@@ -88,4 +89,4 @@ def _folder() -> Iterator[Path]:
 
 
 def _lock(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.lock")
+    return folder.with_name(folder.name + _LOCK)

@@ -200,7 +200,7 @@ def test_uploads_of_a_killed_server_are_removed_and_those_of_a_running_one_stay(
         folder.mkdir()
         (folder / "patient.dcm").touch()
     old, new = tmp_path / "radfound-old.zip", tmp_path / "radfound-new.zip"
-    for file in (old, new):
+    for file in (old, new, tmp_path / "radfound-0123.lock", tmp_path / "radfound-4567.lock"):
         file.touch()
     os.utime(old, (0, 0))
     with received("a.nii", io.BytesIO(b"x"), is_image=False) as path:
