@@ -5,7 +5,8 @@
 # make bench   speeds and memory beside what others take, as a table
 # make bench-model   RadVLBench: what the model answers beside controls; DATA=dir is the data kit
 # make bench-load    50 clients for 5 minutes at a real server: percentiles, failures, lost corrections
-# make bench-kill    SIGKILL at 50 random moments: lost corrections, broken adapters, strays
+# make bench-kill    SIGKILL at 50 random moments: lost writes, broken adapters, strays
+# make bench-disk    a disk that is full at 20 random moments: lost writes, starts (Linux)
 # make fuzz          thousands of broken files, then schemathesis at a real server, with counts
 # make screenshots   draw the pictures of docs/slicer.md and docs/reader-study.md anew
 
@@ -20,7 +21,7 @@ RUN := .venv/bin/python
 # one of them several times slower. Spin a little, then sleep.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: serve test test-slow check lint bench bench-model screenshots bench-load bench-kill fuzz
+.PHONY: serve test test-slow check lint bench bench-model screenshots bench-load bench-kill bench-disk fuzz
 .NOTPARALLEL:
 
 .venv/.ready: requirements.txt setup.py scripts/make_venv.py
@@ -57,6 +58,9 @@ bench-load: .venv/.ready
 
 bench-kill: .venv/.ready
 	@$(RUN) -W ignore scripts/kill.py
+
+bench-disk: .venv/.ready
+	@$(RUN) -W ignore scripts/disk.py
 
 .venv-fuzz/.ready: requirements-fuzz.txt
 	@$(PYTHON) -m venv .venv-fuzz

@@ -54,20 +54,22 @@ class Database:
             if create:
                 make_directory(self.path.parent)
                 self._make_private()
-            mode = "rwc" if create else "rw"
-            connection = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?mode={mode}",
-                uri=True,
-                timeout=_BUSY_TIMEOUT_S,
-                isolation_level=None,
-            )
+            connection = self._open("rwc" if create else "rw")
             try:
-                connection.execute("PRAGMA synchronous = FULL")
                 if create:
                     self.set_up(connection)
                 yield connection
             finally:
                 connection.close()
+
+    def _open(self, mode: str) -> sqlite3.Connection:
+        """Open the file; alone, where a full disk has no room for the index that connections share."""
+        try:
+            return _connect(f"{self.path.absolute().as_uri()}?mode={mode}", "NORMAL")
+        except sqlite3.OperationalError as error:
+            if "disk I/O" not in str(error):
+                raise
+        return _connect(f"{self.path.absolute().as_uri()}?mode={mode}", "EXCLUSIVE")
 
     def _make_private(self) -> None:
         """Make the file if there is none, and keep other users out; SQLite's two beside it follow.
@@ -151,6 +153,18 @@ class Database:
                 f"{self.name}: the {self._what} is damaged ({found}); restore it from a backup, "
                 "or move it away to begin a new one"
             )
+
+
+def _connect(uri: str, locking: str) -> sqlite3.Connection:
+    """Connect, and read for the first time, which makes the shared index unless this is alone."""
+    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+    try:
+        connection.execute(f"PRAGMA locking_mode = {locking}")
+        connection.execute("PRAGMA synchronous = FULL")  # reads the file
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:

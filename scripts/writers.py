@@ -42,7 +42,7 @@ class Writers:
         self._acknowledged: dict[tuple[str, str], int] = {}
         self._fresh: set[tuple[str, str]] = set()  # acknowledged since `lost` looked
         self._counting = threading.Lock()
-        self.count = self.failed = 0
+        self.count = self.refused = self.failed = 0
         self._routes: dict[str, Callable[[requests.Session, str, int], Iterator[Any]]] = {
             "correction": self._correct,
             "label": self._label,
@@ -89,7 +89,8 @@ class Writers:
                 try:
                     for response in self._routes[route](session, url, number):
                         self.count += response.ok
-                        self.failed += response.status_code >= 500
+                        self.refused += response.status_code == 503
+                        self.failed += response.status_code >= 500 and response.status_code != 503
                 except requests.RequestException:
                     return
                 time.sleep(PAUSE_S)

@@ -379,6 +379,16 @@ def stats(server):
 @pytest.mark.slow
 def test_kills_lose_nothing_leave_whole_adapters_and_no_strays():
     """The short form of `make bench-kill`, which exits with 1 otherwise."""
-    command = [sys.executable, "scripts/kill.py", "--kills", "4"]
+    command = [sys.executable, "scripts/kill.py", "--kills", "4", "--studies", "200"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_no_start_and_loses_nothing_acknowledged():
+    """The short form of `make bench-disk`, which exits with 1 otherwise."""
+    command = [sys.executable, "scripts/disk.py", "--rounds", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    if "skipped" in done.stderr:
+        pytest.skip(done.stderr.strip())

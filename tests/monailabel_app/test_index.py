@@ -2,9 +2,12 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import shutil
 import threading
+import time
+from contextlib import suppress
 
 import pytest
 
@@ -129,6 +132,103 @@ def test_an_index_that_cannot_be_written_stays_whole_and_the_change_is_not_seen(
         assert "arrived" in StudyDatastore(str(studies)).list_images()  # a start needs no room
     assert (studies / INDEX).read_bytes() == before
     assert not list(studies.rglob(".tmp-*"))
+
+
+class FullDisk:
+    """A disk that is full from the n-th step of writing on; `steps` counts those before."""
+
+    def __init__(self, monkeypatch, at):
+        self.at, self.steps, self.is_full = at, 0, True
+        monkeypatch.setattr("radfound.durable.open", self._limited(open), raising=False)
+        for name in ("fsync", "replace"):
+            monkeypatch.setattr(f"radfound.durable.os.{name}", self._limited(getattr(os, name)))
+        monkeypatch.setattr("radfound.durable.shutil.copyfileobj", self._copy_half)
+
+    def _limited(self, call):
+        def limited(*args, **kwargs):
+            self._step()
+            return call(*args, **kwargs)
+
+        return limited
+
+    def _copy_half(self, source, target, _):
+        content = source.read()
+        target.write(content[: len(content) // 2])
+        self._step()
+        target.write(content[len(content) // 2 :])
+
+    def _step(self):
+        self.steps += 1
+        if self.is_full and self.steps > self.at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_is_full_from_any_step_on_stops_no_start_and_loses_nothing(
+    tmp_path, file, monkeypatch
+):
+    picture, label, whole = file("sent.png", b"a picture"), file("x.nrrd"), False
+    work = (
+        lambda store: store.add_image("sent", picture, {}),
+        lambda store: store.save_label("ct", label, "final", {"turn": 1}),
+        lambda store: store.update_label_info("ct", "final", {"more": 2}),
+        lambda store: store.update_image_info("ct", {"seen": True}),
+    )
+    kept = (
+        lambda store: store.path_of("sent").read_bytes() == b"a picture",
+        lambda store: store.get_label_info("ct", "final")["turn"] == 1,
+        lambda store: store.get_label_info("ct", "final")["more"] == 2,
+        lambda store: store.get_image_info("ct")["seen"],
+    )
+    for at in range(100):
+        studies = tmp_path / str(at)
+        studies.mkdir()
+        (studies / "ct.dcm").touch()
+        datastore, done = StudyDatastore(str(studies)), 0
+        with monkeypatch.context() as patch:
+            disk = FullDisk(patch, at)
+            for each in work:
+                try:
+                    each(datastore)
+                    done += 1
+                except StorageError:
+                    break
+            assert all(each(StudyDatastore(str(studies))) for each in kept[:done])
+            disk.is_full = False
+            again = StudyDatastore(str(studies))
+            assert all(each(again) for each in kept[:done])
+            assert not list(studies.rglob(".tmp-*"))
+        if whole := done == len(work):
+            break
+    assert whole and at > 10
+
+
+def test_a_kill_at_any_moment_loses_nothing_that_was_acknowledged(studies, file):
+    label = file("x.nrrd")
+
+    def write(told):
+        datastore = StudyDatastore(str(studies))
+        for number in range(10**6):
+            datastore.save_label(CT, label, "final", {"turn": number})
+            datastore.update_image_info(VOLUME, {"turn": number})
+            told.send(number)
+
+    for kill in range(6):
+        hearing, telling = multiprocessing.Pipe(duplex=False)
+        process = multiprocessing.get_context("fork").Process(target=write, args=(telling,))
+        process.start()
+        telling.close()
+        newest = hearing.recv()
+        time.sleep(0.013 * kill)
+        process.kill()
+        process.join()
+        with suppress(EOFError):
+            while True:
+                newest = hearing.recv()
+        datastore = StudyDatastore(str(studies))
+        assert datastore.get_label_info(CT, "final")["turn"] >= newest
+        assert datastore.get_image_info(VOLUME)["turn"] >= newest
+        assert set(datastore.list_images()) == {VOLUME, CT, SERIES, PICTURE}
+        assert not list(studies.rglob(".tmp-*")) and not list(studies.glob("*.broken-*"))
 
 
 def test_writers_in_threads_and_two_servers_lose_no_label_info(studies, file):

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from radfound.durable import make_directory, remove_temporary_files, replace_text
+from radfound.durable import make_directory, read_json, remove_temporary_files, replace_text
 
 
 def test_modification_time_grows_even_when_the_clock_does_not(tmp_path):
@@ -55,3 +55,14 @@ def test_a_text_that_another_process_took_for_a_stray_is_written_again(tmp_path,
     monkeypatch.setattr(os, "replace", swept_once)
     replace_text(path, "new")
     assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"status": ', b"[]", b"7", b"\xff", b"[" * 100_000])
+def test_a_damaged_state_is_set_aside_and_said(tmp_path, caplog, content):
+    path = tmp_path / "training.json"
+    path.write_bytes(content)
+    assert read_json(path, dict, "state of the training") == {}
+    (aside,) = tmp_path.iterdir()
+    assert aside.read_bytes() == content and aside.name.startswith("training.json.broken-")
+    assert "state of the training is damaged" in caplog.text
+    assert read_json(path, dict, "state of the training") == {}
