@@ -20,11 +20,12 @@ from radfound.correction import utc_now
 from radfound.durable import (
     TEMPORARY_PREFIX,
     make_directory,
+    read_json,
     remove_temporary_files,
     replace_text,
+    replace_with_copy,
     sha256_of,
     sync_directory,
-    sync_file,
 )
 from radfound.exceptions import AdapterError, NotFoundError, RequestError, StorageError
 
@@ -181,11 +182,9 @@ class AdapterStore:
 
     def refusals(self) -> builtins.list[dict[str, Any]]:
         """Return what `note_refusal` has kept, oldest first."""
-        try:
-            noted = json.loads((self.root / _REFUSALS).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return []
-        return noted if isinstance(noted, list) else []
+        refused: builtins.list[dict[str, Any]]
+        refused = read_json(self.root / _REFUSALS, list, "list of refused adapters")
+        return refused
 
     def activate(self, adapter: str | None) -> None:
         """Make an adapter the active one; None means the base model without an adapter.
@@ -333,9 +332,8 @@ class AdapterStore:
         files = {}
         for source in sources:
             copy = staging / source.name
-            shutil.copyfile(source, copy)
+            replace_with_copy(copy, source)
             files[source.name] = sha256_of(copy)
-            sync_file(copy)
         whole = {
             "schema": _SCHEMA,
             "id": adapter,
@@ -348,7 +346,6 @@ class AdapterStore:
         except (TypeError, ValueError) as error:
             raise AdapterError(f"manifest: not JSON ({error})") from error
         replace_text(staging / MANIFEST, text + "\n")
-        staging.chmod(0o755)
         return adapter
 
     def _pointer_to_change(self) -> _Pointer:

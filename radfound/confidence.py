@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from radfound.durable import replace_text
 from radfound.exceptions import CheckpointError, StorageError
 
 logger = logging.getLogger(__name__)
@@ -103,10 +103,8 @@ class Calibration:
             "curves": {name: asdict(curve) for name, curve in self.curves.items()},
         }
         path = folder / CALIBRATION_FILE
-        part = path.with_name(f"{path.name}.part")
         try:
-            part.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-            os.replace(part, path)
+            replace_text(path, json.dumps(data, indent=2) + "\n", private=False)
         except OSError as error:
             raise StorageError(
                 f"{path}: cannot be written ({error.strerror}); copy the checkpoint to a folder of yours"

@@ -41,12 +41,6 @@ def keep_private(folder: Path) -> None:
             logger.warning("%s: other users may read it (%s)", folder.name, error.strerror)
 
 
-def sync_file(path: Path) -> None:
-    """Write a file's content through to the disk."""
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
-
-
 def sync_directory(path: Path) -> None:
     """Write a folder's entries (names and renames) through to the disk."""
     if os.name == "nt":  # a folder cannot be opened there; NTFS journals its entries itself

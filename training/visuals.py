@@ -6,16 +6,15 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from radfound.durable import TEMPORARY_PREFIX, make_directory, sync_file
+from radfound.durable import make_directory, replacing
 from radfound.region import region_key
 from radfound.study import Study
 from radfound.study_model import LocalModel
@@ -85,14 +84,8 @@ class VisualTokens:
         """Keep tokens if that is possible; a full disk costs time at the next run, nothing else."""
         try:
             make_directory(path.parent)
-            descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
-            os.close(descriptor)
-            try:
-                save_file({"visual": tokens.contiguous().cpu()}, name)
-                sync_file(Path(name))
-                os.replace(name, path)
-            finally:
-                Path(name).unlink(missing_ok=True)
+            with replacing(path) as file:
+                file.write(save({"visual": tokens.contiguous().cpu()}))
             self._trim(path.parent)
         except (OSError, SafetensorError) as error:
             logger.warning("visual tokens are not kept: %s", error)

@@ -64,6 +64,33 @@ def test_it_uploads_an_image_and_asks_about_it(client, server):
     assert answer["images"] == ["uploaded"]
 
 
+def test_it_may_send_an_image_twice_but_not_another_under_the_same_id(client, server, tmp_path):
+    path = server.studies / f"{CT}.dcm"
+    for _ in range(2):
+        assert client.upload_image(str(path), "sent twice") == {"image": "sent twice"}
+    other = tmp_path / "other.png"
+    other.write_bytes((server.studies / f"{PICTURE}.png").read_bytes())
+    original = contents(server.studies)
+    for image in ("sent twice", CT, SERIES):
+        with pytest.raises(MONAILabelClientException) as refused:
+            client.upload_image(str(other), image)
+        assert "image_exists" in refused.value.msg and "another name" in refused.value.msg
+    for image in (CT, SERIES):
+        refused = server.delete("/datastore/", params={"id": image})
+        assert refused.status_code == 403
+        assert refused.json()["detail"]["code"] == "original_protected"
+    assert original.items() <= contents(server.studies).items()
+    assert server.delete("/datastore/", params={"id": "sent twice"}).ok
+    assert "sent twice" not in client.datastore()["objects"]
+
+
+def contents(folder):
+    index = folder / "datastore_v2.json"
+    own = folder / ".radfound"
+    files = (each for each in folder.rglob("*") if each.is_file() and each != index)
+    return {each: each.read_bytes() for each in files if own not in each.parents}
+
+
 def test_an_upload_is_named_after_its_file_unless_told_otherwise(server):
     content = (server.studies / f"{CT}.dcm").read_bytes()
     reply = server.put("/datastore/image", files={"file": ("1.2.840.9.dcm", content)})

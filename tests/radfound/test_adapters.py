@@ -177,7 +177,7 @@ def test_failed_publication_leaves_the_former_adapter_active(store, trained, mon
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("radfound.adapters.shutil.copyfile", fail)
+    monkeypatch.setattr("radfound.durable.shutil.copyfileobj", fail)
     with pytest.raises(StorageError, match="No space left"):
         store.publish(trained, {})
     assert store.active() == "a-0001"

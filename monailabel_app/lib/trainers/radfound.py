@@ -16,7 +16,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.async_tasks.utils import processes
 
 from radfound.correction import MAX_AUTHOR_CHARS
-from radfound.durable import make_directory, replace_text
+from radfound.durable import make_directory, read_json, replace_text
 from radfound.exceptions import RadFoundError, RequestError
 
 from ..quiet import without_progress_bars
@@ -59,12 +59,7 @@ class RadFoundTrainer(TrainTask):
 
     def stats(self) -> dict[str, Any]:
         """Return the state of the newest run; empty before the first."""
-        try:
-            status = json.loads(self._status_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        if not isinstance(status, dict):
-            return {}
+        status: dict[str, Any] = read_json(self._status_path, dict, "state of the newest training")
         if status.get("status") == "running" and not processes("train"):
             status["status"] = "stopped"
         return status
