@@ -96,12 +96,16 @@ class RadFoundApp(MONAILabelApp):
     def service(self) -> RadFoundService:
         """What the routes call."""
         if self._service is None:
+            journal = AnswerJournal(journal_path(self._state))
+            scores = ScoreBook(scores_path(self._state))
+            for each in (journal, scores):
+                each.recover()
             self._service = RadFoundService(
                 self.datastore(),
                 CorrectionLog(log_path(self._state)),
                 AdapterStore(store_path(self._state)),
-                AnswerJournal(journal_path(self._state)),
-                ScoreBook(scores_path(self._state)),
+                journal,
+                scores,
                 checkpoint=self.conf.get("checkpoint", "radfound-mini"),
                 device=self.conf.get("device") or None,
             )

@@ -91,6 +91,10 @@ class AnswerJournal:
         self.path = Path(path)
         self._file = Database(self.path, "journal of answers", _APPLICATION_ID, (_LAYOUT,))
 
+    def recover(self) -> None:
+        """Set a damaged file aside, so that another one is begun; the log says so."""
+        self._file.recover()
+
     def record(self, answer: Answer, region: dict[str, Any] | None) -> None:
         """Note that an answer was given about a region, or about the whole study (None)."""
         model = answer.model

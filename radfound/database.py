@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
@@ -10,8 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from radfound.durable import PRIVATE_FILE, make_directory
-from radfound.exceptions import StorageError
+from radfound.durable import PRIVATE_FILE, make_directory, set_aside
+from radfound.exceptions import DamagedError, StorageError
+
+logger = logging.getLogger(__name__)
 
 _BUSY_TIMEOUT_S = 30.0
 _MAKING = threading.Lock()
@@ -97,7 +100,7 @@ class Database:
                 "folder can be written by this user and that the disk is not full"
             ) from error
         except sqlite3.DatabaseError as error:
-            raise StorageError(
+            raise DamagedError(
                 f"{self.name}: not a whole {self._what} ({error}); restore it from a backup, "
                 "or move it away to begin a new one"
             ) from error
@@ -149,10 +152,22 @@ class Database:
             self.layout(connection)
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
-            raise StorageError(
+            raise DamagedError(
                 f"{self.name}: the {self._what} is damaged ({found}); restore it from a backup, "
                 "or move it away to begin a new one"
             )
+
+    def recover(self) -> None:
+        """Set the file aside if it is damaged; for what may begin anew, as nothing else would do so."""
+        try:
+            self.check()
+        except DamagedError as error:
+            for suffix in ("-wal", "-shm", ""):
+                file = self.path.with_name(self.path.name + suffix)
+                if file.exists():
+                    set_aside(file, self._what, str(error.__cause__ or "its pages"))
+        except StorageError as error:
+            logger.warning("%s", error)
 
 
 def _connect(uri: str, locking: str) -> sqlite3.Connection:

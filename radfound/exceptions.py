@@ -103,6 +103,10 @@ class StorageError(RadFoundError):
     http_status = 503
 
 
+class DamagedError(StorageError):
+    """A file that RadFound keeps is not whole."""
+
+
 class CheckpointError(RadFoundError):
     """A checkpoint or one of its parts is missing, or does not fit."""
 

@@ -47,6 +47,10 @@ class ScoreBook:
         self.path = Path(path)
         self._file = Database(self.path, "book of scores", _APPLICATION_ID, (_LAYOUT,))
 
+    def recover(self) -> None:
+        """Set a damaged file aside, so that another one is begun; the log says so."""
+        self._file.recover()
+
     def note(self, answer: Answer) -> None:
         """Remember how uncertain an answer was, if no answer about the study was more so."""
         if answer.uncertainty is None:

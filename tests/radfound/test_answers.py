@@ -1,3 +1,4 @@
+import sqlite3
 import threading
 
 import pytest
@@ -75,3 +76,25 @@ def test_something_else_in_its_place_is_named(journal):
     journal.path.write_text("not a database, " * 100)
     with pytest.raises(StorageError, match=r"answers\.sqlite"):
         journal.rows()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_damaged_journal_is_set_aside_and_another_begun(tmp_path, caplog, share):
+    path = tmp_path / "answers.sqlite"
+    AnswerJournal(path).record(answer(), None)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)] + b"\xff" * 5000)
+    journal = AnswerJournal(path)
+    journal.recover()
+    journal.record(answer(), None)
+    assert list(tmp_path.glob("answers.sqlite.broken-*")) and "begun anew" in caplog.text
+
+
+def test_a_whole_journal_and_one_of_a_later_version_stay(tmp_path):
+    path = tmp_path / "answers.sqlite"
+    AnswerJournal(path).recover()
+    AnswerJournal(path).record(answer(), None)
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    AnswerJournal(path).recover()
+    assert path.exists() and not list(tmp_path.glob("*.broken-*"))
