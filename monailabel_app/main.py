@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from monailabel.config import settings
+from monailabel.interfaces import app as interface
 from monailabel.interfaces.app import MONAILabelApp
 
 # MONAI Label loads this file by its path; what it belongs to is found beside it.
@@ -33,6 +34,7 @@ if _ROOT not in sys.path:
 from monailabel_app.lib.activelearning import strategies  # noqa: E402
 from monailabel_app.lib.background import hide_requests  # noqa: E402
 from monailabel_app.lib.datastore import StudyDatastore, uploads_path  # noqa: E402
+from monailabel_app.lib.dicom_cache import DicomCache  # noqa: E402
 from monailabel_app.lib.guard import Rules  # noqa: E402
 from monailabel_app.lib.infers import MODELS, RadFoundInfer  # noqa: E402
 from monailabel_app.lib.leftovers import remove_leftovers  # noqa: E402
@@ -123,6 +125,7 @@ class RadFoundApp(MONAILabelApp):
     def init_datastore(self) -> Any:
         """Open the folder of studies, or MONAI Label's client of a DICOM server."""
         if not self._is_local:
+            interface.DICOMWebDatastore = DicomCache  # MONAI Label makes one by this name
             return super().init_datastore()
         return StudyDatastore(
             self.studies,
