@@ -225,14 +225,15 @@ class IndexedDatastore(LocalDatastore):
 
     def _check_free(self, image_id: str, source: Path, entry: ImageLabelModel | None) -> None:
         """Raise TakenError if an id stands, or stood, for another content."""
-        if entry is not None:
-            path = self._place(image_id, entry.image.ext)
-            if path.is_file() and filecmp.cmp(path, source, shallow=False):
-                return
+        # A file may be there without an entry: on some disks two names differ in case alone.
+        path = self._place(image_id, entry.image.ext if entry else self._to_id(source.name)[1])
+        tombstone = self._tombstone(image_id)
+        if entry is not None or path.exists():
+            is_free = path.is_file() and filecmp.cmp(path, source, shallow=False)
         else:
-            tombstone = self._tombstone(image_id)
-            if not tombstone.exists() or tombstone.read_text() == sha256_of(source):
-                return
+            is_free = not tombstone.exists() or tombstone.read_text() == sha256_of(source)
+        if is_free:
+            return
         raise TakenError(
             "image: the name stands for another image, and corrections may be about that one; "
             "upload this one under another name"
