@@ -304,7 +304,11 @@ class ReadOnly:
         self.modes = {path: path.stat().st_mode for path in (folder, *folder.rglob("*"))}
         self.wrapper = ()
         if os.geteuid() == 0:  # permissions do not bind root, so the server gets a mount of its own
-            script = 'mount --bind "$0" "$0" && exec "$@"'
+            # and its log another: what is open for writing keeps a mount from becoming read-only
+            script = (
+                'logs="$0/.radfound/logs" && mkdir -p "$logs" && mount --bind "$0" "$0" '
+                '&& mount --bind "$logs" "$logs" && exec "$@"'
+            )
             self.wrapper = ("unshare", "--mount", "sh", "-c", script, str(folder))
             if subprocess.run([*self.wrapper, "true"], capture_output=True).returncode:
                 pytest.skip("as root this needs the right to mount")
