@@ -20,9 +20,11 @@ from typing import Any
 
 from monailabel.utils.async_tasks import utils
 
+import monailabel_app
+
 logger = logging.getLogger(__name__)
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(monailabel_app.__file__).resolve().parents[1]
 _LINES_KEPT = 20
 
 
