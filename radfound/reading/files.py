@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -37,7 +38,9 @@ FREE_UNPACKED_BYTES = 64 * 2**20
 FORMATS = "DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG, or a folder or zip of DICOM"
 
 _HEAD_BYTES = 1024
-_IGNORED_NAMES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+_IGNORED_NAMES = {"__MACOSX", "Thumbs.db", "desktop.ini", "DICOMDIR"}
+_BARE_ELEMENTS = 3
+_LONG_VRS = (b"OB", b"OW", b"OF", b"OD", b"OL", b"SQ", b"UC", b"UN", b"UR", b"UT")
 _PLAIN_FILE_NAME = re.compile(r"[^/\\%]+")
 _EXTENSION_KINDS = (
     ((".nii", ".nii.gz"), "NIfTI"),
@@ -48,6 +51,10 @@ _EXTENSION_KINDS = (
     ((".jpg", ".jpeg"), "JPEG"),
     ((".zip",), "zip"),
 )
+SUFFIXES = tuple(end for ends, _ in _EXTENSION_KINDS for end in reversed(ends))
+"""How names of images and of zips of them end, in lower case; a longer one before one it ends in."""
+DETACHED_SUFFIXES = (".nhdr", ".mhd")
+"""How names of headers end whose voxels lie in a file beside."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +133,36 @@ def _kind_of_head(head: bytes) -> str | None:
         return "nifti"
     if re.match(rb"\s*(ObjectType|NDims|Comment|ObjectSubType)\s*[=:]", head):
         return "metaimage"
-    # DICOM without preamble: the first element is of group 2 or 8, with a VR or a small length.
-    if re.match(rb"(\x02\x00|\x08\x00).\x00([A-Z]{2}|..\x00\x00)", head, re.DOTALL):
+    if any(_begins_with_elements(head, order) for order in "<>"):
         return "dicom"
     return None
+
+
+def _begins_with_elements(head: bytes, order: str) -> bool:
+    """Whether DICOM elements begin at the first byte and follow each other, as in files without preamble.
+
+    One alone would also be seen in voxels of small values.
+    """
+    place: int = 0
+    before: tuple[int, ...] = (0, 0)
+    for _ in range(_BARE_ELEMENTS):
+        if place + 12 > len(head):
+            return False
+        tag = struct.unpack_from(f"{order}HH", head, place)
+        if tag[0] not in (2, 8) or tag <= before:
+            return False
+        before = tag
+        vr = head[place + 4 : place + 6]
+        if vr in _LONG_VRS:
+            length, begin = struct.unpack_from(f"{order}I", head, place + 8)[0], 12
+        elif vr.isalpha() and vr.isupper():
+            length, begin = struct.unpack_from(f"{order}H", head, place + 6)[0], 8
+        else:
+            length, begin = struct.unpack_from(f"{order}I", head, place + 4)[0], 8
+        if length % 2 or length > _HEAD_BYTES:
+            return False
+        place += begin + length
+    return True
 
 
 def _is_nifti(head: bytes) -> bool:
@@ -141,6 +174,12 @@ def _unpack_head(head: bytes) -> bytes:
         return zlib.decompressobj(31).decompress(head, 348)
     except zlib.error:
         return b""
+
+
+def kind_of_name(name: str) -> str | None:
+    """Tell the format that a file's name claims, as words call it; None for a name that claims none."""
+    lower = name.lower()
+    return next((kind for ends, kind in _EXTENSION_KINDS if lower.endswith(ends)), None)
 
 
 def check_file(path: Path) -> None:
@@ -166,9 +205,7 @@ def unknown_kind(source: Source) -> UnknownKindError:
     """Return the error for a file that is none of the formats, naming what it looks like."""
     head = source.path.read_bytes()[:_HEAD_BYTES] if source.path.stat().st_size else b""
     found = _describe(head)
-    lower = source.name.lower()
-    claimed = next((kind for ends, kind in _EXTENSION_KINDS if lower.endswith(ends)), None)
-    if claimed:
+    if claimed := kind_of_name(source.name):
         return UnknownKindError(
             f"{source.name}: named like {claimed}, but {found}; "
             f"expected {claimed} data; export or copy the file again"
@@ -176,6 +213,15 @@ def unknown_kind(source: Source) -> UnknownKindError:
     return UnknownKindError(
         f"{source.name}: {found}; expected {FORMATS}; export the study in one of these"
     )
+
+
+_OTHER_ARCHIVES = (
+    (b"7z\xbc\xaf\x27\x1c", "7z"),
+    (b"Rar!\x1a\x07", "RAR"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+)
 
 
 def _describe(head: bytes) -> str:
@@ -187,6 +233,11 @@ def _describe(head: bytes) -> str:
         return "it holds a PDF"
     if head.startswith((b"II*\0", b"MM\0*")):
         return "it holds a TIFF"
+    for begin, packing in _OTHER_ARCHIVES:
+        if head.startswith(begin):
+            return f"it holds a {packing} archive"
+    if head[257:262] == b"ustar":
+        return "it holds a tar archive"
     if all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
         return "it holds text"
     return "it holds data of no known image format"
@@ -223,10 +274,10 @@ def list_folder(folder: Path, name: str) -> list[Source]:
     """
     sources: list[Source] = []
     for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(entry for entry in folders if not _is_ignored(entry))
+        folders[:] = sorted(entry for entry in folders if not is_ignored(entry))
         for entry in sorted(files):
             path = Path(parent, entry)
-            if not _is_ignored(entry) and path.is_file():
+            if not is_ignored(entry) and path.is_file():
                 sources.append(Source.of(path))
         if len(sources) > MAX_FILES:
             raise StudyTooLargeError(
@@ -235,7 +286,8 @@ def list_folder(folder: Path, name: str) -> list[Source]:
     return sources
 
 
-def _is_ignored(name: str) -> bool:
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder of this name is passed over: hidden, or made by a system for itself."""
     return name.startswith(".") or name in _IGNORED_NAMES
 
 
