@@ -8,6 +8,7 @@ import os
 import re
 import threading
 import time
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from radfound.exceptions import NotFoundError, RequestError, StorageError
 from radfound.reading.files import DETACHED_SUFFIXES, SUFFIXES
 from radfound.reading.listing import StudyFolder
 
-from .index import IndexedDatastore
+from .index import IndexedDatastore, Objects
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,6 @@ class StudyDatastore(IndexedDatastore):
         read_only: bool = False,
     ):
         self._folder = StudyFolder(path, reserved=(INDEX, _LABELS))
-        self._with_suffix: set[str] = set()
         self._looked_s = 0.0
         self._next_look: threading.Timer | None = None
         super().__init__(
@@ -161,27 +161,22 @@ class StudyDatastore(IndexedDatastore):
         return info | ({"name": os.path.basename(info["name"])} if "name" in info else {})
 
     def _to_id(self, file: str) -> tuple[str, str]:
-        """Split a name into id and suffix; the id of what has no suffix is its whole name."""
-        if file in self._with_suffix:
-            return file, ""
+        """Split the name of an upload or a label into id and suffix."""
         name, suffix = split_name(file)
-        if suffix or os.path.exists(os.path.join(self._datastore.image_path(), file)):
-            return name, suffix
-        return super()._to_id(file)
+        return (name, suffix) if suffix else super()._to_id(file)
 
-    def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
-        """List the studies by their paths in the folder."""
-        objects = self._datastore.objects
-        known = {name + entry.image.ext for name, entry in objects.items()}
-        names = self._folder.studies(known)
-        self._with_suffix = {name for name in known & objects.keys() if split_name(name)[1]}
-        taken = set(objects)
-        for name in names:
-            stem = split_name(name)[0]
-            if name not in known and stem in taken:
-                self._with_suffix.add(name)
-            taken.add(stem)
-        return {name: name for name in names}
+    def _originals(self, known: Objects, taken: Collection[str]) -> Iterator[tuple[str, str]]:
+        names = {id + entry.image.ext: (id, entry.image.ext) for id, entry in known.items()}
+        ids = set(taken)
+        for name in self._folder.studies(names.keys()):
+            stem, suffix = split_name(name)
+            if name in names:
+                yield names[name]
+            elif stem not in ids:
+                ids.add(stem)
+                yield stem, suffix
+            else:
+                yield name, ""
 
     # Watching ---------------------------------------------------------------------------------
 

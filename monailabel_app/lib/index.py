@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -341,16 +341,18 @@ class IndexedDatastore(LocalDatastore):
 
     def _images_on_disk(self, known: Objects) -> dict[str, str]:
         """Return the suffix of each image by its id; of two with one id, the known one or an upload."""
-        folder = self._datastore.image_path()
+        uploads = [self._to_id(name) for name in self.upload_files()]
         found: dict[str, str] = {}
-        names = (*self.upload_files(), *self._list_files(folder, self._extensions))
-        for name in filter(_is_text, names):
-            image_id, suffix = self._to_id(name)
+        for image_id, suffix in (*uploads, *self._originals(known, known.keys() | dict(uploads))):
             if image_id in known and self._place(image_id, known[image_id].image.ext).exists():
                 suffix = known[image_id].image.ext
             if self._place(image_id, suffix).exists():
                 found.setdefault(image_id, suffix)
         return found
+
+    def _originals(self, known: Objects, taken: Collection[str]) -> Iterator[tuple[str, str]]:
+        """Yield id and suffix of each original; `taken` are ids that stand for an image already."""
+        raise NotImplementedError
 
     def _labels_on_disk(self, images: dict[str, str]) -> dict[str, dict[str, list[str]]]:
         """Return the suffixes of an image's labels by its id and their tags, the newest label last."""
