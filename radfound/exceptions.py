@@ -114,6 +114,13 @@ class CheckpointError(RadFoundError):
     http_status = 503
 
 
+class DeviceError(RadFoundError):
+    """The device that was asked for is not there."""
+
+    code = "device_unavailable"
+    http_status = 503
+
+
 class AdapterError(RadFoundError):
     """An adapter is damaged or belongs to another base model."""
 
