@@ -25,6 +25,7 @@ if _ROOT not in sys.path:
 
 from monailabel_app.lib.activelearning import strategies  # noqa: E402
 from monailabel_app.lib.background import hide_requests  # noqa: E402
+from monailabel_app.lib.batch import RadFoundBatch  # noqa: E402
 from monailabel_app.lib.datastore import StudyDatastore, uploads_path  # noqa: E402
 from monailabel_app.lib.dicom_cache import DicomCache  # noqa: E402
 from monailabel_app.lib.guard import Rules  # noqa: E402
@@ -149,6 +150,10 @@ class RadFoundApp(MONAILabelApp):
     def init_scoring_methods(self) -> dict[str, Any]:
         """Return what measures studies that nobody has read."""
         return {"radfound": RadFoundScoring(self.service)}
+
+    def init_batch_infer(self) -> RadFoundBatch:
+        """Return what answers about many studies."""
+        return RadFoundBatch()
 
     def infer(self, request: dict[str, Any], datastore: Any = None) -> dict[str, Any]:
         """Answer about an image of the datastore; MONAI Label's own would read any path."""
