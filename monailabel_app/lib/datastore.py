@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from radfound.exceptions import NotFoundError, RequestError, StorageError
-from radfound.reading.files import DETACHED_SUFFIXES, SUFFIXES
+from radfound.reading.files import (
+    DETACHED_SUFFIXES,
+    SUFFIXES,
+    Source,
+    kind_of,
+    kind_of_name,
+)
 from radfound.reading.listing import StudyFolder
 
 from .index import IndexedDatastore, Objects
@@ -217,6 +223,14 @@ def split_name(file: str) -> tuple[str, str]:
         if file.lower().endswith(suffix) and len(file) > len(suffix):
             return file[: -len(suffix)], file[-len(suffix) :]
     return file, ""
+
+
+def is_dicom_by_another_name(path: Path) -> bool:
+    """Whether a file is DICOM that its name does not show to clients, which go by the suffix .dcm."""
+    kind = kind_of_name(path.name)
+    if kind is None:
+        return path.is_file() and kind_of(Source.of(path)) == "dicom"
+    return kind == "DICOM" and not path.name.lower().endswith(".dcm")
 
 
 def _checked_info(name: str, info: object) -> dict[str, Any]:

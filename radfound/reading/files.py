@@ -40,6 +40,8 @@ FORMATS = "DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG, or a folder or zip of DICOM
 _HEAD_BYTES = 1024
 _IGNORED_NAMES = {"__MACOSX", "Thumbs.db", "desktop.ini", "DICOMDIR"}
 _BARE_ELEMENTS = 3
+_FIRST_GROUPS = (0x0002, 0x0008)
+_BARE_GROUPS = (*_FIRST_GROUPS, 0x0010, 0x0018, 0x0020, 0x0028)
 _LONG_VRS = (b"OB", b"OW", b"OF", b"OD", b"OL", b"SQ", b"UC", b"UN", b"UR", b"UT")
 _PLAIN_FILE_NAME = re.compile(r"[^/\\%]+")
 _EXTENSION_KINDS = (
@@ -133,12 +135,12 @@ def _kind_of_head(head: bytes) -> str | None:
         return "nifti"
     if re.match(rb"\s*(ObjectType|NDims|Comment|ObjectSubType)\s*[=:]", head):
         return "metaimage"
-    if any(_begins_with_elements(head, order) for order in "<>"):
+    if _begins_with_elements(head):
         return "dicom"
     return None
 
 
-def _begins_with_elements(head: bytes, order: str) -> bool:
+def _begins_with_elements(head: bytes) -> bool:
     """Whether DICOM elements begin at the first byte and follow each other, as in files without preamble.
 
     One alone would also be seen in voxels of small values.
@@ -148,17 +150,17 @@ def _begins_with_elements(head: bytes, order: str) -> bool:
     for _ in range(_BARE_ELEMENTS):
         if place + 12 > len(head):
             return False
-        tag = struct.unpack_from(f"{order}HH", head, place)
-        if tag[0] not in (2, 8) or tag <= before:
+        tag = struct.unpack_from("<HH", head, place)
+        if tag <= before or tag[0] not in (_BARE_GROUPS if place else _FIRST_GROUPS):
             return False
         before = tag
         vr = head[place + 4 : place + 6]
         if vr in _LONG_VRS:
-            length, begin = struct.unpack_from(f"{order}I", head, place + 8)[0], 12
+            length, begin = struct.unpack_from("<I", head, place + 8)[0], 12
         elif vr.isalpha() and vr.isupper():
-            length, begin = struct.unpack_from(f"{order}H", head, place + 6)[0], 8
+            length, begin = struct.unpack_from("<H", head, place + 6)[0], 8
         else:
-            length, begin = struct.unpack_from(f"{order}I", head, place + 4)[0], 8
+            length, begin = struct.unpack_from("<I", head, place + 4)[0], 8
         if length % 2 or length > _HEAD_BYTES:
             return False
         place += begin + length

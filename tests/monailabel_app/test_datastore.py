@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from watchdog.events import FileCreatedEvent
 
-from monailabel_app.lib.datastore import INDEX, StudyDatastore
+from monailabel_app.lib.datastore import INDEX, StudyDatastore, is_dicom_by_another_name
 from monailabel_app.lib.shelf import Selection, StudyShelf
 from radfound.exceptions import NotFoundError, StudyUnreadableError
 
@@ -129,6 +129,15 @@ def test_a_folder_that_arrives_later_is_found_when_asked_for(studies):
     datastore = StudyDatastore(str(studies))
     write_dicom_series(studies / "1.2.840.7")
     assert datastore.path_of("1.2.840.7") == studies / "1.2.840.7"
+
+
+def test_dicom_of_any_name_is_known_for_a_download(studies):
+    for name in ("IM0001", "a.IMA", "b.dicom"):
+        shutil.copy(studies / f"{CT}.dcm", studies / name)
+        assert is_dicom_by_another_name(studies / name)
+    (studies / "notes").write_text("no image")
+    for name in (f"{CT}.dcm", f"{PICTURE}.png", "notes", SERIES):
+        assert not is_dicom_by_another_name(studies / name)
 
 
 def test_ids_survive_a_restart(studies):

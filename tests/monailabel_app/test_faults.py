@@ -361,7 +361,7 @@ def test_an_archive_that_cannot_be_written_is_served_with_its_state_elsewhere(
         ) as server:
             assert server.ask(VOLUME).ok
             assert server.post("/radfound/corrections", json=correction()).ok
-            label = {"label": ("a.json", json.dumps(correction()))}
+            label = {"label": ("a.json", json.dumps(correction(CT)))}
             assert server.put(f"/datastore/label?image={CT}", files=label).ok
             sent = {"file": ("sent.dcm", (studies / f"{CT}.dcm").read_bytes())}
             assert server.put("/datastore/image?image=sent", files=sent).ok
