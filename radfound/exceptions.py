@@ -35,6 +35,10 @@ class UnknownKindError(StudyUnreadableError):
     http_status = 415
 
 
+class ReaderFailedError(StudyUnreadableError):
+    """A reader failed on a file in a way that nobody foresaw, which is worth a report."""
+
+
 class StudyAmbiguousError(StudyError):
     """There is more than one series (or 4D volume) to choose from.
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from radfound.exceptions import (
     GeometryError,
     RadFoundError,
+    ReaderFailedError,
     RequestError,
     StudyAmbiguousError,
     StudyError,
@@ -126,7 +127,7 @@ def _reasons_for(name: str) -> Iterator[None]:
         ) from None
     except Exception as error:
         logger.debug("a reader failed", exc_info=True)
-        raise StudyUnreadableError(
+        raise ReaderFailedError(
             f"{name}: cannot be read ({type(error).__name__}); expected {FORMATS}; export the study "
             "again, by another program if it stays so"
         ) from None
