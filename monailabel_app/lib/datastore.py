@@ -96,7 +96,7 @@ class StudyDatastore(IndexedDatastore):
             # A name without suffix tells nothing before the content is there.
             self._handler.on_closed = self._on_any_event
             if state is not None:
-                self._observer.schedule(self._handler, path, recursive=True)
+                self._watch(path)
 
     def path_of(self, image_id: str) -> Path:
         """Return where an image lies; ids are looked up, never used as paths."""
@@ -185,6 +185,12 @@ class StudyDatastore(IndexedDatastore):
                 yield name, ""
 
     # Watching ---------------------------------------------------------------------------------
+
+    def _watch(self, folder: str) -> None:
+        try:
+            self._observer.schedule(self._handler, folder, recursive=True)
+        except OSError as error:  # more folders than the system watches
+            logger.warning("studies that arrive are found when asked for (%s)", error.strerror)
 
     def _on_any_event(self, event: Any) -> None:
         """Look at the folder again, once for many files that arrive together."""
