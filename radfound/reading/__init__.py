@@ -222,23 +222,21 @@ def _read_file(source: Source, series: str | None, volume: int | None) -> _Found
 def _read_dicom(
     sources: Sequence[Source], name: str, series: str | None, volume: int | None
 ) -> _Found:
-    from radfound.reading.deflated import inflated
     from radfound.reading.dicom import choose_series, read_headers, read_images
 
-    with inflated(sources) as plain:
-        faults: list[tuple[Source, StudyError]] = []
-        headers = read_headers(plain, name, None if series is None else faults)
-        files = choose_series(headers, name, series)
-        _check_strangers(files[0], faults)
-        patients = {file.patient for file in files}
-        try:
-            return read_images(files, name, volume), patients - {""}
-        except GeometryError as error:
-            if not faults:
-                raise
-            raise GeometryError(
-                f"{error}; {faults[0][0].name} cannot be read and may be of it"
-            ) from None
+    faults: list[tuple[Source, StudyError]] = []
+    headers = read_headers(sources, name, None if series is None else faults)
+    files = choose_series(headers, name, series)
+    _check_strangers(files[0], faults)
+    patients = {file.patient for file in files}
+    try:
+        return read_images(files, name, volume), patients - {""}
+    except GeometryError as error:
+        if not faults:
+            raise
+        raise GeometryError(
+            f"{error}; {faults[0][0].name} cannot be read and may be of it"
+        ) from None
 
 
 def _check_strangers(chosen: DicomFile, faults: Sequence[tuple[Source, StudyError]]) -> None:

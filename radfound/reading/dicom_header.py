@@ -17,6 +17,8 @@ from radfound.taxonomy import modality_of
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+DEFLATED_SYNTAX = b"1.2.840.10008.1.2.1.99"
+
 _HEADER_TAGS = [
     "SOPClassUID",
     "SOPInstanceUID",
@@ -333,9 +335,12 @@ def read_header(source: Source) -> DicomFile | None:
     import pydicom
 
     try:
-        header = pydicom.dcmread(
-            source.path, stop_before_pixels=True, force=True, specific_tags=_HEADER_TAGS
-        )
+        with open(source.path, "rb") as file:
+            _refuse_deflated(file.read(1024), source.name)
+            file.seek(0)
+            header = pydicom.dcmread(
+                file, stop_before_pixels=True, force=True, specific_tags=_HEADER_TAGS
+            )
         found = DicomFile(source, header)
         if found.dicom_modality in _NOT_PICTURES:
             return None
@@ -358,6 +363,15 @@ def _is_known_as_no_image(header: Dataset) -> bool:
 
     sop_class = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
     return bool(sop_class) and "Image" not in UID(str(sop_class)).name
+
+
+def _refuse_deflated(head: bytes, name: str) -> None:
+    """Refuse what would be unpacked whole, whatever its size, before it could be looked at."""
+    if DEFLATED_SYNTAX in head:
+        raise StudyUnreadableError(
+            f"{name}: a deflated DICOM file; expected another transfer syntax; "
+            "convert it to Explicit VR Little Endian"
+        )
 
 
 def _damaged(source: Source) -> StudyUnreadableError:

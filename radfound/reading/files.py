@@ -217,15 +217,6 @@ def unknown_kind(source: Source) -> UnknownKindError:
     )
 
 
-_OTHER_ARCHIVES = (
-    (b"7z\xbc\xaf\x27\x1c", "7z"),
-    (b"Rar!\x1a\x07", "RAR"),
-    (b"BZh", "bzip2"),
-    (b"\xfd7zXZ\0", "xz"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-)
-
-
 def _describe(head: bytes) -> str:
     if not head:
         return "the file is empty"
@@ -235,11 +226,6 @@ def _describe(head: bytes) -> str:
         return "it holds a PDF"
     if head.startswith((b"II*\0", b"MM\0*")):
         return "it holds a TIFF"
-    for begin, packing in _OTHER_ARCHIVES:
-        if head.startswith(begin):
-            return f"it holds a {packing} archive"
-    if head[257:262] == b"ustar":
-        return "it holds a tar archive"
     if all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
         return "it holds text"
     return "it holds data of no known image format"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from radfound.reading.deflated import is_deflated
 from radfound.reading.files import Source
 
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_HEAD_BYTES = 1024
 _TAGS = ["StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber"]
 
 
@@ -28,12 +29,12 @@ def identity_of(source: Source) -> Identity:
     """Read what names study and series, from a file that may be damaged; raises nothing."""
     import pydicom
 
-    if is_deflated(source):  # it would be unpacked whole
-        return Identity()
     try:
-        header = pydicom.dcmread(
-            source.path, stop_before_pixels=True, force=True, specific_tags=_TAGS
-        )
+        with open(source.path, "rb") as file:
+            if _DEFLATED in file.read(_HEAD_BYTES):  # pydicom would unpack it whole
+                return Identity()
+            file.seek(0)
+            header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=_TAGS)
         return Identity(*(str(header.get(tag) or "") for tag in _TAGS))
     except Exception:  # pydicom lets any error of its parsers through
         return Identity()

@@ -366,6 +366,12 @@ def test_packed_voxels_beyond_the_header_are_not_unpacked(tmp_path):
     assert read_study(tmp_path / "a.nii.gz").images[0].voxels.size == 64
 
 
+def test_deflated_dicom_is_refused_before_it_is_unpacked():
+    from pydicom.data import get_testdata_file
+
+    assert "deflated" in refusal(StudyUnreadableError, get_testdata_file("image_dfl.dcm"))
+
+
 # Patients
 
 

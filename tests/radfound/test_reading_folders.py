@@ -7,7 +7,6 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from pydicom.data import get_testdata_file
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from radfound.exceptions import (
@@ -16,7 +15,6 @@ from radfound.exceptions import (
     ReaderFailedError,
     StudyTooLargeError,
     StudyUnreadableError,
-    UnknownKindError,
 )
 from radfound.reading import listing, read_study
 from radfound.reading.listing import StudyFolder
@@ -224,29 +222,6 @@ def test_a_gap_in_a_chosen_series_names_the_file_that_may_have_filled_it(tmp_pat
     )
 
 
-def test_a_deflated_file_is_read_as_its_plain_twin(tmp_path):
-    write_dicom(tmp_path / "a.dcm", ramp(4, 4))
-    write_deflated(tmp_path / "b.dcm", ramp(4, 4))
-    assert np.array_equal(voxels_of(tmp_path / "b.dcm"), voxels_of(tmp_path / "a.dcm"))
-
-
-def test_a_deflated_file_of_another_maker_is_read():
-    path = get_testdata_file("image_dfl.dcm", download=False)
-    assert np.array_equal(voxels_of(path)[0], pydicom.dcmread(path).pixel_array)
-
-
-def test_a_damaged_deflated_file_is_refused(tmp_path):
-    path = write_deflated(tmp_path / "b.dcm", ramp(64, 64))
-    path.write_bytes(path.read_bytes()[:-3000])
-    refusal(StudyUnreadableError, path)
-
-
-def test_a_deflated_file_that_unpacks_to_far_more_than_it_holds_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("radfound.reading.deflated.FREE_UNPACKED_BYTES", 0)
-    path = write_deflated(tmp_path / "b.dcm", np.zeros((2000, 2000), np.int16))
-    assert "unpacks to more" in refusal(StudyTooLargeError, path)
-
-
 def test_an_archive_in_an_archive_is_called_that(tmp_path):
     for name, content in (("inner.zip", tmp_path / "a.txt"), ("outer.zip", tmp_path / "inner.zip")):
         (tmp_path / "a.txt").write_text("a")
@@ -254,15 +229,6 @@ def test_an_archive_in_an_archive_is_called_that(tmp_path):
             archive.write(content, content.name)
     message = refusal(StudyUnreadableError, tmp_path / "outer.zip")
     assert message.startswith("outer.zip: holds no image but another archive, inner.zip;")
-
-
-@pytest.mark.parametrize(
-    ("begin", "found"),
-    [(b"7z\xbc\xaf\x27\x1c", "a 7z archive"), (b"Rar!\x1a\x07\0", "a RAR archive"), (b"BZh9", "a bzip2")],
-)  # fmt: skip
-def test_an_archive_of_another_kind_is_called_that(tmp_path, begin, found):
-    (tmp_path / "a.dat").write_bytes(begin + bytes(20))
-    assert found in refusal(UnknownKindError, tmp_path / "a.dat")
 
 
 @pytest.mark.parametrize("error", [KeyError("Muster^Erika"), RecursionError(), AssertionError()])
