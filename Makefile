@@ -1,5 +1,6 @@
 # make serve   install, start the server on 127.0.0.1 with sample studies, print a first answer
-#              STUDIES=dir serves another folder, PORT=n another port, PYTHON=python3.12 another Python
+#              STUDIES=dir serves another folder, PORT=n another port, PYTHON=python3.12 another Python;
+#              CONF="--conf NAME VALUE" sets what monailabel_app/lib/settings.py names
 # make test    the tests; `make test-slow` runs the few long ones
 # make check   format, lint, docstrings, types, fast tests
 # make bench   speeds and memory beside what others take, as a table
@@ -13,6 +14,7 @@
 PYTHON ?= python3
 STUDIES ?=
 PORT ?= 8000
+CONF ?=
 CHECKPOINT ?= radfound-mini
 DATA ?= $(or $(RADFOUND_DATA),../shared/data)
 BENCH_OUT ?= runs/bench
@@ -21,7 +23,7 @@ RUN := .venv/bin/python
 # one of them several times slower. Spin a little, then sleep.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: serve test test-slow check lint bench bench-model screenshots bench-load bench-kill bench-disk fuzz
+.PHONY: serve can-serve test test-slow check lint bench bench-model screenshots bench-load bench-kill bench-disk fuzz
 .NOTPARALLEL:
 
 .venv/.ready: requirements.txt setup.py scripts/make_venv.py
@@ -30,8 +32,13 @@ export GOMP_SPINCOUNT ?= 1000
 .venv/.ready-dev: requirements-dev.txt .venv/.ready
 	@$(PYTHON) scripts/make_venv.py --dev
 
-serve: .venv/.ready
-	@exec $(RUN) scripts/serve.py --port "$(PORT)" --studies "$(STUDIES)" --checkpoint "$(CHECKPOINT)"
+SERVE := scripts/serve.py --port "$(PORT)" --studies "$(STUDIES)" --checkpoint "$(CHECKPOINT)" $(CONF)
+
+serve: can-serve .venv/.ready
+	@exec $(RUN) $(SERVE)
+
+can-serve:  # what is mistyped is said before anything is installed
+	@$(PYTHON) $(SERVE) --check
 
 test: .venv/.ready-dev
 	$(RUN) -m pytest -m "not slow"

@@ -2,15 +2,7 @@
 
     monailabel start_server --app monailabel_app --studies DIR
 
-Settings, each as `--conf NAME VALUE`:
-
-checkpoint   radfound-mini (default), radfound-tiny (random, for tests) or a folder
-device       such as cuda; chosen by itself if left out
-max_upload_mb  largest request with a file; 2048 if left out
-open         `yes` answers other machines without a token; else they need one (RADFOUND_TOKEN, or
-             RADFOUND_TOKEN_FILE for a file that holds it), and without one only this machine is served
-state        folder in which `.radfound` keeps corrections, adapters, scores and the journal of answers;
-             DIR if left out
+`--conf NAME VALUE` sets what `monailabel_app.lib.settings.SETTINGS` names.
 """
 
 from __future__ import annotations
@@ -33,6 +25,7 @@ if _ROOT not in sys.path:
 
 from monailabel_app.lib.activelearning import strategies  # noqa: E402
 from monailabel_app.lib.background import hide_requests  # noqa: E402
+from monailabel_app.lib.batch import RadFoundBatch  # noqa: E402
 from monailabel_app.lib.datastore import StudyDatastore, uploads_path  # noqa: E402
 from monailabel_app.lib.dicom_cache import DicomCache  # noqa: E402
 from monailabel_app.lib.guard import Rules  # noqa: E402
@@ -42,6 +35,7 @@ from monailabel_app.lib.quiet import keep_log, quieten_monailabel  # noqa: E402
 from monailabel_app.lib.scoring import RadFoundScoring  # noqa: E402
 from monailabel_app.lib.service import RadFoundService  # noqa: E402
 from monailabel_app.lib.sessions import StudySessions  # noqa: E402
+from monailabel_app.lib.settings import check_conf, is_writable, state_folder  # noqa: E402
 from monailabel_app.lib.shutdown import at_shutdown  # noqa: E402
 from monailabel_app.lib.trainers import RadFoundTrainer  # noqa: E402
 from radfound import __version__  # noqa: E402
@@ -64,20 +58,26 @@ class RadFoundApp(MONAILabelApp):
     ----------
     app_dir, studies : str
     conf : dict of str to str
-        See the module.
+        What was set, by the names of `SETTINGS`.
+
+    Raises
+    ------
+    RequestError
+        If a name or value of `conf` is none that is known.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]):
         quieten_monailabel()
+        check_conf(conf)
         self._rules = Rules.of(conf)
         self._is_local = not studies.startswith(("http://", "https://"))
-        state = conf.get("state") or (studies if self._is_local else "")
-        if not state:
+        state = conf.get("state", "")
+        if not (state or self._is_local):
             raise RequestError(
                 "state: missing; studies on a DICOM server need a folder for corrections and "
                 "adapters, as --conf state DIR"
             )
-        self._state = Path(state)
+        self._state = state_folder(Path(studies), state)
         keep_private(self._own_files)
         keep_log(self._own_files / "logs" / f"server-{settings.MONAI_LABEL_SERVER_PORT}.log")
         hide_requests()
@@ -130,6 +130,7 @@ class RadFoundApp(MONAILabelApp):
         return StudyDatastore(
             self.studies,
             uploads_path(self._state),
+            state=None if is_writable(Path(self.studies)) else str(self._state),
             auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
             read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
         )
@@ -149,6 +150,10 @@ class RadFoundApp(MONAILabelApp):
     def init_scoring_methods(self) -> dict[str, Any]:
         """Return what measures studies that nobody has read."""
         return {"radfound": RadFoundScoring(self.service)}
+
+    def init_batch_infer(self) -> RadFoundBatch:
+        """Return what answers about many studies."""
+        return RadFoundBatch()
 
     def infer(self, request: dict[str, Any], datastore: Any = None) -> dict[str, Any]:
         """Answer about an image of the datastore; MONAI Label's own would read any path."""

@@ -35,6 +35,10 @@ class UnknownKindError(StudyUnreadableError):
     http_status = 415
 
 
+class ReaderFailedError(StudyUnreadableError):
+    """A reader failed on a file in a way that nobody foresaw, which is worth a report."""
+
+
 class StudyAmbiguousError(StudyError):
     """There is more than one series (or 4D volume) to choose from.
 
@@ -111,6 +115,13 @@ class CheckpointError(RadFoundError):
     """A checkpoint or one of its parts is missing, or does not fit."""
 
     code = "checkpoint_unavailable"
+    http_status = 503
+
+
+class DeviceError(RadFoundError):
+    """The device that was asked for is not there."""
+
+    code = "device_unavailable"
     http_status = 503
 
 

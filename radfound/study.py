@@ -105,5 +105,5 @@ class Study:
 
 
 def display_name(path: str | os.PathLike[str]) -> str:
-    """Return the last part of a path, the only part that messages may show."""
-    return Path(path).name or str(path)
+    """Return the last part of a path, the only part that messages may show, as text for any encoding."""
+    return (Path(path).name or str(path)).encode("utf-8", "replace").decode()

@@ -17,6 +17,7 @@ from radfound import checkpoints
 from radfound.adapters import WEIGHTS_FILE
 from radfound.confidence import Calibration
 from radfound.decoding import Batch, Layers, Prefix, Token, read
+from radfound.devices import device_of
 from radfound.evidence import Evidence, find_evidence
 from radfound.exceptions import AdapterError
 from radfound.llama import Llama, UnknownWeights
@@ -132,9 +133,16 @@ class LocalModel:
         device: str | None = None,
         dtype: torch.dtype = torch.bfloat16,
     ) -> LocalModel:
-        """Load a checkpoint as `radfound.checkpoints.load` does, onto CUDA where there is one."""
+        """Load a checkpoint as `radfound.checkpoints.load` does, onto CUDA where there is one.
+
+        Raises
+        ------
+        DeviceError
+            If there is no such device.
+        """
+        place = device_of(device)
         model, processor, name, revision = checkpoints.load(checkpoint, dtype)
-        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model.to(place)
         calibration = Calibration.read(checkpoints.shipped_folder(checkpoint), revision)
         return cls(model, processor, name, revision, calibration)
 

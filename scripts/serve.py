@@ -15,19 +15,30 @@ import socket
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
-from typing import Any
-
-import requests
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from monailabel_app.lib import settings  # noqa: E402
+from radfound.exceptions import RadFoundError  # noqa: E402
+
+if TYPE_CHECKING:
+    from requests import Response
+
 HOST = "127.0.0.1"
 START_S = 180
 ANSWER_S = 300
 STOP_S = 20
 BRAIN = "sample_brain_mr"
-SESSION = requests.Session()
-QUESTION = "Which imaging modality is this?"
+QUESTIONS = (
+    "Which imaging modality is this?",
+    "In which plane is this image?",
+    "Which body region is shown?",
+)
+TRIED = 5  # studies, until one can be read
 SAMPLES = {
     # The MNI152 template: the mean of 152 healthy brains.
     f"{BRAIN}.nii.gz": (
@@ -49,27 +60,29 @@ def main() -> int:
     parser.add_argument("--port", default="8000")
     parser.add_argument("--studies", default="", help="a folder; sample studies if left out")
     parser.add_argument("--checkpoint", default="radfound-mini")
+    parser.add_argument("--conf", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    parser.add_argument("--check", action="store_true", help="look at the settings, and do no more")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
     server = None
     try:
-        _bear_the_token()
-        port = _free_port(args.port)
-        studies = _studies(args.studies)
-        log = studies / ".radfound" / "server.log"
-        server = _start(studies, port, args.checkpoint, log)
-        _wait_until_healthy(server, port, log)
-        _introduce(f"http://{HOST}:{port}", studies, log)
-        if server.wait():
-            raise ServeError(f"the server ended by itself; the end of {log}:\n{_tail(log)}")
-    except ServeError as error:
+        port, studies = _check(args)
+        if args.check:
+            return 0
+        server = Server(studies, port, {"checkpoint": args.checkpoint, **dict(args.conf)})
+        server.start()
+        server.wait_until_healthy()
+        _introduce(server)
+        if server.process.wait():
+            raise ServeError(f"the server ended by itself; {server.last_words()}")
+    except (ServeError, RadFoundError) as error:
         print(f"make serve: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nstopping ...", file=sys.stderr)
     finally:
         if server is not None:
-            _stop(server)
+            server.stop()
     return 0
 
 
@@ -77,16 +90,16 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _bear_the_token() -> None:
-    """Show the server that is started the token it asks for; the file comes first, as it does there."""
-    token, file = os.environ.get("RADFOUND_TOKEN"), os.environ.get("RADFOUND_TOKEN_FILE")
-    if file:
-        try:
-            token = Path(file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ServeError(f"RADFOUND_TOKEN_FILE: cannot be read ({error})") from error
-    if token:
-        SESSION.headers["X-RadFound-Token"] = token
+def _check(args: argparse.Namespace) -> tuple[int, Path]:
+    """Return port and studies, once all that can be wrong before anything is loaded is not."""
+    settings.check_token(os.environ)
+    settings.check_conf(dict(args.conf))
+    settings.check_checkpoint(dict(args.conf).get("checkpoint", args.checkpoint))
+    port = _free_port(args.port)
+    studies = Path(args.studies).expanduser().resolve() if args.studies else ROOT / "studies"
+    if args.studies:
+        settings.check_studies(studies)
+    return port, studies
 
 
 def _free_port(text: str) -> int:
@@ -104,18 +117,6 @@ def _free_port(text: str) -> int:
     return int(text)
 
 
-def _studies(folder: str) -> Path:
-    """Return the folder to serve, with sample studies where none was named."""
-    studies = Path(folder).expanduser().resolve() if folder else ROOT / "studies"
-    try:
-        (studies / ".radfound").mkdir(parents=True, exist_ok=True)
-        if not folder:
-            put_samples(studies)
-    except OSError as error:
-        raise ServeError(f"{studies}: cannot be written ({error.strerror})") from error
-    return studies
-
-
 def put_samples(studies: Path) -> None:
     """Copy the sample studies that are not in a folder yet."""
     for name, (package, inside) in SAMPLES.items():
@@ -128,76 +129,165 @@ def put_samples(studies: Path) -> None:
             os.replace(part, studies / name)
 
 
-def _start(studies: Path, port: int, checkpoint: str, log: Path) -> subprocess.Popen[bytes]:
-    command = [
-        *(sys.executable, "-m", "monailabel.main", "start_server"),
-        *("--app", str(ROOT / "monailabel_app"), "--studies", str(studies)),
-        *("--host", HOST, "--port", str(port), "--conf", "checkpoint", checkpoint),
-    ]
-    environment = {**os.environ, "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
-    print("starting the server ...", file=sys.stderr, flush=True)
-    with open(log, "wb") as output:
-        # A group of its own: Ctrl-C reaches this script alone, which then stops all of it.
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
+class Server:
+    """The server's process, and how to ask it.
 
+    Parameters
+    ----------
+    studies : Path
+        The folder of the samples is made where it is missing.
+    port : int
+    conf : dict of str to str
+    """
 
-def _wait_until_healthy(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise ServeError(f"the server did not start; the end of {log}:\n{_tail(log)}")
+    def __init__(self, studies: Path, port: int, conf: dict[str, str]):
+        import requests
+
+        if device := conf.get("device"):
+            from radfound.devices import device_of
+
+            device_of(device)
+        if studies == ROOT / "studies":
+            _make_samples(studies)
+        self.studies, self.url = studies, f"http://{HOST}:{port}"
+        self.state = settings.state_folder(studies, conf.get("state", ""))
+        self.log = self.state / ".radfound" / "server.log"
+        self._command = [
+            *(sys.executable, "-m", "monailabel.main", "start_server"),
+            *("--app", str(ROOT / "monailabel_app"), "--studies", str(studies)),
+            *("--host", HOST, "--port", str(port)),
+            *(word for setting in conf.items() for word in ("--conf", *setting)),
+        ]
+        self._session = requests.Session()
+        if token := settings.check_token(os.environ):
+            self._session.headers["X-RadFound-Token"] = token
+
+    def start(self) -> None:
+        """Start the process; its output goes into the log."""
+        environment = {**os.environ, "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
+        print("starting the server ...", file=sys.stderr, flush=True)
         try:
-            if SESSION.get(f"http://{HOST}:{port}/radfound/health", timeout=5).ok:
-                return
-        except requests.RequestException:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            output = open(self.log, "wb")
+        except OSError as error:
+            raise ServeError(f"{self.state}: cannot be written ({error.strerror})") from error
+        with output:
+            # A group of its own: Ctrl-C reaches this script alone, which then stops all of it.
+            self.process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def wait_until_healthy(self) -> None:
+        """Wait for this process to answer: another one may have taken the port meanwhile."""
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise ServeError(f"the server did not start; {self.last_words()}")
+            try:
+                health = self.call("GET", "/radfound/health", timeout=5)
+                if health.ok and health.json().get("pid") == self.process.pid:
+                    return
+            except (OSError, ValueError):
+                pass
+            time.sleep(0.2)
+        raise ServeError(f"the server did not answer within {START_S} s; see {self.log}")
+
+    def call(self, method: str, path: str, **kwargs: Any) -> Response:
+        """Send a request, with the token."""
+        return self._session.request(method, self.url + path, **kwargs)
+
+    def images(self) -> list[str]:
+        """Return the ids of the studies, sorted."""
+        return sorted(self.call("GET", "/datastore/?output=all", timeout=30).json()["objects"])
+
+    def ask(self, image: str, question: str) -> dict[str, Any]:
+        """Return an answer; raises ServeError with the server's words."""
+        try:
+            response = self.call(
+                "POST",
+                "/infer/radfound_vqa",
+                params={"image": image, "output": "json"},
+                data={"params": json.dumps({"question": question})},
+                timeout=ANSWER_S,
+            )
+            found = response.json()
+        except (OSError, ValueError) as error:
+            raise ServeError(f"no answer ({error})") from error
+        if not response.ok:
+            detail = found.get("detail")
+            raise ServeError(detail["message"] if isinstance(detail, dict) else str(detail))
+        return dict(found)
+
+    def last_words(self) -> str:
+        """Return the reason that the log ends with, or its end."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        reasons = [line for line in lines if line.startswith("radfound.exceptions.")]
+        if reasons:
+            return f"{reasons[-1].partition(': ')[2]} (log: {self.log})"
+        return "\n".join([f"the end of {self.log}:", *lines[-15:]])
+
+    def stop(self) -> None:
+        """Ask the process to stop, then make it, with whatever it started."""
+        if not hasattr(self, "process"):
+            return
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_S)
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                pass
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
             pass
-        time.sleep(0.2)
-    raise ServeError(f"the server did not answer within {START_S} s; see {log}")
+        self.process.wait()
 
 
-def _introduce(url: str, studies: Path, log: Path) -> None:
-    """Show a caption and an answer, and where to go from here."""
-    images = sorted(SESSION.get(f"{url}/datastore/?output=all", timeout=30).json()["objects"])
+def _make_samples(studies: Path) -> None:
+    try:
+        studies.mkdir(exist_ok=True)
+        put_samples(studies)
+    except OSError as error:
+        raise ServeError(f"{studies}: cannot be written ({error.strerror})") from error
+
+
+def _introduce(server: Server) -> None:
+    """Show what the model knows of a study, and where to go from here."""
+    images = server.images()
+    images.sort(key=lambda image: image != BRAIN)
     if images:
-        image = BRAIN if BRAIN in images else images[0]
-        print(
-            "asking for a first caption (the first time, the model is unpacked) ...",
-            file=sys.stderr,
-        )
-        print(f"\nStudy     {image}")
-        print(f"Caption   {_said(_ask(url, 'radfound_caption', image, {}))}")
-        print(f"Question  {QUESTION}", flush=True)
-        print(f"Answer    {_said(_ask(url, 'radfound_vqa', image, {'question': QUESTION}))}")
+        print("asking first questions (the first time, the model is unpacked) ...", file=sys.stderr)
+        any(_show(server, image) for image in islice(images, TRIED))
     else:
-        print(f"\n{studies} holds no studies yet; put NIfTI, NRRD, PNG, JPEG or DICOM there")
-    print(f"\nServing {studies} (log: {log}). Not a medical device.")
+        print(f"\n{server.studies} holds no studies yet; put NIfTI, NRRD, PNG, JPEG or DICOM there")
+    print(f"\nServing {len(images)} studies of {server.studies} (log: {server.log}).", end=" ")
+    print("Not a medical device.")
+    if server.state != server.studies:
+        print(
+            f"Corrections, adapters, uploads and labels are kept in {server.state}, and nothing is\n"
+            "written beside the studies; name it as --studies to `radfound corrections` and `adapters`."
+        )
     print("In 3D Slicer, paste this as the server's address:\n")
-    print(f"    {url}\n")
+    print(f"    {server.url}\n")
     print("Ctrl-C stops the server.", flush=True)
 
 
-def _ask(url: str, model: str, image: str, params: dict[str, Any]) -> dict[str, Any]:
-    try:
-        response = SESSION.post(
-            f"{url}/infer/{model}",
-            params={"image": image, "output": "json"},
-            data={"params": json.dumps(params)},
-            timeout=ANSWER_S,
-        )
-        found = response.json()
-    except (requests.RequestException, ValueError) as error:
-        raise ServeError(f"{model}: no answer ({error})") from error
-    if not response.ok:
-        detail = found.get("detail")
-        raise ServeError(detail["message"] if isinstance(detail, dict) else str(detail))
-    return dict(found)
+def _show(server: Server, image: str) -> bool:
+    """Show modality, plane and region of a study; False, with the reason, if it cannot be answered about."""
+    print(f"\nStudy     {image}")
+    for question in QUESTIONS:
+        try:
+            answer = server.ask(image, question)
+        except ServeError as error:
+            print(f"          {error}")
+            return False
+        print(f"Question  {question}\nAnswer    {_said(answer)}", flush=True)
+    return True
 
 
 def _said(answer: dict[str, Any]) -> str:
@@ -206,25 +296,6 @@ def _said(answer: dict[str, Any]) -> str:
         notes.insert(0, f"confidence {answer['confidence']:.2f}")
     text = " ".join(answer["text"].split())
     return f"{text}   ({', '.join(notes)})"
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    """Ask the server to stop, then make it, with whatever it started."""
-    if server.poll() is None:
-        server.terminate()
-        try:
-            server.wait(STOP_S)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            pass
-    try:
-        os.killpg(server.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    server.wait()
-
-
-def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
 
 
 if __name__ == "__main__":

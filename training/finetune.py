@@ -29,6 +29,8 @@ from training.workshop import BASE_MODEL, Standing, Workshop
 
 Report = Callable[[Progress], None]
 
+_SKIPPED_NAMED = 10
+
 
 @dataclass(frozen=True)
 class FinetuneConfig(Recipe, gate.Bounds):
@@ -70,6 +72,8 @@ class FinetuneResult:
     metrics : dict of str to float
     gate : dict
         The verdict, as `Verdict.to_json` gives it.
+    skipped : tuple of {"id", "reason"}
+        The first studies whose corrections could not be learnt, and why; the manifest has all.
     """
 
     adapter: str | None
@@ -77,6 +81,7 @@ class FinetuneResult:
     reason: str
     metrics: dict[str, float] = field(default_factory=dict)
     gate: dict[str, Any] = field(default_factory=dict)
+    skipped: tuple[dict[str, str], ...] = ()
 
 
 def finetune(
@@ -157,6 +162,7 @@ def finetune_in(
         _say(report, "examining the new adapter")
         verdict = judge.verdict(force)
     gate_json = verdict.to_json()
+    skipped = _skipped(wanted, lessons)
     metrics = {
         "corrections": float(sum(len(lesson.branches) for lesson in lessons.corrected)),
         "steps": float(steps),
@@ -175,13 +181,21 @@ def finetune_in(
     }
     if not (verdict.passed or verdict.forced):
         store.note_refusal(manifest | {"reason": verdict.reason})
-        return FinetuneResult(None, False, verdict.reason, metrics, gate_json)
+        return FinetuneResult(None, False, verdict.reason, metrics, gate_json, skipped)
     adapter = _publish(workshop.base, store, manifest)
     if judge.after and workshop.exam:
         workshop.remember(store, adapter, judge.after)
     store.prune(config.kept_adapters)
     reason = f"published {adapter}" + (f" although {verdict.reason}" if verdict.forced else "")
-    return FinetuneResult(adapter, True, reason, metrics, gate_json)
+    return FinetuneResult(adapter, True, reason, metrics, gate_json, skipped)
+
+
+def _skipped(wanted: Sequence[Correction], lessons: Lessons) -> tuple[dict[str, str], ...]:
+    reasons = {
+        each.images[0]: lessons.left_out[each.id] for each in wanted if each.id in lessons.left_out
+    }
+    named = list(reasons.items())[:_SKIPPED_NAMED]
+    return tuple({"id": image, "reason": reason} for image, reason in named)
 
 
 class _Judge:

@@ -6,33 +6,37 @@ import json
 import logging
 import os
 import re
-from itertools import islice
+import threading
+import time
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from radfound.exceptions import NotFoundError, RequestError
+from radfound.exceptions import NotFoundError, RequestError, StorageError
+from radfound.reading.files import (
+    DETACHED_SUFFIXES,
+    SUFFIXES,
+    Source,
+    kind_of,
+    kind_of_name,
+)
+from radfound.reading.listing import StudyFolder
 
-from .index import IndexedDatastore
+from .index import IndexedDatastore, Objects
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (
-    ".nii.gz",
-    ".nii",
-    ".nrrd",
-    ".mha",
-    ".dcm",
-    ".zip",
-    ".png",
-    ".jpg",
-    ".jpeg",
-)
-_PATTERNS = [f"*{case}" for suffix in SUFFIXES for case in (suffix, suffix.upper())]
-# Matches no name in the folder itself; makes MONAI Label's watcher notice a new DICOM folder.
-_WATCHED = ["*/*.dcm", "*/*.DCM"]
+INDEX = "datastore_v2.json"
+"""MONAI Label's list of images and labels."""
+
+# Names of no hidden file; of folders below, since MONAI Label's watcher compares whole paths.
+_WATCHED = ["*/" * depth + "[!.]*" for depth in range(6)]
+_LABELS = "labels"
+_UPLOADED = [suffix for suffix in SUFFIXES if suffix not in DETACHED_SUFFIXES]
+_PAUSE_S = 1.0  # between two looks at a folder into which files are being copied
 _SAFE_NAME = re.compile(r"[^/\\\x00-\x1f]{1,200}")
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_FILES_LOOKED_AT = 32
 
 
 def uploads_path(state: str | Path) -> Path:
@@ -41,15 +45,26 @@ def uploads_path(state: str | Path) -> Path:
 
 
 class StudyDatastore(IndexedDatastore):
-    """MONAI Label's local datastore with DICOM folders beside single files, and safe names.
+    """MONAI Label's local datastore with the studies that `StudyFolder` finds, and safe names.
 
-    An image is a file with one of `SUFFIXES` or a folder that holds DICOM files; its id is the
-    name without the suffix.
+    The id of a study is its path in the folder, without the suffix where it has one of `SUFFIXES`; of
+    two with one id, the second by name keeps its suffix.
+
+    Parameters
+    ----------
+    path : str
+        The folder of studies.
+    uploads : Path, optional
+        The folder for uploaded images; one in the folder for the state if left out.
+    state : str, optional
+        Folder for labels and the list of images, where they are not to be in the folder of studies.
+    auto_reload, read_only : bool
+        As MONAI Label takes them.
 
     Raises
     ------
     StorageError
-        If the folder cannot be written.
+        If the folder for labels and list cannot be written.
     RequestError
         From every method that writes, if a name would leave the folder or a value has no place
         in the datastore's index.
@@ -62,16 +77,26 @@ class StudyDatastore(IndexedDatastore):
         path: str,
         uploads: Path | None = None,
         *,
+        state: str | None = None,
         auto_reload: bool = False,
         read_only: bool = False,
     ):
+        self._folder = StudyFolder(path, reserved=(INDEX, _LABELS))
+        self._looked_s = 0.0
+        self._next_look: threading.Timer | None = None
         super().__init__(
             path,
-            uploads or uploads_path(path),
-            _PATTERNS + _WATCHED,
+            uploads or uploads_path(state or path),
+            _WATCHED,
+            state=state,
             auto_reload=auto_reload,
             read_only=read_only,
         )
+        if auto_reload:
+            # A name without suffix tells nothing before the content is there.
+            self._handler.on_closed = self._on_any_event
+            if state is not None:
+                self._watch(path)
 
     def path_of(self, image_id: str) -> Path:
         """Return where an image lies; ids are looked up, never used as paths."""
@@ -95,10 +120,10 @@ class StudyDatastore(IndexedDatastore):
     def check_name(self, image_id: str, file_name: str) -> str:
         """Raise if a file of this name could not be saved; return the id that it would have."""
         name, suffix = self._to_id(file_name)
-        if suffix.lower() not in SUFFIXES:
+        if suffix.lower() not in _UPLOADED:
             raise RequestError(
                 f"file: found a name ending in {suffix or 'nothing'}; expected one of "
-                f"{', '.join(SUFFIXES)}; send a DICOM series as a zip"
+                f"{', '.join(_UPLOADED)}; send a DICOM series as a zip"
             )
         image_id = image_id or name
         if not _SAFE_NAME.fullmatch(image_id) or image_id.startswith("."):
@@ -136,37 +161,66 @@ class StudyDatastore(IndexedDatastore):
             raise NotFoundError("dataset: no image has a final label yet; save one first")
         return str(super().get_dataset_archive(limit_cases))
 
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        """Return what is known about an image; `name` is the file's, without folders."""
+        info = dict(super().get_image_info(image_id))
+        return info | ({"name": os.path.basename(info["name"])} if "name" in info else {})
+
     def _to_id(self, file: str) -> tuple[str, str]:
-        """Split a name into id and suffix; the id of a folder is its whole name."""
+        """Split the name of an upload or a label into id and suffix."""
         name, suffix = split_name(file)
-        if suffix:
-            return name, suffix
-        if os.path.isdir(os.path.join(self._datastore.image_path(), file)):
-            return file, ""
-        return super()._to_id(file)
+        return (name, suffix) if suffix else super()._to_id(file)
 
-    def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
-        """List the images of a folder, of two with one id the first by name."""
-        found = super()._list_files(path, patterns)
-        if os.path.realpath(path) == os.path.realpath(self._datastore.image_path()):
-            found.update({name: name for name in self._dicom_folders(path)})
-        by_id: dict[str, str] = {}
-        for name in sorted(found):
-            kept = by_id.setdefault(self._to_id(name)[0], name)
-            if kept != name:
-                logger.warning("an image is left out: another one has the same name without suffix")
-        return {name: name for name in by_id.values()}
+    def _originals(self, known: Objects, taken: Collection[str]) -> Iterator[tuple[str, str]]:
+        names = {id + entry.image.ext: (id, entry.image.ext) for id, entry in known.items()}
+        ids = set(taken)
+        for name in self._folder.studies(names.keys()):
+            stem, suffix = split_name(name)
+            if name in names:
+                yield names[name]
+            elif stem not in ids:
+                ids.add(stem)
+                yield stem, suffix
+            else:
+                yield name, ""
 
-    def _dicom_folders(self, path: str) -> list[str]:
-        reserved = {self._datastore.labels_dir}
-        with os.scandir(path) as entries:
-            names = [
-                entry.name
-                for entry in entries
-                if entry.is_dir() and not entry.name.startswith(".") and entry.name not in reserved
-            ]
-        known = self._datastore.objects
-        return [name for name in names if name in known or _holds_dicom(Path(path, name))]
+    # Watching ---------------------------------------------------------------------------------
+
+    def _watch(self, folder: str) -> None:
+        try:
+            self._observer.schedule(self._handler, folder, recursive=True)
+        except OSError as error:  # more folders than the system watches
+            logger.warning("studies that arrive are found when asked for (%s)", error.strerror)
+
+    def _on_any_event(self, event: Any) -> None:
+        """Look at the folder again, once for many files that arrive together."""
+        paths = [os.fsdecode(path) for path in (event.src_path, event.dest_path) if path]
+        if self._datastore_config_path in paths:
+            with suppress(StorageError):  # it is tried again with the next change
+                self._init_from_datastore_file()
+            return
+        if not any(map(self._is_of_a_study, paths)):
+            return
+        wait_s = self._looked_s + _PAUSE_S - time.monotonic()
+        if wait_s <= 0:
+            super()._on_any_event(event)
+        elif self._next_look is None or not self._next_look.is_alive():
+            self._next_look = threading.Timer(wait_s, super()._on_any_event, (event,))
+            self._next_look.daemon = True
+            self._next_look.start()
+
+    def refresh(self) -> None:
+        """Bring the list up to what is on the disk."""
+        super().refresh()
+        self._looked_s = time.monotonic()
+
+    def _is_of_a_study(self, path: str) -> bool:
+        """Whether a change there may be one of a study, or of a label that somebody copied."""
+        parts = Path(os.path.relpath(path, self._datastore.image_path())).parts
+        labels = os.path.abspath(self._datastore.label_path(None))
+        if os.path.commonpath((labels, os.path.abspath(path))) == labels:
+            return bool(split_name(path)[1])
+        return not any(part.startswith(".") for part in parts)
 
 
 def split_name(file: str) -> tuple[str, str]:
@@ -177,18 +231,12 @@ def split_name(file: str) -> tuple[str, str]:
     return file, ""
 
 
-def _holds_dicom(folder: Path) -> bool:
-    """Whether one of a folder's first files is DICOM by its content."""
-    files = (file for file in folder.rglob("*") if file.is_file())
-    return any(_is_dicom(file) for file in islice(files, _FILES_LOOKED_AT))
-
-
-def _is_dicom(file: Path) -> bool:
-    try:
-        with open(file, "rb") as content:
-            return content.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+def is_dicom_by_another_name(path: Path) -> bool:
+    """Whether a file is DICOM that its name does not show to clients, which go by the suffix .dcm."""
+    kind = kind_of_name(path.name)
+    if kind is None:
+        return path.is_file() and kind_of(Source.of(path)) == "dicom"
+    return kind == "DICOM" and not path.name.lower().endswith(".dcm")
 
 
 def _checked_info(name: str, info: object) -> dict[str, Any]:

@@ -9,10 +9,8 @@ import hmac
 import ipaddress
 import logging
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
@@ -21,6 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from radfound.exceptions import RadFoundError, RequestError, StudyTooLargeError
 from radfound.wire import error_to_json
 
+from .settings import check_token
+
 logger = logging.getLogger(__name__)
 
 TOKEN_HEADER = "X-RadFound-Token"
@@ -28,7 +28,6 @@ TOKEN_HEADER = "X-RadFound-Token"
 MAX_BODY_BYTES = 16 << 20
 """Most bytes of a request that carries no file."""
 
-_LEAST_TOKEN_CHARS = 16
 _DEFAULT_UPLOAD_MB = 2048
 
 
@@ -75,31 +74,14 @@ class Rules:
         is_open = conf.get("open", "no")
         if is_open not in ("yes", "no"):
             raise RequestError(f"open: found {is_open!r}; expected yes or no")
-        rules = cls(_token(), is_open == "yes", int(limit) << 20)
+        token = check_token(os.environ)
+        rules = cls(token.encode("ascii") if token else None, is_open == "yes", int(limit) << 20)
         if rules.token is None and rules.is_open:
             logger.warning(
                 "ANY MACHINE THAT REACHES THIS SERVER MAY READ AND CHANGE ITS STUDIES: it was "
                 "opened without a token; set RADFOUND_TOKEN to ask for one"
             )
         return rules
-
-
-def _token() -> bytes | None:
-    """Return the token that was set, if one was; raises RequestError for one that is no secret."""
-    token, file = os.environ.get("RADFOUND_TOKEN"), os.environ.get("RADFOUND_TOKEN_FILE")
-    if file:
-        try:
-            token = Path(file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise RequestError(f"RADFOUND_TOKEN_FILE: cannot be read ({error})") from error
-    if token is None:
-        return None
-    if len(token) < _LEAST_TOKEN_CHARS or not re.fullmatch(r"[!-~]+", token):
-        raise RequestError(
-            f"RADFOUND_TOKEN: expected at least {_LEAST_TOKEN_CHARS} characters without blanks; make "
-            'one with python3 -c "import secrets; print(secrets.token_urlsafe())"'
-        )
-    return token.encode("ascii")
 
 
 class Gate:

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,13 @@ class IndexedDatastore(LocalDatastore):
     Parameters
     ----------
     path : str
-        The folder of originals, with `labels` and the index.
+        The folder of originals.
     uploads : Path
         Made at the first upload.
     extensions : sequence of str
         Patterns of what may be an image.
+    state : str, optional
+        The folder of `labels` and the index; that of the originals if left out.
     auto_reload, read_only : bool
         As MONAI Label takes them.
 
@@ -91,16 +93,21 @@ class IndexedDatastore(LocalDatastore):
         uploads: Path,
         extensions: Sequence[str],
         *,
+        state: str | None = None,
         auto_reload: bool = False,
         read_only: bool = False,
     ):
         self._uploads = uploads
         self._threads = threading.RLock()
-        self._processes = FileLock(os.path.join(path, ".lock"), timeout=_LOCK_TIMEOUT_S)
+        self._processes = FileLock(os.path.join(state or path, ".lock"), timeout=_LOCK_TIMEOUT_S)
         self._version: tuple[int, int, int] | None = None
         try:
             super().__init__(
-                path, extensions=extensions, auto_reload=auto_reload, read_only=read_only
+                state or path,
+                images_dir=os.path.abspath(path) if state else ".",
+                extensions=extensions,
+                auto_reload=auto_reload,
+                read_only=read_only,
             )
         except OSError as error:
             raise _unwritable(error) from error
@@ -334,27 +341,28 @@ class IndexedDatastore(LocalDatastore):
 
     def _images_on_disk(self, known: Objects) -> dict[str, str]:
         """Return the suffix of each image by its id; of two with one id, the known one or an upload."""
-        folder = self._datastore.image_path()
+        uploads = [self._to_id(name) for name in self.upload_files()]
         found: dict[str, str] = {}
-        names = (*self.upload_files(), *self._list_files(folder, self._extensions))
-        for name in filter(_is_text, names):
-            image_id, suffix = self._to_id(name)
+        for image_id, suffix in (*uploads, *self._originals(known, known.keys() | dict(uploads))):
             if image_id in known and self._place(image_id, known[image_id].image.ext).exists():
                 suffix = known[image_id].image.ext
             if self._place(image_id, suffix).exists():
                 found.setdefault(image_id, suffix)
         return found
 
+    def _originals(self, known: Objects, taken: Collection[str]) -> Iterator[tuple[str, str]]:
+        """Yield id and suffix of each original; `taken` are ids that stand for an image already."""
+        raise NotImplementedError
+
     def _labels_on_disk(self, images: dict[str, str]) -> dict[str, dict[str, list[str]]]:
         """Return the suffixes of an image's labels by its id and their tags, the newest label last."""
         found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for folder in filter(Path.is_dir, Path(self._datastore.label_path(None)).iterdir()):
-            with os.scandir(folder) as entries:
-                files = [each for each in entries if each.is_file() and _is_text(each.name)]
-            for file in sorted(files, key=lambda each: each.stat().st_mtime_ns):
-                image_id = _owner(file.name, images)
+            for file in sorted(_files_in(folder), key=lambda each: each.stat().st_mtime_ns):
+                name = Path(file.path).relative_to(folder).as_posix()
+                image_id = _owner(name, images)
                 if image_id is not None:
-                    found[image_id][folder.name].append(file.name[len(image_id) :])
+                    found[image_id][folder.name].append(name[len(image_id) :])
         return found
 
     def _remove_temporary_files(self) -> None:
@@ -411,6 +419,16 @@ def _entry(objects: Objects, image_id: str) -> ImageLabelModel:
         raise ImageNotFoundException("image: not in the datastore; send one of its ids")
     objects[image_id] = objects[image_id].model_copy(deep=True)
     return objects[image_id]
+
+
+def _files_in(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    """Yield the files of a folder and those below: the id of a study in a folder is a path."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files_in(entry.path)
+            elif entry.is_file() and _is_text(entry.name):
+                yield entry
 
 
 def _owner(label: str, images: dict[str, str]) -> str | None:

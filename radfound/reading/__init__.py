@@ -5,12 +5,24 @@ Nothing heavy is imported before the first file is read.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from radfound.exceptions import RequestError, StudyAmbiguousError, StudyUnreadableError
+from radfound.exceptions import (
+    GeometryError,
+    RadFoundError,
+    ReaderFailedError,
+    RequestError,
+    StudyAmbiguousError,
+    StudyError,
+    StudyTooLargeError,
+    StudyUnreadableError,
+)
 from radfound.reading.files import (
     FORMATS,
     Source,
@@ -22,7 +34,12 @@ from radfound.reading.files import (
 )
 from radfound.study import Study, StudyImage, display_name
 
+if TYPE_CHECKING:
+    from radfound.reading.dicom_header import DicomFile
+
 __all__ = ["read_study"]
+
+logger = logging.getLogger(__name__)
 
 _PathLike = str | os.PathLike
 
@@ -46,7 +63,8 @@ def read_study(
         One file (DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG), a DICOM folder or zip, or a list, of
         which each member becomes a view of the study.
     series : str, optional
-        Series instance UID or series number, where a folder or zip holds several series.
+        Series instance UID or series number, where a folder or zip holds several series. It is read
+        whatever lies beside it; one of its own files that cannot be read is named in the error.
     volume : int, optional
         Which one, from 0, where a file or series holds several volumes.
     study_id : str, optional
@@ -79,7 +97,8 @@ def read_study(
     images: list[StudyImage] = []
     patients: set[str] = set()
     for member in members:
-        found, patient = _read_member(Path(member), series, volume)
+        with _reasons_for(display_name(member)):
+            found, patient = _read_member(Path(member), series, volume)
         images += found
         patients |= patient
         if len(patients) > 1:
@@ -89,6 +108,29 @@ def read_study(
             )
         check_voxel_count(display_name(member), [sum(image.voxels.size for image in images)])
     return Study(tuple(images), id=study_id)
+
+
+@contextmanager
+def _reasons_for(name: str) -> Iterator[None]:
+    """Let nothing but RadFoundError leave the readers: whoever reads many studies goes on with the next.
+
+    What a library raises may hold a part of the file, so its text is shown to nobody.
+    """
+    try:
+        yield
+    except RadFoundError:
+        raise
+    except MemoryError:
+        raise StudyTooLargeError(
+            f"{name}: larger than the memory that is free; expected a study that fits; crop or "
+            "resample it"
+        ) from None
+    except Exception as error:
+        logger.debug("a reader failed", exc_info=True)
+        raise ReaderFailedError(
+            f"{name}: cannot be read ({type(error).__name__}); expected {FORMATS}; export the study "
+            "again, by another program if it stays so"
+        ) from None
 
 
 _Found = tuple[list[StudyImage], set[str]]
@@ -116,7 +158,7 @@ def _read_folder(folder: Path, name: str, series: str | None, volume: int | None
         raise StudyUnreadableError(
             f"{name}: no files in it; expected DICOM files; give the folder or zip that holds them"
         )
-    kinds = [kind_of(source) for source in sources]
+    kinds = [_kind_beside(source, series) for source in sources]
     dicom = [source for source, kind in zip(sources, kinds, strict=True) if kind == "dicom"]
     if dicom:
         return _read_dicom(dicom, name, series, volume)
@@ -124,6 +166,12 @@ def _read_folder(folder: Path, name: str, series: str | None, volume: int | None
         source for source, kind in zip(sources, kinds, strict=True) if kind not in (None, "zip")
     ]
     if not others:
+        if "zip" in kinds:
+            inner = sources[kinds.index("zip")]
+            raise StudyUnreadableError(
+                f"{name}: holds no image but another archive, {inner.name}; expected images; give "
+                "that archive, or unpack it first"
+            )
         if len(sources) == 1:
             raise unknown_kind(sources[0])
         raise StudyUnreadableError(
@@ -136,6 +184,16 @@ def _read_folder(folder: Path, name: str, series: str | None, volume: int | None
             f"{others[-1].name}; expected one; give one file, or a list of files as views"
         )
     return _read_file(others[0], series, volume)
+
+
+def _kind_beside(source: Source, series: str | None) -> str | None:
+    """Tell a file's kind; where a series was chosen, a file that cannot be opened is of none."""
+    try:
+        return kind_of(source)
+    except StudyUnreadableError:
+        if series is None:
+            raise
+        return None
 
 
 def _read_file(source: Source, series: str | None, volume: int | None) -> _Found:
@@ -166,6 +224,28 @@ def _read_dicom(
 ) -> _Found:
     from radfound.reading.dicom import choose_series, read_headers, read_images
 
-    files = choose_series(read_headers(sources, name), name, series)
+    faults: list[tuple[Source, StudyError]] = []
+    headers = read_headers(sources, name, None if series is None else faults)
+    files = choose_series(headers, name, series)
+    _check_strangers(files[0], faults)
     patients = {file.patient for file in files}
-    return read_images(files, name, volume), patients - {""}
+    try:
+        return read_images(files, name, volume), patients - {""}
+    except GeometryError as error:
+        if not faults:
+            raise
+        raise GeometryError(
+            f"{error}; {faults[0][0].name} cannot be read and may be of it"
+        ) from None
+
+
+def _check_strangers(chosen: DicomFile, faults: Sequence[tuple[Source, StudyError]]) -> None:
+    """Raise the error of a file that cannot be read and says that it is of the chosen series."""
+    from radfound.reading.identity import identity_of
+
+    for source, error in faults:
+        uid = identity_of(source).series_uid
+        if uid and uid == chosen.series_uid:
+            raise error
+        if not uid:
+            logger.warning("a file beside the chosen series cannot be read: %s", error.code)

@@ -11,6 +11,7 @@ from radfound.exceptions import (
     GeometryError,
     RequestError,
     StudyAmbiguousError,
+    StudyError,
     StudyUnreadableError,
 )
 from radfound.intensity import check_finite
@@ -25,8 +26,18 @@ from radfound.study import StudyImage
 _CROSS_SECTIONAL = {"CT", "MR", "PT"}
 
 
-def read_headers(sources: Iterable[Source], name: str) -> list[DicomFile]:
+def read_headers(
+    sources: Iterable[Source], name: str, faults: list[tuple[Source, StudyError]] | None = None
+) -> list[DicomFile]:
     """Read the headers of all files that hold a picture, each picture once.
+
+    Parameters
+    ----------
+    sources : iterable of Source
+    name : str
+        The folder, archive or file, for messages.
+    faults : list, optional
+        Takes up the files that cannot be read, and why; without it, the first one raises.
 
     Raises
     ------
@@ -38,12 +49,20 @@ def read_headers(sources: Iterable[Source], name: str) -> list[DicomFile]:
     count = 0
     for source in sources:
         count += 1
-        file = read_header(source)
+        try:
+            file = read_header(source)
+        except StudyError as error:
+            if faults is None:
+                raise
+            faults.append((source, error))
+            continue
         if file is None or file.instance_uid in seen:
             continue
         if file.instance_uid:
             seen.add(file.instance_uid)
         files.append(file)
+    if not files and faults:
+        raise faults[0][1]
     if not files:
         raise StudyUnreadableError(
             f"{name}: {count} DICOM file(s) without a picture (reports, plans, a directory); "

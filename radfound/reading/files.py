@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -37,7 +38,11 @@ FREE_UNPACKED_BYTES = 64 * 2**20
 FORMATS = "DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG, or a folder or zip of DICOM"
 
 _HEAD_BYTES = 1024
-_IGNORED_NAMES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+_IGNORED_NAMES = {"__MACOSX", "Thumbs.db", "desktop.ini", "DICOMDIR"}
+_BARE_ELEMENTS = 3
+_FIRST_GROUPS = (0x0002, 0x0008)
+_BARE_GROUPS = (*_FIRST_GROUPS, 0x0010, 0x0018, 0x0020, 0x0028)
+_LONG_VRS = (b"OB", b"OW", b"OF", b"OD", b"OL", b"SQ", b"UC", b"UN", b"UR", b"UT")
 _PLAIN_FILE_NAME = re.compile(r"[^/\\%]+")
 _EXTENSION_KINDS = (
     ((".nii", ".nii.gz"), "NIfTI"),
@@ -48,6 +53,10 @@ _EXTENSION_KINDS = (
     ((".jpg", ".jpeg"), "JPEG"),
     ((".zip",), "zip"),
 )
+SUFFIXES = tuple(end for ends, _ in _EXTENSION_KINDS for end in reversed(ends))
+"""How names of images and of zips of them end, in lower case; a longer one before one it ends in."""
+DETACHED_SUFFIXES = (".nhdr", ".mhd")
+"""How names of headers end whose voxels lie in a file beside."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +135,36 @@ def _kind_of_head(head: bytes) -> str | None:
         return "nifti"
     if re.match(rb"\s*(ObjectType|NDims|Comment|ObjectSubType)\s*[=:]", head):
         return "metaimage"
-    # DICOM without preamble: the first element is of group 2 or 8, with a VR or a small length.
-    if re.match(rb"(\x02\x00|\x08\x00).\x00([A-Z]{2}|..\x00\x00)", head, re.DOTALL):
+    if _begins_with_elements(head):
         return "dicom"
     return None
+
+
+def _begins_with_elements(head: bytes) -> bool:
+    """Whether DICOM elements begin at the first byte and follow each other, as in files without preamble.
+
+    One alone would also be seen in voxels of small values.
+    """
+    place: int = 0
+    before: tuple[int, ...] = (0, 0)
+    for _ in range(_BARE_ELEMENTS):
+        if place + 12 > len(head):
+            return False
+        tag = struct.unpack_from("<HH", head, place)
+        if tag <= before or tag[0] not in (_BARE_GROUPS if place else _FIRST_GROUPS):
+            return False
+        before = tag
+        vr = head[place + 4 : place + 6]
+        if vr in _LONG_VRS:
+            length, begin = struct.unpack_from("<I", head, place + 8)[0], 12
+        elif vr.isalpha() and vr.isupper():
+            length, begin = struct.unpack_from("<H", head, place + 6)[0], 8
+        else:
+            length, begin = struct.unpack_from("<I", head, place + 4)[0], 8
+        if length % 2 or length > _HEAD_BYTES:
+            return False
+        place += begin + length
+    return True
 
 
 def _is_nifti(head: bytes) -> bool:
@@ -141,6 +176,12 @@ def _unpack_head(head: bytes) -> bytes:
         return zlib.decompressobj(31).decompress(head, 348)
     except zlib.error:
         return b""
+
+
+def kind_of_name(name: str) -> str | None:
+    """Tell the format that a file's name claims, as words call it; None for a name that claims none."""
+    lower = name.lower()
+    return next((kind for ends, kind in _EXTENSION_KINDS if lower.endswith(ends)), None)
 
 
 def check_file(path: Path) -> None:
@@ -166,9 +207,7 @@ def unknown_kind(source: Source) -> UnknownKindError:
     """Return the error for a file that is none of the formats, naming what it looks like."""
     head = source.path.read_bytes()[:_HEAD_BYTES] if source.path.stat().st_size else b""
     found = _describe(head)
-    lower = source.name.lower()
-    claimed = next((kind for ends, kind in _EXTENSION_KINDS if lower.endswith(ends)), None)
-    if claimed:
+    if claimed := kind_of_name(source.name):
         return UnknownKindError(
             f"{source.name}: named like {claimed}, but {found}; "
             f"expected {claimed} data; export or copy the file again"
@@ -223,10 +262,10 @@ def list_folder(folder: Path, name: str) -> list[Source]:
     """
     sources: list[Source] = []
     for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(entry for entry in folders if not _is_ignored(entry))
+        folders[:] = sorted(entry for entry in folders if not is_ignored(entry))
         for entry in sorted(files):
             path = Path(parent, entry)
-            if not _is_ignored(entry) and path.is_file():
+            if not is_ignored(entry) and path.is_file():
                 sources.append(Source.of(path))
         if len(sources) > MAX_FILES:
             raise StudyTooLargeError(
@@ -235,7 +274,8 @@ def list_folder(folder: Path, name: str) -> list[Source]:
     return sources
 
 
-def _is_ignored(name: str) -> bool:
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder of this name is passed over: hidden, or made by a system for itself."""
     return name.startswith(".") or name in _IGNORED_NAMES
 
 

@@ -14,7 +14,7 @@ from radfound.answer import Answer, ModelVersion
 from radfound.answers import AnswerJournal, journal_path
 from radfound.correction import Correction
 from radfound.corrections import CorrectionLog, log_path
-from radfound.exceptions import RequestError
+from radfound.exceptions import RequestError, StudyUnreadableError
 from radfound.scores import ScoreBook, scores_path
 
 BASE = ModelVersion("radfound-tiny", "revision")
@@ -115,10 +115,11 @@ def test_an_unreadable_study_is_skipped_with_a_reason(folder, ask):
     assert "a.nii.gz" in skipped["reason"]
 
 
-def test_nothing_readable_is_nothing_to_read(folder, ask):
+def test_where_nothing_can_be_read_the_reasons_are_told(folder, ask):
     for name in "abcd":
         (folder / f"{name}.nii.gz").write_bytes(b"not an image")
-    assert ask("hybrid") is None
+    with pytest.raises(StudyUnreadableError, match=r"none of 4 unread .*a\.nii\.gz: "):
+        ask("first")
 
 
 # Leases

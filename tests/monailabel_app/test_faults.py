@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import os
 import shutil
 import signal
@@ -341,6 +342,41 @@ def test_a_folder_that_becomes_read_only_refuses_corrections_and_goes_on_answeri
             folder.switch(server.process.pid, False)
         assert server.post("/radfound/corrections", json=second).ok
         assert recorded(server) == {first["id"], second["id"]}
+
+
+@pytest.mark.slow
+def test_an_archive_that_cannot_be_written_is_served_with_its_state_elsewhere(
+    studies, tmp_path, correction
+):
+    folder, data = ReadOnly(studies), tmp_path / "data"
+    before = sorted(studies.rglob("*"))
+    wrapper = [
+        each.replace("&& exec", '&& mount -o remount,bind,ro "$0" && exec')
+        for each in folder.wrapper
+    ]
+    if not wrapper:
+        folder.switch(0, True)
+    try:
+        with running_server(
+            studies,
+            tmp_path / "server.log",
+            wrapper=wrapper,
+            variables={"XDG_DATA_HOME": str(data)},
+        ) as server:
+            assert server.ask(VOLUME).ok
+            assert server.post("/radfound/corrections", json=correction()).ok
+            label = {"label": ("a.json", json.dumps(correction(CT)))}
+            assert server.put(f"/datastore/label?image={CT}", files=label).ok
+            sent = {"file": ("sent.dcm", (studies / f"{CT}.dcm").read_bytes())}
+            assert server.put("/datastore/image?image=sent", files=sent).ok
+            assert server.ask("sent").ok
+            assert len(recorded(server)) == 2
+    finally:
+        if not wrapper:
+            folder.switch(0, False)
+    assert sorted(studies.rglob("*")) == before
+    (state,) = (data / "radfound").iterdir()
+    assert {"datastore_v2.json", "labels", ".radfound"} <= {path.name for path in state.iterdir()}
 
 
 def test_a_folder_that_cannot_be_written_is_named_at_the_start(studies, monkeypatch):

@@ -10,7 +10,7 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from radfound.exceptions import RadFoundError
+from radfound.exceptions import RadFoundError, StudyUnreadableError
 from radfound.ranking import Choice, at_random, by_both, by_diversity, by_name, by_uncertainty
 
 from ..service import RadFoundService
@@ -19,6 +19,7 @@ from .leases import Leases
 logger = logging.getLogger(__name__)
 
 _SKIPPED_NAMED = 10
+_REASONS_NAMED = 3
 
 Ranking = Callable[[Sequence[str], RadFoundService], list[Choice]]
 
@@ -80,6 +81,11 @@ class NextStudy(Strategy):
         -------
         dict or None
             "id", "reason" and "skipped": why studies that came before it cannot be read.
+
+        Raises
+        ------
+        StudyUnreadableError
+            If none of those left can be read.
         """
         reader = str(request.get("client_id") or "")
         corrected = self._service.log.images()
@@ -94,6 +100,11 @@ class NextStudy(Strategy):
             if self._take(image, reader, skipped, shared=True):
                 reason = f"each of {len(unread)} unread studies is with another reader, so is this"
                 return _reply(image, reason, skipped)
+        if skipped:
+            named = "; ".join(each["reason"] for each in skipped[:_REASONS_NAMED])
+            raise StudyUnreadableError(
+                f"none of {len(unread)} unread studies can be read; the first: {named}"
+            )
         return None
 
     def _take(

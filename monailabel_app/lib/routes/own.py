@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
@@ -185,6 +186,7 @@ def health() -> dict[str, Any]:
     return {
         "status": "ok",
         "version": __version__,
+        "pid": os.getpid(),  # who started this server tells it from another one by it
         "model": {
             "name": service.checkpoint,
             "loaded": service.is_loaded,

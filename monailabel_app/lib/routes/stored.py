@@ -26,7 +26,7 @@ from radfound.correction import Correction
 from radfound.exceptions import CorrectionError, RequestError, StudyTooLargeError
 from radfound.wire import correction_from_json
 
-from ..datastore import StudyDatastore, split_name
+from ..datastore import StudyDatastore, is_dicom_by_another_name, split_name
 from ..sessions import StudySessions
 from ..uploads import PREFIX, received
 from .fields import file_name, json_object
@@ -63,11 +63,14 @@ def add_image(
 def download_image(
     background_tasks: BackgroundTasks, image: str, user: User = Depends(_USER)
 ) -> Any:
-    """Return an image's file; a folder of DICOM files comes as a zip."""
+    """Return an image's file; a folder of DICOM files comes as a zip, a DICOM file of any name as .dcm."""
     store = app_instance().datastore()
     path = store.path_of(image) if isinstance(store, StudyDatastore) else None
-    if path is None or not path.is_dir():
+    if path is None or not (path.is_dir() or is_dicom_by_another_name(path)):
         return datastore.download_image(image)
+    if path.is_file():
+        name = f"{split_name(path.name)[0]}.dcm"
+        return FileResponse(path, media_type="application/dicom", filename=name)
     packed = _packed(path)
     background_tasks.add_task(packed.unlink)
     return FileResponse(packed, media_type="application/zip", filename=f"{path.name}.zip")

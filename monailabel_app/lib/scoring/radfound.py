@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +30,8 @@ class RadFoundScoring(ScoringMethod):
     """Asks standard questions about each study that the model has not answered about.
 
     MONAI Label runs it in a process of its own. Each score is kept as soon as it is there, so a run
-    that is stopped is not lost, and the next one goes on.
+    that is stopped is not lost, and the next one goes on. The last line of its output, which
+    `GET /scoring/` shows, is what it returns, as JSON.
 
     Parameters
     ----------
@@ -73,12 +75,14 @@ class RadFoundScoring(ScoringMethod):
             except RadFoundError as error:
                 skipped.append({"id": image, "reason": str(error)})
             logger.info("scored %d of %d studies", number, len(missing[:limit]))
-        return {
+        report = {
             "scored": len(missing[:limit]) - len(skipped),
             "known": len(images) - len(missing),
             "unreadable": len(skipped),
             "skipped": skipped[:_SKIPPED_NAMED],
         }
+        logger.info("scoring %s", json.dumps(report))
+        return report
 
     def _score(self, image: str, questions: tuple[str, ...]) -> None:
         study, engine = self._service.study([image]), self._service.engine()

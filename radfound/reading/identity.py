@@ -1,0 +1,40 @@
+"""Which study and series a DICOM file is of, also where the rest of its header cannot be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from radfound.reading.files import Source
+
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_HEAD_BYTES = 1024
+_TAGS = ["StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber"]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a file says of itself; empty where it says nothing that can be read.
+
+    Parameters
+    ----------
+    study_uid, series_uid, series_number : str
+    """
+
+    study_uid: str = ""
+    series_uid: str = ""
+    series_number: str = ""
+
+
+def identity_of(source: Source) -> Identity:
+    """Read what names study and series, from a file that may be damaged; raises nothing."""
+    import pydicom
+
+    try:
+        with open(source.path, "rb") as file:
+            if _DEFLATED in file.read(_HEAD_BYTES):  # pydicom would unpack it whole
+                return Identity()
+            file.seek(0)
+            header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=_TAGS)
+        return Identity(*(str(header.get(tag) or "") for tag in _TAGS))
+    except Exception:  # pydicom lets any error of its parsers through
+        return Identity()
