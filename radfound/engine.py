@@ -338,9 +338,7 @@ class Engine:
         except RadFoundError as error:
             logger.error("%s; answering with %s", error, self._adapter or "the base model")
             return True
-        refused = self._refused
-        is_refused = refused is not None and refused.adapter == wanted
-        if wanted == self._adapter or (is_refused and time.monotonic() < refused.until):
+        if wanted == self._adapter or self._is_refused(wanted):
             return True
         if not is_idle:
             return False
@@ -352,6 +350,11 @@ class Engine:
             self._refused = _Refused(wanted, str(error), time.monotonic() + _TRY_AGAIN_S)
             logger.error("%s; answering with %s", error, self._adapter or "the base model")
         return True
+
+    def _is_refused(self, adapter: str | None) -> bool:
+        refused = self._refused
+        is_it = refused is not None and refused.adapter == adapter
+        return is_it and time.monotonic() < refused.until  # type: ignore[union-attr]
 
     def _use_the_one_before(self, store: AdapterStore, refused: str) -> None:
         """Use what was active before, or the newest before that which can be used."""

@@ -7,10 +7,20 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from .conftest import CT, SERIES, VOLUME
+from .conftest import CT, SERIES, VOLUME, fill_with_studies, running_server
 
 EDGES = ("1e400", "-1e400", "NaN", "Infinity", str(2**63), str(-(2**63) - 1), "9" * 20, "9" * 5000, "-1", "1.5")  # fmt: skip
 JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server of its own: readers with odd names take every study."""
+    folder = tmp_path_factory.mktemp("edges")
+    (folder / "studies").mkdir()
+    fill_with_studies(folder / "studies")
+    with running_server(folder / "studies", folder / "server.log") as server:
+        yield server
 
 
 def is_answered(response):
