@@ -115,6 +115,15 @@ def test_a_number_at_the_edge_of_an_address_is_no_failure_either(server, method,
     assert is_answered(response), response.text
 
 
+@pytest.mark.parametrize("body", ["{", "[" * 100_000, '{"x": %s}' % ("9" * 5000), b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "path", ["/infer/radfound_vqa?image=ct", "/train/radfound", "/radfound/ask"]
+)
+def test_a_body_that_is_no_json_is_refused(server, path, body):
+    response = server.post(path, data=body, headers=JSON)
+    assert 400 <= response.status_code < 500, response.text
+
+
 def test_a_form_field_holds_finite_numbers_only(server):
     params = '{"question": "What?", "anything": 1e400}'
     response = server.post(f"/infer/radfound_vqa?image={CT}", data={"params": params})

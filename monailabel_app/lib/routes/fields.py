@@ -35,8 +35,12 @@ async def sound_body(request: Request) -> None:
     """
     if not request.headers.get("content-type", "").startswith("application/json"):
         return
-    if await request.body():
+    if not await request.body():
+        return
+    try:
         _check_sound("body", await request.json())
+    except (ValueError, RecursionError) as error:
+        raise RequestError("body: not JSON; expected a JSON object") from error
 
 
 def _check_sound(name: str, value: object) -> None:
