@@ -168,8 +168,8 @@ class Writer:
             if not self._may_begin(self.is_idle):
                 return
         except BaseException as error:
-            _tell(self._waiting, error)
-            self._waiting.clear()
+            while self._waiting:
+                self._waiting.popleft().said.put(error)
             return
         short: list[_Begun] = []
         until = time.monotonic() + _LOOK_S
