@@ -34,7 +34,7 @@ _TRIED_BEFORE = 4
 DEFAULT_NEW_TOKENS = {"vqa": 48, "caption": 80, "report": 160}
 MAX_PROMPT_TOKENS = 2048
 """Most tokens of a question with its history, if the model's context has room for as many."""
-MAX_EVIDENCE_TOKENS = 512
+MAX_EVIDENCE_TOKENS = 256
 """The same where a map of where the model looked is wanted, which takes as much memory as training does."""
 
 

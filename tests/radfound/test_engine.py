@@ -120,9 +120,9 @@ def test_more_images_than_the_model_reads_are_refused_before_they_are_read(engin
 def test_evidence_is_given_for_shorter_prompts_than_an_answer(engine, study):
     asked = ("vqa", "x" * 800)
     engine.check(*asked)
-    with pytest.raises(RequestError, match="at most 512"):
+    with pytest.raises(RequestError, match="at most 256"):
         engine.check(*asked, evidence=True)
-    with pytest.raises(RequestError, match="at most 512"):
+    with pytest.raises(RequestError, match="at most 256"):
         engine.evidence(study, engine.answer(study, *asked, max_new_tokens=1))
 
 
