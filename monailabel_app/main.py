@@ -122,6 +122,11 @@ class RadFoundApp(MONAILabelApp):
         """The trainers by name."""
         return self._trainers
 
+    @property
+    def scoring_methods(self) -> dict[str, RadFoundScoring]:
+        """The scoring methods by name."""
+        return self._scoring_methods
+
     def init_datastore(self) -> Any:
         """Open the folder of studies, or MONAI Label's client of a DICOM server."""
         if not self._is_local:

@@ -16,6 +16,7 @@ from typing import Any
 
 import filelock
 
+from radfound.adapter_weights import CONFIG_FILE, WEIGHTS_FILE, check_weights
 from radfound.correction import utc_now
 from radfound.durable import (
     TEMPORARY_PREFIX,
@@ -30,8 +31,7 @@ from radfound.durable import (
 from radfound.exceptions import AdapterError, NotFoundError, RequestError, StorageError
 
 MANIFEST = "manifest.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
-REQUIRED_FILES = (WEIGHTS_FILE, "adapter_config.json")
+REQUIRED_FILES = (WEIGHTS_FILE, CONFIG_FILE)
 
 _SCHEMA = "radfound.adapter/1"
 _POINTER_SCHEMA = "radfound.adapters/1"
@@ -128,9 +128,10 @@ class AdapterStore:
         Raises
         ------
         AdapterError
-            If the folder does not hold an adapter, or the manifest is not JSON.
+            If the folder does not hold a sound adapter (see `check_weights`), or the manifest is not JSON.
         """
         sources = _adapter_files(Path(folder))
+        check_weights(Path(folder))
         for key in _RESERVED_KEYS:
             if key in manifest:
                 raise AdapterError(f"manifest: {key!r} is written by the store; leave it out")
@@ -273,6 +274,10 @@ class AdapterStore:
             seen = (version, self._read_pointer().active)
             self._seen = seen
         return seen[1]
+
+    def former(self) -> builtins.list[str | None]:
+        """Return what was active before, newest first; AdapterError, StorageError if unreadable."""
+        return [*reversed(self._read_pointer().history)]
 
     def list(self) -> builtins.list[AdapterInfo]:
         """Return the published adapters that can be activated, oldest first."""

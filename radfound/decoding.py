@@ -115,6 +115,41 @@ class Draft:
         return Token(piece, log_probability, entropy, last)
 
 
+class Prefill:
+    """Prompts that are being read, piece by piece, before their answers join a batch.
+
+    Parameters
+    ----------
+    layers : tuple of (keys, values)
+        Of what was read before, the same length for each of B prompts.
+    embeds : tensor, shape (B, L, width)
+    mask : int64 tensor, shape (B, all read before and L)
+    """
+
+    def __init__(self, layers: Layers, embeds: torch.Tensor, mask: torch.Tensor):
+        self.layers, self.mask = layers, mask
+        self._embeds, self._positions = embeds, (mask.cumsum(1) - 1)[:, -embeds.shape[1] :]
+
+    @torch.no_grad()
+    def read(self, read_on: ReadOn, most: int | None = None) -> torch.Tensor | None:
+        """Read the next piece; return the logits at the end of the prompts once that is reached.
+
+        Parameters
+        ----------
+        read_on : ReadOn
+        most : int, optional
+            Tokens to read, of all prompts together; all that are left by default.
+        """
+        rows, left, _ = self._embeds.shape
+        count = left if most is None else min(left, max(1, most // rows))
+        pieces, rest = self._embeds.split((count, left - count), 1)
+        positions, self._positions = self._positions.split((count, left - count), 1)
+        seen = self.mask[:, : self.mask.shape[1] - (left - count)]
+        logits, self.layers = read_on(self.layers, pieces, seen, positions)
+        self._embeds = rest
+        return logits if left == count else None
+
+
 class Batch:
     """Answers that one model writes side by side.
 
@@ -144,7 +179,6 @@ class Batch:
         self._mask = torch.zeros(0, 0, dtype=torch.long)
         self._chosen = torch.zeros(0, dtype=torch.long)
 
-    @torch.no_grad()
     def join(
         self, prefixes: Sequence[Prefix], questions: Sequence[Sequence[int]]
     ) -> list[tuple[Draft, Token]]:
@@ -157,6 +191,13 @@ class Batch:
         questions : sequence of token ids
             What follows each prefix in the prompt.
         """
+        first = self.read(self.prefill(prefixes, questions))
+        assert first is not None
+        return first
+
+    @torch.no_grad()
+    def prefill(self, prefixes: Sequence[Prefix], questions: Sequence[Sequence[int]]) -> Prefill:
+        """Prepare to begin answers piece by piece; takes what `join` does."""
         device = self._model.device
         layers = tuple(
             (torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer]))
@@ -166,11 +207,29 @@ class Batch:
         own = padded["attention_mask"].to(device)
         mask = torch.cat([own.new_ones(len(own), layers[0][0].shape[2]), own], dim=1)
         embeds = self._model.get_input_embeddings()(padded["input_ids"].to(device))
-        positions = (mask.cumsum(1) - 1)[:, -own.shape[1] :]
-        logits, layers = self._read_on(layers, embeds, mask, positions)
-        drafts = [Draft(self._processor) for _ in questions]
+        return Prefill(layers, embeds, mask)
+
+    @torch.no_grad()
+    def read(self, prompts: Prefill, most: int | None = None) -> list[tuple[Draft, Token]] | None:
+        """Read the next piece of prompts; after the last, their answers join.
+
+        Parameters
+        ----------
+        prompts : Prefill
+        most : int, optional
+            Tokens to read, of all prompts together; all that are left by default.
+
+        Returns
+        -------
+        list of (Draft, Token), or None
+            The first token of each answer; None while something is left to read.
+        """
+        logits = prompts.read(self._read_on, most)
+        if logits is None:
+            return None
+        drafts = [Draft(self._processor) for _ in logits]
         chosen, tokens = _choose(drafts, logits)
-        self._merge(drafts, layers, mask, chosen)
+        self._merge(drafts, prompts.layers, prompts.mask, chosen)
         return self._close(tokens)
 
     @torch.no_grad()

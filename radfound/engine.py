@@ -20,7 +20,7 @@ from radfound.answer import Answer, ModelVersion
 from radfound.confidence import Calibration, length_normalised_probability, normalised_entropy
 from radfound.decoding import Prefix, PrefixCache, Token
 from radfound.evidence import Evidence
-from radfound.exceptions import AdapterError, NotFoundError, RequestError
+from radfound.exceptions import AdapterError, NotFoundError, RadFoundError, RequestError
 from radfound.processing_radfound import split_report
 from radfound.study import Study
 from radfound.study_model import LocalModel, Prompt, StudyModel
@@ -29,7 +29,22 @@ from radfound.writing import Writer
 
 logger = logging.getLogger(__name__)
 
+_TRY_AGAIN_S = 60.0
+_TRIED_BEFORE = 4
 DEFAULT_NEW_TOKENS = {"vqa": 48, "caption": 80, "report": 160}
+MAX_PROMPT_TOKENS = 2048
+"""Most tokens of a question with its history, if the model's context has room for as many."""
+MAX_EVIDENCE_TOKENS = 256
+"""The same where a map of where the model looked is wanted, which takes as much memory as training does."""
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """An active adapter that cannot be used."""
+
+    adapter: str
+    reason: str
+    until: float  # then it is tried again: somebody may have put it right
 
 
 @dataclass(frozen=True)
@@ -67,7 +82,7 @@ class Engine:
         self.model = model
         self._adapters = adapters
         self._adapter: str | None = None
-        self._refused: str | None = None
+        self._refused: _Refused | None = None
         self._encoded: OrderedDict[tuple[str, str], Any] = OrderedDict()
         self._cached_studies = cached_studies
         self.prefixes = PrefixCache(prefix_bytes)
@@ -95,6 +110,19 @@ class Engine:
             return self._version()
 
         return self._writer.call(look)
+
+    def next_adapter(self) -> tuple[str | None, str | None]:
+        """Return the adapter of the next answer and, if it is not the active one, why; never waits."""
+        if self._adapters is None:
+            return None, None
+        try:
+            wanted = self._adapters.active()
+        except RadFoundError as error:
+            return self._adapter, str(error)
+        refused = self._refused
+        if refused is not None and refused.adapter == wanted:
+            return self._adapter, refused.reason
+        return wanted, None
 
     def answer(
         self,
@@ -160,13 +188,13 @@ class Engine:
         limit = _token_limit(task, max_new_tokens)
         region = parse_region(region)
         prompt = Prompt(task, question, tuple(history))
+        question_ids = self._question_ids(prompt, limit)
         began = time.monotonic()
         start: _Start | None = None
 
         def begin() -> tuple[Prefix, list[int]]:
             nonlocal start
             ready = time.monotonic()
-            question_ids = self.model.question_ids(prompt)
             prefix = self._prefix(study, region)
             # It was fitted to the base model; nobody has measured what an adapter's probabilities are worth.
             calibration = self.model.calibration if self._adapter is None else None
@@ -185,6 +213,35 @@ class Engine:
             study, prompt, tokens, start.version, self.model.vocabulary, start.calibration,
             {"read": 0, "encode": start.encode_ms, "first_token": first_ms, "total": _since(began)},
         )  # fmt: skip
+
+    def check(
+        self,
+        task: str,
+        question: str | None = None,
+        *,
+        history: Sequence[Mapping[str, str]] = (),
+        max_new_tokens: int | None = None,
+        images: int = 1,
+        evidence: bool = False,
+    ) -> None:
+        """Raise RequestError for what is too much to answer, before a study is read for it.
+
+        Parameters
+        ----------
+        task, question, history, max_new_tokens
+            As `answer` takes them.
+        images : int
+            How many images the study has.
+        evidence : bool
+            Whether `evidence` is asked for too.
+        """
+        if images > self.model.max_images:
+            raise RequestError(
+                f"images: found {images}; the model reads at most {self.model.max_images} at once; choose fewer"
+            )
+        self._question_ids(
+            Prompt(task, question, history), _token_limit(task, max_new_tokens), evidence
+        )
 
     def evidence(
         self,
@@ -207,7 +264,7 @@ class Engine:
         Raises
         ------
         RequestError
-            If other base weights wrote the answer.
+            If other base weights wrote the answer, or the prompt is too long.
         AdapterError, NotFoundError
             If the adapter that wrote it cannot be used any more.
         """
@@ -217,6 +274,7 @@ class Engine:
                 f"{self.model.revision}; ask again"
             )
         prompt = Prompt(answer.task, answer.question, tuple(history))
+        self._question_ids(prompt, 0, with_evidence=True)
 
         def look() -> Evidence:
             with self._speaking_as(answer.model.adapter):
@@ -227,6 +285,25 @@ class Engine:
     def embed(self, study: Study) -> np.ndarray:
         """Return where a study lies among others: float32, shape (D,), of length 1."""
         return self._writer.call(lambda: self.model.embed(self._encode(_key(study, None), study)))
+
+    def _question_ids(
+        self, prompt: Prompt, new_tokens: int, with_evidence: bool = False
+    ) -> list[int]:
+        """Return the token ids of a question with its history; RequestError if they do not fit."""
+        ids = self.model.question_ids(prompt)
+        most = MAX_EVIDENCE_TOKENS if with_evidence else MAX_PROMPT_TOKENS
+        allowed = min(most, self.model.room - new_tokens)
+        if len(ids) > allowed:
+            what, advice = (
+                ("history", "leave out the oldest turns")
+                if prompt.history
+                else ("question", "shorten it")
+            )
+            raise RequestError(
+                f"{what}: the prompt has {len(ids):,} tokens; at most {allowed:,} fit beside the study "
+                f"and an answer of {new_tokens}; {advice}"
+            )
+        return ids
 
     def _prefix(self, study: Study, region: dict[str, Any] | None) -> Prefix:
         key = _key(study, region)
@@ -258,21 +335,36 @@ class Engine:
             return True
         try:
             wanted = self._adapters.active()
-        except AdapterError as error:
+        except RadFoundError as error:
             logger.error("%s; answering with %s", error, self._adapter or "the base model")
             return True
-        if wanted == self._adapter or (wanted is not None and wanted == self._refused):
+        if wanted == self._adapter or self._is_refused(wanted):
             return True
         if not is_idle:
             return False
-        previous = self._adapter
         try:
             self._use(wanted)
         except (AdapterError, NotFoundError) as error:
-            logger.error("%s; answering with %s", error, previous or "the base model")
-            self._go_back_to(previous)
-            self._refused = wanted
+            assert wanted is not None
+            self._use_the_one_before(self._adapters, wanted)
+            self._refused = _Refused(wanted, str(error), time.monotonic() + _TRY_AGAIN_S)
+            logger.error("%s; answering with %s", error, self._adapter or "the base model")
         return True
+
+    def _is_refused(self, adapter: str | None) -> bool:
+        refused = self._refused
+        is_it = refused is not None and refused.adapter == adapter
+        return is_it and time.monotonic() < refused.until  # type: ignore[union-attr]
+
+    def _use_the_one_before(self, store: AdapterStore, refused: str) -> None:
+        """Use what was active before, or the newest before that which can be used."""
+        before = [each for each in dict.fromkeys(store.former()) if each != refused]
+        for adapter in before[:_TRIED_BEFORE]:
+            try:
+                return self._use(adapter)
+            except (AdapterError, NotFoundError) as error:
+                logger.error("%s", error)
+        self._use(None)
 
     def _go_back_to(self, adapter: str | None) -> None:
         try:

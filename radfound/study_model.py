@@ -14,7 +14,7 @@ from peft import PeftModel
 from transformers import DynamicCache
 
 from radfound import checkpoints
-from radfound.adapters import WEIGHTS_FILE
+from radfound.adapter_weights import check_weights
 from radfound.confidence import Calibration
 from radfound.decoding import Batch, Layers, Prefix, Token, read
 from radfound.devices import device_of
@@ -64,6 +64,9 @@ class StudyModel(Protocol):
     revision: str
     vocabulary: int
     calibration: Calibration | None
+    room: int
+    """How many tokens may follow the study: history, question and answer together."""
+    max_images: int
 
     def encode(self, study: Study, region: dict[str, Any] | None = None) -> Any:
         """Read a study once; what comes back can be asked about many times, with any adapter."""
@@ -123,6 +126,9 @@ class LocalModel:
         self.revision = revision
         self.vocabulary = model.config.text_config.vocab_size
         self.calibration = calibration
+        before, _ = processor.prompt_ids("caption", None)
+        self.room = model.config.text_config.max_position_embeddings - len(before)
+        self.max_images = processor.image_processor.max_frames
         self._is_tuned = False
         self._reader: Callable[..., tuple[torch.Tensor, Layers]] | None = None
 
@@ -322,6 +328,19 @@ class LocalModel:
         answer = self.processor.answer_ids(text)
         return find_evidence(self.model, self.processor, study, region, asked, answer)
 
+    def check_adapter(self, folder: Path) -> None:
+        """Raise AdapterError if the adapter in a folder is not sound, or not for this language model."""
+        model = self.model.language_model
+        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        check_weights(
+            folder,
+            {
+                name.removesuffix(".base_layer"): tuple(module.weight.shape)
+                for name, module in base.named_modules()
+                if isinstance(module, torch.nn.Linear) and ".lora_" not in name
+            },
+        )
+
     def load_adapter(self, folder: Path | None) -> None:
         """Put a LoRA adapter in front of the language model, or take it away.
 
@@ -335,14 +354,11 @@ class LocalModel:
             self.model.language_model = self.model.language_model.unload()
         if folder is None:
             return
-        if not (folder / WEIGHTS_FILE).is_file():
-            raise AdapterError(
-                f"adapter {folder.name}: holds no {WEIGHTS_FILE}; weights in a pickle are not read"
-            )
+        self.check_adapter(folder)
         base = self.model.language_model
         try:
             self.model.language_model = PeftModel.from_pretrained(base, str(folder)).eval()
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except Exception as error:  # whatever peft makes of a file that nobody foresaw
             raise AdapterError(
                 f"adapter {folder.name}: does not fit {self.name} ({error}); activate another or train a new one"
             ) from error

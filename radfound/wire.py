@@ -21,7 +21,8 @@ ANSWER_SCHEMA = "radfound.answer/1"
 CORRECTION_SCHEMA = "radfound.correction/1"
 MAX_NEW_TOKENS = 512
 MAX_HISTORY_TURNS = 64
-MAX_HISTORY_TEXT_CHARS = 20_000
+MAX_HISTORY_CHARS = 20_000
+"""Of all turns together; what the model has room for is counted in tokens later."""
 
 _ANSWER_KEYS = {
     "schema", "id", "task", "images", "question", "text", "sections", "confidence", "uncertainty",
@@ -257,9 +258,15 @@ def _history(value: object) -> tuple[dict[str, str], ...]:
         turn = object_of(f"history[{index}]", each, RequestError)
         turns.append(
             {
-                key: _text(f"history[{index}].{key}", turn.get(key), MAX_HISTORY_TEXT_CHARS)
+                key: _text(f"history[{index}].{key}", turn.get(key), MAX_HISTORY_CHARS)
                 for key in ("question", "answer")
             }
+        )
+    count = sum(len(text) for turn in turns for text in turn.values())
+    if count > MAX_HISTORY_CHARS:
+        raise RequestError(
+            f"history: found {count:,} characters; at most {MAX_HISTORY_CHARS:,} fit; "
+            "leave out the oldest turns"
         )
     return tuple(turns)
 

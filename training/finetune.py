@@ -334,6 +334,7 @@ def _publish(base: LocalModel, store: AdapterStore, manifest: dict[str, Any]) ->
     """Hand the trained adapter to the store and return its id."""
     with store.scratch() as folder:
         base.model.language_model.save_pretrained(folder, save_embedding_layers=False)
+        base.check_adapter(folder)
         return store.publish(folder, manifest)
 
 

@@ -64,14 +64,15 @@ class Inquiry:
         Ids under which the caller knows the study's images.
     study : Study
     ask : AskRequest
-    read_ms : int
-        How long the reading took.
+    load_ms, read_ms : int
+        How long loading the model and reading the study took.
     """
 
     task: str
     images: tuple[str, ...]
     study: Study
     ask: AskRequest
+    load_ms: int
     read_ms: int
 
 
@@ -143,6 +144,15 @@ class RadFoundService:
                     self.checkpoint, adapters=self.adapters, device=self._device
                 )
             return self._engine
+
+    def adapter(self) -> tuple[str | None, str | None]:
+        """Return the adapter of the next answer and, if it is not the active one, why; never waits."""
+        if self._engine is not None:
+            return self._engine.next_adapter()
+        try:
+            return self.adapters.active(), None
+        except RadFoundError as error:
+            return None, str(error)
 
     @property
     def running(self) -> int:
@@ -247,17 +257,27 @@ class RadFoundService:
         selection = _selection(params)
         if task == "vqa" and ask.question is None:
             raise RequestError("question: missing; expected a question in params")
+        images = (session_id,) if session_id else _unique(image, ask.images)
         began = time.monotonic()
+        self.engine().check(
+            task,
+            ask.question,
+            history=ask.history,
+            max_new_tokens=ask.max_new_tokens,
+            images=len(images),
+            evidence=ask.evidence,
+        )
+        loaded = time.monotonic()
         if upload is not None:
             study = _read_upload(upload, selection)
-            images: tuple[str, ...] = (study.id,)
+            images = (study.id,)
         elif session_id:
             study = self._shelf.get([self._session_path(session_id)], session_id, selection)
-            images = (session_id,)
         else:
-            images = _unique(image, ask.images)
             study = self.study(images, selection)
-        return Inquiry(task, images, study, ask, round((time.monotonic() - began) * 1000))
+        read = time.monotonic()
+        load_ms, read_ms = (round(1000 * seconds) for seconds in (loaded - began, read - loaded))
+        return Inquiry(task, images, study, ask, load_ms, read_ms)
 
     def study(self, images: Sequence[str], selection: Selection | None = None) -> Study:
         """Return the study that images of the datastore make up, each as one view."""
@@ -274,11 +294,8 @@ class RadFoundService:
         self, inquiry: Inquiry, cancel: threading.Event | None = None
     ) -> Iterator[str | Answer]:
         """Yield the text piece by piece, then the Answer."""
-        began = time.monotonic()
-        engine = self.engine()
-        load_ms = round((time.monotonic() - began) * 1000)
         ask = inquiry.ask
-        pieces = engine.stream(
+        pieces = self.engine().stream(
             inquiry.study,
             inquiry.task,
             ask.question if inquiry.task == "vqa" else None,
@@ -290,7 +307,7 @@ class RadFoundService:
         with closing(pieces):  # type: ignore[type-var]
             for piece in pieces:
                 if isinstance(piece, Answer):
-                    piece = _seen_from_outside(piece, inquiry, load_ms)
+                    piece = _seen_from_outside(piece, inquiry)
                     self._note(piece, ask.region)
                 else:
                     self.metrics.note_token()
@@ -419,12 +436,12 @@ def _unique(image: str, others: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([image, *others] if image else others))
 
 
-def _seen_from_outside(answer: Answer, inquiry: Inquiry, load_ms: int) -> Answer:
+def _seen_from_outside(answer: Answer, inquiry: Inquiry) -> Answer:
     """Name the images as the caller does, and count the time since the request began."""
     timings = dict(answer.timings_ms)
     timings["read"] = inquiry.read_ms
     for key in ("first_token", "total"):
-        timings[key] = timings.get(key, 0) + inquiry.read_ms + load_ms
+        timings[key] = timings.get(key, 0) + inquiry.load_ms + inquiry.read_ms
     return replace(answer, images=inquiry.images, timings_ms=timings)
 
 

@@ -8,10 +8,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from monailabel.utils.async_tasks.task import AsyncTask
-from monailabel.utils.async_tasks.utils import processes
-
-_BACKGROUND = ("train", "batch_infer", "scoring")
+from .tasks import queues
 
 
 def at_shutdown(close: Callable[[], None]) -> None:
@@ -29,9 +26,7 @@ def at_shutdown(close: Callable[[], None]) -> None:
 def _after(close: Callable[[], None], handler: Any) -> Callable[[int, FrameType | None], None]:
     def stop(number: int, frame: FrameType | None) -> None:
         close()
-        for method in _BACKGROUND:
-            while processes(method):
-                AsyncTask.stop(method)
+        queues.close()
         if callable(handler):
             handler(number, frame)
         elif handler == signal.SIG_DFL:

@@ -56,6 +56,9 @@ class Server:
     def get(self, path, **kwargs):
         return self._call("GET", path, **kwargs)
 
+    def head(self, path, **kwargs):
+        return self._call("HEAD", path, **kwargs)
+
     def delete(self, path, **kwargs):
         return self._call("DELETE", path, **kwargs)
 

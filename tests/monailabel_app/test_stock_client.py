@@ -116,7 +116,7 @@ def test_two_of_them_get_different_samples(server, tmp_path):
 
 def test_it_has_studies_scored_and_gets_the_least_certain(client, server):
     task = server.post("/scoring/radfound", json={"questions": ["Is this study normal?"]}).json()
-    assert task["status"] == "SUBMITTED"
+    assert task["status"] in ("SUBMITTED", "RUNNING")
     deadline = time.monotonic() + 300
     while server.get("/scoring/").json()["status"] in ("SUBMITTED", "RUNNING"):
         assert time.monotonic() < deadline

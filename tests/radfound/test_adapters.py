@@ -15,6 +15,8 @@ import pytest
 from radfound.adapters import AdapterStore, store_path
 from radfound.exceptions import AdapterError, NotFoundError, RequestError, StorageError
 
+from .adapter_files import save_adapter
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -25,12 +27,8 @@ def store(tmp_path) -> AdapterStore:
 
 @pytest.fixture
 def trained(tmp_path) -> Path:
-    """A folder as peft saves an adapter; the store does not look into the weights."""
-    folder = tmp_path / "trained"
-    folder.mkdir()
-    (folder / "adapter_model.safetensors").write_bytes(random.Random(0).randbytes(200_000))
-    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    return folder
+    """A folder as peft saves an adapter."""
+    return save_adapter(tmp_path / "trained", width=5000)
 
 
 def strays(store: AdapterStore) -> list[str]:
@@ -120,9 +118,10 @@ def test_adapter_can_be_published_without_being_activated(store, trained):
 
 
 def test_later_changes_of_the_source_do_not_reach_the_published_one(store, trained):
+    published = (trained / "adapter_model.safetensors").read_bytes()
     adapter = store.publish(trained, {})
     (trained / "adapter_model.safetensors").write_bytes(b"changed")
-    assert (store.path(adapter) / "adapter_model.safetensors").stat().st_size == 200_000
+    assert (store.path(adapter) / "adapter_model.safetensors").read_bytes() == published
 
 
 def test_published_folder_can_be_published_again(store, trained):
@@ -271,7 +270,7 @@ def test_tampered_weights_are_refused_and_the_active_adapter_stays(store, traine
     store.activate("a-0001")
     weights = store.root / "a-0002" / "adapter_model.safetensors"
     content = bytearray(weights.read_bytes())
-    content[100_000] ^= 1
+    content[20_000] ^= 1
     weights.write_bytes(content)
     for action in (lambda: store.path("a-0002"), lambda: store.activate("a-0002"), store.rollback):
         with pytest.raises(AdapterError, match=r"a-0002/adapter_model\.safetensors: its SHA-256"):

@@ -12,6 +12,8 @@ from radfound.corrections import CorrectionLog, log_path, rows_digest
 from radfound.exceptions import NotFoundError, RequestError
 from radfound.wire import correction_from_json
 
+from .adapter_files import save_adapter
+
 BOX = {"box_mm": [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]}
 
 
@@ -46,10 +48,7 @@ def places(tmp_path):
     for each in (correction("c1", verdict="rejected", text=""), correction("c2", region=BOX)):
         log.append(each)
     snapshot = rows_digest(log.rows())
-    trained = tmp_path / "trained"
-    trained.mkdir()
-    for name in ("adapter_model.safetensors", "adapter_config.json"):
-        (trained / name).write_text("{}")
+    trained = save_adapter(tmp_path / "trained")
     store = AdapterStore(store_path(tmp_path))
     store.publish(trained, {"snapshot": snapshot, "corrections": ["c2"]})
     return AnswerJournal(journal_path(tmp_path)), log, store

@@ -17,6 +17,8 @@ from radfound.cli import main
 from radfound.corrections import Correction, CorrectionLog, log_path
 from radfound.exceptions import StudyUnreadableError
 
+from .adapter_files import save_adapter
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -67,10 +69,7 @@ def studies(tmp_path) -> Path:
         )
     )
     log.append(Correction(id="c2", images=["ct02"], model_text="No.", verdict="accepted", **shared))
-    trained = tmp_path / "trained"
-    trained.mkdir()
-    for name in ("adapter_model.safetensors", "adapter_config.json"):
-        (trained / name).write_text("{}")
+    trained = save_adapter(tmp_path / "trained")
     for _ in range(2):
         AdapterStore(store_path(tmp_path)).publish(trained, {})
     return tmp_path

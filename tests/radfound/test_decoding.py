@@ -65,6 +65,21 @@ def test_several_that_join_together_are_written_as_if_alone(local, prefixes):
         assert token.text == alone(local, prefix, question, 1)[0].text
 
 
+@pytest.mark.parametrize("most", [1, 7, 64])
+def test_prompts_that_are_read_in_pieces_are_answered_as_those_read_at_once(local, prefixes, most):
+    asked = [ids(local, question) for question in QUESTIONS]
+    at_once, batch = local.batch().join(prefixes, asked), local.batch()
+    prompts = batch.prefill(prefixes, asked)
+    pieces = 1
+    while (tokens := batch.read(prompts, most)) is None:
+        pieces += 1
+    assert pieces >= max(map(len, asked)) // max(1, most // len(asked))
+    assert len(batch) == len(tokens) == len(at_once)
+    for (_, found), (_, expected) in zip(tokens, at_once, strict=True):
+        assert found.text == expected.text
+        assert found.entropy == pytest.approx(expected.entropy, abs=1e-4)
+
+
 def test_columns_in_which_nobody_is_left_are_dropped(local, prefixes):
     batch = local.batch()
     [(long, _)] = batch.join(prefixes[:1], [ids(local, QUESTIONS[1])])

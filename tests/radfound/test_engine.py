@@ -96,6 +96,36 @@ def test_a_wrong_argument_is_refused_by_name_and_the_engine_goes_on(engine, stud
     )
 
 
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"question": "x" * 3000}, "question: the prompt has 3,"),
+        ({"history": [{"question": "a" * 1000, "answer": "b" * 1000}] * 2}, "leave out the oldest"),
+        ({"max_new_tokens": 512, "question": "x" * 1600}, "an answer of 512"),
+    ],
+)
+def test_a_prompt_that_the_model_has_no_room_for_is_refused(engine, study, asked, named):
+    for refuse in (engine.check, lambda *args, **kwargs: engine.answer(study, *args, **kwargs)):
+        with pytest.raises(RequestError, match=named):
+            refuse("vqa", **{"question": "Why?", **asked})
+    assert engine.answer(study, "vqa", "x" * 1000, max_new_tokens=1)
+
+
+def test_more_images_than_the_model_reads_are_refused_before_they_are_read(engine):
+    engine.check("caption", images=4)
+    with pytest.raises(RequestError, match="images: found 5; the model reads at most 4"):
+        engine.check("caption", images=5)
+
+
+def test_evidence_is_given_for_shorter_prompts_than_an_answer(engine, study):
+    asked = ("vqa", "x" * 800)
+    engine.check(*asked)
+    with pytest.raises(RequestError, match="at most 256"):
+        engine.check(*asked, evidence=True)
+    with pytest.raises(RequestError, match="at most 256"):
+        engine.evidence(study, engine.answer(study, *asked, max_new_tokens=1))
+
+
 def test_a_cancelled_answer_stops_and_frees_the_engine(engine, study):
     cancel = threading.Event()
     stream = engine.stream(study, "vqa", "Why?", max_new_tokens=500, cancel=cancel)

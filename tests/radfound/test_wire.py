@@ -18,6 +18,8 @@ from radfound.wire import (
     parse_ask,
 )
 
+from .adapter_files import save_adapter
+
 MODEL = ModelVersion("radfound-mini", "0123456789ab", "a-0003")
 
 
@@ -281,10 +283,7 @@ def test_unforeseen_error_tells_nothing_of_the_patient():
 
 
 def test_adapters_are_listed_with_the_active_one(tmp_path):
-    folder = tmp_path / "trained"
-    folder.mkdir()
-    for name in ("adapter_model.safetensors", "adapter_config.json"):
-        (folder / name).write_text("{}")
+    folder = save_adapter(tmp_path / "trained")
     store = AdapterStore(tmp_path / "adapters")
     assert adapters_to_json(store) == {"active": None, "adapters": [], "refused": []}
     store.publish(folder, {"metrics": {"kept": 1.0}})

@@ -67,6 +67,51 @@ def test_who_leaves_makes_room_at_once(writer, begin):
         reader.close()
 
 
+@pytest.fixture
+def long_prompt(local, study):
+    prefix = local.read(local.encode(study))
+    return lambda: (prefix, local.question_ids(Prompt("vqa", "Why? " * 300)))
+
+
+def reading(writer, monkeypatch):
+    """Count the pieces that are read."""
+    pieces, read = [], writer._batch.read
+    monkeypatch.setattr(writer._batch, "read", lambda *each: pieces.append(1) or read(*each))
+    return pieces
+
+
+def test_a_short_question_is_answered_while_a_long_one_is_read(
+    writer, begin, long_prompt, monkeypatch
+):
+    monkeypatch.setattr(writing, "_PIECE_TOKENS", 8)
+    pieces = reading(writer, monkeypatch)
+    first = []
+    long = threading.Thread(target=lambda: first.extend(writer.write(long_prompt, 1, None)))
+    long.start()
+    assert len(list(writer.write(begin, 12, None))) == 12
+    assert not first and len(pieces) < 1500 // 8
+    long.join(120)
+    assert len(first) == 1 and len(pieces) >= 1500 // 8
+
+
+def test_the_reading_of_a_prompt_stops_when_its_caller_leaves(writer, long_prompt, monkeypatch):
+    monkeypatch.setattr(writing, "_PIECE_TOKENS", 8)
+    pieces, cancel = reading(writer, monkeypatch), threading.Event()
+    threading.Timer(0.05, cancel.set).start()
+    with pytest.raises(Cancelled):
+        list(writer.write(long_prompt, 1, cancel))
+    while not writer.call(lambda: writer.is_idle):
+        pass
+    assert len(pieces) < 1500 // 8
+
+
+def test_who_waits_is_told_where_nobody_may_begin(local, begin):
+    writer = Writer(local.batch(), lambda is_idle: 1 / 0)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            list(writer.write(begin, 3, None))
+
+
 def test_what_goes_wrong_for_one_is_heard_by_that_one(writer, begin):
     going = writer.write(begin, 50, None)
     next(going)

@@ -1,4 +1,4 @@
-"""Answering, choosing and training, under MONAI Label's addresses and with its parameters."""
+"""Answering and choosing, under MONAI Label's addresses and with its parameters."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
 from fastapi.responses import Response
 from monailabel.config import settings
-from monailabel.endpoints import activelearning, batch_infer, infer, train
+from monailabel.endpoints import activelearning, infer
 from monailabel.endpoints.user.auth import RBAC, User
-from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from monailabel.interfaces.utils.app import app_instance
 from requests_toolbelt import MultipartEncoder
 from starlette.concurrency import run_in_threadpool
@@ -21,23 +20,18 @@ from radfound.wire import answer_to_json
 
 from ..infers import MODELS
 from ..service import EVIDENCE_NAME, RadFoundService
-from .fields import file_name, json_object
+from .fields import file_name, json_object, sound_body
 from .running import run_for
 
 if TYPE_CHECKING:
     from radfound.evidence import Evidence
 
-router = APIRouter()
-
-_BATCH_PARAMS = {
-    "question", "max_new_tokens", "label_tag", "labels", "max_batch_size", "max_workers", "device",
-}  # fmt: skip
+router = APIRouter(dependencies=[Depends(sound_body)])
 
 _JSON_TYPE = "application/json"
 _NRRD_TYPE = "application/octet-stream"
 
 _USER = RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)
-_ADMIN = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN)
 
 
 @router.post("/infer/{model}", tags=["Infer"], summary="Ask a model about an image")
@@ -65,6 +59,8 @@ async def run_inference(
     if not (image or session_id or file):
         raise RequestError("image: missing; expected image, session_id or a file")
     asked = json_object("params", params)
+    if output in (infer.ResultType.all, infer.ResultType.image):
+        asked["evidence"] = True
     upload = (file_name("file", file), file.file) if file else None
 
     inquiry = await run_for(
@@ -112,52 +108,6 @@ def _evidence_response(answer: Answer, evidence: Evidence, is_whole: bool) -> Re
     return Response(encoder.to_string(), media_type=encoder.content_type)
 
 
-@router.post("/train/{model}", tags=["Train"], summary="Learn from the corrections")
-async def start_training(
-    model: str,
-    params: dict | None = None,
-    run_sync: bool = False,
-    enqueue: bool = False,
-    user: User = Depends(_ADMIN),
-) -> Any:
-    """Start a training task; parameters that are not settings of the trainer are left out."""
-    checked = _trainer(model).check(params or {})
-    return await run_in_threadpool(train.run_model, model, checked, run_sync, enqueue)
-
-
-@router.post("/train/", tags=["Train"], include_in_schema=False, deprecated=True)
-async def start_every_training(
-    params: dict | None = None, run_sync: bool = False, user: User = Depends(_ADMIN)
-) -> Any:
-    """Start every trainer there is, as old clients of MONAI Label do."""
-    checked = {}
-    for model in app_instance().trainers:
-        asked = (params or {}).get(model) or {}
-        if not isinstance(asked, dict):
-            raise RequestError(f"{model}: expected an object of settings")
-        checked[model] = _trainer(model).check(asked)
-    return await run_in_threadpool(train.run, checked, run_sync)
-
-
-@router.post("/batch/infer/{model}", tags=["Infer"], summary="Ask a model about many images")
-async def start_batch(
-    model: str,
-    images: BatchInferImageType = BatchInferImageType.IMAGES_ALL,
-    params: dict | None = None,
-    run_sync: bool = False,
-    user: User = Depends(_ADMIN),
-) -> Any:
-    """Start answering about many images; each answer becomes a label with the tag `original`."""
-    if model not in MODELS:
-        raise NotFoundError(f"model: found {model[:80]!r}; expected {' or '.join(MODELS)}")
-    checked = {key: value for key, value in (params or {}).items() if key in _BATCH_PARAMS}
-    if MODELS[model] == "vqa" and not checked.get("question"):
-        raise RequestError("question: missing; expected a question in the body")
-    checked.setdefault("max_workers", 1)
-    checked["multi_gpu"] = False  # MONAI Label's default fails where there is no GPU
-    return await run_in_threadpool(batch_infer.run, model, images, checked, run_sync)
-
-
 @router.post("/activelearning/{strategy}", tags=["ActiveLearning"], summary="Choose a study")
 async def choose_next(
     request: Request, strategy: str, params: dict | None = None, user: User = Depends(_USER)
@@ -170,10 +120,3 @@ async def choose_next(
     asked = dict(params or {})
     asked["client_id"] = asked.get("client_id") or f"{user.username}@{host}"
     return await run_in_threadpool(activelearning.sample, strategy, asked, user.username)
-
-
-def _trainer(model: str) -> Any:
-    trainers = app_instance().trainers
-    if model not in trainers:
-        raise NotFoundError(f"model: found {model[:80]!r}; expected {' or '.join(trainers)}")
-    return trainers[model]

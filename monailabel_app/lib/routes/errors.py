@@ -19,12 +19,17 @@ from radfound.wire import error_to_json
 
 logger = logging.getLogger(__name__)
 
+# What no check found and only breaks where it is used: numbers that fit no field, half characters.
+_CALLERS = (OverflowError, UnicodeError)
+
 
 def install_error_handlers(app: FastAPI) -> None:
     """Let a server answer a caller's mistake with 4xx, wherever it is found."""
     app.add_exception_handler(RadFoundError, _radfound_error)
     app.add_exception_handler(MONAILabelException, _monailabel_error)
     app.add_exception_handler(RequestValidationError, _wrong_shape)
+    for kind in _CALLERS:
+        app.add_exception_handler(kind, _unrepresentable)
     app.add_exception_handler(Exception, _unforeseen)
 
 
@@ -61,7 +66,18 @@ def _wrong_shape(request: Request, error: Exception) -> JSONResponse:
     return response
 
 
+def _unrepresentable(request: Request, error: Exception) -> JSONResponse:
+    logger.warning("refused: %s in %s", type(error).__name__, _route(request), exc_info=error)
+    return error_response(
+        RequestError("the request holds a number that is too large, or text that is no Unicode")
+    )
+
+
 def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-    route = getattr(request.scope.get("route"), "path", "none")  # a path may hold a name
-    logger.error("%s %s failed", request.method, route, exc_info=error)
+    logger.error("%s %s failed", request.method, _route(request), exc_info=error)
     return JSONResponse(error_to_json(error), status_code=500)
+
+
+def _route(request: Request) -> str:
+    """Return the pattern of the route: a path may hold a name."""
+    return getattr(request.scope.get("route"), "path", "none")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
-from fastapi import UploadFile
+from fastapi import Request, UploadFile
 
+from radfound.correction import is_storable
 from radfound.exceptions import RequestError
 
 _PLAIN_NAME = re.compile(r"[^\x00-\x1f]{1,150}")
@@ -22,7 +24,37 @@ def json_object(name: str, text: str) -> dict[str, Any]:
         raise RequestError(f"{name}: not JSON{where}; expected a JSON object") from error
     if not isinstance(value, dict):
         raise RequestError(f"{name}: expected a JSON object")
+    _check_sound(name, value)
     return value
+
+
+async def sound_body(request: Request) -> None:
+    """Refuse a JSON body with what no reply could repeat: infinite numbers (1e400), half characters.
+
+    A dependency of the routes that take JSON.
+    """
+    if not request.headers.get("content-type", "").startswith("application/json"):
+        return
+    if not await request.body():
+        return
+    try:
+        _check_sound("body", await request.json())
+    except (ValueError, RecursionError) as error:
+        raise RequestError("body: not JSON; expected a JSON object") from error
+
+
+def _check_sound(name: str, value: object) -> None:
+    left = [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, float) and not math.isfinite(each):
+            raise RequestError(f"{name}: holds a number that is not finite; expected JSON numbers")
+        if isinstance(each, str) and not is_storable(each):
+            raise RequestError(f"{name}: holds half a surrogate pair; expected valid Unicode")
+        if isinstance(each, dict):
+            left += [*each, *each.values()]
+        elif isinstance(each, list):
+            left += each
 
 
 def file_name(name: str, upload: UploadFile) -> str:

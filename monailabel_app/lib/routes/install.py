@@ -9,8 +9,11 @@ from monailabel.endpoints import (
     batch_infer,
     datastore,
     infer,
+    logs,
     model,
+    ohif,
     proxy,
+    scoring,
     session,
     train,
     wsi_infer,
@@ -19,10 +22,10 @@ from starlette.middleware import Middleware
 
 from ..guard import BodyLimit, Gate, Rules
 from ..metrics import Counting, Metrics
-from . import answering, own, stored
+from . import answering, others, own, stored, tasks
 from .errors import install_error_handlers
 
-# Answered by `answering` and `stored`.
+# Answered by `answering`, `others` and `stored`.
 _REPLACED = (
     (infer.router, "/infer/{model}", "POST"),
     (datastore.router, "/datastore/", "PUT"),
@@ -31,17 +34,20 @@ _REPLACED = (
     (datastore.router, "/datastore/", "DELETE"),
     (datastore.router, "/datastore/image", "DELETE"),
     (datastore.router, "/datastore/label", "DELETE"),
+    (datastore.router, "/datastore/image", "HEAD"),
     (datastore.router, "/datastore/dataset", "GET"),
     (datastore.router, "/datastore/image/info", "PUT"),
     (datastore.router, "/datastore/label", "PUT"),
     (datastore.router, "/datastore/label/info", "PUT"),
     (datastore.router, "/datastore/updatelabelinfo", "PUT"),
+    (logs.router, "/logs/gpu", "GET"),
+    (ohif.router, "/ohif/{path:path}", "GET"),
     (session.router, "/session/", "PUT"),
-    (train.router, "/train/{model}", "POST"),
-    (train.router, "/train/", "POST"),
-    (batch_infer.router, "/batch/infer/{model}", "POST"),
     (activelearning.router, "/activelearning/{strategy}", "POST"),
 )
+_OWN = (
+    answering.router, tasks.router, stored.router, stored.sessions, others.router, own.router,
+)  # fmt: skip
 # Not offered: there are no whole slides here, and weights come as adapters that pass a gate.
 _REMOVED = (
     (wsi_infer.router, "/infer/wsi/{model}", "POST"),
@@ -70,10 +76,12 @@ def install_routes(app: FastAPI, rules: Rules, metrics: Metrics, *, is_local: bo
     app.state.has_radfound = True
     for router, path, method in _REPLACED + _REMOVED:
         _remove(router, path, method)
+    for router in (train.router, batch_infer.router, scoring.router):
+        router.routes.clear()  # answered by `tasks`
     if is_local:
         proxy.router.routes.clear()
     _remove(app.router, "/reload", "POST")  # it would load a second model beside the first
-    for part in (answering.router, stored.router, stored.sessions, own.router):
+    for part in _OWN:
         app.include_router(part, prefix=settings.MONAI_LABEL_API_STR)
     install_error_handlers(app)
     _install_guard(app, rules, metrics)

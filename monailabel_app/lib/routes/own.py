@@ -31,11 +31,12 @@ from radfound.wire import (
 )
 
 from ..service import Inquiry, RadFoundService
+from .fields import sound_body
 from .running import run_for
 
 logger = logging.getLogger(__name__)
 
-router = APIRouter(prefix="/radfound", tags=["RadFound"])
+router = APIRouter(prefix="/radfound", tags=["RadFound"], dependencies=[Depends(sound_body)])
 
 BASE = "base"
 _KEEP_ALIVE_S = 15.0
@@ -183,6 +184,7 @@ def metrics(user: User = Depends(_USER)) -> Response:
 def health() -> dict[str, Any]:
     """Return the state of the server; never waits for a running answer."""
     service = _service()
+    adapter, problem = service.adapter()
     return {
         "status": "ok",
         "version": __version__,
@@ -190,7 +192,8 @@ def health() -> dict[str, Any]:
         "model": {
             "name": service.checkpoint,
             "loaded": service.is_loaded,
-            "adapter": service.adapters.active(),
+            "adapter": adapter,
+            "problem": problem,
         },
         "corrections": service.log.count(),
         "training": bool(processes("train")),

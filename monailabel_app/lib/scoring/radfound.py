@@ -10,6 +10,7 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 
+from radfound.correction import MAX_QUESTION_CHARS
 from radfound.exceptions import RadFoundError, RequestError
 
 from ..quiet import without_progress_bars
@@ -24,6 +25,7 @@ QUESTIONS = (
 )
 _NEW_TOKENS = 24
 _SKIPPED_NAMED = 10
+_MOST_QUESTIONS = 16
 
 
 class RadFoundScoring(ScoringMethod):
@@ -43,6 +45,11 @@ class RadFoundScoring(ScoringMethod):
             "Uncertainty about standard questions, and embedding, of each unread study"
         )
         self._service = service
+
+    def check(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings in a request; RequestError names one that is wrong."""
+        checks = {"questions": _questions, "limit": _limit}
+        return {key: check(request[key]) for key, check in checks.items() if key in request}
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Score the studies that have no score of the active model yet.
@@ -95,10 +102,14 @@ class RadFoundScoring(ScoringMethod):
 def _questions(value: object) -> tuple[str, ...]:
     if value is None:
         return QUESTIONS
-    if not isinstance(value, (list, tuple)) or not all(
-        isinstance(each, str) and each.strip() for each in value
+    if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= _MOST_QUESTIONS:
+        raise RequestError(f"questions: expected a list of 1 to {_MOST_QUESTIONS} questions")
+    if not all(
+        isinstance(each, str) and each.strip() and len(each) <= MAX_QUESTION_CHARS for each in value
     ):
-        raise RequestError("questions: expected a list of questions")
+        raise RequestError(
+            f"questions: expected text of at most {MAX_QUESTION_CHARS:,} characters each"
+        )
     return tuple(value)
 
 

@@ -362,7 +362,7 @@ class Client:
             if not is_running:
                 self._post("/train/radfound", settings or {}, cancel)
         except ClientError as error:
-            if error.kind != "request" or error.code is not None:
+            if error.kind != "request" or error.code not in (None, "already_running"):
                 raise
             is_running = True
         if is_running:

@@ -1,0 +1,86 @@
+"""Routes of MONAI Label that fail on what a caller may well send, under their addresses."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import FileResponse, PlainTextResponse
+from monailabel import endpoints
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.interfaces.utils.app import app_instance
+from monailabel.utils.others.generic import get_mime_type
+
+from radfound.exceptions import NotFoundError, RequestError, StudyUnreadableError
+
+router = APIRouter()
+
+_VIEWER = Path(endpoints.__file__).parent / "static" / "ohif"
+_CHECKSUMS = ("SHA256", "SHA512", "MD5")
+_GPU_TOOL = "nvidia-smi"
+_GPU_TOOL_S = 20
+
+_USER = RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)
+_ADMIN = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN)
+
+
+@router.get("/logs/gpu", tags=["Others"], summary="Get what nvidia-smi says")
+def gpu_state(user: User = Depends(_ADMIN)) -> PlainTextResponse:
+    """Return the state of the machine's GPUs."""
+    if shutil.which(_GPU_TOOL) is None:
+        raise NotFoundError(f"{_GPU_TOOL}: not on this machine, which has no NVIDIA GPU")
+    try:
+        done = subprocess.run([_GPU_TOOL], capture_output=True, text=True, timeout=_GPU_TOOL_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NotFoundError(f"{_GPU_TOOL}: gives no answer ({type(error).__name__})") from error
+    return PlainTextResponse(done.stdout)
+
+
+@router.get("/ohif/{path:path}", include_in_schema=False)
+def viewer_file(path: str, user: User = Depends(_USER)) -> FileResponse:
+    """Return a file of the OHIF viewer; its page for whatever is no file, as its own addresses are."""
+    try:
+        file = (_VIEWER / path).resolve()
+        is_ours = file.is_relative_to(_VIEWER.resolve()) and file.is_file()
+    except (OSError, ValueError):  # no name that a file could have
+        is_ours = False
+    file = file if is_ours else _VIEWER / "index.html"
+    if not file.is_file():
+        raise NotFoundError("ohif: this installation of MONAI Label has no viewer")
+    return FileResponse(file, media_type=get_mime_type(str(file)))
+
+
+@router.head("/datastore/image", tags=["Datastore"], summary="Whether there is an image")
+def has_image(
+    image: str, check_sum: str | None = None, user: User = Depends(_USER)
+) -> dict[str, Any]:
+    """Answer 200 if the image is there and, where `check_sum` is given, its file has that one.
+
+    `check_sum` is hexadecimal, of SHA256 or of what stands before a colon: SHA512 or MD5.
+    """
+    path = Path(app_instance().datastore().get_image_uri(image))
+    if not path.is_file():
+        raise NotFoundError("image: a folder, or not there; expected the id of a file")
+    if check_sum and not _has_checksum(path, check_sum):
+        raise NotFoundError("image: there is one of this id, but its checksum is another")
+    return {}
+
+
+def _has_checksum(path: Path, expected: str) -> bool:
+    name, _, digest = expected.rpartition(":")
+    name = (name or _CHECKSUMS[0]).upper()
+    if name not in _CHECKSUMS:
+        raise RequestError(f"check_sum: expected one of {', '.join(_CHECKSUMS)} before the colon")
+    try:
+        found = hashlib.new(name)
+        with open(path, "rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                found.update(block)
+    except OSError as error:
+        raise StudyUnreadableError(f"image: cannot be read ({error.strerror})") from error
+    return found.hexdigest() == digest.lower()

@@ -1,0 +1,150 @@
+"""Background tasks: one of each kind runs, a few may wait, and none runs in the server itself.
+
+MONAI Label looks for a running process and starts the next one in two steps, between which others start
+theirs; it queues without end, and with `run_sync` it works within the server.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+import psutil
+from monailabel.utils.async_tasks import utils
+
+from radfound.exceptions import Busy, RadFoundError
+
+METHODS = ("train", "batch_infer", "scoring")
+MAX_WAITING = 4
+"""How many tasks of a kind may wait behind the one that runs, where their callers ask for that."""
+
+Task = dict[str, Any]
+"""As MONAI Label has it: "id", "status", "request", "start_ts"; later "details" and "end_ts"."""
+
+_ENDED_KEPT = 50
+_STARTING_S = 10.0
+_LOOK_S = 0.05
+
+
+class TaskRunningError(RadFoundError):
+    """As many tasks of this kind run and wait as may."""
+
+    code = "already_running"
+    http_status = 429
+
+
+class TaskQueues:
+    """The background tasks of this process, in a queue for each kind; safe for use by several threads."""
+
+    def __init__(self) -> None:
+        # A signal may come while the main thread holds it.
+        self._lock = threading.RLock()
+        self._executors = {method: ThreadPoolExecutor(1) for method in METHODS}
+        self._active: dict[str, list[tuple[Task, Future[None]]]] = {name: [] for name in METHODS}
+        self._is_closed = False
+
+    def start(self, method: str, request: dict[str, Any], *, enqueue: bool = False) -> Task:
+        """Start a task in a process of its own, or let it wait for its turn.
+
+        Parameters
+        ----------
+        method : {"train", "batch_infer", "scoring"}
+        request : dict
+            For MONAI Label's app in that process.
+        enqueue : bool
+            Whether to wait where one runs.
+
+        Raises
+        ------
+        TaskRunningError
+            If one runs, or too many wait.
+        Busy
+            If the server is stopping.
+        """
+        with self._lock:
+            if self._is_closed:
+                raise Busy("the server is stopping; start it when the server is back")
+            count = len(self._unfinished(method))
+            if count > (MAX_WAITING if enqueue else 0):
+                raise TaskRunningError(
+                    f"{method}: one runs and {count - 1} wait, of at most {MAX_WAITING}; "
+                    "start it again when they have ended, or stop them with DELETE"
+                )
+            known = utils.background_tasks.setdefault(method, [])
+            utils.background_processes.setdefault(method, {})
+            del known[: -_ENDED_KEPT - MAX_WAITING]
+            task = {
+                "id": str(uuid.uuid4()),
+                "status": "SUBMITTED",
+                "request": request,
+                "start_ts": _now(),
+            }
+            known.append(task)
+            future = self._executors[method].submit(_run, task, method)
+            self._active[method].append((task, future))
+            return task
+
+    def stop(self, method: str) -> Task | None:
+        """Stop the task that runs, and return it; None if none does. Those that wait go on."""
+        with self._lock:
+            unfinished = self._unfinished(method)
+            return _stop(method, *unfinished[0]) if unfinished else None
+
+    def close(self) -> None:
+        """Stop all tasks, and start no more."""
+        with self._lock:
+            self._is_closed = True
+            for method in METHODS:
+                for task, future in reversed(self._unfinished(method)):
+                    _stop(method, task, future)
+
+    def _unfinished(self, method: str) -> list[tuple[Task, Future[None]]]:
+        self._active[method] = [each for each in self._active[method] if not each[1].done()]
+        return self._active[method]
+
+
+queues = TaskQueues()
+"""Those of this server."""
+
+
+def is_over(task: Task) -> bool:
+    """Whether a task has ended."""
+    return task["status"] not in ("SUBMITTED", "RUNNING")
+
+
+def _run(task: Task, method: str) -> None:
+    try:
+        utils._task_func(task, method)
+    except BaseException:
+        task["status"] = "ERROR"
+        raise
+
+
+def _stop(method: str, task: Task, future: Future[None]) -> Task:
+    """Stop a task in whichever state it is, and see that its process is gone."""
+    if not future.cancel():
+        deadline = time.monotonic() + _STARTING_S
+        while not future.done() and time.monotonic() < deadline:
+            process = utils.background_processes[method].get(task["id"])
+            if process is not None:
+                _kill(process.pid)
+            time.sleep(_LOOK_S)  # it may be starting just now
+    task["status"], task["end_ts"] = "STOPPED", _now()
+    return task
+
+
+def _kill(pid: int) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for each in (*process.children(recursive=True), process):
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+
+
+def _now() -> str:
+    return datetime.today().strftime("%Y-%m-%d %H:%M:%S")

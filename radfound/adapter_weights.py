@@ -1,0 +1,120 @@
+"""What the weights of a LoRA adapter must be before anything is done with them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+
+from radfound.exceptions import AdapterError
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+
+Shape = tuple[int, ...]
+
+_NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+# By safetensors' name of a number format: numpy's for its bits, and those that all are 1 in NaN and infinity.
+_EXPONENTS = {
+    "F64": ("<u8", 0x7FF0 << 48),
+    "F32": ("<u4", 0x7F80 << 16),
+    "F16": ("<u2", 0x7C00),
+    "BF16": ("<u2", 0x7F80),
+}
+
+
+def check_weights(folder: Path, linears: Mapping[str, Shape] | None = None) -> None:
+    """Raise if a folder holds no sound LoRA adapter, as peft saves them; imports neither torch nor peft.
+
+    Parameters
+    ----------
+    folder : Path
+    linears : mapping of str to (out, in), optional
+        The linear layers of the language model that the adapter is for.
+
+    Raises
+    ------
+    AdapterError
+        If the weights cannot be read, hold values that are not finite, do not come in pairs of one rank,
+        or do not fit `linears`.
+    """
+    named = f"adapter {folder.name}"
+    targets = _targets(folder, named)
+    pairs: dict[str, dict[str, Shape]] = {}
+    for name, tensor in _tensors(folder, named):
+        if not _is_finite(tensor):
+            raise AdapterError(f"{named}: {name} holds values that are not finite; train it anew")
+        match = _NAME.fullmatch(name)
+        if match:
+            pairs.setdefault(match["module"], {})[match["side"]] = tuple(tensor["shape"])
+    if not pairs:
+        raise AdapterError(f"{named}: holds no LoRA weights; save the adapter by peft")
+    for module, sides in pairs.items():
+        _check_pair(named, module, sides, linears)
+    missing = [name for name in linears or () if _is_target(name, targets) and name not in pairs]
+    if missing:
+        raise AdapterError(
+            f"{named}: {len(missing)} of its layers are missing, such as {missing[0]}; train it anew"
+        )
+
+
+def _targets(folder: Path, named: str) -> tuple[str, ...]:
+    """Return the ends of the names of the layers that the adapter says to change; none if it says so otherwise."""
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        is_lora = config["peft_type"] == "LORA"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AdapterError(f"{named}: its {CONFIG_FILE} is missing or damaged") from error
+    if not is_lora:
+        raise AdapterError(f"{named}: found an adapter of another kind; expected LoRA")
+    targets = config.get("target_modules")
+    is_plain = isinstance(targets, list) and not config.get("layers_to_transform")
+    return tuple(targets) if is_plain and all(isinstance(each, str) for each in targets) else ()
+
+
+def _tensors(folder: Path, named: str) -> list[tuple[str, dict[str, Any]]]:
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise AdapterError(f"{named}: holds no {WEIGHTS_FILE}; weights in a pickle are not read")
+    try:
+        return list(safetensors.deserialize(path.read_bytes()))
+    except (OSError, safetensors.SafetensorError) as error:
+        raise AdapterError(
+            f"{named}: its {WEIGHTS_FILE} is no safetensors file ({error}); train it anew"
+        ) from error
+
+
+def _is_finite(tensor: Mapping[str, Any]) -> bool:
+    if tensor["dtype"] not in _EXPONENTS:
+        return True
+    bits, exponent = _EXPONENTS[tensor["dtype"]]
+    values = np.frombuffer(tensor["data"], bits)
+    return not bool(((values & exponent) == exponent).any())
+
+
+def _check_pair(
+    named: str, module: str, sides: Mapping[str, Shape], linears: Mapping[str, Shape] | None
+) -> None:
+    down, up = sides.get("A"), sides.get("B")
+    if down is None or up is None or len(down) != 2 or len(up) != 2 or down[0] != up[1]:
+        raise AdapterError(
+            f"{named}: {module}: found {down} and {up}; expected (rank, in) and (out, rank)"
+        )
+    if linears is None:
+        return
+    if module not in linears:
+        raise AdapterError(f"{named}: {module}: the base model has no such layer; train it anew")
+    if (up[0], down[1]) != tuple(linears[module]):
+        raise AdapterError(
+            f"{named}: {module}: of shape {(up[0], down[1])}, the base model's is {linears[module]}; "
+            "train it anew"
+        )
+
+
+def _is_target(name: str, targets: tuple[str, ...]) -> bool:
+    return any(name == target or name.endswith(f".{target}") for target in targets)
