@@ -7,6 +7,9 @@ Settings, each as `--conf NAME VALUE`:
 checkpoint   radfound-mini (default), radfound-tiny (random, for tests) or a folder
 device       such as cuda; chosen by itself if left out
 max_upload_mb  largest request with a file; 2048 if left out
+hosts        names, with commas between them, that the server answers to besides its own addresses: those of
+             a proxy in front of it, or of this machine in its network
+origins      origins, with commas between them, whose pages may call, such as https://viewer.example.org
 open         `yes` answers other machines without a token; else they need one (RADFOUND_TOKEN, or
              RADFOUND_TOKEN_FILE for a file that holds it), and without one only this machine is served
 state        folder in which `.radfound` keeps corrections, adapters, scores and the journal of answers;
@@ -30,9 +33,9 @@ _ROOT = str(Path(__file__).resolve().parents[1])
 if _ROOT not in sys.path:
     sys.path.insert(0, _ROOT)
 
+from monailabel_app.lib.access import Rules  # noqa: E402
 from monailabel_app.lib.activelearning import strategies  # noqa: E402
 from monailabel_app.lib.datastore import StudyDatastore  # noqa: E402
-from monailabel_app.lib.guard import Rules  # noqa: E402
 from monailabel_app.lib.infers import MODELS, RadFoundInfer  # noqa: E402
 from monailabel_app.lib.leftovers import remove_leftovers  # noqa: E402
 from monailabel_app.lib.quiet import quieten_monailabel  # noqa: E402

@@ -9,20 +9,26 @@ from monailabel.endpoints import (
     batch_infer,
     datastore,
     infer,
+    logs,
     model,
     proxy,
+    scoring,
     session,
     train,
     wsi_infer,
 )
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
-from ..guard import BodyLimit, Gate, Rules
+from radfound.same_origin import SameOrigin
+
+from ..access import Admission, BodyLimit, Gate, Rules, SafeHeaders
 from ..metrics import Counting, Metrics
-from . import answering, own, stored
+from . import answering, own, pages, stored
 from .errors import install_error_handlers
+from .json_only import insist_on_json
 
-# Answered by `answering` and `stored`.
+# Answered by `answering`, `pages` and `stored`.
 _REPLACED = (
     (infer.router, "/infer/{model}", "POST"),
     (datastore.router, "/datastore/", "PUT"),
@@ -33,12 +39,17 @@ _REPLACED = (
     (datastore.router, "/datastore/label", "PUT"),
     (datastore.router, "/datastore/label/info", "PUT"),
     (datastore.router, "/datastore/updatelabelinfo", "PUT"),
+    (logs.router, "/logs/", "GET"),
     (session.router, "/session/", "PUT"),
     (train.router, "/train/{model}", "POST"),
     (train.router, "/train/", "POST"),
     (batch_infer.router, "/batch/infer/{model}", "POST"),
     (activelearning.router, "/activelearning/{strategy}", "POST"),
 )
+_OTHERS = (
+    activelearning.router, batch_infer.router, datastore.router, scoring.router, session.router, train.router,
+)  # fmt: skip
+_OWN = (answering.router, stored.router, stored.sessions, own.router, pages.logs)
 # Not offered: there are no whole slides here, and weights come as adapters that pass a gate.
 _REMOVED = (
     (wsi_infer.router, "/infer/wsi/{model}", "POST"),
@@ -70,8 +81,12 @@ def install_routes(app: FastAPI, rules: Rules, metrics: Metrics, *, is_local: bo
     if is_local:
         proxy.router.routes.clear()
     _remove(app.router, "/reload", "POST")  # it would load a second model beside the first
-    for part in (answering.router, stored.router, stored.sessions, own.router):
+    _remove(app.router, "/", "GET")
+    _remove(app.router, "/docs", "GET")
+    insist_on_json((*_OTHERS, *_OWN))
+    for part in _OWN:
         app.include_router(part, prefix=settings.MONAI_LABEL_API_STR)
+    app.include_router(pages.router)
     install_error_handlers(app)
     _install_guard(app, rules, metrics)
 
@@ -81,11 +96,15 @@ def _install_guard(app: FastAPI, rules: Rules, metrics: Metrics) -> None:
 
     MONAI Label lets pages of every origin call unless it is told some; here, unless told, none.
     """
-    origins = app.user_middleware if settings.MONAI_LABEL_CORS_ORIGINS else []
+    named = map(str, settings.MONAI_LABEL_CORS_ORIGINS)
+    origins = [*rules.origins, *(origin.rstrip("/") for origin in named)]
+    app.state.admission = Admission(rules.token) if rules.token else None
     app.user_middleware = [
         Middleware(Counting, metrics=metrics),
-        *origins,
-        Middleware(Gate, rules=rules),
+        Middleware(SafeHeaders, policies={"/ohif/": pages.viewer_headers()}),
+        Middleware(SameOrigin, hosts=rules.hosts, origins=origins),
+        Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"]),
+        Middleware(Gate, rules=rules, admission=app.state.admission),
         Middleware(BodyLimit, rules=rules),
     ]
     app.middleware_stack = None  # built at start-up; starlette builds it anew when asked next
