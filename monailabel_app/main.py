@@ -164,11 +164,22 @@ class RadFoundApp(MONAILabelApp):
         """Add the routes once MONAI Label's server has been made."""
         from monailabel.app import app
 
-        from monailabel_app.lib.routes import install_routes
+        from monailabel_app.lib.routes import Folders, install_routes
 
         super().on_init_complete()
         remove_leftovers(Path(self.app_dir), self._own_files)
-        install_routes(app, self._rules, self.service.metrics, is_local=self._is_local)
+        folders = Folders(
+            {
+                "python": sys.prefix,
+                "code": _ROOT,
+                "app": self.app_dir,
+                "state": self._state,
+                "sessions": settings.MONAI_LABEL_SESSION_PATH
+                or Path.home() / ".cache/monailabel/sessions",
+                **({"studies": self.studies} if self._is_local else {}),
+            }
+        )
+        install_routes(app, self._rules, self.service.metrics, folders, is_local=self._is_local)
         at_shutdown(self.service.close)
         logger.info("RadFound %s with checkpoint %s", __version__, self.service.checkpoint)
 

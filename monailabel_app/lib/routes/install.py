@@ -26,6 +26,7 @@ from ..access import Admission, BodyLimit, Gate, Rules, SafeHeaders
 from ..metrics import Counting, Metrics
 from . import answering, own, pages, stored
 from .errors import install_error_handlers
+from .folders import Folders, hide_folders
 from .json_only import insist_on_json
 
 # Answered by `answering`, `pages` and `stored`.
@@ -59,7 +60,9 @@ _REMOVED = (
 )
 
 
-def install_routes(app: FastAPI, rules: Rules, metrics: Metrics, *, is_local: bool) -> None:
+def install_routes(
+    app: FastAPI, rules: Rules, metrics: Metrics, folders: Folders, *, is_local: bool
+) -> None:
     """Add, replace and remove routes; safe to call again.
 
     Must run before the server's first request, as MONAI Label's start-up hook does.
@@ -70,6 +73,8 @@ def install_routes(app: FastAPI, rules: Rules, metrics: Metrics, *, is_local: bo
         MONAI Label's.
     rules : Rules
     metrics : Metrics
+    folders : Folders
+        Of the server's disk, which replies do not name.
     is_local : bool
         Whether the studies are a folder: then there is no DICOM server to pass requests on to.
     """
@@ -84,6 +89,9 @@ def install_routes(app: FastAPI, rules: Rules, metrics: Metrics, *, is_local: bo
     _remove(app.router, "/", "GET")
     _remove(app.router, "/docs", "GET")
     insist_on_json((*_OTHERS, *_OWN))
+    # Not RadFound's own, which name none: corrections are given back word for word.
+    hide_folders((*_OTHERS, answering.router, stored.router, stored.sessions), folders)
+    app.state.folders = folders
     for part in _OWN:
         app.include_router(part, prefix=settings.MONAI_LABEL_API_STR)
     app.include_router(pages.router)

@@ -20,6 +20,7 @@ from radfound.exceptions import NotFoundError
 
 from ..access.admission import COOKIE, LOG_IN, LOG_IN_LASTS_S, LOG_OUT, AccessError, GuessingError
 from ..access.pages import log_in_page, page
+from .folders import Folders
 
 router = APIRouter(include_in_schema=False)
 logs = APIRouter(prefix="/logs", tags=["Others"])
@@ -96,7 +97,9 @@ async def log_out(request: Request) -> Response:
 
 @logs.get("/", summary="Show the end of the server's log")
 def show_log(
-    lines: int = Query(300, ge=1, le=_MOST_LINES), user: User = Depends(_ADMIN)
+    request: Request,
+    lines: int = Query(300, ge=1, le=_MOST_LINES),
+    user: User = Depends(_ADMIN),
 ) -> PlainTextResponse:
     """Return the last lines of the log as plain text."""
     path = Path(settings.MONAI_LABEL_APP_DIR) / "logs" / "app.log"
@@ -106,7 +109,8 @@ def show_log(
             found = file.read(_MOST_LOG_BYTES).decode("utf-8", "replace").splitlines()
     except FileNotFoundError as error:
         raise NotFoundError("this server writes no log of its own") from error
-    return PlainTextResponse("\n".join(found[-lines:]) + "\n")
+    folders: Folders = request.app.state.folders
+    return PlainTextResponse(folders.hidden("\n".join(found[-lines:])) + "\n")
 
 
 def viewer_headers() -> dict[str, str]:
