@@ -231,6 +231,23 @@ def test_the_callers_address_decides_where_there_is_no_token(client, status):
     assert _status_of(Gate(_fine, Rules()), client=(client, 1)) == status
 
 
+def test_the_proxy_of_a_dicom_server_passes_no_token_on():
+    seen = {}
+
+    async def noting(scope, receive, send):
+        seen[scope["path"]] = dict(scope["headers"])
+        await _fine(scope, receive, send)
+
+    headers = [
+        (b"authorization", f"Bearer {TOKEN}".encode()),
+        (b"cookie", b"a=b"),
+        (b"accept", b"*/*"),
+    ]
+    for path in ("/proxy/dicom/qido/studies", "/info/"):
+        _status_of(Gate(noting, Rules(TOKEN.encode())), path=path, headers=headers)
+    assert seen == {"/proxy/dicom/qido/studies": {b"accept": b"*/*"}, "/info/": dict(headers)}
+
+
 def test_a_body_without_a_file_has_a_limit_of_its_own():
     guard = BodyLimit(_fine, Rules())
     assert _status_of(guard, headers=[(b"content-length", b"17000000")]) == 413
@@ -252,5 +269,5 @@ def _status_of(app, **scope):
     async def receive():
         return {"type": "http.request", "body": b""}
 
-    asyncio.run(app({"type": "http", "headers": [], **scope}, receive, send))
+    asyncio.run(app({"type": "http", "path": "/", "headers": [], **scope}, receive, send))
     return sent[0]["status"]

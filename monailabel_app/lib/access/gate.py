@@ -52,7 +52,7 @@ class Gate:
         except ForeignError as error:
             await refuse(error, scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            await self._app(_without_secrets(scope), receive, send)
 
     def _check(self, call: HTTPConnection) -> None:
         if self._admission is None:
@@ -74,6 +74,15 @@ class Gate:
                 f"found no token; expected the server's, as Authorization: Bearer or {TOKEN_HEADER}"
             )
         self._admission.check(given, call.client.host if call.client else "")
+
+
+def _without_secrets(scope: Scope) -> Scope:
+    """Take token and log-in from what MONAI Label's proxy passes on, headers and all, to a DICOM server."""
+    if "/proxy/" not in scope["path"]:
+        return scope
+    secret = {TOKEN_HEADER.lower().encode(), b"authorization", b"cookie"}
+    headers = [(name, value) for name, value in scope["headers"] if name not in secret]
+    return {**scope, "headers": headers}
 
 
 def _is_of_this_machine(call: HTTPConnection) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
+import os
 import re
 from collections.abc import Iterator
 from html import escape
@@ -102,13 +104,13 @@ def show_log(
     user: User = Depends(_ADMIN),
 ) -> PlainTextResponse:
     """Return the last lines of the log as plain text."""
-    path = Path(settings.MONAI_LABEL_APP_DIR) / "logs" / "app.log"
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _MOST_LOG_BYTES))
-            found = file.read(_MOST_LOG_BYTES).decode("utf-8", "replace").splitlines()
-    except FileNotFoundError as error:
-        raise NotFoundError("this server writes no log of its own") from error
+    handlers = logging.getLogger().handlers
+    files = [each.baseFilename for each in handlers if isinstance(each, logging.FileHandler)]
+    if not files:
+        raise NotFoundError("this server logs into no file")
+    with open(files[0], "rb") as file:
+        file.seek(max(0, os.path.getsize(files[0]) - _MOST_LOG_BYTES))
+        found = file.read(_MOST_LOG_BYTES).decode("utf-8", "replace").splitlines()
     folders: Folders = request.app.state.folders
     return PlainTextResponse(folders.hidden("\n".join(found[-lines:])) + "\n")
 
