@@ -23,12 +23,12 @@ _ROOT = str(Path(__file__).resolve().parents[1])
 if _ROOT not in sys.path:
     sys.path.insert(0, _ROOT)
 
+from monailabel_app.lib.access import Rules  # noqa: E402
 from monailabel_app.lib.activelearning import strategies  # noqa: E402
 from monailabel_app.lib.background import hide_requests  # noqa: E402
 from monailabel_app.lib.batch import RadFoundBatch  # noqa: E402
 from monailabel_app.lib.datastore import StudyDatastore, uploads_path  # noqa: E402
 from monailabel_app.lib.dicom_cache import DicomCache  # noqa: E402
-from monailabel_app.lib.guard import Rules  # noqa: E402
 from monailabel_app.lib.infers import MODELS, RadFoundInfer  # noqa: E402
 from monailabel_app.lib.leftovers import remove_leftovers  # noqa: E402
 from monailabel_app.lib.quiet import keep_log, quieten_monailabel  # noqa: E402
@@ -184,11 +184,22 @@ class RadFoundApp(MONAILabelApp):
         """Add the routes once MONAI Label's server has been made."""
         from monailabel.app import app
 
-        from monailabel_app.lib.routes import install_routes
+        from monailabel_app.lib.routes import Folders, install_routes
 
         super().on_init_complete()
         remove_leftovers(Path(self.app_dir), self._own_files)
-        install_routes(app, self._rules, self.service.metrics, is_local=self._is_local)
+        folders = Folders(
+            {
+                "python": sys.prefix,
+                "code": _ROOT,
+                "app": self.app_dir,
+                "state": self._state,
+                "sessions": settings.MONAI_LABEL_SESSION_PATH
+                or Path.home() / ".cache/monailabel/sessions",
+                **({"studies": self.studies} if self._is_local else {}),
+            }
+        )
+        install_routes(app, self._rules, self.service.metrics, folders, is_local=self._is_local)
         at_shutdown(self.service.close)
         logger.info("RadFound %s with checkpoint %s", __version__, self.service.checkpoint)
 

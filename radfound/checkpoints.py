@@ -63,9 +63,9 @@ def load(
     source = mini_path() if checkpoint == "radfound-mini" else Path(checkpoint)
     try:
         model = RadFoundForConditionalGeneration.from_pretrained(
-            source, dtype=dtype, use_safetensors=True
+            source, dtype=dtype, use_safetensors=True, trust_remote_code=False
         )
-        processor = RadFoundProcessor.from_pretrained(source)
+        processor = RadFoundProcessor.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"checkpoint {name}: cannot be loaded ({error}); expected radfound-mini or a folder written by save_pretrained"
@@ -173,8 +173,9 @@ def _convert_gguf(folder: Path) -> None:
         gguf_file=_GGUF_FILE,
         quantization_config=GgufConfig(dequantize=True),
         dtype=torch.bfloat16,
+        trust_remote_code=False,
     )
-    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF_FILE)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF_FILE, trust_remote_code=False)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -244,7 +245,7 @@ def mini_processor() -> RadFoundProcessor:
     """Return the processor of `radfound-mini`."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(language_model_path())
+    tokenizer = AutoTokenizer.from_pretrained(language_model_path(), trust_remote_code=False)
     return RadFoundProcessor(
         RadFoundImageProcessor(), tokenizer, num_visual_tokens=mini_config().num_visual_tokens
     )
@@ -257,7 +258,7 @@ def new_mini_model(*, with_language_model: bool = False) -> RadFoundForCondition
     model = RadFoundForConditionalGeneration(mini_config())
     if with_language_model:
         model.language_model = AutoModelForCausalLM.from_pretrained(
-            language_model_path(), dtype=torch.bfloat16
+            language_model_path(), dtype=torch.bfloat16, trust_remote_code=False
         )
     return model
 

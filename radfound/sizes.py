@@ -103,8 +103,10 @@ def new_model(
     text_config, loaded = None, None
     if language_model is not None:
         try:
-            text_config = AutoConfig.from_pretrained(language_model)
-            loaded = AutoModelForCausalLM.from_pretrained(language_model, dtype=torch.bfloat16)
+            text_config = AutoConfig.from_pretrained(language_model, trust_remote_code=False)
+            loaded = AutoModelForCausalLM.from_pretrained(
+                language_model, dtype=torch.bfloat16, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"{language_model}: cannot be loaded ({error}); expected the folder or hub id of a "

@@ -14,6 +14,8 @@ MAY_NOT_IMPORT = {
     "monailabel_app": {"slicer_extension"},
     "slicer_extension": {"torch", "radfound", "training", "monailabel_app", "monailabel"},
 }
+# peft's own, which have no code to run
+NOT_OF_TRANSFORMERS = {"LoraConfig", "PeftConfig", "PeftModel"}
 # what a client without a model needs, and what reads tables of data
 TORCH_FREE = (
     "cli",
@@ -26,6 +28,8 @@ TORCH_FREE = (
     "exceptions",
     "datasets",
     "reader_study.server",
+    "same_origin",
+    "spreadsheet",
 )
 
 
@@ -104,3 +108,37 @@ assert not heavy, heavy
 @pytest.mark.parametrize("module", TORCH_FREE)
 def test_module_imports_where_torch_is_absent(module):
     run_python(f"import sys; sys.modules['torch'] = None; import radfound.{module}")
+
+
+def loads_that_may_run_code(source: str) -> list[int]:
+    """Lines that load something of transformers without forbidding the code that may come with it."""
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    loads = (
+        call
+        for call in calls
+        if isinstance(call.func, ast.Attribute)
+        and call.func.attr == "from_pretrained"
+        and ast.unparse(call.func.value) not in NOT_OF_TRANSFORMERS
+    )
+    return [
+        call.lineno
+        for call in loads
+        if "trust_remote_code=False" not in map(ast.unparse, call.keywords)
+    ]
+
+
+@pytest.mark.parametrize("part", (*PARTS, "scripts"))
+def test_no_code_that_comes_with_a_model_is_run(part):
+    found = [
+        f"{file.relative_to(ROOT)}:{line}"
+        for file in sorted((ROOT / part).rglob("*.py"))
+        for line in loads_that_may_run_code(file.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+
+
+def test_a_load_that_may_run_code_is_seen_in_whatever_form():
+    for arguments in ("a", "a, trust_remote_code=True", "a, **{'trust_remote_code': False}"):
+        assert loads_that_may_run_code(f"x = m.AutoModel.from_pretrained({arguments})")
+    assert not loads_that_may_run_code("AutoModel.from_pretrained(a, trust_remote_code=False)")
+    assert not loads_that_may_run_code("PeftModel.from_pretrained(a, b)")

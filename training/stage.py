@@ -100,7 +100,7 @@ def stage_model(
         model = new_model(name, language_model)
         processor = RadFoundProcessor(
             RadFoundImageProcessor(model.config.vision_config.image_size),
-            AutoTokenizer.from_pretrained(language_model),
+            AutoTokenizer.from_pretrained(language_model, trust_remote_code=False),
             num_visual_tokens=model.config.num_visual_tokens,
         )
         # Tokenizers often know fewer tokens than their models have rows.

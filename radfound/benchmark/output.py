@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from radfound.benchmark.scores import confidence_of, is_right
 from radfound.benchmark.tasks import NEW_IMAGE, NOT_STATED
 from radfound.confidence import Calibration
 from radfound.exceptions import RequestError, StorageError
+from radfound.spreadsheet import read_rows, write_rows
 
 COLUMNS = {
     MODEL: "model",
@@ -56,28 +56,29 @@ def without_nan(value: Any) -> Any:
 
 def write_answers(runs: Sequence[Run], calibration: Calibration | None, folder: Path) -> None:
     """Write answers.csv: one line for each item, with the answers of model and controls."""
-    with (folder / "answers.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ANSWER_FIELDS, restval="")
-        writer.writeheader()
-        for run in runs:
-            for k, item in enumerate(run.task.items):
-                right = is_right(item, run.answers[MODEL][k])
-                sure = confidence_of(item, run.probabilities[k], calibration)
-                line = {
-                    "task": run.task.name,
-                    "id": item.id,
-                    "patient": item.example.key,
-                    "group": item.group,
-                    "rows": "; ".join(item.rows),
-                    "modality": item.modality,
-                    "organ_system": item.organ_system,
-                    "question": item.prompt.question or "",
-                    "truth": item.turn.answer,
-                    "probability": f"{run.probabilities[k]:.4f}",
-                    "confidence": "" if sure is None else f"{sure:.4f}",
-                    "right": "" if math.isnan(right) else int(right),
-                }
-                writer.writerow(line | {name: texts[k] for name, texts in run.answers.items()})
+    write_rows(folder / "answers.csv", ANSWER_FIELDS, _answer_lines(runs, calibration))
+
+
+def _answer_lines(runs: Sequence[Run], calibration: Calibration | None) -> Iterator[dict[str, Any]]:
+    for run in runs:
+        for k, item in enumerate(run.task.items):
+            right = is_right(item, run.answers[MODEL][k])
+            sure = confidence_of(item, run.probabilities[k], calibration)
+            line = {
+                "task": run.task.name,
+                "id": item.id,
+                "patient": item.example.key,
+                "group": item.group,
+                "rows": "; ".join(item.rows),
+                "modality": item.modality,
+                "organ_system": item.organ_system,
+                "question": item.prompt.question or "",
+                "truth": item.turn.answer,
+                "probability": f"{run.probabilities[k]:.4f}",
+                "confidence": "" if sure is None else f"{sure:.4f}",
+                "right": "" if math.isnan(right) else int(right),
+            }
+            yield line | {name: texts[k] for name, texts in run.answers.items()}
 
 
 def read_answers(folder: Path) -> dict[tuple[str, str], str]:
@@ -88,7 +89,7 @@ def read_answers(folder: Path) -> dict[tuple[str, str], str]:
             f"--compare: {path} not found; expected the --out folder of another run of `radfound bench`"
         )
     with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = read_rows(file)
     try:
         return {(row["task"], row["id"]): row[MODEL] for row in rows}
     except KeyError as error:

@@ -117,7 +117,7 @@ def _write(
         readers.append(Reader(reader, token_digest(token), items))
     plan = Plan(
         wanted.title, wanted.instructions, wanted.criteria, wanted.pairwise, wanted.comment,
-        tuple(cases), tuple(readers), folder,
+        tuple(cases), tuple(readers), folder, wanted.address,
     )  # fmt: skip
     kinds = {source.name: source.kind for source in wanted.sources}
     key = Key(new_id(), seed, kinds, wanted.reference, known, candidates, tuple(repeats))

@@ -189,6 +189,8 @@ class Plan:
     readers : tuple of Reader
     folder : Path
         Where the study is; no part of `plan.json`.
+    address : str
+        What readers enter, such as "https://study.example.org"; empty if it is not known.
     """
 
     title: str
@@ -199,6 +201,7 @@ class Plan:
     cases: tuple[Case, ...]
     readers: tuple[Reader, ...]
     folder: Path = field(default=Path(), compare=False)
+    address: str = ""
 
     @classmethod
     def load(cls, folder: str | Path) -> Plan:
@@ -293,7 +296,7 @@ def _plan(value: object, folder: Path) -> Plan:
             f"{PLAN}: schema is {top.get('schema')!r}; this version reads {SCHEMA!r}"
         )
     fields = ("title", "instructions", "criteria", "pairwise", "comment", "cases", "readers")
-    check_fields(PLAN, top, ("schema", *fields), ())
+    check_fields(PLAN, top, ("schema", *fields), ("address",))
     plan = Plan(
         text_field(PLAN, top, "title"),
         text_field(PLAN, top, "instructions", may_be_empty=True),
@@ -303,6 +306,7 @@ def _plan(value: object, folder: Path) -> Plan:
         list_field(PLAN, top, "cases", _case),
         list_field(PLAN, top, "readers", _reader),
         folder,
+        text_field(PLAN, {"address": "", **top}, "address", may_be_empty=True),
     )
     cases = {case.id for case in plan.cases}
     for reader in plan.readers:

@@ -11,6 +11,7 @@ import logging
 import socket
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import Depends, FastAPI, Request, Response
@@ -25,6 +26,7 @@ from radfound.reader_study.config import HOST, PORT
 from radfound.reader_study.plan import Item, Plan, Reader
 from radfound.reader_study.ratings import AGREEMENT, MAX_COMMENT_CHARS, Rating, RatingStore
 from radfound.reader_study.render import Picture, Shelf
+from radfound.same_origin import Authority, SameOrigin
 from radfound.wire import error_to_json
 
 logger = logging.getLogger(__name__)
@@ -107,6 +109,9 @@ def create_app(plan: Plan) -> FastAPI:
     """
     app = FastAPI(title=plan.title, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.plan, app.state.store, app.state.shelf = plan, RatingStore(plan), Shelf(plan)
+    address = urlsplit(plan.address).netloc  # of a proxy in front, perhaps
+    hosts = [Authority.parse(address, "address")] if address else []
+    app.add_middleware(SameOrigin, hosts=hosts)
     app.add_middleware(_Shield)
     app.add_exception_handler(RadFoundError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_shape)

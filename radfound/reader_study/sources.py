@@ -16,6 +16,7 @@ from radfound.answer import ModelVersion
 from radfound.exceptions import ReaderStudyError, RequestError
 from radfound.reader_study.config import CaseConfig, SourceConfig
 from radfound.reader_study.key import Text
+from radfound.spreadsheet import read_rows
 
 ANSWER_S = 300
 """How long a server may take over one answer, in seconds."""
@@ -73,10 +74,10 @@ def _rows(source: SourceConfig, cases: Sequence[CaseConfig]) -> dict[str, Row]:
     return found
 
 
-def _read(path: Path) -> list[Row]:
+def _read(path: Path) -> Sequence[Row]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows: list[Row] = list(csv.DictReader(file))
+            rows = read_rows(file)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ReaderStudyError(
             f"{path}: cannot be read ({error}); expected answers.csv of `radfound bench`"

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from radfound.reader_study.key import Key
 from radfound.reader_study.plan import SCALE, Criterion, Plan
 from radfound.reader_study.ratings import COMMENT, PREFERENCE, SCORE, SECOND, TIE, Rating, newest
+from radfound.spreadsheet import write_rows
 
 CSV_FIELDS = (
     "reader", "case", "modality", "organ_system", "task", "question", "source", "text", "repeat", "position",
@@ -126,45 +127,39 @@ def write_csv(plan: Plan, key: Key, said: Iterable[Rating], path: Path) -> int:
     A preference has the names of both sources in `source`, parted by "|", in the order in which they were shown;
     its value is the name of the preferred one, or "tie".
     """
+    return write_rows(path, CSV_FIELDS, _lines(plan, key, said))
+
+
+def _lines(plan: Plan, key: Key, said: Iterable[Rating]) -> Iterator[dict[str, Any]]:
     items = {item.id: item for reader in plan.readers for item in reader.items}
-    lines = 0
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, CSV_FIELDS, restval="")
-        writer.writeheader()
-        for rating in newest(said):
-            if rating.kind not in (SCORE, PREFERENCE, COMMENT):
-                continue
-            item = items[rating.item]
-            case, known = plan.case(item.case), key.cases[item.case]
-            line = {
-                "reader": rating.reader,
-                "case": known.name,
-                "modality": known.modality or "",
-                "organ_system": known.organ_system or "",
-                "task": case.task,
-                "question": case.question or "",
-                "source": key.candidates[rating.candidate],
-                "repeat": int(rating.item in key.repeats),
-                "kind": rating.kind,
-                "value": rating.value,
-                "seconds": f"{rating.seconds:.1f}",
-                "created": rating.created,
-            }
-            if rating.kind == PREFERENCE:
-                both = key.candidates[rating.candidate], key.candidates[rating.name]
-                preferred = {"first": both[0], "second": both[1]}.get(rating.value, TIE)
-                line |= {"source": "|".join(both), "value": preferred}
-            else:
-                ids = [candidate.id for candidate in item.candidates]
-                text = item.candidate(rating.candidate).text
-                line |= {
-                    "name": rating.name,
-                    "text": text,
-                    "position": ids.index(rating.candidate) + 1,
-                }
-            writer.writerow(line)
-            lines += 1
-    return lines
+    for rating in newest(said):
+        if rating.kind not in (SCORE, PREFERENCE, COMMENT):
+            continue
+        item = items[rating.item]
+        case, known = plan.case(item.case), key.cases[item.case]
+        line = {
+            "reader": rating.reader,
+            "case": known.name,
+            "modality": known.modality or "",
+            "organ_system": known.organ_system or "",
+            "task": case.task,
+            "question": case.question or "",
+            "source": key.candidates[rating.candidate],
+            "repeat": int(rating.item in key.repeats),
+            "kind": rating.kind,
+            "value": rating.value,
+            "seconds": f"{rating.seconds:.1f}",
+            "created": rating.created,
+        }
+        if rating.kind == PREFERENCE:
+            both = key.candidates[rating.candidate], key.candidates[rating.name]
+            preferred = {"first": both[0], "second": both[1]}.get(rating.value, TIE)
+            yield line | {"source": "|".join(both), "value": preferred}
+        else:
+            ids = [candidate.id for candidate in item.candidates]
+            text = item.candidate(rating.candidate).text
+            position = ids.index(rating.candidate) + 1
+            yield line | {"name": rating.name, "text": text, "position": position}
 
 
 def seconds_by_reader(plan: Plan, said: Iterable[Rating]) -> dict[str, list[float]]:

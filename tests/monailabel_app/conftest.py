@@ -31,6 +31,7 @@ QUICK_TRAINING = {
     "least_kept": 0,
     "tolerance_stops": 1.0,
 }
+TOKEN = "a-token-that-nobody-guesses"
 VOLUME, CT, SERIES, PICTURE = "volume", "ct", "series.of.two", "picture"
 
 
@@ -165,6 +166,23 @@ def server(tmp_path_factory):
     studies.mkdir()
     fill_with_studies(studies)
     with running_server(studies, folder / "server.log") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory):
+    """A server with a token, a further name, a friendly origin, and uploads of up to 1 MB."""
+    folder = tmp_path_factory.mktemp("guarded")
+    studies = folder / "studies"
+    studies.mkdir()
+    fill_with_studies(studies)
+    conf = {
+        "max_upload_mb": "1",
+        "hosts": "ward.example,proxy.example:8443",
+        "origins": "https://viewer.example",
+    }
+    conf = [word for name, value in conf.items() for word in ("--conf", name, value)]
+    with running_server(studies, folder / "server.log", *conf, token=TOKEN) as server:
         yield server
 
 

@@ -9,26 +9,13 @@ import requests
 from RadFoundLib.client import Client
 from RadFoundLib.errors import ClientError
 
-from monailabel_app.lib.guard import TOKEN_HEADER, BodyLimit, Gate, Rules
+from monailabel_app.lib.access import TOKEN_HEADER, BodyLimit, Gate, Rules
 from radfound.exceptions import RequestError
 
-from .conftest import VOLUME, fill_with_studies, running_server
+from .conftest import TOKEN, VOLUME, running_server
 
-TOKEN = "a-token-that-nobody-guesses"
 CLOSED = ("/", "/docs", "/openapi.json", "/static/", "/info/", "/datastore/", "/logs/",
           "/radfound/health", "/radfound/metrics", "/radfound/corrections", "/no/such/route")  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory):
-    """A server with a token, for uploads of up to 1 MB."""
-    folder = tmp_path_factory.mktemp("guarded")
-    studies = folder / "studies"
-    studies.mkdir()
-    fill_with_studies(studies)
-    log = folder / "server.log"
-    with running_server(studies, log, "--conf", "max_upload_mb", "1", token=TOKEN) as server:
-        yield server
 
 
 @pytest.mark.parametrize("path", CLOSED)
@@ -72,9 +59,85 @@ def test_an_upload_beyond_the_limit_is_refused_whether_it_tells_its_size_or_not(
     assert "a" not in guarded.get("/datastore/?output=all").json()["objects"]
 
 
-def test_pages_of_other_origins_may_not_call(guarded):
-    headers = {"Origin": "http://elsewhere.example"}
-    assert "access-control-allow-origin" not in guarded.get("/info/", headers=headers).headers
+def test_only_pages_of_origins_that_were_named_may_call(guarded):
+    friend = {"Origin": "https://viewer.example", "Sec-Fetch-Site": "cross-site"}
+    preflight = {**friend, "Access-Control-Request-Method": "POST"}
+    assert guarded.get("/info/", headers=friend).headers["access-control-allow-origin"]
+    assert guarded._call("OPTIONS", "/radfound/ask", headers=preflight).ok
+    stranger = {**friend, "Origin": "https://elsewhere.example"}
+    for method, path in (("GET", "/info/"), ("OPTIONS", "/radfound/ask"), ("GET", "/ohif/")):
+        refused = guarded._call(method, path, headers={**preflight, **stranger})
+        assert (refused.status_code, code_of(refused)) == (403, "origin_foreign")
+        assert "access-control-allow-origin" not in refused.headers
+
+
+def test_names_are_answered_if_the_server_was_told_them(guarded):
+    for host, status in [
+        ("ward.example", 200),
+        ("proxy.example:8443", 200),
+        ("other.example", 421),
+    ]:
+        assert guarded.get("/info/", headers={"Host": host}).status_code == status
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["GET /info/ HTTP/1.1"],
+        ["GET /info/ HTTP/1.0"],
+        ["GET /info/ HTTP/1.1", "Host: {own}", "Host: stranger.example"],
+        ["GET /info/ HTTP/1.1", "Host: {own}", "Host: {own}"],
+        ["GET http://stranger.example/info/ HTTP/1.1", "Host: {own}"],
+        ["GET http://{own}/info/ HTTP/1.1", "Host: stranger.example"],
+        ["GET /info/ HTTP/1.1", "Host: x@{own}"],
+        ["GET /info/ HTTP/1.1", "Host: {own}", "Origin: null"],
+        ["GET /info/ HTTP/1.1", "Host: {own}", "Origin: http://stranger.example", "Upgrade: websocket",
+         "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="],
+    ],
+)  # fmt: skip
+def test_requests_that_no_client_of_this_server_writes_are_refused(server, lines):
+    own = server.url.removeprefix("http://")
+    text = "\r\n".join([*(line.format(own=own) for line in lines), "Connection: close", "", ""])
+    with socket.create_connection(("127.0.0.1", int(own.rpartition(":")[2])), timeout=30) as line:
+        line.sendall(text.encode())
+        status = int(line.makefile("rb").readline().split()[1])
+    assert 400 <= status < 500
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("post", "/radfound/ask"), ("post", "/radfound/corrections"), ("post", "/train/radfound"), ("post", "/train/"),
+        ("delete", "/train/"), ("post", "/batch/infer/radfound_vqa"), ("delete", "/batch/infer"),
+        ("post", "/scoring/radfound"), ("post", "/scoring/"), ("post", "/activelearning/first"),
+        ("post", "/radfound/adapters/base/activate"), ("post", "/radfound/adapters/rollback"),
+        ("delete", "/datastore/image?id=none"), ("delete", "/datastore/label?id=none&tag=final"),
+        ("delete", "/session/none"),
+    ],
+)  # fmt: skip
+def test_what_is_no_json_is_refused_where_json_is_meant(server, method, path):
+    call = getattr(server, method)
+    for kind, body in [("text/plain", "{}"), ("text/plain;application/json", "{}"), (None, "{}"),
+                       ("application/x-www-form-urlencoded", "a=b"), ("application/octet-stream", "{}"),
+                       ("multipart/form-data; boundary=x", "--x--")]:  # fmt: skip
+        refused = call(path, data=body.encode(), headers={"Content-Type": kind})
+        assert (refused.status_code, code_of(refused)) == (415, "content_type_wrong"), kind
+
+
+def test_json_and_nothing_at_all_are_taken(server):
+    for headers in (
+        {"Content-Type": "application/json; charset=utf-8"},
+        {"Content-Type": "Application/JSON"},
+    ):
+        assert server.post("/activelearning/first", data="{}", headers=headers).ok
+    assert server.post("/activelearning/first").ok
+    assert server.post(
+        "/activelearning/first", data=iter([])
+    ).ok  # in chunks, of which there are none
+
+
+def code_of(response):
+    return response.json()["detail"]["code"]
 
 
 def test_metrics_tell_counts_and_times_and_no_id(guarded):
@@ -147,7 +210,14 @@ def test_an_open_server_without_a_token_is_warned_of(monkeypatch, caplog):
 
 
 @pytest.mark.parametrize(
-    "conf", [{"open": "maybe"}, {"max_upload_mb": "0"}, {"max_upload_mb": "x"}]
+    "conf",
+    [
+        {"open": "maybe"},
+        {"max_upload_mb": "0"},
+        {"max_upload_mb": "x"},
+        {"hosts": "a b"},
+        {"origins": "null"},
+    ],
 )
 def test_a_setting_that_is_none_is_named(conf):
     with pytest.raises(RequestError, match=next(iter(conf))):
@@ -159,6 +229,23 @@ def test_a_setting_that_is_none_is_named(conf):
 )
 def test_the_callers_address_decides_where_there_is_no_token(client, status):
     assert _status_of(Gate(_fine, Rules()), client=(client, 1)) == status
+
+
+def test_the_proxy_of_a_dicom_server_passes_no_token_on():
+    seen = {}
+
+    async def noting(scope, receive, send):
+        seen[scope["path"]] = dict(scope["headers"])
+        await _fine(scope, receive, send)
+
+    headers = [
+        (b"authorization", f"Bearer {TOKEN}".encode()),
+        (b"cookie", b"a=b"),
+        (b"accept", b"*/*"),
+    ]
+    for path in ("/proxy/dicom/qido/studies", "/info/"):
+        _status_of(Gate(noting, Rules(TOKEN.encode())), path=path, headers=headers)
+    assert seen == {"/proxy/dicom/qido/studies": {b"accept": b"*/*"}, "/info/": dict(headers)}
 
 
 def test_a_body_without_a_file_has_a_limit_of_its_own():
@@ -182,5 +269,5 @@ def _status_of(app, **scope):
     async def receive():
         return {"type": "http.request", "body": b""}
 
-    asyncio.run(app({"type": "http", "headers": [], **scope}, receive, send))
+    asyncio.run(app({"type": "http", "path": "/", "headers": [], **scope}, receive, send))
     return sent[0]["status"]

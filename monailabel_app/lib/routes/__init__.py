@@ -1,5 +1,6 @@
 """The server's routes: RadFound's own, and those of MONAI Label that it answers differently."""
 
+from .folders import Folders
 from .install import install_routes
 
-__all__ = ["install_routes"]
+__all__ = ["Folders", "install_routes"]

@@ -19,13 +19,18 @@ from monailabel.endpoints import (
     wsi_infer,
 )
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
-from ..guard import BodyLimit, Gate, Rules
+from radfound.same_origin import SameOrigin
+
+from ..access import Admission, BodyLimit, Gate, Rules, SafeHeaders
 from ..metrics import Counting, Metrics
-from . import answering, others, own, stored, tasks
+from . import answering, others, own, pages, stored, tasks
 from .errors import install_error_handlers
+from .folders import Folders, hide_folders
+from .json_only import insist_on_json
 
-# Answered by `answering`, `others` and `stored`.
+# Answered by `answering`, `others`, `pages` and `stored`.
 _REPLACED = (
     (infer.router, "/infer/{model}", "POST"),
     (datastore.router, "/datastore/", "PUT"),
@@ -40,13 +45,15 @@ _REPLACED = (
     (datastore.router, "/datastore/label", "PUT"),
     (datastore.router, "/datastore/label/info", "PUT"),
     (datastore.router, "/datastore/updatelabelinfo", "PUT"),
+    (logs.router, "/logs/", "GET"),
     (logs.router, "/logs/gpu", "GET"),
     (ohif.router, "/ohif/{path:path}", "GET"),
     (session.router, "/session/", "PUT"),
     (activelearning.router, "/activelearning/{strategy}", "POST"),
 )
+_OTHERS = (activelearning.router, datastore.router, session.router)
 _OWN = (
-    answering.router, tasks.router, stored.router, stored.sessions, others.router, own.router,
+    answering.router, tasks.router, stored.router, stored.sessions, others.router, own.router, pages.logs,
 )  # fmt: skip
 # Not offered: there are no whole slides here, and weights come as adapters that pass a gate.
 _REMOVED = (
@@ -57,7 +64,9 @@ _REMOVED = (
 )
 
 
-def install_routes(app: FastAPI, rules: Rules, metrics: Metrics, *, is_local: bool) -> None:
+def install_routes(
+    app: FastAPI, rules: Rules, metrics: Metrics, folders: Folders, *, is_local: bool
+) -> None:
     """Add, replace and remove routes; safe to call again.
 
     Must run before the server's first request, as MONAI Label's start-up hook does.
@@ -68,6 +77,8 @@ def install_routes(app: FastAPI, rules: Rules, metrics: Metrics, *, is_local: bo
         MONAI Label's.
     rules : Rules
     metrics : Metrics
+    folders : Folders
+        Of the server's disk, which replies do not name.
     is_local : bool
         Whether the studies are a folder: then there is no DICOM server to pass requests on to.
     """
@@ -81,8 +92,16 @@ def install_routes(app: FastAPI, rules: Rules, metrics: Metrics, *, is_local: bo
     if is_local:
         proxy.router.routes.clear()
     _remove(app.router, "/reload", "POST")  # it would load a second model beside the first
+    _remove(app.router, "/", "GET")
+    _remove(app.router, "/docs", "GET")
+    insist_on_json((*_OTHERS, *_OWN))
+    # Not RadFound's own, which name none: corrections are given back word for word.
+    shown = (answering.router, tasks.router, stored.router, stored.sessions, others.router)
+    hide_folders((*_OTHERS, *shown), folders)
+    app.state.folders = folders
     for part in _OWN:
         app.include_router(part, prefix=settings.MONAI_LABEL_API_STR)
+    app.include_router(pages.router)
     install_error_handlers(app)
     _install_guard(app, rules, metrics)
 
@@ -92,11 +111,15 @@ def _install_guard(app: FastAPI, rules: Rules, metrics: Metrics) -> None:
 
     MONAI Label lets pages of every origin call unless it is told some; here, unless told, none.
     """
-    origins = app.user_middleware if settings.MONAI_LABEL_CORS_ORIGINS else []
+    named = map(str, settings.MONAI_LABEL_CORS_ORIGINS)
+    origins = [*rules.origins, *(origin.rstrip("/") for origin in named)]
+    app.state.admission = Admission(rules.token) if rules.token else None
     app.user_middleware = [
         Middleware(Counting, metrics=metrics),
-        *origins,
-        Middleware(Gate, rules=rules),
+        Middleware(SafeHeaders, policies={"/ohif/": pages.viewer_headers()}),
+        Middleware(SameOrigin, hosts=rules.hosts, origins=origins),
+        Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"]),
+        Middleware(Gate, rules=rules, admission=app.state.admission),
         Middleware(BodyLimit, rules=rules),
     ]
     app.middleware_stack = None  # built at start-up; starlette builds it anew when asked next

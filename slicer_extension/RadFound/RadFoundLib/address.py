@@ -53,7 +53,12 @@ class Address:
         return cls(parts.scheme, host, port or _PORTS[parts.scheme], parts.path.rstrip("/"))
 
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.where}{self.prefix}"
+        return self.origin + self.prefix
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port: what a token belongs to."""
+        return f"{self.scheme}://{self.where}"
 
     @property
     def where(self) -> str:
@@ -70,3 +75,8 @@ class Address:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @property
+    def is_private(self) -> bool:
+        """Whether nobody on the way can read along: this machine, or TLS."""
+        return self.is_local or self.scheme == "https"

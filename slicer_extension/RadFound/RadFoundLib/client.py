@@ -77,6 +77,11 @@ class Client:
         return str(self._place)
 
     @property
+    def origin(self) -> str:
+        """Scheme, host and port of the server."""
+        return self._place.origin
+
+    @property
     def is_local(self) -> bool:
         """Whether the server is on this machine (a loopback address)."""
         return self._place.is_local
@@ -84,7 +89,7 @@ class Client:
     @property
     def is_private(self) -> bool:
         """Whether nobody on the way can read along: this machine, or TLS."""
-        return self.is_local or self._place.scheme == "https"
+        return self._place.is_private
 
     # Server -----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import logging
 import time
 from typing import Any, Callable, Optional
 
+from .address import Address
 from .client import Client, ServerInfo, TrainingStatus
 from .errors import ClientError
 from .jobs import Job, Jobs
@@ -32,6 +33,8 @@ class Connection:
         What is wrong with the server, for the reader.
     consents : set of str
         Addresses of servers that images may be sent to.
+    tokens : dict of str to str
+        The token of each server that asked for one, by `Address.origin`; in memory only.
     work, errands : Jobs
         For what takes long, and for what must not wait for it.
     """
@@ -46,6 +49,7 @@ class Connection:
         self.training: Optional[TrainingStatus] = None
         self.adapters: dict = {"active": None, "adapters": []}
         self.consents: set = set()
+        self.tokens: dict = {}
         self._listeners: list = []
         self._looked = self._looked_at_training = 0.0
 
@@ -101,8 +105,14 @@ class Connection:
         return self.training is not None and not self.training.is_over
 
     def connect(self, address: str, token: str = "") -> None:
-        """Begin to talk to a server; ClientError "request" if the address is none."""
-        client = Client(address, token or None)
+        """Begin to talk to a server, with the token that it was given before unless with another.
+
+        ClientError "request" if the address or the token is none.
+        """
+        origin = Address.parse(address).origin
+        client = Client(address, token or self.tokens.get(origin))
+        if token:
+            self.tokens[origin] = token
         if client.address != self.address:
             self.disconnect()
         self.client = client
@@ -185,6 +195,8 @@ class Connection:
         if kind in ("unreachable", "timeout"):
             self._set_state("lost", words_of(error))
         elif isinstance(error, ClientError) and error.code == TOKEN_NEEDED:
+            if self.client is not None:
+                self.tokens.pop(self.client.origin, None)
             self._set_state("refused", words_of(error))
         elif self.state == "connecting" and kind != "cancelled":
             self._set_state("lost", words_of(error))

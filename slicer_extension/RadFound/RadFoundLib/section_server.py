@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import slicer
+
+from .address import Address
 from .errors import ClientError
 from .render import model_words
 from .translation import _
@@ -21,6 +24,8 @@ class ServerSection:
 
     def __init__(self, panel: Any):
         self._panel, self._ui, self._session = panel, panel.ui, panel.session
+        self._asked_by = ""  # the server that the field for the token is shown for
+        self._may_be_overheard: set = set()
         ui = self._ui
         self.fill_addresses()
         ui.connectButton.connect("clicked()", self._on_connect)
@@ -51,12 +56,36 @@ class ServerSection:
             self._session.disconnect()
 
     def _connect(self) -> None:
-        ui = self._ui
         try:
-            self._session.connect(ui.addressBox.currentText, ui.tokenEdit.text.strip())
+            place = Address.parse(self._ui.addressBox.currentText)
+            token = self._token_for(place)
+            if token and not self._may_send_token(place):
+                raise ClientError(_("Not connected: nothing was sent."), "request")
+            self._session.connect(str(place), token)
         except ClientError as error:
-            ui.stateLabel.text = error.message
+            self._ui.stateLabel.text = error.message
             self._show_icon("lost")
+
+    def _token_for(self, place: Address) -> str:
+        """Return the token of a server; one that was entered for another server is removed."""
+        ui = self._ui
+        if place.origin != self._asked_by:
+            ui.tokenEdit.text = ""
+            show(False, ui.tokenLabel, ui.tokenEdit)
+        return ui.tokenEdit.text.strip() or self._session.tokens.get(place.origin, "")
+
+    def _may_send_token(self, place: Address) -> bool:
+        """Ask, once for each server, before a token goes where others on the network can read it."""
+        if place.is_private or place.origin in self._may_be_overheard:
+            return True
+        question = _(
+            "The way to {address} is not encrypted: others on the network can read the token and "
+            "use it. Send it all the same?"
+        )
+        if not slicer.util.confirmYesNoDisplay(question.format(address=place.origin), "RadFound"):
+            return False
+        self._may_be_overheard.add(place.origin)
+        return True
 
     def _show_state(self) -> None:
         ui, session = self._ui, self._session
@@ -64,6 +93,7 @@ class ServerSection:
         if state == "connected":
             self._remember()
         if state == "refused":
+            self._asked_by = session.client.origin
             show(True, ui.tokenLabel, ui.tokenEdit)
             ui.tokenEdit.setFocus()
         ui.stateLabel.text = self._words()

@@ -165,7 +165,7 @@ def serving(folder: Path):
 
 
 @contextlib.contextmanager
-def running_browser():
+def running_browser(*arguments: str):
     """Debian's chromium, driven by Playwright; the test is skipped where one is missing."""
     playwright = pytest.importorskip(
         "playwright.sync_api", reason="no playwright: make test has it"
@@ -175,8 +175,10 @@ def running_browser():
     if path is None:
         pytest.skip("no chromium: apt-get install chromium")
     with playwright.sync_playwright() as driver:
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = driver.chromium.launch(executable_path=path, args=arguments, timeout=60_000)
+        needed = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = driver.chromium.launch(
+            executable_path=path, args=[*needed, *arguments], timeout=60_000
+        )
         try:
             yield browser
         finally:

@@ -117,6 +117,41 @@ def test_without_a_token_there_is_nothing_but_the_empty_page(client, plan, beare
     assert client.get("/", headers=headers).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "stranger.example"}, 421),
+        ({"Origin": "http://stranger.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+    ],
+)
+def test_pages_of_others_get_nothing_even_with_a_token(client, plan, bearer, headers, status):
+    headers = {**bearer("reader-1"), **headers}
+    said = score(plan.readers[0].items[0])
+    replies = [client.get(address, headers=headers) for address in ("/", "/study")]
+    replies.append(client.post("/ratings", json=said, headers=headers))
+    assert [reply.status_code for reply in replies] == [status] * 3
+    assert all("default-src 'none'" in r.headers["Content-Security-Policy"] for r in replies)
+    assert RatingStore(plan).rows() == []
+
+
+def test_readers_come_by_the_address_that_they_were_given(tmp_path):
+    plan = make_study(tmp_path, address="https://study.example.org/").plan
+    client = TestClient(create_app(Plan.load(plan.folder)))
+    own = {"Host": "study.example.org", "Origin": "https://study.example.org"}
+    assert client.get("/", headers=own).status_code == 200
+    assert client.get("/", headers={"Host": "other.example.org"}).status_code == 421
+
+
+def test_a_study_that_was_made_before_addresses_were_kept_can_be_served(plan):
+    path = plan.folder / "plan.json"
+    made = json.loads(path.read_text())
+    path.write_text(json.dumps({key: made[key] for key in made if key != "address"}))
+    assert Plan.load(plan.folder).address == ""
+
+
 def test_a_digest_from_the_plan_is_no_token(client, plan):
     headers = {"Authorization": f"Bearer {plan.readers[0].token_sha256}"}
     assert client.get("/study", headers=headers).status_code == 401

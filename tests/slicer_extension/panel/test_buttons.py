@@ -76,8 +76,11 @@ def test_a_token_is_asked_for_only_by_a_server_that_wants_one(module, server):
 def test_a_token_is_neither_in_the_settings_nor_in_the_scene(module, server, tmp_path):
     server.token = "a-secret-token"
     desk = Desk(module, server)
-    desk.ui.tokenEdit.text = "a-secret-token"
     desk.volume = add_volume()
+    desk.ui.addressBox.setEditText(server.address)
+    desk.ui.connectButton.click()
+    desk.until(lambda: desk.session.state == "refused")
+    desk.ui.tokenEdit.text = "a-secret-token"
     desk.connect()
     desk.ui.consentBox.checked = True
     desk.ask()
