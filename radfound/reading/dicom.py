@@ -14,11 +14,17 @@ from radfound.exceptions import (
     StudyUnreadableError,
 )
 from radfound.intensity import check_finite
-from radfound.reading.dicom_header import DicomFile, Frame, read_header
+from radfound.reading.dicom_elements import count
+from radfound.reading.dicom_frames import Frame
+from radfound.reading.dicom_header import DicomFile, read_header
+from radfound.reading.dicom_mosaic import refuse_sheet
+from radfound.reading.dicom_nuclear import refuse_projections
 from radfound.reading.dicom_pixels import read_frames
+from radfound.reading.dicom_views import view_of
+from radfound.reading.dicom_volumes import arrange
 from radfound.reading.files import Source, check_voxel_count
 from radfound.reading.geometry import flat_affine
-from radfound.reading.stack import arrange, stack_affine
+from radfound.reading.stack import stack_affine
 from radfound.reading.values import is_whole, rescale
 from radfound.study import StudyImage
 
@@ -35,9 +41,9 @@ def read_headers(sources: Iterable[Source], name: str) -> list[DicomFile]:
     """
     files: list[DicomFile] = []
     seen: set[str] = set()
-    count = 0
+    total = 0
     for source in sources:
-        count += 1
+        total += 1
         file = read_header(source)
         if file is None or file.instance_uid in seen:
             continue
@@ -46,7 +52,7 @@ def read_headers(sources: Iterable[Source], name: str) -> list[DicomFile]:
         files.append(file)
     if not files:
         raise StudyUnreadableError(
-            f"{name}: {count} DICOM file(s) without a picture (reports, plans, a directory); "
+            f"{name}: {total} DICOM file(s) without a picture (reports, plans, a directory); "
             "expected images; give the folder that holds them"
         )
     return files
@@ -80,7 +86,8 @@ def choose_series(files: Sequence[DicomFile], name: str, series: str | None) -> 
     labels = {
         uid: number if number and repeated[number] == 1 else uid for uid, number in numbers.items()
     }
-    shown = "; ".join(f"{labels[uid]!r}: {_summary(group)}" for uid, group in groups.items())
+    words = [_summary(group) for group in groups.values()]
+    shown = "; ".join(f"{labels[uid]!r}: {text}" for uid, text in zip(groups, words, strict=True))
     if series is not None:
         uids = [uid for uid in groups if str(series) in (uid, numbers[uid])]
         if len(uids) != 1:
@@ -94,6 +101,7 @@ def choose_series(files: Sequence[DicomFile], name: str, series: str | None) -> 
             f"{name}: {len(groups)} series; expected one, or the views of one exam; "
             f"choose with series= one of {shown}",
             list(labels.values()),
+            words=words,
         )
     return [file for file in files if not file.is_localizer] or files
 
@@ -108,7 +116,8 @@ def read_images(chosen: Sequence[DicomFile], name: str, volume: int | None) -> l
     name : str
         The folder, archive or file, for messages.
     volume : int or None
-        Which of several volumes at the same place, counted in time, from 0.
+        Which of several volumes, from 0: by direction, kind (component, echo, b-value, energy),
+        then time.
 
     Raises
     ------
@@ -116,6 +125,11 @@ def read_images(chosen: Sequence[DicomFile], name: str, volume: int | None) -> l
     StudyTooLargeError
     """
     check_voxel_count(name, [sum(int(np.prod(file.shape, dtype=np.int64)) for file in chosen)])
+    for file in chosen:
+        refuse_sheet(file)
+        if file.modality == "NM":
+            refuse_projections(file)
+    _check_concatenations(chosen)
     frames = [frame for file in chosen for frame in file.frames]
     positioned = [frame for frame in frames if frame.is_positioned]
     if positioned and len(positioned) < len(frames):
@@ -133,7 +147,9 @@ def read_images(chosen: Sequence[DicomFile], name: str, volume: int | None) -> l
             f"{chosen[0].name}: a {chosen[0].modality} slice without position or orientation; "
             "expected both in each slice of a series; export it with its whole header"
         )
-    return [_read_view(file) for file in sorted(chosen, key=_view_order)]
+    return [
+        _read_view(view) for file in sorted(chosen, key=_view_order) for view in _views_in(file)
+    ]
 
 
 def _number_of(file: DicomFile) -> str:
@@ -165,17 +181,40 @@ def _view_order(file: DicomFile) -> tuple:
     return (file.series_number or 0, file.instance_number, file.name)
 
 
-def _read_view(file: DicomFile) -> StudyImage:
+def _check_concatenations(files: Sequence[DicomFile]) -> None:
+    """Raise StudyUnreadableError where parts of an object that was stored in several files lack."""
+    parts: dict[str, list[DicomFile]] = defaultdict(list)
+    for file in files:
+        if file.header.get("ConcatenationUID"):
+            parts[str(file.header.ConcatenationUID)].append(file)
+    for group in parts.values():
+        total = count(group[0].header.get("InConcatenationTotalNumber"))
+        if total > len(group):
+            raise StudyUnreadableError(
+                f"{group[0].name}: {len(group)} of {total} parts of one image (a concatenation); "
+                "expected all of them; give the folder that holds the others"
+            )
+
+
+def _views_in(file: DicomFile) -> list[list[Frame]]:
+    """Return the frames of each view: those of one detector and energy window, else all."""
+    views: dict[tuple, list[Frame]] = defaultdict(list)
+    for frame in file.frames:
+        keys = (frame.find("DetectorVector"), frame.find("EnergyWindowVector"))
+        views[keys if file.modality == "NM" else ()].append(frame)
+    return list(views.values())
+
+
+def _read_view(frames: Sequence[Frame]) -> StudyImage:
     """Read a picture that lies nowhere in the patient; the frames of a clip become its slices."""
-    frames = file.frames
-    spacing_mm = frames[0].spacing_mm
+    file, spacing_mm = frames[0].file, frames[0].spacing_mm
     if spacing_mm is not None and min(spacing_mm) <= 0:
         raise GeometryError(
             f"{file.name}: pixel spacing is {spacing_mm[0]:g} x {spacing_mm[1]:g} mm; "
             "expected more than zero; repair the header or export again"
         )
     return _image(
-        file,
+        frames[0],
         _read_voxels(frames),
         flat_affine(*(spacing_mm or (1.0, 1.0))),
         calibrated=spacing_mm is not None and len(frames) == 1,
@@ -185,19 +224,25 @@ def _read_view(file: DicomFile) -> StudyImage:
 
 def _read_stack(frames: Sequence[Frame], name: str, volume: int | None) -> StudyImage:
     slices = arrange(frames, name, volume)
-    affine = stack_affine(slices, name)
-    return _image(slices[0].file, _read_voxels(slices), affine, calibrated=True, source=name)
+    return _image(
+        slices[0],
+        _read_voxels(slices),
+        stack_affine(slices, name),
+        calibrated=slices[0].in_patient,
+        source=name,
+    )
 
 
 def _image(
-    file: DicomFile, voxels: np.ndarray, affine: np.ndarray, *, calibrated: bool, source: str
+    frame: Frame, voxels: np.ndarray, affine: np.ndarray, *, calibrated: bool, source: str
 ) -> StudyImage:
     check_finite(voxels, source)
+    file = frame.file
     return StudyImage(
         voxels=voxels,
         affine=affine,
         modality=file.modality,
-        view=file.view,
+        view=view_of(frame),
         body_part=file.body_part,
         hounsfield=file.is_hounsfield,
         calibrated=calibrated,
@@ -215,6 +260,8 @@ def _read_voxels(frames: Sequence[Frame]) -> np.ndarray:
     for group in wanted.values():
         file = group[0][1].file
         pixels = read_frames(file)
+        if file.sheet:
+            pixels = file.sheet.unfold(pixels[0])
         for place, frame in group:
             values = rescale(pixels[frame.index], frame.slope, frame.intercept, file.name)
             if not whole:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from radfound.exceptions import IntensityError, RequestError, StudyAmbiguousError
+
+_MOST_LISTED = 20
 
 
 def rescale(stored: np.ndarray, slope: float, intercept: float, name: str) -> np.ndarray:
@@ -65,8 +69,17 @@ def luminance(colour: np.ndarray) -> np.ndarray:
     return np.rint(grey).astype(colour.dtype) if colour.dtype.kind in "iu" else grey
 
 
-def choose_volume(count: int, volume: int | None, name: str) -> int:
+def choose_volume(count: int, volume: int | None, name: str, words: Sequence[str] = ()) -> int:
     """Return the index of the volume to read out of `count`, or raise where that is open.
+
+    Parameters
+    ----------
+    count : int
+    volume : int or None
+    name : str
+        Names the file or series in messages.
+    words : sequence of str, optional
+        What each volume is, such as "echo 2, TE 90 ms".
 
     Raises
     ------
@@ -78,9 +91,14 @@ def choose_volume(count: int, volume: int | None, name: str) -> int:
     if volume is None:
         if count == 1:
             return 0
+        listed = "".join(f"; {index}: {text}" for index, text in enumerate(words[:_MOST_LISTED]))
+        more = "; ..." if len(words) > _MOST_LISTED else ""
         raise StudyAmbiguousError(
-            f"{name}: holds {count} volumes; expected one; choose with volume=0 to {count - 1}",
+            f"{name}: holds {count} volumes; expected one; choose with volume=0 to {count - 1}"
+            f"{listed}{more}",
             [str(index) for index in range(count)],
+            argument="volume",
+            words=words,
         )
     if isinstance(volume, bool) or not isinstance(volume, int | np.integer):
         raise RequestError(f"volume: {volume!r} is no whole number; expected 0 to {count - 1}")
