@@ -17,8 +17,9 @@ from radfound.intensity import check_finite
 from radfound.reading.dicom_elements import count
 from radfound.reading.dicom_frames import Frame
 from radfound.reading.dicom_header import DicomFile, read_header
+from radfound.reading.dicom_kinds import KINDS, split
 from radfound.reading.dicom_mosaic import refuse_sheet
-from radfound.reading.dicom_nuclear import refuse_projections
+from radfound.reading.dicom_nuclear import is_nuclear, refuse_projections
 from radfound.reading.dicom_pixels import read_frames
 from radfound.reading.dicom_views import view_of
 from radfound.reading.dicom_volumes import arrange
@@ -29,6 +30,11 @@ from radfound.reading.values import is_whole, rescale
 from radfound.study import StudyImage
 
 _CROSS_SECTIONAL = {"CT", "MR", "PT"}
+_NO_SLICES = {
+    "1.2.840.10008.5.1.4.1.1.13.1.4": "raw projections of a tomosynthesis",
+    "1.2.840.10008.5.1.4.1.1.13.1.5": "raw projections of a tomosynthesis",
+    "1.2.840.10008.5.1.4.1.1.77.1.6": "tiles of a whole-slide picture",
+}
 
 
 def read_headers(sources: Iterable[Source], name: str) -> list[DicomFile]:
@@ -126,9 +132,7 @@ def read_images(chosen: Sequence[DicomFile], name: str, volume: int | None) -> l
     """
     check_voxel_count(name, [sum(int(np.prod(file.shape, dtype=np.int64)) for file in chosen)])
     for file in chosen:
-        refuse_sheet(file)
-        if file.modality == "NM":
-            refuse_projections(file)
+        _refuse_what_is_no_slice(file)
     _check_concatenations(chosen)
     frames = [frame for file in chosen for frame in file.frames]
     positioned = [frame for frame in frames if frame.is_positioned]
@@ -181,6 +185,18 @@ def _view_order(file: DicomFile) -> tuple:
     return (file.series_number or 0, file.instance_number, file.name)
 
 
+def _refuse_what_is_no_slice(file: DicomFile) -> None:
+    found = _NO_SLICES.get(str(file.header.get("SOPClassUID") or ""))
+    if found and file.shape[0] > 1:
+        raise GeometryError(
+            f"{file.name}: {file.shape[0]} {found}; expected slices, or views of one frame each; "
+            "give the reconstruction, or export it as such"
+        )
+    refuse_sheet(file)
+    if is_nuclear(file):
+        refuse_projections(file)
+
+
 def _check_concatenations(files: Sequence[DicomFile]) -> None:
     """Raise StudyUnreadableError where parts of an object that was stored in several files lack."""
     parts: dict[str, list[DicomFile]] = defaultdict(list)
@@ -201,7 +217,7 @@ def _views_in(file: DicomFile) -> list[list[Frame]]:
     views: dict[tuple, list[Frame]] = defaultdict(list)
     for frame in file.frames:
         keys = (frame.find("DetectorVector"), frame.find("EnergyWindowVector"))
-        views[keys if file.modality == "NM" else ()].append(frame)
+        views[keys if is_nuclear(file) else ()].append(frame)
     return list(views.values())
 
 
@@ -212,6 +228,12 @@ def _read_view(frames: Sequence[Frame]) -> StudyImage:
         raise GeometryError(
             f"{file.name}: pixel spacing is {spacing_mm[0]:g} x {spacing_mm[1]:g} mm; "
             "expected more than zero; repair the header or export again"
+        )
+    mixed = next((trait.name for trait in KINDS if len(split(frames, trait)) > 1), None)
+    if mixed:
+        raise GeometryError(
+            f"{file.name}: {len(frames)} frames without a position that differ in {mixed}; "
+            "expected frames of one kind, or their positions; export it with its whole header"
         )
     return _image(
         frames[0],

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _PROJECTIONS = {"CR", "DX", "RF"}
 _CLIPS = {"MG", "XA", "US"}
+_CROSS_SECTIONAL = {"CT", "MR", "PT", "NM"}
 _FRAME_TIMES = {"FrameTime", "FrameTimeVector"}
 
 
@@ -92,7 +93,7 @@ def frames_of(file: DicomFile) -> Iterator[Frame]:
         return _grouped_frames(file)
     if file.sheet:
         return _tiles(file, file.sheet)
-    if file.modality == "NM":
+    if dicom_nuclear.is_nuclear(file):
         return _nuclear_frames(file)
     return _plain_frames(file)
 
@@ -106,7 +107,7 @@ def _plain_frames(file: DicomFile) -> Iterator[Frame]:
         offsets_mm = None
     for index in range(frames):
         offset_mm = None if offsets_mm is None else offsets_mm[index]
-        yield _frame(file, index, **_place(position, axes, offset_mm))
+        yield _frame(file, index, **_place(file, position, axes, offset_mm))
 
 
 def _slice_offsets_mm(header: Dataset, frames: int) -> np.ndarray | None:
@@ -145,17 +146,28 @@ def _nuclear_frames(file: DicomFile) -> Iterator[Frame]:
             # A negative distance stacks the slices against the normal.
             offset_mm = (numbers.get("SliceVector", 1) - 1) * step_mm
         groups = (numbers, detector)
-        yield _frame(file, index, groups=groups, **_place(position, axes, offset_mm))
+        yield _frame(file, index, groups=groups, **_place(file, position, axes, offset_mm))
 
 
 def _place(
-    position: np.ndarray | None, axes: np.ndarray | None, offset_mm: float | None
+    file: DicomFile,
+    position: np.ndarray | None,
+    axes: np.ndarray | None,
+    offset_mm: float | None,
 ) -> dict[str, Any]:
     """Return where a frame lies whose first slice is there, that far along the normal."""
+    in_patient = position is not None and axes is not None
+    if not in_patient and file.shape[0] > 1 and file.modality in _CROSS_SECTIONAL:
+        # The slices of one file are known to lie behind each other, though not where.
+        position, axes = np.zeros(3), np.eye(3)[:2]
     if position is None or axes is None or offset_mm is None:
         return {"position_mm": None, "directions": None}
     across, down = axes
-    return {"position_mm": position + offset_mm * np.cross(across, down), "directions": axes}
+    return {
+        "position_mm": position + offset_mm * np.cross(across, down),
+        "directions": axes,
+        "in_patient": in_patient,
+    }
 
 
 def _tiles(file: DicomFile, sheet: Sheet) -> Iterator[Frame]:

@@ -294,7 +294,6 @@ CIRCUMSTANCES = (
     Trait("derivation", "{}", _text("DerivationDescription")),
     Trait("description", "{}", _text("SeriesDescription")),
     Trait("acquisition", "acquisition {}", _numbers("AcquisitionNumber")),
-    Trait("time of acquisition", "acquired {}", acquired),
 )
 _PRIVATE_TAGS = [0x00190010, 0x0019100C, 0x0019100E, 0x20010010, 0x20011003] + [
     0x00430010,

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 HEADER_TAGS = [0x00190010, 0x0019100A]
 _SIEMENS_CSA = [0x00290010, 0x00291010]
 _WORDS = {"MOSAIC": "a mosaic", "VFRAME": "a sheet of tiles (VFRAME)"}
-_SLIDE_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
 _PARALLEL = 0.99
 
 
@@ -93,11 +92,6 @@ def is_sheet(header: Dataset) -> bool:
 
 def refuse_sheet(file: DicomFile) -> None:
     """Raise GeometryError for tiles that cannot be put in their places."""
-    if file.header.get("SOPClassUID") == _SLIDE_CLASS:
-        raise GeometryError(
-            f"{file.name}: {file.shape[0]} tiles of a microscope's slide; expected radiology; "
-            "whole-slide pictures are not supported"
-        )
     if is_sheet(file.header) and file.sheet is None:
         kinds = values(file.header.get("ImageType"))
         found = next(words for word, words in _WORDS.items() if word in kinds)

@@ -44,11 +44,16 @@ _PLANAR = {"STATIC", "DYNAMIC", "GATED", "WHOLE BODY"}
 _UPRIGHT = 0.9  # cosine: rows across the body, columns down it
 
 
+def is_nuclear(file: DicomFile) -> bool:
+    """Whether a file is laid out as nuclear medicine is; some positron emission tomograms are."""
+    return file.modality == "NM" or "DetectorInformationSequence" in file.header
+
+
 def is_reconstructed(header: Dataset) -> bool:
     """Whether the frames are slices of a tomogram."""
     kinds = set(values(header.get("ImageType")))
     if kinds & (_RECONSTRUCTED | _RAW | _PLANAR):
-        return bool(kinds & _RECONSTRUCTED)
+        return bool(kinds & _RECONSTRUCTED or header.get("SliceVector"))
     return not _is_raw(header)
 
 
@@ -56,7 +61,7 @@ def _is_raw(header: Dataset) -> bool:
     """Whether the frames are projections, as the camera took them on its way around the patient."""
     kinds = set(values(header.get("ImageType")))
     if kinds & (_RECONSTRUCTED | _RAW | _PLANAR):
-        return bool(kinds & _RAW)
+        return bool(kinds & _RAW) and not header.get("SliceVector")
     return bool(header.get("RotationVector") or header.get("AngularViewVector"))
 
 

@@ -85,7 +85,7 @@ _MEANINGS = {
 def view_of(frame: Frame) -> str | None:
     """Name the view in the field's words: "PA", "LATERAL", "L CC", "anterior"; None if unknown."""
     modality = frame.file.modality
-    if modality == "NM":
+    if dicom_nuclear.is_nuclear(frame.file):
         return _nuclear_view(frame)
     position = _stated_position(frame) or _coded_view(frame, modality) or _turned(frame, modality)
     side = _breast_side(frame) if modality == "MG" else ""
@@ -120,7 +120,9 @@ def _turned(frame: Frame, modality: str | None) -> str:
 
 
 def _breast_side(frame: Frame) -> str:
-    side = frame.find("FrameAnatomySequence.FrameLaterality", "ImageLaterality", "Laterality")
+    side = frame.find(
+        "FrameAnatomySequence.FrameLaterality", "FrameLaterality", "ImageLaterality", "Laterality"
+    )
     side = str(side or "").strip().upper()
     return "" if side == "U" else side
 

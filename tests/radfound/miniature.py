@@ -66,6 +66,38 @@ def write_dicom(path: Path, pixels: np.ndarray, **tags) -> Path:
     return path
 
 
+def items(**tags) -> Dataset:
+    """A data set of nested ones: a dict stands for a sequence of one item."""
+    dataset = Dataset()
+    for keyword, value in tags.items():
+        setattr(dataset, keyword, [items(**value)] if isinstance(value, dict) else value)
+    return dataset
+
+
+def write_enhanced(
+    path: Path, pixels: np.ndarray, positions, groups=None, *, directions=AXIAL, shared=None, **tags
+) -> Path:
+    """Write an enhanced multi-frame file: a position and functional groups of its own a frame."""
+    own = [
+        items(PlanePositionSequence={"ImagePositionPatient": list(map(float, position))}, **group)
+        for position, group in zip(positions, groups or [{}] * len(positions), strict=True)
+    ]
+    common = items(
+        PixelMeasuresSequence={"PixelSpacing": [0.8, 0.5], "SliceThickness": 3.0},
+        PlaneOrientationSequence={
+            "ImageOrientationPatient": list(map(float, np.ravel(directions)))
+        },
+        **(shared or {}),
+    )
+    enhanced = {
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4.1",
+        "Modality": "MR",
+        "SharedFunctionalGroupsSequence": [common],
+        "PerFrameFunctionalGroupsSequence": own,
+    }
+    return write_dicom(path, pixels, **{**enhanced, **tags})
+
+
 def write_series(
     folder: Path,
     voxels: np.ndarray,
