@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from radfound.exceptions import GeometryError, StudyError, StudyUnreadableError
@@ -225,7 +225,7 @@ def read_header(source: Source) -> DicomFile | None:
             _refuse_deflated(file.read(1024), source.name)
             file.seek(0)
             header = pydicom.dcmread(
-                file, stop_before_pixels=True, force=True, specific_tags=_HEADER_TAGS
+                file, stop_before_pixels=True, force=True, specific_tags=_header_tags()
             )
         found = DicomFile(source, header)
         if found.dicom_modality in _NOT_PICTURES:
@@ -242,6 +242,14 @@ def read_header(source: Source) -> DicomFile | None:
         raise
     except Exception:  # pydicom lets any error of its parsers through
         raise _damaged(source) from None
+
+
+@cache
+def _header_tags() -> list:
+    """Return the tags as pydicom has them; it would look each keyword up again for each file."""
+    from pydicom.tag import Tag
+
+    return [Tag(tag) for tag in _HEADER_TAGS]
 
 
 def _is_known_as_no_image(header: Dataset) -> bool:

@@ -387,8 +387,7 @@ def _bytes(element: Any) -> Hashable:
 
 
 @cache
-def _kind_tags() -> list[int]:
-    from pydicom.datadict import tag_for_keyword
+def _kind_tags() -> list:
+    from pydicom.tag import Tag
 
-    tags = [tag_for_keyword(tag) if isinstance(tag, str) else tag for tag in _KIND_TAGS]
-    return [*tags, *_PRIVATE_TAGS]
+    return [Tag(tag) for tag in (*_KIND_TAGS, *_PRIVATE_TAGS)]

@@ -244,7 +244,6 @@ def test_reconstructed_slices_lie_on_the_side_that_the_sign_says(tmp_path, betwe
     ("tags", "name"),
     [
         ({"TimeSlotVector": [1, 1, 2, 2], "SliceVector": [1, 2, 1, 2]}, "time slot 1"),
-        ({"TimeSlotVector": [2, 1, 2, 1], "SliceVector": [1, 2, 2, 1]}, "time slot 1"),
         ({"RRIntervalVector": [1, 1, 2, 2], "SliceVector": [1, 2, 1, 2]}, "R-R interval 1"),
         ({"EnergyWindowVector": [1, 1, 2, 2], "SliceVector": [1, 2, 1, 2]}, "energy window 1"),
         ({"EnergyWindowVector": [1, 1, 2, 2]}, "energy window 1"),
@@ -257,7 +256,7 @@ def test_reconstructed_slices_lie_on_the_side_that_the_sign_says(tmp_path, betwe
             "time slot 1",
         ),
     ],
-    ids=["gated", "out of order", "R-R", "windows", "no slice vector", "no vector at all"],
+    ids=["gated", "R-R", "windows", "no slice vector", "no vector at all"],
 )
 def test_frames_of_a_tomogram_are_grouped_by_their_vectors(tmp_path, tags, name):
     path = write_nuclear(tmp_path / "n.dcm", 4, "RECON GATED TOMO", **tags)
@@ -266,11 +265,14 @@ def test_frames_of_a_tomogram_are_grouped_by_their_vectors(tmp_path, tags, name)
     assert info.value.words[0] == name
     for volume in (0, 1):
         values = voxels_of(path, volume=volume)[:, 0, 0]
-        expected = {1: (3, 1), 0: (0, 2)} if tags.get("TimeSlotVector") == [2, 1, 2, 1] else {}
-        if expected:
-            assert set(values) == set(expected[1 - volume])
-        else:
-            np.testing.assert_array_equal(values, (2 * volume, 2 * volume + 1))
+        np.testing.assert_array_equal(values, (2 * volume, 2 * volume + 1))
+
+
+def test_frames_of_a_tomogram_may_come_in_any_order(tmp_path):
+    vectors = {"TimeSlotVector": [2, 1, 2, 1], "SliceVector": [1, 2, 2, 1]}
+    path = write_nuclear(tmp_path / "n.dcm", 4, "RECON GATED TOMO", **vectors)
+    np.testing.assert_array_equal(voxels_of(path, volume=0)[:, 0, 0], (3, 1))
+    np.testing.assert_array_equal(voxels_of(path, volume=1)[:, 0, 0], (0, 2))
 
 
 def test_energy_windows_are_called_by_their_names(tmp_path):
@@ -461,7 +463,7 @@ def test_mosaics_from_a_scanner_lie_where_nibabel_says(tmp_path, name):
     # nibabel's arrays run down the columns first, and its affine leads to LPS.
     np.testing.assert_array_equal(image.voxels, reference.get_data().transpose(2, 0, 1))
     swap = np.eye(4)[[1, 0, 2, 3]]
-    np.testing.assert_allclose(image.affine, TO_RAS @ reference.affine @ swap, atol=1e-4)
+    np.testing.assert_allclose(image.affine, TO_RAS @ reference.affine @ swap, atol=1e-3)
 
 
 # Slices of a series
