@@ -58,7 +58,7 @@ def read_headers(sources: Iterable[Source], name: str) -> list[DicomFile]:
         files.append(file)
     if not files:
         raise StudyUnreadableError(
-            f"{name}: {total} DICOM file(s) without a picture (reports, plans, a directory); "
+            f"{name}: {total} DICOM file(s) without a picture (reports, plans, doses, segmentations, a directory); "
             "expected images; give the folder that holds them"
         )
     return files

@@ -134,7 +134,7 @@ def _pointers(header: Dataset) -> set[str]:
 
 
 def _nuclear_frames(file: DicomFile) -> Iterator[Frame]:
-    header, vectors = file.header, dicom_nuclear.frame_vectors(file.header, file.shape[0])
+    header, vectors = file.header, dicom_nuclear.frame_vectors(file)
     step_mm = number(header.get("SpacingBetweenSlices") or header.get("SliceThickness"), 0.0)
     reconstructed = dicom_nuclear.is_reconstructed(header)
     for index, numbers in enumerate(vectors):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -56,24 +56,53 @@ class Sheet:
 
 
 def sheet_of(file: DicomFile) -> Sheet | None:
-    """Return the sheet that a file is; None where it is none, or too little is known of it."""
-    header, (frames, rows, columns) = file.header, file.shape
-    if not is_sheet(header) or frames > 1:
+    """Return the sheet that a file is; None where it is none, or cannot be taken apart."""
+    if not is_sheet(file.header):
         return None
+    try:
+        return _read_sheet(file)
+    except GeometryError:
+        return None
+
+
+def refuse_sheet(file: DicomFile) -> None:
+    """Raise GeometryError, with the reason, for a sheet that cannot be taken apart."""
+    if is_sheet(file.header) and file.sheet is None:
+        _read_sheet(file)
+
+
+def is_sheet(header: Dataset) -> bool:
+    """Whether a picture says that it is made of tiles."""
+    if header.get("PerFrameFunctionalGroupsSequence"):
+        return False  # taken apart already, though the image type may still say so
+    if count(_siemens_count(header)) > 1:
+        return True
+    return any(word in values(header.get("ImageType")) for word in _WORDS)
+
+
+def _siemens_count(header: Dataset) -> Any:
+    return private_element(header, 0x0019, "SIEMENS MR HEADER", 0x0A)
+
+
+def _read_sheet(file: DicomFile) -> Sheet:
+    header, (frames, rows, columns) = file.header, file.shape
     slices, normal = _siemens_mosaic(file)
     side = math.ceil(math.sqrt(slices))
     position = vector(header.get("ImagePositionPatient"), 3)
     axes = directions(header.get("ImageOrientationPatient"))
     spacing = column_row(header.get("PixelSpacing"))
     between = header.get("SpacingBetweenSlices") or header.get("SliceThickness")
-    if slices < 1 or rows % side or columns % side:
-        return None
+    if slices < 1 or frames > 1:
+        raise _cannot_unfold(file, "the number of its slices is not known")
+    if rows % side or columns % side:
+        fault = f"{slices} slices do not divide {columns} x {rows} pixels into equal tiles"
+        raise _cannot_unfold(file, fault)
     if position is None or axes is None or spacing is None or not between:
-        return None
+        raise _cannot_unfold(file, "its position, orientation, spacing or distance is not known")
     through = np.cross(*axes)
     if normal is not None:
         if abs(through @ normal) < _PARALLEL:
-            return None
+            raise _cannot_unfold(file, "Siemens' slice normal does not fit the orientation")
         through = through * np.sign(through @ normal)
     tile = rows // side, columns // side
     # The position is that of a picture as large as the sheet around the centre of the slice.
@@ -83,28 +112,18 @@ def sheet_of(file: DicomFile) -> Sheet | None:
     return Sheet(tile, position + across + down + steps, axes)
 
 
-def is_sheet(header: Dataset) -> bool:
-    """Whether a picture says that it is made of tiles."""
-    if header.get("PerFrameFunctionalGroupsSequence"):
-        return False  # taken apart already, though the image type may still say so
-    return any(word in values(header.get("ImageType")) for word in _WORDS)
-
-
-def refuse_sheet(file: DicomFile) -> None:
-    """Raise GeometryError for tiles that cannot be put in their places."""
-    if is_sheet(file.header) and file.sheet is None:
-        kinds = values(file.header.get("ImageType"))
-        found = next(words for word, words in _WORDS.items() if word in kinds)
-        raise GeometryError(
-            f"{file.name}: {found}, all slices of a volume side by side in one picture, and not "
-            "all of their number, position, orientation, spacing and distance is known; expected "
-            "a Siemens mosaic with its private header; export it whole, or a picture a slice"
-        )
+def _cannot_unfold(file: DicomFile, fault: str) -> GeometryError:
+    kinds = values(file.header.get("ImageType"))
+    found = next((words for word, words in _WORDS.items() if word in kinds), "a mosaic")
+    return GeometryError(
+        f"{file.name}: {found}, all slices of a volume side by side in one picture, but {fault}; "
+        "expected a Siemens mosaic with its private header; export it whole, or a picture a slice"
+    )
 
 
 def _siemens_mosaic(file: DicomFile) -> tuple[int, np.ndarray | None]:
     """Return the number of slices (0 if unknown) and the direction in which they follow."""
-    slices = count(private_element(file.header, 0x0019, "SIEMENS MR HEADER", 0x0A))
+    slices = count(_siemens_count(file.header))
     csa = _csa_header(file)
     slices = slices or count(_csa_values(csa, "NumberOfImagesInMosaic"))
     normal = _csa_values(csa, "SliceNormalVector")

@@ -83,16 +83,21 @@ def refuse_projections(file: DicomFile) -> None:
         )
 
 
-def frame_vectors(header: Dataset, frames: int) -> list[dict[str, Any]]:
+def frame_vectors(file: DicomFile) -> list[dict[str, Any]]:
     """Return the numbers of each frame, from 1: its slice, energy window, detector and so on.
 
     Where a file has no vectors, the order that the frame increment pointer names counts, the last
     one fastest, if the numbers of each make up the frames.
     """
+    header, frames = file.header, file.shape[0]
     columns = {name: values(header.get(name)) for name in _VECTORS if header.get(name)}
     columns = columns or _counted(header, frames)
-    if any(len(column) != frames for column in columns.values()):
-        raise ValueError("frame vectors")
+    for name, column in columns.items():
+        if len(column) != frames:
+            raise GeometryError(
+                f"{file.name}: {len(column)} numbers in {name} for {frames} frames; expected one "
+                "a frame; export it with its whole header"
+            )
     numbers = [
         {name: int(column[index]) for name, column in columns.items()} for index in range(frames)
     ]

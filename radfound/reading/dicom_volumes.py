@@ -85,9 +85,19 @@ def _one_frame_a_place(volume: Volume) -> list[Volume]:
         return [volume]
     for trait in (*KINDS, *CIRCUMSTANCES, *dimensions(volume.frames[0])):
         parts = _parts(volume, trait)
-        if len(parts) > 1 and all(_covers(part.frames, places) for part in parts):
+        if len(parts) > 1 and _tells_apart(parts, places):
             return [piece for part in parts for piece in _one_frame_a_place(part)]
     return _by_time(volume, places) or [volume]
+
+
+def _tells_apart(parts: Sequence[Volume], places: Sequence[Sequence[Frame]]) -> bool:
+    """Whether each part has its share of every place, or one frame there where none is missing."""
+    if all(_covers(part.frames, places) for part in parts):
+        return True
+    fullest = max(len(place) for place in places)
+    return len(parts) == fullest and all(
+        len(places_of(part.frames)) == len(part.frames) for part in parts
+    )
 
 
 def _covers(frames: Sequence[Frame], places: Sequence[Sequence[Frame]]) -> bool:

@@ -12,7 +12,7 @@ from radfound.reading.geometry import ras_affine
 
 _SAME_DIRECTION = 2e-3
 _SAME_SPACING = 1e-3
-_SAME_PLACE_MM = 1e-3
+_SAME_PLACE_MM = 0.01
 # Positions are often rounded to a tenth of a millimetre, the first and the last as well.
 _ROUNDING_MM = 0.11
 _ROUNDED_UNEVENNESS = 0.2

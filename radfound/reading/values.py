@@ -8,7 +8,7 @@ import numpy as np
 
 from radfound.exceptions import IntensityError, RequestError, StudyAmbiguousError
 
-_MOST_LISTED = 20
+_MOST_LISTED = 12
 
 
 def rescale(stored: np.ndarray, slope: float, intercept: float, name: str) -> np.ndarray:

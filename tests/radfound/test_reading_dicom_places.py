@@ -292,6 +292,11 @@ def test_more_frames_than_slices_and_nothing_to_tell_them_apart_is_refused(tmp_p
     assert "8 frames of 4 slices" in refusal(GeometryError, path)
 
 
+def test_vectors_that_do_not_fit_the_frames_are_named(tmp_path):
+    path = write_nuclear(tmp_path / "n.dcm", 4, "RECON TOMO", TimeSlotVector=[1, 2])
+    assert "2 numbers in TimeSlotVector for 4 frames" in refusal(GeometryError, path)
+
+
 def test_reconstruction_without_a_place_keeps_its_volumes_apart(tmp_path):
     path = write_nuclear(
         tmp_path / "n.dcm", 4, "RECON GATED TOMO", [{}], TimeSlotVector=[1, 1, 2, 2]
@@ -424,13 +429,19 @@ def test_slices_of_a_mosaic_follow_the_normal_that_siemens_states(tmp_path):
         {"ImagePositionPatient": None},
         {"SliceThickness": None, "SpacingBetweenSlices": None},
         {"normal": (1, 0, 0)},
+        {"count": 5},
         {"count": 0, "ImageType": ["ORIGINAL", "PRIMARY", "M", "VFRAME"]},
     ],
-    ids=["number", "position", "distance", "normal", "another vendor's"],
+    ids=["number", "position", "distance", "normal", "tiles", "another vendor's"],
 )
 def test_sheet_of_which_too_little_is_known_is_refused_by_name(tmp_path, tags):
     message = refusal(GeometryError, save(siemens_mosaic(**tags), tmp_path / "m.dcm"))
     assert "all slices of a volume side by side in one picture" in message
+
+
+def test_mosaic_is_known_by_siemens_number_where_the_image_type_hides_it(tmp_path):
+    path = save(siemens_mosaic(ImageType=["ORIGINAL", "PRIMARY", "M"]), tmp_path / "m.dcm")
+    assert only_image(path).voxels.shape == (4, 4, 6)
 
 
 def test_mosaics_of_a_time_series_are_one_volume_each(tmp_path):
