@@ -234,10 +234,7 @@ def read_header(source: Source) -> DicomFile | None:
         if not rows or not columns:
             if _is_known_as_no_image(header):
                 return None
-            raise StudyUnreadableError(
-                f"{source.name}: the DICOM header names no rows and columns; expected an image; "
-                "it is truncated, or holds none: copy or export the file again, or leave it out"
-            )
+            raise _damaged(source)
         check_size(source.name, (columns, rows, frames))
         found.parse()
         return found
