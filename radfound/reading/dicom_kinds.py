@@ -261,6 +261,8 @@ CIRCUMSTANCES = (
     Trait("time slot", "time slot {}", _numbers("TimeSlotVector")),
     Trait("phase", "phase {}", _numbers("PhaseVector")),
     Trait("time slice", "time {}", _numbers("TimeSliceVector")),
+    Trait("detector", "detector {}", _numbers("DetectorVector")),
+    Trait("rotation", "rotation {}", _numbers("RotationVector")),
     Trait("TI", "TI {} ms", _numbers("MRModifierSequence.InversionTimes", "InversionTime")),
     Trait(
         "flip angle",
@@ -312,6 +314,19 @@ _KIND_TAGS = [
     "MonoenergeticEnergyEquivalent",
     "ConvolutionKernel",
 ]
+_FRAME_CONTENT = 0x00209111  # has numbers of each frame beside what makes a kind
+_KIND_GROUPS = {
+    "CTImageFrameTypeSequence": ["FrameType"],
+    "CTReconstructionSequence": ["ConvolutionKernel"],
+    "CTXRayDetailsSequence": ["KVP"],
+    "FrameContentSequence": ["StackID"],
+    "ImageDataTypeSequence": ["DataType"],
+    "MRDiffusionSequence": ["DiffusionBValue"],
+    "MREchoSequence": ["EffectiveEchoTime"],
+    "MRImageFrameTypeSequence": ["FrameType", "ComplexImageComponent"],
+    "PETFrameTypeSequence": ["FrameType"],
+    "XRay3DFrameTypeSequence": ["FrameType"],
+}
 HEADER_TAGS = [
     *_KIND_TAGS,
     *_PRIVATE_TAGS,
@@ -372,22 +387,40 @@ def _dimension_reader(place: int) -> Callable[[Frame], int | None]:
 
 
 def are_of_one_kind(frames: Sequence[Frame]) -> bool:
-    """Whether the headers as they are stored say that no kind differs; quick, for plain series."""
-    if any(frame.groups for frame in frames):
-        return False
-    files = {id(frame.file): frame.file for frame in frames}.values()
-    return all(
-        len({_bytes(file.header.get_item(tag)) for file in files}) == 1 for tag in _kind_tags()
-    )
+    """Whether the elements as they are stored say that no kind differs; quick, for plain series."""
+    kinds: dict[int, Hashable] = {}
+    for frame in frames:
+        for group in (*frame.groups, frame.file.header):
+            if id(group) not in kinds:
+                kinds[id(group)] = _stored_kind(group)
+    found = {tuple(kinds[id(g)] for g in (*frame.groups, frame.file.header)) for frame in frames}
+    return len(found) == 1
 
 
-def _bytes(element: Any) -> Hashable:
-    value = None if element is None else element.value
-    return value if isinstance(value, bytes | type(None)) else repr(value)
+def _stored_kind(group: Any) -> Hashable:
+    """Return the elements of a header or functional group that make a kind, unparsed if need be."""
+    if isinstance(group, dict):
+        return group.get("EnergyWindowVector")
+    found: dict[int, Hashable] = {}
+    for tag in group.keys() & _kind_elements().keys():
+        parts, stored = _kind_elements()[tag], group.get_item(tag).value
+        if parts and (tag == _FRAME_CONTENT or not isinstance(stored, bytes)):
+            items = group[tag].value
+            stored = [_bytes(items[0].get_item(part)) for part in parts] if items else None
+        found[tag] = repr(stored)
+    return tuple(sorted(found.items()))
+
+
+def _bytes(element: Any) -> str:
+    return "" if element is None else repr(element.value)
 
 
 @cache
-def _kind_tags() -> list:
+def _kind_elements() -> dict[Any, list]:
+    """Return the tags that make a kind, and those of a sequence by its own."""
     from pydicom.tag import Tag
 
-    return [Tag(tag) for tag in (*_KIND_TAGS, *_PRIVATE_TAGS)]
+    plain: dict[Any, list] = {Tag(tag): [] for tag in (*_KIND_TAGS, *_PRIVATE_TAGS)}
+    return plain | {
+        Tag(name): [Tag(part) for part in parts] for name, parts in _KIND_GROUPS.items()
+    }

@@ -1,7 +1,7 @@
 """Nuclear medicine: which frames are slices, which are views, and which are neither.
 
-The frames of one file differ by energy window, detector, phase, R-R interval, time slot and slice,
-each with a vector of a number a frame (DICOM PS3.3, C.8.4.8).
+The frames of one file differ by energy window, detector, phase, rotation, R-R interval, time slot
+and slice, each with a vector of a number a frame (DICOM PS3.3, C.8.4.8).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _VECTORS = {
     "EnergyWindowVector": "NumberOfEnergyWindows",
     "DetectorVector": "NumberOfDetectors",
     "PhaseVector": "NumberOfPhases",
+    "RotationVector": "NumberOfRotations",
     "RRIntervalVector": "NumberOfRRIntervals",
     "TimeSlotVector": "NumberOfTimeSlots",
     "SliceVector": "NumberOfSlices",
@@ -33,7 +34,6 @@ _VECTORS = {
 HEADER_TAGS = [
     "FrameIncrementPointer",
     "EnergyWindowInformationSequence",
-    "RotationVector",
     "AngularViewVector",
     *_VECTORS,
     *_VECTORS.values(),

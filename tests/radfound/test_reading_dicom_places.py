@@ -246,6 +246,8 @@ def test_reconstructed_slices_lie_on_the_side_that_the_sign_says(tmp_path, betwe
         ({"TimeSlotVector": [1, 1, 2, 2], "SliceVector": [1, 2, 1, 2]}, "time slot 1"),
         ({"RRIntervalVector": [1, 1, 2, 2], "SliceVector": [1, 2, 1, 2]}, "R-R interval 1"),
         ({"EnergyWindowVector": [1, 1, 2, 2], "SliceVector": [1, 2, 1, 2]}, "energy window 1"),
+        ({"DetectorVector": [1, 1, 2, 2], "SliceVector": [1, 2, 1, 2]}, "detector 1"),
+        ({"RotationVector": [1, 1, 2, 2], "SliceVector": [1, 2, 1, 2]}, "rotation 1"),
         ({"EnergyWindowVector": [1, 1, 2, 2]}, "energy window 1"),
         (
             {
@@ -256,7 +258,15 @@ def test_reconstructed_slices_lie_on_the_side_that_the_sign_says(tmp_path, betwe
             "time slot 1",
         ),
     ],
-    ids=["gated", "R-R", "windows", "no slice vector", "no vector at all"],
+    ids=[
+        "gated",
+        "R-R",
+        "windows",
+        "detectors",
+        "rotations",
+        "no slice vector",
+        "no vector at all",
+    ],
 )
 def test_frames_of_a_tomogram_are_grouped_by_their_vectors(tmp_path, tags, name):
     path = write_nuclear(tmp_path / "n.dcm", 4, "RECON GATED TOMO", **tags)
@@ -412,6 +422,13 @@ def test_mosaic_is_unfolded_into_its_slices(tmp_path, count):
     middle = (image.affine @ (2.5, 1.5, 0, 1))[:3]
     np.testing.assert_allclose(middle, (24 - 5.5 * 3, 20 - 3.5 * 2, 7))
     np.testing.assert_allclose(image.affine[:3, :3], np.diag([-3, -2, 5]))
+
+
+def test_number_of_slices_is_found_in_siemens_own_header(tmp_path):
+    dataset = siemens_mosaic(count=0)
+    block = dataset.private_block(0x0029, "SIEMENS CSA HEADER", create=True)
+    block.add_new(0x10, "OB", csa_header("NumberOfImagesInMosaic", [3]))
+    assert only_image(save(dataset, tmp_path / "m.dcm")).voxels.shape == (3, 4, 6)
 
 
 def test_slices_of_a_mosaic_follow_the_normal_that_siemens_states(tmp_path):
