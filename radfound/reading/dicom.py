@@ -216,7 +216,8 @@ def _read_voxels(frames: Sequence[Frame]) -> np.ndarray:
         file = group[0][1].file
         pixels = read_frames(file)
         for place, frame in group:
-            values = rescale(pixels[frame.index], frame.slope, frame.intercept, file.name)
+            slope, intercept = (frame.slope, frame.intercept) if file.takes_rescale else (1, 0)
+            values = rescale(pixels[frame.index], slope, intercept, file.name)
             if not whole:
                 values = values.astype(np.float32, copy=False)
             if voxels is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from radfound.exceptions import GeometryError, StudyError, StudyUnreadableError
+from radfound.reading.dicom_units import UNIT_TAGS, is_hounsfield, takes_rescale
 from radfound.reading.files import Source, check_size
 from radfound.taxonomy import modality_of
 
@@ -52,9 +53,7 @@ _HEADER_TAGS = [
     "NominalScannedPixelSpacing",
     "SliceThickness",
     "SpacingBetweenSlices",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "RescaleType",
+    *UNIT_TAGS,
     "SequenceOfUltrasoundRegions",
     "DetectorInformationSequence",
     "SharedFunctionalGroupsSequence",
@@ -198,8 +197,12 @@ class DicomFile:
     @cached_property
     def is_hounsfield(self) -> bool:
         """Whether the rescaled values are Hounsfield units."""
-        kind = str(self.header.get("RescaleType") or "HU").upper()
-        return kind == "HU" and self.modality == "CT" and not (self.is_colour or self.is_localizer)
+        return is_hounsfield(self.header)
+
+    @cached_property
+    def takes_rescale(self) -> bool:
+        """Whether slope and intercept apply to the frames."""
+        return takes_rescale(self.header)
 
     @cached_property
     def view(self) -> str | None:
