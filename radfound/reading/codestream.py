@@ -16,6 +16,7 @@ _J2K_START = b"\xff\x4f\xff\x51"
 _JP2_BOX = b"\0\0\0\x0cjP  "
 _START_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _DCT, _LOSSLESS, _LS = (0xC0, 0xC1, 0xC2), 0xC3, 0xF7
+_MOST_ROWS = 0xFFFF
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 
 
@@ -122,7 +123,7 @@ def _read_jpeg(data: bytes) -> Codestream:
             break
         if marker == 0xE0 and content.startswith(b"JFIF\0"):
             is_jfif = True
-        elif marker == 0xEE and content.startswith(b"Adobe"):
+        elif marker == 0xEE and content.startswith(b"Adobe") and len(content) >= 12:
             adobe_transform = content[11]
         elif marker == 0xDA:
             raise ValueError("a scan before its frame")
@@ -183,6 +184,8 @@ def _read_jpeg2000(data: bytes) -> Codestream:
 
 
 def _checked(stream: Codestream) -> Codestream:
+    if not (1 <= stream.rows <= _MOST_ROWS and 1 <= stream.columns <= _MOST_ROWS):
+        raise ValueError("a size that no DICOM header can name")
     if stream.components not in (1, 3):
         raise UnsupportedPixels(
             f"packed with {stream.components} components a pixel, which is not supported; "

@@ -39,7 +39,7 @@ _EXPECTED = (
 )
 
 RGB_SPACES = {"RGB", "YBR_RCT", "YBR_ICT"}
-LUMA_FIRST_SPACES = {"YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420"}
+YBR_SPACES = {"YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420"}
 _GREY_SPACES = {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"}
 _HALVED_CHROMA = {"YBR_FULL_422", "YBR_PARTIAL_422"}
 
@@ -111,7 +111,7 @@ class Layout:
 
     def _check(self) -> None:
         is_grey = self.space in _GREY_SPACES
-        if not is_grey and self.space not in RGB_SPACES | LUMA_FIRST_SPACES:
+        if not is_grey and self.space not in RGB_SPACES | YBR_SPACES:
             raise UnsupportedPixels(
                 f"colour is stored as {self.space[:16]!r}, which is not supported; "
                 "expected grey, a palette, RGB or YBR; convert it to RGB"
@@ -205,7 +205,9 @@ def _check_syntax(syntax: str) -> None:
             return
         for numbers, found in _OTHER_PACKINGS.items():
             if int(number) in numbers:
-                raise UnsupportedPixels(f"the pixels are {found}, which is not supported; {_EXPECTED}")
+                raise UnsupportedPixels(
+                    f"the pixels are {found}, which is not supported; {_EXPECTED}"
+                )
     shown = "".join(letter for letter in syntax if letter in "0123456789.")[:64]
     raise UnsupportedPixels(
         f"the transfer syntax {shown or 'is no UID and'} is not supported; {_EXPECTED}"
@@ -224,20 +226,14 @@ def _native(layout: Layout, data: bytes, big_endian: bool = False) -> Samples:
         )
     cells = layout.frames * layout.rows * layout.columns * layout.samples
     if space in _HALVED_CHROMA and len(data) < _bytes_of(cells, layout.allocated):
-        cells = cells * 2 // 3
-        return Samples(
-            _cells(layout, data, cells, big_endian)
-            .reshape(layout.frames, layout.rows, layout.columns // 2, 4)[..., :2]
-            .reshape(layout.frames, *layout.size, 1),
-            space,
-            layout.stored,
-            layout.high,
-        )
+        pairs = _cells(layout, data, cells * 2 // 3, big_endian).reshape(-1, 4)
+        # Two neighbours share their colour differences: Y, Y, Cb, Cr.
+        values = np.stack([pairs[:, :2], *pairs[:, 2:, None].repeat(2, -1).swapaxes(0, 1)], -1)
+        values = values.reshape(layout.frames, *layout.size, 3)
+        return Samples(values, space, layout.stored, layout.high)
     values = _cells(layout, data, cells, big_endian)
     if layout.by_plane:
-        values = np.moveaxis(
-            values.reshape(layout.frames, layout.samples, *layout.size), 1, -1
-        )
+        values = np.moveaxis(values.reshape(layout.frames, layout.samples, *layout.size), 1, -1)
     values = values.reshape(layout.frames, *layout.size, layout.samples)
     return Samples(values, space, layout.stored, layout.high)
 
@@ -403,7 +399,9 @@ def _codestreams(layout: Layout, streams: Sequence[Codestream]) -> Samples:
     values = _gdcm(streams).reshape(layout.frames, *layout.size, layout.samples)
     if first.precision < 8:
         # GDCM was told 8 bits, which moved the middle of the range.
-        values = values - values.dtype.type(0 if first.is_signed else 128 - (1 << first.precision - 1))
+        values = values - values.dtype.type(
+            0 if first.is_signed else 128 - (1 << first.precision - 1)
+        )
     space = layout.space
     if first.is_ybr is not None and layout.samples > 1:
         space = "YBR_FULL" if first.is_ybr else "RGB"
@@ -436,9 +434,7 @@ def _gdcm(streams: Sequence[Codestream]) -> np.ndarray:
     first = streams[0]
     bits = 8 if first.precision <= 8 else 16
     bare = pydicom.Dataset()
-    bare.SOPClassUID = (
-        _CAPTURE if len(streams) == 1 else _MANY_CAPTURES[first.components, bits]
-    )
+    bare.SOPClassUID = _CAPTURE if len(streams) == 1 else _MANY_CAPTURES[first.components, bits]
     bare.SOPInstanceUID = pydicom.uid.generate_uid()
     bare.Rows, bare.Columns = first.rows, first.columns
     bare.SamplesPerPixel = first.components

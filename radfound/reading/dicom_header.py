@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import re
+import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from radfound.exceptions import GeometryError, StudyError, StudyUnreadableError
+from radfound.exceptions import (
+    GeometryError,
+    StudyError,
+    StudyTooLargeError,
+    StudyUnreadableError,
+)
 from radfound.reading.dicom_units import UNIT_TAGS, is_hounsfield, takes_rescale
-from radfound.reading.files import Source, check_size
+from radfound.reading.files import (
+    FREE_UNPACKED_BYTES,
+    MAX_ARCHIVE_RATIO,
+    MAX_UNPACKED_BYTES,
+    Source,
+    check_size,
+)
 from radfound.taxonomy import modality_of
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 DEFLATED_SYNTAX = b"1.2.840.10008.1.2.1.99"
+_HEAD_BYTES = 1024
 
 _HEADER_TAGS = [
     "SOPClassUID",
@@ -339,7 +354,7 @@ def read_header(source: Source) -> DicomFile | None:
 
     try:
         with open(source.path, "rb") as file:
-            _refuse_deflated(file.read(1024), source.name)
+            _check_deflated(file, source.name)
             file.seek(0)
             header = pydicom.dcmread(
                 file, stop_before_pixels=True, force=True, specific_tags=_HEADER_TAGS
@@ -351,7 +366,7 @@ def read_header(source: Source) -> DicomFile | None:
         if not rows or not columns:
             if _is_known_as_no_image(header):
                 return None
-            raise _damaged(source)
+            raise _without_size(source)
         check_size(source.name, (columns, rows, frames))
         found.parse()
         return found
@@ -368,19 +383,39 @@ def _is_known_as_no_image(header: Dataset) -> bool:
     return bool(sop_class) and "Image" not in UID(str(sop_class)).name
 
 
-def _refuse_deflated(head: bytes, name: str) -> None:
-    """Refuse what would be unpacked whole, whatever its size, before it could be looked at."""
-    if DEFLATED_SYNTAX in head:
-        raise StudyUnreadableError(
-            f"{name}: a deflated DICOM file; expected another transfer syntax; "
-            "convert it to Explicit VR Little Endian"
-        )
+def _check_deflated(file: BinaryIO, name: str) -> None:
+    """Refuse a deflated data set that unpacks to far more than it holds; pydicom would unpack it."""
+    head = file.read(_HEAD_BYTES)
+    if DEFLATED_SYNTAX not in head:
+        return
+    # The data set follows the group of meta elements, whose first one holds its length.
+    (length,) = struct.unpack_from("<L", head, 140)
+    file.seek(144 + length)
+    packed = os.fstat(file.fileno()).st_size
+    limit = max(FREE_UNPACKED_BYTES, min(MAX_UNPACKED_BYTES, MAX_ARCHIVE_RATIO * packed))
+    unpacker, unpacked = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while block := file.read(_HEAD_BYTES):
+        while block:
+            unpacked += len(unpacker.decompress(block, FREE_UNPACKED_BYTES))
+            block = unpacker.unconsumed_tail
+        if unpacked > limit:
+            raise StudyTooLargeError(
+                f"{name}: deflated, and unpacks to more than {limit / 2**20:,.0f} MiB; expected at "
+                "most that for its size; convert it to Explicit VR Little Endian"
+            )
 
 
 def _damaged(source: Source) -> StudyUnreadableError:
     return StudyUnreadableError(
         f"{source.name}: the DICOM header is truncated or damaged; "
         "expected an image with rows and columns; copy or export the file again"
+    )
+
+
+def _without_size(source: Source) -> StudyUnreadableError:
+    return StudyUnreadableError(
+        f"{source.name}: the DICOM header names no rows and columns; it is truncated, or the file "
+        "holds no image; expected an image; copy or export the file again"
     )
 
 

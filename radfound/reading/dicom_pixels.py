@@ -8,11 +8,11 @@ import numpy as np
 
 from radfound.exceptions import StudyError, StudyUnreadableError
 from radfound.reading.codestream import UnsupportedPixels
-from radfound.reading.dicom_codecs import LUMA_FIRST_SPACES, Samples, TruncatedPixels, decode
+from radfound.reading.dicom_codecs import YBR_SPACES, Samples, TruncatedPixels, decode
 from radfound.reading.dicom_header import DicomFile
 from radfound.reading.dicom_luts import PALETTE_TAGS, apply_modality_lut, apply_palette
 from radfound.reading.dicom_units import modality_lut
-from radfound.reading.values import luminance
+from radfound.reading.values import luminance, rgb_of_ybr
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -108,9 +108,8 @@ def _ensure_transfer_syntax(dataset: Dataset) -> None:
 def _grey(file: DicomFile, dataset: Dataset, samples: Samples) -> np.ndarray:
     is_signed = bool(dataset.get("PixelRepresentation"))
     values = _stored_values(samples, is_signed)
-    if samples.space in LUMA_FIRST_SPACES:
-        luma = values[..., 0]
-        return _full_range(luma, samples.stored) if "PARTIAL" in samples.space else luma
+    if samples.space in YBR_SPACES:
+        values = rgb_of_ybr(values, samples.stored, is_partial="PARTIAL" in samples.space)
     if values.shape[-1] == 3:
         return luminance(values)
     values = values[..., 0]
@@ -145,13 +144,6 @@ def _stored_values(samples: Samples, is_signed: bool) -> np.ndarray:
     if is_lowest and values.min() >= low_end and values.max() <= high_end:
         return values
     return (values << (cell - 1 - samples.high)) >> (cell - samples.stored)
-
-
-def _full_range(luma: np.ndarray, bits: int) -> np.ndarray:
-    """Stretch the luma of YBR_PARTIAL, of which 16 is black and 235 white, to all 8 bits."""
-    scale = 1 << bits - 8
-    stretched = (luma.astype(np.float32) - 16 * scale) * (255 / 219)
-    return np.rint(np.clip(stretched, 0, (1 << bits) - 1)).astype(luma.dtype)
 
 
 def _inverted(values: np.ndarray, stored: int) -> np.ndarray:
