@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 _JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
@@ -99,10 +99,10 @@ def read_codestream(data: bytes) -> Codestream:
     raise ValueError("no codestream of the JPEG family")
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Yield marker, position of the content, and content of each segment after the first marker."""
-    at = 2
-    while True:
+def _segments(data: bytes, last: Container[int]) -> Iterator[tuple[int, int, bytes]]:
+    """Yield marker, position of the content, and content of the segments up to a last one."""
+    at, marker = 2, 0
+    while marker not in last:
         if data[at] != 0xFF:
             raise ValueError("no marker where one must be")
         marker = data[at + 1]
@@ -117,16 +117,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _read_jpeg(data: bytes) -> Codestream:
-    is_jfif, adobe_transform = False, None
-    for marker, at, content in _segments(data):
-        if marker in _START_OF_FRAME:
-            break
-        if marker == 0xE0 and content.startswith(b"JFIF\0"):
-            is_jfif = True
-        elif marker == 0xEE and content.startswith(b"Adobe") and len(content) >= 12:
-            adobe_transform = content[11]
-        elif marker == 0xDA:
-            raise ValueError("a scan before its frame")
+    *before, (marker, at, content) = _segments(data, _START_OF_FRAME)
     if marker not in (*_DCT, _LOSSLESS, _LS):
         raise UnsupportedPixels(
             f"packed as hierarchical or arithmetic-coded JPEG (SOF{marker - 0xC0}), which no decoder "
@@ -141,18 +132,32 @@ def _read_jpeg(data: bytes) -> Codestream:
         syntax = _JPEG_LOSSLESS
     else:
         syntax = _JPEG_BASELINE if precision == 8 else _JPEG_EXTENDED
-    is_subsampled = len({part[1] for part in parts}) > 1
-    if adobe_transform is not None:
-        is_ybr = adobe_transform != 0
-    elif marker in _DCT and (is_jfif or is_subsampled):
-        is_ybr = True
-    elif bytes(part[0] for part in parts) == b"RGB":
-        is_ybr = False
-    else:
-        is_ybr = None
+    is_ybr = _is_jpeg_ybr(marker, parts, [content for _, _, content in before])
     return _checked(
         Codestream(data, syntax, rows, columns, components, precision, (at,), False, is_ybr)
     )
+
+
+def _is_jpeg_ybr(marker: int, parts: list[bytes], applications: list[bytes]) -> bool | None:
+    """Tell YBR from RGB as libjpeg does, but leave to the header what a codestream does not say.
+
+    Parameters
+    ----------
+    marker : int
+        The start of frame.
+    parts : list of bytes
+        Identifier, sampling factors and quantisation table of each component.
+    applications : list of bytes
+        Contents of the segments before the frame.
+    """
+    adobe = next((part for part in applications if part.startswith(b"Adobe")), b"")
+    if len(adobe) >= 12:
+        return adobe[11] != 0
+    is_jfif = any(part.startswith(b"JFIF\0") for part in applications)
+    is_subsampled = len({part[1] for part in parts}) > 1
+    if marker in _DCT and (is_jfif or is_subsampled):
+        return True
+    return False if b"".join(part[:1] for part in parts) == b"RGB" else None
 
 
 def _read_jpeg2000(data: bytes) -> Codestream:
@@ -164,7 +169,7 @@ def _read_jpeg2000(data: bytes) -> Codestream:
             "packed as JPEG 2000 with components of different size or depth, which is not "
             "supported; expected components that are alike; convert it to Explicit VR Little Endian"
         )
-    style = next(content for marker, _, content in _segments(data) if marker == 0x52)
+    *_, (_, _, style) = _segments(data, {0x52})
     # Decoders undo the transform of the components, which the style of coding tells of.
     is_ybr = False if style[4] else None
     size = parts[0][0]

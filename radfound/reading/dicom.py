@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -16,11 +17,14 @@ from radfound.exceptions import (
 from radfound.intensity import check_finite
 from radfound.reading.dicom_header import DicomFile, Frame, read_header
 from radfound.reading.dicom_pixels import read_frames
+from radfound.reading.dicom_spacing import is_usable, spacing_fault
 from radfound.reading.files import Source, check_voxel_count
 from radfound.reading.geometry import flat_affine
 from radfound.reading.stack import arrange, stack_affine
 from radfound.reading.values import is_whole, rescale
 from radfound.study import StudyImage
+
+logger = logging.getLogger(__name__)
 
 _CROSS_SECTIONAL = {"CT", "MR", "PT"}
 
@@ -169,11 +173,14 @@ def _read_view(file: DicomFile) -> StudyImage:
     """Read a picture that lies nowhere in the patient; the frames of a clip become its slices."""
     frames = file.frames
     spacing_mm = frames[0].spacing_mm
-    if spacing_mm is not None and min(spacing_mm) <= 0:
-        raise GeometryError(
-            f"{file.name}: pixel spacing is {spacing_mm[0]:g} x {spacing_mm[1]:g} mm; "
-            "expected more than zero; repair the header or export again"
-        )
+    if not is_usable(spacing_mm):
+        spacing_mm = None
+        if fault := spacing_fault(file.header):
+            logger.warning(
+                "%s: %s; expected two numbers above zero; read without a size in mm",
+                file.name,
+                fault,
+            )
     return _image(
         file,
         _read_voxels(frames),

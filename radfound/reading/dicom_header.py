@@ -19,6 +19,7 @@ from radfound.exceptions import (
     StudyTooLargeError,
     StudyUnreadableError,
 )
+from radfound.reading.dicom_spacing import pixel_spacing
 from radfound.reading.dicom_units import UNIT_TAGS, is_hounsfield, takes_rescale
 from radfound.reading.files import (
     FREE_UNPACKED_BYTES,
@@ -292,7 +293,7 @@ class DicomFile:
                 index=index,
                 position_mm=None if position is None else position + index * step,
                 directions=directions,
-                spacing_mm=_pixel_spacing(header),
+                spacing_mm=pixel_spacing(header),
                 slope=_number(header.get("RescaleSlope"), 1.0),
                 intercept=_number(header.get("RescaleIntercept"), 0.0),
                 order=(*order, index),
@@ -324,7 +325,7 @@ class DicomFile:
                 directions=_directions(
                     find(own, "PlaneOrientationSequence", "ImageOrientationPatient")
                 ),
-                spacing_mm=_row_column(measures) or _pixel_spacing(self.header),
+                spacing_mm=_row_column(measures) or pixel_spacing(self.header),
                 slope=_number(slope, _number(self.header.get("RescaleSlope"), 1.0)),
                 intercept=_number(intercept, _number(self.header.get("RescaleIntercept"), 0.0)),
                 order=(time, dimensions, _count(self.header.get("InstanceNumber")), index),
@@ -459,15 +460,3 @@ def _row_column(value) -> tuple[float, float] | None:
     """Turn DICOM's (between rows, between columns) into (between columns, between rows)."""
     numbers = _numbers(value, 2)
     return None if numbers is None else (float(numbers[1]), float(numbers[0]))
-
-
-def _pixel_spacing(header: Dataset) -> tuple[float, float] | None:
-    for key in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        if header.get(key):
-            return _row_column(header[key].value)
-    for region in header.get("SequenceOfUltrasoundRegions") or []:
-        # Unit 3 is cm; other regions show curves over time.
-        if region.get("PhysicalUnitsXDirection") == region.get("PhysicalUnitsYDirection") == 3:
-            across, down = float(region.PhysicalDeltaX), float(region.PhysicalDeltaY)
-            return 10 * abs(across), 10 * abs(down)
-    return None
