@@ -150,12 +150,14 @@ def _is_jpeg_ybr(marker: int, parts: list[bytes], applications: list[bytes]) -> 
     applications : list of bytes
         Contents of the segments before the frame.
     """
+    if marker not in _DCT:  # lossless encoders leave the components as they are
+        return None
     adobe = next((part for part in applications if part.startswith(b"Adobe")), b"")
     if len(adobe) >= 12:
         return adobe[11] != 0
     is_jfif = any(part.startswith(b"JFIF\0") for part in applications)
     is_subsampled = len({part[1] for part in parts}) > 1
-    if marker in _DCT and (is_jfif or is_subsampled):
+    if is_jfif or is_subsampled:
         return True
     return False if b"".join(part[:1] for part in parts) == b"RGB" else None
 
