@@ -352,7 +352,7 @@ def _run_lengths(layout: Layout, packed: bytes) -> Samples:
     for frame, planes in zip(frames, decoded.reshape(layout.frames, segments, count), strict=True):
         offsets = _rle_offsets(frame, segments)
         if offsets is None:
-            raise ValueError("run lengths beyond their frame")
+            raise ValueError("no head of a frame of run lengths")
         for plane, start, end in zip(planes, offsets, (*offsets[1:], len(frame)), strict=True):
             plane[:] = _unpack_bits(frame[start:end], count)
     # The highest byte of a sample comes first.
@@ -369,7 +369,7 @@ def _rle_offsets(frame: bytes, segments: int) -> tuple[int, ...] | None:
     offsets = offsets[:segments]
     if count != segments or offsets[0] != 64 or offsets != sorted(offsets):
         return None
-    return tuple(offsets) if offsets[-1] <= len(frame) else None
+    return tuple(offsets)
 
 
 def _unpack_bits(segment: bytes, count: int) -> np.ndarray:

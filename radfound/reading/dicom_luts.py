@@ -35,7 +35,7 @@ def apply_palette(indices: np.ndarray, dataset: Dataset) -> np.ndarray:
             raise _no_palette()
         count, first, bits = _descriptor(dataset[f"{stem}Descriptor"].value, dataset)
         if dataset.get(f"{stem}Data"):
-            entries = _entries(dataset[f"{stem}Data"].value, count, dataset.is_little_endian)
+            entries = _entries(dataset[f"{stem}Data"].value, count, bits, dataset.is_little_endian)
         elif dataset.get(f"Segmented{stem}Data"):
             packed = dataset[f"Segmented{stem}Data"].value
             width = 1 if bits <= 8 else 2
@@ -59,8 +59,8 @@ def apply_modality_lut(values: np.ndarray, item: Dataset, dataset: Dataset) -> n
     dataset : Dataset
         What the item lies in; tells whether numbers are signed, and the order of bytes.
     """
-    count, first, _ = _descriptor(item["LUTDescriptor"].value, dataset)
-    entries = _entries(item["LUTData"].value, count, dataset.is_little_endian)
+    count, first, bits = _descriptor(item["LUTDescriptor"].value, dataset)
+    entries = _entries(item["LUTData"].value, count, bits, dataset.is_little_endian)
     if len(entries) < count:
         raise UnsupportedPixels(
             f"the Modality LUT has {len(entries):,} entries where its descriptor says {count:,}; "
@@ -90,11 +90,12 @@ def _places(values: np.ndarray, first: int, count: int) -> np.ndarray:
     return np.clip(values.astype(np.int64) - first, 0, count - 1)
 
 
-def _entries(value, count: int, little_endian: bool) -> np.ndarray:
-    """Return the entries of a table, in whichever of the ways they may be stored."""
+def _entries(value, count: int, bits: int, little_endian: bool) -> np.ndarray:
+    """Return the entries of a table; those of 8 bits lie in bytes or in words."""
     if not isinstance(value, bytes):  # VR US, which pydicom turns into numbers
         return np.array(value, np.uint16, ndmin=1)
-    return _words(value, 2 if len(value) >= 2 * count else 1, little_endian)
+    is_bytes = bits <= 8 and len(value) < 2 * count
+    return _words(value, 1 if is_bytes else 2, little_endian)
 
 
 def _words(value: bytes, width: int, little_endian: bool) -> np.ndarray:
@@ -116,6 +117,8 @@ def _expand_segments(words: np.ndarray) -> np.ndarray:
 
     def expand(at: int) -> int:
         """Append the segment at a place; return where the next one begins."""
+        if len(entries) > _MOST_ENTRIES:
+            raise ValueError("more entries than any table may have")
         kind, length = int(words[at]), int(words[at + 1])
         if kind == 0:
             entries.extend(words[at + 2 : at + 2 + length].tolist())
@@ -127,7 +130,7 @@ def _expand_segments(words: np.ndarray) -> np.ndarray:
         raise ValueError("a segment of an unknown kind")
 
     at = 0
-    while at + 2 < len(words) and len(entries) < _MOST_ENTRIES:
+    while at + 2 < len(words):
         starts.append(at)
         if words[at] != 2:
             at = expand(at)
