@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from radfound.exceptions import StudyError, StudyUnreadableError
-from radfound.reading.codestream import UnsupportedPixels
-from radfound.reading.dicom_codecs import YBR_SPACES, Samples, TruncatedPixels, decode
 from radfound.reading.dicom_header import DicomFile
-from radfound.reading.dicom_luts import PALETTE_TAGS, apply_modality_lut, apply_palette
 from radfound.reading.dicom_units import modality_lut
+from radfound.reading.pixels.decoding import decode
+from radfound.reading.pixels.layout import YBR_SPACES, Samples, TruncatedPixels, UnsupportedPixels
+from radfound.reading.pixels.luts import PALETTE_TAGS, apply_modality_lut, apply_palette
 from radfound.reading.values import luminance, rgb_of_ybr
 
 if TYPE_CHECKING:
@@ -106,8 +106,7 @@ def _ensure_transfer_syntax(dataset: Dataset) -> None:
 
 
 def _grey(file: DicomFile, dataset: Dataset, samples: Samples) -> np.ndarray:
-    is_signed = bool(dataset.get("PixelRepresentation"))
-    values = _stored_values(samples, is_signed)
+    values = _stored_values(samples)
     if samples.space in YBR_SPACES:
         values = rgb_of_ybr(values, samples.stored, is_partial="PARTIAL" in samples.space)
     if values.shape[-1] == 3:
@@ -128,20 +127,18 @@ def _grey(file: DicomFile, dataset: Dataset, samples: Samples) -> np.ndarray:
     return values
 
 
-def _stored_values(samples: Samples, is_signed: bool) -> np.ndarray:
+def _stored_values(samples: Samples) -> np.ndarray:
     """Clear bits outside the stored ones, where old files keep overlays, and extend the sign."""
     values = samples.values
     if values.dtype.kind == "f":
         return values
-    values = values.view(f"{'i' if is_signed else 'u'}{values.dtype.itemsize}")
+    values = values.view(f"{'i' if samples.is_signed else 'u'}{values.dtype.itemsize}")
     cell = values.dtype.itemsize * 8
     if samples.stored >= cell or values.size == 0:
         return values
-    low_end, high_end = 0, (1 << samples.stored) - 1
-    if is_signed:
-        low_end, high_end = -(1 << samples.stored - 1), (1 << samples.stored - 1) - 1
-    is_lowest = samples.high == samples.stored - 1
-    if is_lowest and values.min() >= low_end and values.max() <= high_end:
+    low = -(1 << samples.stored - 1) if samples.is_signed else 0
+    are_lowest = samples.high == samples.stored - 1
+    if are_lowest and values.min() >= low and values.max() <= low + (1 << samples.stored) - 1:
         return values
     return (values << (cell - 1 - samples.high)) >> (cell - samples.stored)
 

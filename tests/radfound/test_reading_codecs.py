@@ -3,10 +3,21 @@
 import numpy as np
 import pytest
 
+from radfound.exceptions import StudyUnreadableError
 from radfound.reading import read_study
 
-from .miniature import voxels_of
-from .packing import LOSSLESS, LOSSY, Packing, jpeg, jpeg2000, write, write_packed
+from .miniature import refusal, voxels_of
+from .packing import (
+    LOSSLESS,
+    LOSSY,
+    Packing,
+    jpeg,
+    jpeg2000,
+    jpeg_ls,
+    lossless_jpeg,
+    write,
+    write_packed,
+)
 
 imagecodecs = pytest.importorskip(
     "imagecodecs",
@@ -246,3 +257,44 @@ def test_jpeg_under_the_name_of_another_transfer_syntax_is_read_as_what_it_is(tm
         syntax = f"1.2.840.10008.1.2.4.{number}"
         path = write_packed(tmp_path / "a.dcm", frame, syntax, [jpeg(frame, 8)], Modality="CR")
         np.testing.assert_allclose(voxels_of(path)[0], frame, atol=3)
+
+
+@pytest.mark.parametrize("space", ["MONOCHROME1", "MONOCHROME2"])
+def test_codestream_of_fewer_bits_than_the_header_says_keeps_the_headers_range(tmp_path, space):
+    frame = grey_frames(8, False)[0]
+    tags = {"Modality": "CR", "PhotometricInterpretation": space}
+    for number, encode in ((50, jpeg), (90, jpeg2000), (70, lossless_jpeg), (80, jpeg_ls)):
+        syntax, packed = f"1.2.840.10008.1.2.4.{number}", [encode(frame, 8)]
+        path = write_packed(
+            tmp_path / "a.dcm", frame.astype(np.uint16), syntax, packed, BitsStored=12, **tags
+        )
+        np.testing.assert_allclose(voxels_of(path)[0], shown(frame, space, 12), atol=3)
+
+
+def test_codestream_of_more_bits_than_the_header_makes_room_for_is_named(tmp_path):
+    frame = grey_frames(12, False)[0]
+    syntax, packed = "1.2.840.10008.1.2.4.51", [jpeg(frame, 12)]
+    path = write_packed(tmp_path / "a.dcm", frame.astype(np.uint8), syntax, packed)
+    message = refusal(StudyUnreadableError, path)
+    assert "packed pixels have 12 bits a sample, but the header makes room for 8" in message
+
+
+def test_values_that_lossy_packing_drove_beyond_their_range_stay_at_its_ends(tmp_path):
+    frame = np.zeros((64, 64), np.uint16)
+    frame[30:, 20:] = 4095
+    packed = [jpeg2000(frame, 16, reversible=False, level=40)]
+    assert imagecodecs.jpeg2k_decode(packed[0]).max() > 4095
+    path = write_packed(
+        tmp_path / "a.dcm", frame, "1.2.840.10008.1.2.4.91", packed, Modality="MR", BitsStored=12
+    )
+    found = imagecodecs.jpeg2k_decode(packed[0]).clip(0, 4095)
+    np.testing.assert_allclose(voxels_of(path)[0].astype(int), found, atol=1)
+
+
+def test_overlay_in_the_upper_bits_of_a_lossless_codestream_is_cleared(tmp_path):
+    values = grey_frames(12, False)[0]
+    packed = [jpeg2000(values | 0x1000, 16)]
+    path = write_packed(
+        tmp_path / "a.dcm", values, "1.2.840.10008.1.2.4.90", packed, Modality="CR", BitsStored=12
+    )
+    np.testing.assert_array_equal(voxels_of(path)[0], values)

@@ -249,6 +249,21 @@ def test_fewer_frames_than_the_header_says_are_called_truncated(tmp_path):
     assert "2 packed frame(s) where 3 are needed" in refusal(StudyUnreadableError, path)
 
 
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_uncompressed_frames_in_fragments_are_read(tmp_path, pieces):
+    frames = ramp(3, 5, 5, dtype=np.uint8)
+    data = items([part for frame in frames for part in in_pieces(frame.tobytes(), pieces)])
+    path = save_packed(tmp_path / "a.dcm", frames, "1.2.840.10008.1.2.1.98", data, Modality="MR")
+    np.testing.assert_array_equal(voxels_of(path), frames)
+
+
+def test_more_frames_than_the_header_says_are_passed_over(tmp_path):
+    frames = frames_of_two_kinds()
+    data = items([jpeg2000(frame) for frame in frames])
+    path = save_packed(tmp_path / "a.dcm", frames[0], JPEG_2000, data, Modality="MR")
+    np.testing.assert_array_equal(voxels_of(path), frames[:1])
+
+
 # Damaged
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radfound.reading.codestream import UnsupportedPixels
+from radfound.reading.pixels.layout import UnsupportedPixels
 from radfound.reading.values import luminance
 
 if TYPE_CHECKING:

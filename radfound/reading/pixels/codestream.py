@@ -6,6 +6,8 @@ import struct
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
+from radfound.reading.pixels.layout import UnsupportedPixels
+
 _JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 _JPEG_LOSSLESS = "1.2.840.10008.1.2.4.70"
@@ -18,10 +20,6 @@ _START_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _DCT, _LOSSLESS, _LS = (0xC0, 0xC1, 0xC2), 0xC3, 0xF7
 _MOST_ROWS = 0xFFFF
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
-
-
-class UnsupportedPixels(Exception):
-    """Whole pixels that no decoder here reads: what they are, what is expected and what to do."""
 
 
 @dataclass(frozen=True)
