@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
-import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from radfound.exceptions import (
-    GeometryError,
-    StudyError,
-    StudyTooLargeError,
-    StudyUnreadableError,
-)
+from radfound.exceptions import GeometryError, StudyError, StudyUnreadableError
+from radfound.reading.dicom_deflated import check_deflated
 from radfound.reading.dicom_spacing import pixel_spacing
 from radfound.reading.dicom_units import UNIT_TAGS, is_hounsfield, takes_rescale
-from radfound.reading.files import (
-    FREE_UNPACKED_BYTES,
-    MAX_ARCHIVE_RATIO,
-    MAX_UNPACKED_BYTES,
-    Source,
-    check_size,
-)
+from radfound.reading.files import Source, check_size
 from radfound.taxonomy import modality_of
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-
-DEFLATED_SYNTAX = b"1.2.840.10008.1.2.1.99"
-_HEAD_BYTES = 1024
 
 _HEADER_TAGS = [
     "SOPClassUID",
@@ -355,7 +339,7 @@ def read_header(source: Source) -> DicomFile | None:
 
     try:
         with open(source.path, "rb") as file:
-            _check_deflated(file, source.name)
+            check_deflated(file, source.name)
             file.seek(0)
             header = pydicom.dcmread(
                 file, stop_before_pixels=True, force=True, specific_tags=_HEADER_TAGS
@@ -382,28 +366,6 @@ def _is_known_as_no_image(header: Dataset) -> bool:
 
     sop_class = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
     return bool(sop_class) and "Image" not in UID(str(sop_class)).name
-
-
-def _check_deflated(file: BinaryIO, name: str) -> None:
-    """Refuse a deflated data set that unpacks to far more than it holds; pydicom would unpack it."""
-    head = file.read(_HEAD_BYTES)
-    if DEFLATED_SYNTAX not in head:
-        return
-    # The data set follows the group of meta elements, whose first one holds its length.
-    (length,) = struct.unpack_from("<L", head, 140)
-    file.seek(144 + length)
-    packed = os.fstat(file.fileno()).st_size
-    limit = max(FREE_UNPACKED_BYTES, min(MAX_UNPACKED_BYTES, MAX_ARCHIVE_RATIO * packed))
-    unpacker, unpacked = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    while block := file.read(_HEAD_BYTES):
-        while block:
-            unpacked += len(unpacker.decompress(block, FREE_UNPACKED_BYTES))
-            block = unpacker.unconsumed_tail
-        if unpacked > limit:
-            raise StudyTooLargeError(
-                f"{name}: deflated, and unpacks to more than {limit / 2**20:,.0f} MiB; expected at "
-                "most that for its size; convert it to Explicit VR Little Endian"
-            )
 
 
 def _damaged(source: Source) -> StudyUnreadableError:
