@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -21,6 +22,7 @@ from radfound.reading.dicom_kinds import KINDS, split
 from radfound.reading.dicom_mosaic import refuse_sheet
 from radfound.reading.dicom_nuclear import is_nuclear, refuse_projections
 from radfound.reading.dicom_pixels import read_frames
+from radfound.reading.dicom_spacing import is_usable, spacing_fault
 from radfound.reading.dicom_views import view_of
 from radfound.reading.dicom_volumes import arrange
 from radfound.reading.files import Source, check_voxel_count
@@ -28,6 +30,8 @@ from radfound.reading.geometry import flat_affine
 from radfound.reading.stack import stack_affine
 from radfound.reading.values import is_whole, rescale
 from radfound.study import StudyImage
+
+logger = logging.getLogger(__name__)
 
 _CROSS_SECTIONAL = {"CT", "MR", "PT"}
 _NO_SLICES = {
@@ -224,11 +228,14 @@ def _views_in(file: DicomFile) -> list[list[Frame]]:
 def _read_view(frames: Sequence[Frame]) -> StudyImage:
     """Read a picture that lies nowhere in the patient; the frames of a clip become its slices."""
     file, spacing_mm = frames[0].file, frames[0].spacing_mm
-    if spacing_mm is not None and min(spacing_mm) <= 0:
-        raise GeometryError(
-            f"{file.name}: pixel spacing is {spacing_mm[0]:g} x {spacing_mm[1]:g} mm; "
-            "expected more than zero; repair the header or export again"
-        )
+    if not is_usable(spacing_mm):
+        spacing_mm = None
+        if fault := spacing_fault(file.header):
+            logger.warning(
+                "%s: %s; expected two numbers above zero; read without a size in mm",
+                file.name,
+                fault,
+            )
     mixed = next((trait.name for trait in KINDS if len(split(frames, trait)) > 1), None)
     if mixed:
         raise GeometryError(
@@ -285,7 +292,8 @@ def _read_voxels(frames: Sequence[Frame]) -> np.ndarray:
         if file.sheet:
             pixels = file.sheet.unfold(pixels[0])
         for place, frame in group:
-            values = rescale(pixels[frame.index], frame.slope, frame.intercept, file.name)
+            slope, intercept = (frame.slope, frame.intercept) if file.takes_rescale else (1, 0)
+            values = rescale(pixels[frame.index], slope, intercept, file.name)
             if not whole:
                 values = values.astype(np.float32, copy=False)
             if voxels is None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from radfound.reading import dicom_nuclear
 from radfound.reading.dicom_elements import column_row, directions, first_item, number, vector
+from radfound.reading.dicom_spacing import pixel_spacing
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -227,16 +228,3 @@ def _grouped_frames(file: DicomFile) -> Iterator[Frame]:
             groups=(own, shared, *converted),
             in_patient=in_patient,
         )
-
-
-def pixel_spacing(header: Dataset) -> tuple[float, float] | None:
-    """Return the size of a pixel, along a row and along a column, mm; None where it is not known."""
-    for key in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        if header.get(key):
-            return column_row(header[key].value)
-    for region in header.get("SequenceOfUltrasoundRegions") or []:
-        # Unit 3 is cm; other regions show curves over time.
-        if region.get("PhysicalUnitsXDirection") == region.get("PhysicalUnitsYDirection") == 3:
-            across, down = float(region.PhysicalDeltaX), float(region.PhysicalDeltaY)
-            return 10 * abs(across), 10 * abs(down)
-    return None

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 from radfound.exceptions import GeometryError, StudyError, StudyUnreadableError
 from radfound.reading import dicom_kinds, dicom_mosaic, dicom_nuclear
+from radfound.reading.dicom_deflated import check_deflated
 from radfound.reading.dicom_elements import count, values
 from radfound.reading.dicom_frames import Frame, frames_of
 from radfound.reading.dicom_mosaic import Sheet, sheet_of
+from radfound.reading.dicom_units import UNIT_TAGS, is_hounsfield, takes_rescale
 from radfound.reading.files import Source, check_size
 from radfound.taxonomy import modality_of
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-
-DEFLATED_SYNTAX = b"1.2.840.10008.1.2.1.99"
 
 _HEADER_TAGS = [
     "SOPClassUID",
@@ -48,9 +48,7 @@ _HEADER_TAGS = [
     "ImagerPixelSpacing",
     "NominalScannedPixelSpacing",
     "SpacingBetweenSlices",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "RescaleType",
+    *UNIT_TAGS,
     "SequenceOfUltrasoundRegions",
     "DetectorInformationSequence",
     "SharedFunctionalGroupsSequence",
@@ -166,8 +164,12 @@ class DicomFile:
     @cached_property
     def is_hounsfield(self) -> bool:
         """Whether the rescaled values are Hounsfield units."""
-        kind = str(self.header.get("RescaleType") or "HU").upper()
-        return kind == "HU" and self.modality == "CT" and not (self.is_colour or self.is_localizer)
+        return is_hounsfield(self.header)
+
+    @cached_property
+    def takes_rescale(self) -> bool:
+        """Whether slope and intercept apply to the frames."""
+        return takes_rescale(self.header)
 
     @cached_property
     def body_part(self) -> str | None:
@@ -222,7 +224,7 @@ def read_header(source: Source) -> DicomFile | None:
 
     try:
         with open(source.path, "rb") as file:
-            _refuse_deflated(file.read(1024), source.name)
+            check_deflated(file, source.name)
             file.seek(0)
             header = pydicom.dcmread(
                 file, stop_before_pixels=True, force=True, specific_tags=_header_tags()
@@ -234,7 +236,7 @@ def read_header(source: Source) -> DicomFile | None:
         if not rows or not columns:
             if _is_known_as_no_image(header):
                 return None
-            raise _damaged(source)
+            raise _without_size(source)
         check_size(source.name, (columns, rows, frames))
         found.parse()
         return found
@@ -259,17 +261,15 @@ def _is_known_as_no_image(header: Dataset) -> bool:
     return bool(sop_class) and "Image" not in UID(str(sop_class)).name
 
 
-def _refuse_deflated(head: bytes, name: str) -> None:
-    """Refuse what would be unpacked whole, whatever its size, before it could be looked at."""
-    if DEFLATED_SYNTAX in head:
-        raise StudyUnreadableError(
-            f"{name}: a deflated DICOM file; expected another transfer syntax; "
-            "convert it to Explicit VR Little Endian"
-        )
-
-
 def _damaged(source: Source) -> StudyUnreadableError:
     return StudyUnreadableError(
         f"{source.name}: the DICOM header is truncated or damaged; "
         "expected an image with rows and columns; copy or export the file again"
+    )
+
+
+def _without_size(source: Source) -> StudyUnreadableError:
+    return StudyUnreadableError(
+        f"{source.name}: the DICOM header names no rows and columns; it is truncated, or the file "
+        "holds no image; expected an image; copy or export the file again"
     )

@@ -69,6 +69,30 @@ def luminance(colour: np.ndarray) -> np.ndarray:
     return np.rint(grey).astype(colour.dtype) if colour.dtype.kind in "iu" else grey
 
 
+def rgb_of_ybr(ybr: np.ndarray, bits: int, *, is_partial: bool = False) -> np.ndarray:
+    """Turn luma and two colour differences along the last axis into red, green and blue.
+
+    Parameters
+    ----------
+    ybr : unsigned integer array, shape (..., 3)
+    bits : int
+        Of a sample; colour differences of zero are stored as half the range.
+    is_partial : bool
+        Whether black, white and the differences stop short of the ends of the range (PS3.3
+        C.7.6.3.1.2, YBR_PARTIAL): luma from 16 to 235, differences from 16 to 240 of 8 bits.
+    """
+    top, scale = (1 << bits) - 1, 2.0 ** (bits - 8)
+    luma, blue, red = np.moveaxis(ybr.astype(np.float32), -1, 0)
+    blue, red = blue - 128 * scale, red - 128 * scale
+    if is_partial:
+        luma = (luma - 16 * scale) * (255 / 219)
+        blue, red = blue * (255 / 224), red * (255 / 224)
+    colour = np.stack(
+        [luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], axis=-1
+    )
+    return np.rint(colour.clip(0, top)).astype(ybr.dtype)
+
+
 def choose_volume(count: int, volume: int | None, name: str, words: Sequence[str] = ()) -> int:
     """Return the index of the volume to read out of `count`, or raise where that is open.
 

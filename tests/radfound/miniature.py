@@ -38,6 +38,8 @@ def dicom_dataset(pixels: np.ndarray, **tags) -> Dataset:
         "BitsStored": bits,
         "PixelRepresentation": int(pixels.dtype.kind == "i"),
     }
+    if tags.get("Modality", "CT") == "CT":
+        defaults |= {"RescaleSlope": 1, "RescaleIntercept": 0}
     defaults.update(tags)
     for keyword, value in defaults.items():
         if value is not None:
