@@ -15,12 +15,10 @@ from radfound.exceptions import (
     StudyUnreadableError,
 )
 from radfound.intensity import check_finite
-from radfound.reading.dicom_elements import count
 from radfound.reading.dicom_frames import Frame
 from radfound.reading.dicom_header import DicomFile, read_header
 from radfound.reading.dicom_kinds import KINDS, split
-from radfound.reading.dicom_mosaic import refuse_sheet
-from radfound.reading.dicom_nuclear import is_nuclear, refuse_projections
+from radfound.reading.dicom_nuclear import is_nuclear
 from radfound.reading.dicom_pixels import read_frames
 from radfound.reading.dicom_spacing import is_usable, spacing_fault
 from radfound.reading.dicom_views import view_of
@@ -34,11 +32,6 @@ from radfound.study import StudyImage
 logger = logging.getLogger(__name__)
 
 _CROSS_SECTIONAL = {"CT", "MR", "PT"}
-_NO_SLICES = {
-    "1.2.840.10008.5.1.4.1.1.13.1.4": "raw projections of a tomosynthesis",
-    "1.2.840.10008.5.1.4.1.1.13.1.5": "raw projections of a tomosynthesis",
-    "1.2.840.10008.5.1.4.1.1.77.1.6": "tiles of a whole-slide picture",
-}
 
 
 def read_headers(sources: Iterable[Source], name: str) -> list[DicomFile]:
@@ -136,7 +129,8 @@ def read_images(chosen: Sequence[DicomFile], name: str, volume: int | None) -> l
     """
     check_voxel_count(name, [sum(int(np.prod(file.shape, dtype=np.int64)) for file in chosen)])
     for file in chosen:
-        _refuse_what_is_no_slice(file)
+        if file.fault is not None:
+            raise file.fault
     _check_concatenations(chosen)
     frames = [frame for file in chosen for frame in file.frames]
     positioned = [frame for frame in frames if frame.is_positioned]
@@ -189,27 +183,14 @@ def _view_order(file: DicomFile) -> tuple:
     return (file.series_number or 0, file.instance_number, file.name)
 
 
-def _refuse_what_is_no_slice(file: DicomFile) -> None:
-    found = _NO_SLICES.get(str(file.header.get("SOPClassUID") or ""))
-    if found and file.shape[0] > 1:
-        raise GeometryError(
-            f"{file.name}: {file.shape[0]} {found}; expected slices, or views of one frame each; "
-            "give the reconstruction, or export it as such"
-        )
-    refuse_sheet(file)
-    if is_nuclear(file):
-        refuse_projections(file)
-
-
 def _check_concatenations(files: Sequence[DicomFile]) -> None:
     """Raise StudyUnreadableError where parts of an object that was stored in several files lack."""
     parts: dict[str, list[DicomFile]] = defaultdict(list)
     for file in files:
-        if file.header.get("ConcatenationUID"):
-            parts[str(file.header.ConcatenationUID)].append(file)
-    for group in parts.values():
-        total = count(group[0].header.get("InConcatenationTotalNumber"))
-        if total > len(group):
+        parts[file.concatenation[0]].append(file)
+    for uid, group in parts.items():
+        total = max(file.concatenation[1] for file in group)
+        if uid and total > len(group):
             raise StudyUnreadableError(
                 f"{group[0].name}: {len(group)} of {total} parts of one image (a concatenation); "
                 "expected all of them; give the folder that holds the others"

@@ -62,6 +62,16 @@ def first_item(group: Mapping, *sequences: str) -> Mapping:
     return group
 
 
+def element(group: Any, *path: str) -> Any:
+    """Follow sequences down to an element; None where it is missing, empty or damaged."""
+    *sequences, keyword = path
+    try:
+        value = first_item(group, *sequences).get(keyword)
+        return None if value is None or value == "" or value == [] else value
+    except Exception:  # pydicom lets any error of its parsers through
+        return None
+
+
 def private_element(header: Any, group: int, creator: str, element: int) -> Any:
     """Return the value of a private element, or None."""
     try:

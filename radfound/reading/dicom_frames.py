@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from radfound.reading import dicom_nuclear
-from radfound.reading.dicom_elements import column_row, directions, first_item, number, vector
+from radfound.reading.dicom_elements import (
+    column_row,
+    directions,
+    element,
+    first_item,
+    number,
+    vector,
+)
 from radfound.reading.dicom_spacing import pixel_spacing
 
 if TYPE_CHECKING:
@@ -77,13 +84,9 @@ class Frame:
             element counts as missing.
         """
         for path in paths:
-            *sequences, keyword = path.split(".")
             for group in (*self.groups, self.file.header):
-                try:
-                    value = first_item(group, *sequences).get(keyword)
-                except Exception:  # pydicom lets any error of its parsers through
-                    continue
-                if value is not None and value != "" and value != []:
+                value = element(group, *path.split("."))
+                if value is not None:
                     return value
         return None
 

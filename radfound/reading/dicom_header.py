@@ -12,7 +12,8 @@ from radfound.reading import dicom_kinds, dicom_mosaic, dicom_nuclear
 from radfound.reading.dicom_deflated import check_deflated
 from radfound.reading.dicom_elements import count, values
 from radfound.reading.dicom_frames import Frame, frames_of
-from radfound.reading.dicom_mosaic import Sheet, sheet_of
+from radfound.reading.dicom_mosaic import Sheet, refuse_sheet, sheet_of
+from radfound.reading.dicom_nuclear import is_nuclear, refuse_projections
 from radfound.reading.dicom_units import UNIT_TAGS, is_hounsfield, takes_rescale
 from radfound.reading.files import Source, check_size
 from radfound.taxonomy import modality_of
@@ -62,6 +63,11 @@ _HEADER_TAGS = [
     *dicom_nuclear.HEADER_TAGS,
 ]
 _PRIVATE_TAGS = ("PatientName", "PatientID")
+_NO_SLICES = {
+    "1.2.840.10008.5.1.4.1.1.13.1.4": "raw projections of a tomosynthesis",
+    "1.2.840.10008.5.1.4.1.1.13.1.5": "raw projections of a tomosynthesis",
+    "1.2.840.10008.5.1.4.1.1.77.1.6": "tiles of a whole-slide picture",
+}
 _NOT_PICTURES = {"SEG", "RTDOSE", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "REG", "DOC", "ECG"}
 
 
@@ -201,6 +207,29 @@ class DicomFile:
     def sheet(self) -> Sheet | None:
         """How the tiles of a mosaic lie; None for everything else."""
         return sheet_of(self)
+
+    @cached_property
+    def fault(self) -> GeometryError | None:
+        """Why its frames are neither slices nor views, or cannot be told apart; None for most."""
+        found = _NO_SLICES.get(str(self.header.get("SOPClassUID") or ""))
+        try:
+            if found and self.shape[0] > 1:
+                raise GeometryError(
+                    f"{self.name}: {self.shape[0]} {found}; expected slices, or views of one frame "
+                    "each; give the reconstruction, or export it as such"
+                )
+            refuse_sheet(self)
+            if is_nuclear(self):
+                refuse_projections(self)
+        except GeometryError as error:
+            return error
+        return None
+
+    @cached_property
+    def concatenation(self) -> tuple[str, int]:
+        """The identifier of the whole that the file is a part of, if it is, and its parts' number."""
+        uid = str(self.header.get("ConcatenationUID") or "")
+        return uid, count(self.header.get("InConcatenationTotalNumber"))
 
     def parse(self) -> None:
         """Ask for everything once, so that a damaged element fails here and not later."""

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from radfound.reading import dicom_nuclear
-from radfound.reading.dicom_elements import private_element, values
+from radfound.reading.dicom_elements import element, private_element, values
 from radfound.reading.dicom_frames import Frame
 
 
@@ -28,7 +28,7 @@ class Trait:
         In words, where an image lacks it.
     words : str
         Format of a value in words, such as "TE {} ms".
-    read : callable
+    reader : callable
         From a frame to its value, or None.
     order : sequence of values, optional
         Which comes first; ascending for want of it.
@@ -36,8 +36,15 @@ class Trait:
 
     name: str
     words: str
-    read: Callable[[Frame], Any]
+    reader: Callable[[Frame], Any]
     order: Sequence[Hashable] = ()
+
+    def read(self, frame: Frame) -> Any:
+        """Return the value of a frame, or None where it has none or a damaged one."""
+        try:
+            return self.reader(frame)
+        except Exception:  # pydicom lets any error of its parsers through
+            return None
 
     def label(self, value: Any) -> str:
         """Return a value in words."""
@@ -65,10 +72,7 @@ def _numbers(*paths: str, digits: int = 5) -> Callable[[Frame], Any]:
     """Read one number or several, rounded to so many digits."""
 
     def read(frame: Frame) -> tuple[float, ...] | None:
-        try:
-            found = [float(part) for part in values(frame.find(*paths))]
-        except (TypeError, ValueError):
-            return None
+        found = [float(part) for part in values(frame.find(*paths))]
         return tuple(float(f"{part:.{digits}g}") for part in found) or None
 
     return read
@@ -159,22 +163,16 @@ _PRIVATE_B_VALUES = (
 
 
 def _private_number(frame: Frame, *place: Any) -> float | None:
-    try:
-        return float(values(private_element(frame.file.header, *place))[0])
-    except Exception:  # missing, or whatever a parser of private elements meets
-        return None
+    found = values(private_element(frame.file.header, *place))
+    return float(found[0]) if found else None
 
 
 def _direction(frame: Frame) -> tuple[float, ...] | None:
     stated = frame.find(
         "MRDiffusionSequence.DiffusionGradientDirectionSequence.DiffusionGradientOrientation",
         "DiffusionGradientOrientation",
-    )
-    try:
-        stated = stated or private_element(frame.file.header, 0x0019, "SIEMENS MR HEADER", 0x0E)
-        return tuple(round(float(part), 2) + 0.0 for part in values(stated)) or None
-    except Exception:
-        return None
+    ) or private_element(frame.file.header, 0x0019, "SIEMENS MR HEADER", 0x0E)
+    return tuple(round(float(part), 2) + 0.0 for part in values(stated)) or None
 
 
 def _energy_window(frame: Frame) -> str | None:
@@ -368,9 +366,9 @@ def dimensions(frame: Frame) -> list[Trait]:
     from pydicom.datadict import dictionary_description, keyword_for_tag
 
     traits = []
-    for place, item in enumerate(frame.find("DimensionIndexSequence") or []):
-        pointer = item.get("DimensionIndexPointer")
-        if pointer is None or keyword_for_tag(pointer) in _PLACES:
+    for place, item in enumerate(values(frame.find("DimensionIndexSequence"))):
+        pointer = element(item, "DimensionIndexPointer")
+        if not isinstance(pointer, int) or keyword_for_tag(pointer) in _PLACES:
             continue
         known = bool(keyword_for_tag(pointer))
         name = dictionary_description(pointer).lower() if known else f"dimension {place + 1}"

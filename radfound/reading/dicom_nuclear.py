@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from radfound.exceptions import GeometryError
-from radfound.reading.dicom_elements import count, first_item, values
+from radfound.reading.dicom_elements import count, element, values
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -141,7 +141,7 @@ def energy_window(header: Dataset, number: int) -> str:
 
 def view_of(detector: Mapping, axes: np.ndarray | None) -> str | None:
     """Return from where a detector saw the patient: "anterior", "left lateral" (DICOM CID 26)."""
-    meaning = str(first_item(detector, "ViewCodeSequence").get("CodeMeaning") or "").lower()
+    meaning = str(element(detector, "ViewCodeSequence", "CodeMeaning") or "").lower()
     if meaning:
         return meaning.replace(" projection", "").strip()
     if axes is None or axes[1][2] > -_UPRIGHT:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from radfound.reading import dicom_nuclear
-from radfound.reading.dicom_elements import directions, values
+from radfound.reading.dicom_elements import directions, element, values
 from radfound.reading.dicom_frames import Frame
 
 _RADIOGRAPHS = {"CR", "DX"}
@@ -94,11 +92,12 @@ def view_of(frame: Frame) -> str | None:
 
 def _coded_view(frame: Frame, modality: str | None) -> str:
     codes = _MAMMOGRAPHIC_CODES if modality == "MG" else _RADIOGRAPHIC_CODES
-    view: Mapping = next(iter(values(frame.find("ViewCodeSequence"))), {})
-    if _CLEAVAGE & {item.get("CodeValue") for item in view.get("ViewModifierCodeSequence") or []}:
+    modifiers = values(frame.find("ViewCodeSequence.ViewModifierCodeSequence"))
+    if _CLEAVAGE & {str(element(modifier, "CodeValue")) for modifier in modifiers}:
         return "CV"
-    meaning = str(view.get("CodeMeaning") or "").strip().lower()
-    return codes.get(str(view.get("CodeValue") or "")) or _MEANINGS.get(meaning, "")
+    code = str(frame.find("ViewCodeSequence.CodeValue") or "")
+    meaning = str(frame.find("ViewCodeSequence.CodeMeaning") or "").strip().lower()
+    return codes.get(code) or _MEANINGS.get(meaning, "")
 
 
 def _stated_position(frame: Frame) -> str:
@@ -131,8 +130,4 @@ def _nuclear_view(frame: Frame) -> str | None:
     if frame.is_positioned:
         return None
     detector = frame.groups[-1] if frame.groups else frame.file.header
-    try:
-        axes = directions(detector.get("ImageOrientationPatient"))
-    except ValueError:
-        axes = None
-    return dicom_nuclear.view_of(detector, axes)
+    return dicom_nuclear.view_of(detector, directions(element(detector, "ImageOrientationPatient")))

@@ -1,5 +1,6 @@
 """Where frames of one file lie: multi-frame CT and MR, nuclear medicine, mosaics, clips."""
 
+import contextlib
 import gzip
 import warnings
 from pathlib import Path
@@ -11,7 +12,12 @@ import pytest
 import SimpleITK as sitk
 from pydicom.sequence import Sequence
 
-from radfound.exceptions import GeometryError, StudyAmbiguousError, StudyUnreadableError
+from radfound.exceptions import (
+    GeometryError,
+    RadFoundError,
+    StudyAmbiguousError,
+    StudyUnreadableError,
+)
 from radfound.reading import read_study
 
 from .miniature import (
@@ -526,3 +532,24 @@ def test_series_of_one_slice_is_a_picture_in_its_place(tmp_path):
 def test_sequence_of_detectors_may_be_empty(tmp_path):
     path = write_nuclear(tmp_path / "n.dcm", 2, "STATIC", DetectorInformationSequence=Sequence())
     assert only_image(path).voxels.shape == (2, 3, 4)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_no_damage_to_groups_vectors_or_sheets_makes_anything_but_an_error_of_the_tree(tmp_path):
+    rng = np.random.default_rng(3)
+    positions = [(0, 0, place // 2) for place in range(4)]
+    kinds = [{"MREchoSequence": {"EffectiveEchoTime": te}} for te in (2.0, 4.0)] * 2
+    originals = [
+        write_enhanced(tmp_path / "e.dcm", SEVERAL, positions, kinds),
+        write_nuclear(tmp_path / "n.dcm", 2, "STATIC", BY_CODE, DetectorVector=[1, 2]),
+        save(siemens_mosaic(normal=(0, 0, 1)), tmp_path / "m.dcm"),
+    ]
+    for original in originals:
+        raw = original.read_bytes()
+        for _ in range(30):
+            broken = bytearray(raw)
+            for place in rng.integers(132, len(raw), 3):
+                broken[place] = rng.integers(256)
+            original.write_bytes(broken)
+            with contextlib.suppress(RadFoundError):
+                read_study(original, volume=0)

@@ -81,7 +81,7 @@ def test_each_code_of_snomed_rt_means_what_its_successor_means(table):
     ("position", "view"),
     [
         ("AP", "AP"),
-        ("pa ", "PA"),
+        ("PA", "PA"),
         ("LL", "LATERAL"),
         ("RL", "LATERAL"),
         ("LLD", "LLD"),
