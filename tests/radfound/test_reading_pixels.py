@@ -440,6 +440,18 @@ def test_modality_lut_in_big_endian_is_applied(tmp_path):
     np.testing.assert_array_equal(found, [[[900, 700], [500, 300]]])
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16])
+def test_look_up_tables_without_explicit_types_are_applied(tmp_path, dtype):
+    grey = dicom_dataset(ramp(2, 2, dtype=dtype), Modality="CR")
+    grey.ModalityLUTSequence = [lut_item([900, 700, 500, 300])]
+    table = np.array([900, 700, 500, 300], "<u2").tobytes()
+    palette = palette_dataset(ramp(2, 2, dtype=dtype), table, [4, 0, 16])
+    for dataset in (grey, palette):
+        dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2"
+        found = voxels_of(save(tmp_path / "a.dcm", dataset, implicit=True))
+        np.testing.assert_array_equal(found, [[[900, 700], [500, 300]]])
+
+
 def test_modality_lut_and_rescale_are_never_both_applied(tmp_path):
     for modality, expected in (("DX", [[9, 7], [5, 3]]), ("CT", [[-1000, -999], [-998, -997]])):
         dataset = dicom_dataset(ramp(2, 2, dtype=np.uint16), Modality=modality)

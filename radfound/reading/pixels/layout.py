@@ -63,7 +63,7 @@ class Layout:
             rows=int(dataset.Rows),
             columns=int(dataset.Columns),
             samples=samples,
-            space=str(dataset.get("PhotometricInterpretation") or usual_space),
+            space=str(dataset.get("PhotometricInterpretation") or usual_space).strip().upper(),
             allocated=allocated,
             stored=stored,
             high=min(max(high, stored - 1), allocated - 1),

@@ -79,7 +79,6 @@ def _no_palette() -> UnsupportedPixels:
 def _descriptor(value, dataset: Dataset) -> tuple[int, int, int]:
     """Return the number of entries, the stored value of the first one, and their bits."""
     count, first, bits = (int(number) for number in value)
-    first &= 0xFFFF
     if dataset.get("PixelRepresentation") and first >= 0x8000:
         first -= 0x10000
     return (count & 0xFFFF) or _MOST_ENTRIES, first, bits
