@@ -47,13 +47,25 @@ class StudyAmbiguousError(StudyError):
     message : str
     choices : sequence of str
         What can be given as `series=` (or `volume=`) instead.
+    argument : str
+        Which of the two.
+    words : sequence of str
+        What each choice is; empty where nothing is known of them.
     """
 
     code = "study_ambiguous"
 
-    def __init__(self, message: str, choices: Sequence[str] = ()):
+    def __init__(
+        self,
+        message: str,
+        choices: Sequence[str] = (),
+        argument: str = "series",
+        words: Sequence[str] = (),
+    ):
         super().__init__(message)
         self.choices = tuple(choices)
+        self.argument = argument
+        self.words = tuple(words)
 
 
 class GeometryError(StudyError):

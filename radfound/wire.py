@@ -13,7 +13,12 @@ from typing import Any
 from radfound.adapters import AdapterStore
 from radfound.answer import TASKS, Answer, ModelVersion
 from radfound.correction import MAX_IMAGES, MAX_QUESTION_CHARS, Correction, is_storable
-from radfound.exceptions import CorrectionError, RadFoundError, RequestError
+from radfound.exceptions import (
+    CorrectionError,
+    RadFoundError,
+    RequestError,
+    StudyAmbiguousError,
+)
 from radfound.region import parse_region
 from radfound.shapes import kind_of, number_of, object_of
 
@@ -194,8 +199,10 @@ def parse_ask(params: object) -> AskRequest:
 
 def error_to_json(error: BaseException) -> dict[str, Any]:
     """Return what the server says about an error; nothing of an error that was not foreseen."""
+    if isinstance(error, StudyAmbiguousError) and error.choices:
+        return {"detail": {**_detail(error), "choices": _choices_to_json(error)}}
     if isinstance(error, RadFoundError):
-        return {"detail": {"code": error.code, "message": str(error)}}
+        return {"detail": _detail(error)}
     message = "the server failed at this request; its log says more"
     return {"detail": {"code": "internal_error", "message": message}}
 
@@ -213,6 +220,19 @@ def adapters_to_json(store: AdapterStore) -> dict[str, Any]:
 
 
 # Parts ----------------------------------------------------------------------------------------
+
+
+def _detail(error: RadFoundError) -> dict[str, Any]:
+    return {"code": error.code, "message": str(error)}
+
+
+def _choices_to_json(error: StudyAmbiguousError) -> list[dict[str, Any]]:
+    """Return what can be asked for instead: the parameter as a request has it, and what it is."""
+    words = error.words or ("",) * len(error.choices)
+    return [
+        {error.argument: int(choice) if error.argument == "volume" else choice, "is": text}
+        for choice, text in zip(error.choices, words, strict=True)
+    ]
 
 
 def _check_schema(data: Mapping[str, Any], expected: str, error: type[RequestError]) -> None:

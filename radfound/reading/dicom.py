@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -15,13 +16,21 @@ from radfound.exceptions import (
     StudyUnreadableError,
 )
 from radfound.intensity import check_finite
-from radfound.reading.dicom_header import DicomFile, Frame, read_header
+from radfound.reading.dicom_frames import Frame
+from radfound.reading.dicom_header import DicomFile, read_header
+from radfound.reading.dicom_kinds import KINDS, split
+from radfound.reading.dicom_nuclear import is_nuclear
 from radfound.reading.dicom_pixels import read_frames
+from radfound.reading.dicom_spacing import is_usable, spacing_fault
+from radfound.reading.dicom_views import view_of
+from radfound.reading.dicom_volumes import arrange
 from radfound.reading.files import Source, check_voxel_count
 from radfound.reading.geometry import flat_affine
-from radfound.reading.stack import arrange, stack_affine
+from radfound.reading.stack import stack_affine
 from radfound.reading.values import is_whole, rescale
 from radfound.study import StudyImage
+
+logger = logging.getLogger(__name__)
 
 _CROSS_SECTIONAL = {"CT", "MR", "PT"}
 
@@ -46,9 +55,9 @@ def read_headers(
     """
     files: list[DicomFile] = []
     seen: set[str] = set()
-    count = 0
+    total = 0
     for source in sources:
-        count += 1
+        total += 1
         try:
             file = read_header(source)
         except StudyError as error:
@@ -65,7 +74,7 @@ def read_headers(
         raise faults[0][1]
     if not files:
         raise StudyUnreadableError(
-            f"{name}: {count} DICOM file(s) without a picture (reports, plans, a directory); "
+            f"{name}: {total} DICOM file(s) without a picture (reports, plans, doses, segmentations, a directory); "
             "expected images; give the folder that holds them"
         )
     return files
@@ -99,7 +108,8 @@ def choose_series(files: Sequence[DicomFile], name: str, series: str | None) -> 
     labels = {
         uid: number if number and repeated[number] == 1 else uid for uid, number in numbers.items()
     }
-    shown = "; ".join(f"{labels[uid]!r}: {_summary(group)}" for uid, group in groups.items())
+    words = [_summary(group) for group in groups.values()]
+    shown = "; ".join(f"{labels[uid]!r}: {text}" for uid, text in zip(groups, words, strict=True))
     if series is not None:
         uids = [uid for uid in groups if str(series) in (uid, numbers[uid])]
         if len(uids) != 1:
@@ -113,6 +123,7 @@ def choose_series(files: Sequence[DicomFile], name: str, series: str | None) -> 
             f"{name}: {len(groups)} series; expected one, or the views of one exam; "
             f"choose with series= one of {shown}",
             list(labels.values()),
+            words=words,
         )
     return [file for file in files if not file.is_localizer] or files
 
@@ -127,7 +138,8 @@ def read_images(chosen: Sequence[DicomFile], name: str, volume: int | None) -> l
     name : str
         The folder, archive or file, for messages.
     volume : int or None
-        Which of several volumes at the same place, counted in time, from 0.
+        Which of several volumes, from 0: by direction, kind (component, echo, b-value, energy),
+        then time.
 
     Raises
     ------
@@ -135,6 +147,10 @@ def read_images(chosen: Sequence[DicomFile], name: str, volume: int | None) -> l
     StudyTooLargeError
     """
     check_voxel_count(name, [sum(int(np.prod(file.shape, dtype=np.int64)) for file in chosen)])
+    for file in chosen:
+        if file.fault is not None:
+            raise file.fault
+    _check_concatenations(chosen)
     frames = [frame for file in chosen for frame in file.frames]
     positioned = [frame for frame in frames if frame.is_positioned]
     if positioned and len(positioned) < len(frames):
@@ -152,7 +168,9 @@ def read_images(chosen: Sequence[DicomFile], name: str, volume: int | None) -> l
             f"{chosen[0].name}: a {chosen[0].modality} slice without position or orientation; "
             "expected both in each slice of a series; export it with its whole header"
         )
-    return [_read_view(file) for file in sorted(chosen, key=_view_order)]
+    return [
+        _read_view(view) for file in sorted(chosen, key=_view_order) for view in _views_in(file)
+    ]
 
 
 def _number_of(file: DicomFile) -> str:
@@ -184,17 +202,48 @@ def _view_order(file: DicomFile) -> tuple:
     return (file.series_number or 0, file.instance_number, file.name)
 
 
-def _read_view(file: DicomFile) -> StudyImage:
+def _check_concatenations(files: Sequence[DicomFile]) -> None:
+    """Raise StudyUnreadableError where parts of an object that was stored in several files lack."""
+    parts: dict[str, list[DicomFile]] = defaultdict(list)
+    for file in files:
+        parts[file.concatenation[0]].append(file)
+    for uid, group in parts.items():
+        total = max(file.concatenation[1] for file in group)
+        if uid and total > len(group):
+            raise StudyUnreadableError(
+                f"{group[0].name}: {len(group)} of {total} parts of one image (a concatenation); "
+                "expected all of them; give the folder that holds the others"
+            )
+
+
+def _views_in(file: DicomFile) -> list[list[Frame]]:
+    """Return the frames of each view: those of one detector and energy window, else all."""
+    views: dict[tuple, list[Frame]] = defaultdict(list)
+    for frame in file.frames:
+        keys = (frame.find("DetectorVector"), frame.find("EnergyWindowVector"))
+        views[keys if is_nuclear(file) else ()].append(frame)
+    return list(views.values())
+
+
+def _read_view(frames: Sequence[Frame]) -> StudyImage:
     """Read a picture that lies nowhere in the patient; the frames of a clip become its slices."""
-    frames = file.frames
-    spacing_mm = frames[0].spacing_mm
-    if spacing_mm is not None and min(spacing_mm) <= 0:
+    file, spacing_mm = frames[0].file, frames[0].spacing_mm
+    if not is_usable(spacing_mm):
+        spacing_mm = None
+        if fault := spacing_fault(file.header):
+            logger.warning(
+                "%s: %s; expected two numbers above zero; read without a size in mm",
+                file.name,
+                fault,
+            )
+    mixed = next((trait.name for trait in KINDS if len(split(frames, trait)) > 1), None)
+    if mixed:
         raise GeometryError(
-            f"{file.name}: pixel spacing is {spacing_mm[0]:g} x {spacing_mm[1]:g} mm; "
-            "expected more than zero; repair the header or export again"
+            f"{file.name}: {len(frames)} frames without a position that differ in {mixed}; "
+            "expected frames of one kind, or their positions; export it with its whole header"
         )
     return _image(
-        file,
+        frames[0],
         _read_voxels(frames),
         flat_affine(*(spacing_mm or (1.0, 1.0))),
         calibrated=spacing_mm is not None and len(frames) == 1,
@@ -204,19 +253,25 @@ def _read_view(file: DicomFile) -> StudyImage:
 
 def _read_stack(frames: Sequence[Frame], name: str, volume: int | None) -> StudyImage:
     slices = arrange(frames, name, volume)
-    affine = stack_affine(slices, name)
-    return _image(slices[0].file, _read_voxels(slices), affine, calibrated=True, source=name)
+    return _image(
+        slices[0],
+        _read_voxels(slices),
+        stack_affine(slices, name),
+        calibrated=slices[0].in_patient,
+        source=name,
+    )
 
 
 def _image(
-    file: DicomFile, voxels: np.ndarray, affine: np.ndarray, *, calibrated: bool, source: str
+    frame: Frame, voxels: np.ndarray, affine: np.ndarray, *, calibrated: bool, source: str
 ) -> StudyImage:
     check_finite(voxels, source)
+    file = frame.file
     return StudyImage(
         voxels=voxels,
         affine=affine,
         modality=file.modality,
-        view=file.view,
+        view=view_of(frame),
         body_part=file.body_part,
         hounsfield=file.is_hounsfield,
         calibrated=calibrated,
@@ -234,8 +289,11 @@ def _read_voxels(frames: Sequence[Frame]) -> np.ndarray:
     for group in wanted.values():
         file = group[0][1].file
         pixels = read_frames(file)
+        if file.sheet:
+            pixels = file.sheet.unfold(pixels[0])
         for place, frame in group:
-            values = rescale(pixels[frame.index], frame.slope, frame.intercept, file.name)
+            slope, intercept = (frame.slope, frame.intercept) if file.takes_rescale else (1, 0)
+            values = rescale(pixels[frame.index], slope, intercept, file.name)
             if not whole:
                 values = values.astype(np.float32, copy=False)
             if voxels is None:

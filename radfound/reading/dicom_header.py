@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from functools import cache, cached_property
+from typing import TYPE_CHECKING
 
 from radfound.exceptions import GeometryError, StudyError, StudyUnreadableError
+from radfound.reading import dicom_kinds, dicom_mosaic, dicom_nuclear
+from radfound.reading.dicom_deflated import check_deflated
+from radfound.reading.dicom_elements import count, values
+from radfound.reading.dicom_frames import Frame, frames_of
+from radfound.reading.dicom_mosaic import Sheet, refuse_sheet, sheet_of
+from radfound.reading.dicom_nuclear import is_nuclear, refuse_projections
+from radfound.reading.dicom_units import UNIT_TAGS, is_hounsfield, takes_rescale
 from radfound.reading.files import Source, check_size
 from radfound.taxonomy import modality_of
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-
-DEFLATED_SYNTAX = b"1.2.840.10008.1.2.1.99"
 
 _HEADER_TAGS = [
     "SOPClassUID",
@@ -27,10 +29,6 @@ _HEADER_TAGS = [
     "SeriesNumber",
     "SeriesDescription",
     "InstanceNumber",
-    "AcquisitionNumber",
-    "TemporalPositionIdentifier",
-    "EchoNumbers",
-    "ImageType",
     "Modality",
     "PatientID",
     "PatientName",
@@ -50,60 +48,27 @@ _HEADER_TAGS = [
     "PixelSpacing",
     "ImagerPixelSpacing",
     "NominalScannedPixelSpacing",
-    "SliceThickness",
     "SpacingBetweenSlices",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "RescaleType",
+    *UNIT_TAGS,
     "SequenceOfUltrasoundRegions",
     "DetectorInformationSequence",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
+    "ConcatenationUID",
+    "InConcatenationTotalNumber",
+    "PatientOrientation",
+    "SliceLocationVector",
+    *dicom_kinds.HEADER_TAGS,
+    *dicom_mosaic.HEADER_TAGS,
+    *dicom_nuclear.HEADER_TAGS,
 ]
-_NOT_PICTURES = {"SEG", "RTDOSE", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "REG", "DOC", "ECG"}
-_PROJECTIONS = {"CR", "DX", "RF"}
-_LATERAL_VIEWS = {"LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT", "LEFT LATERAL", "RIGHT LATERAL"}
-_MAMMOGRAPHIC_VIEWS = {
-    "cranio-caudal": "CC",
-    "medio-lateral oblique": "MLO",
-    "medio-lateral": "ML",
-    "latero-medial": "LM",
+_PRIVATE_TAGS = ("PatientName", "PatientID")
+_NO_SLICES = {
+    "1.2.840.10008.5.1.4.1.1.13.1.4": "raw projections of a tomosynthesis",
+    "1.2.840.10008.5.1.4.1.1.13.1.5": "raw projections of a tomosynthesis",
+    "1.2.840.10008.5.1.4.1.1.77.1.6": "tiles of a whole-slide picture",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One frame of one DICOM file.
-
-    Parameters
-    ----------
-    file : DicomFile
-    index : int
-        Which frame of the file.
-    position_mm : array, shape (3,), or None
-        Centre of the first pixel, LPS.
-    directions : array, shape (2, 3), or None
-        Unit vectors along a row (i grows) and along a column (j grows), LPS.
-    spacing_mm : (float, float) or None
-        Distance between neighbouring columns, and between neighbouring rows.
-    slope, intercept : float
-    order : tuple
-        Tells frames at one position apart: time, echo, instance.
-    """
-
-    file: DicomFile
-    index: int
-    position_mm: Any
-    directions: Any
-    spacing_mm: Any
-    slope: float
-    intercept: float
-    order: tuple
-
-    @property
-    def is_positioned(self) -> bool:
-        """Whether the file says where the frame lies in the patient."""
-        return self.position_mm is not None and self.directions is not None
+_NOT_PICTURES = {"SEG", "RTDOSE", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "REG", "DOC", "ECG"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,18 +118,25 @@ class DicomFile:
     @cached_property
     def instance_number(self) -> int:
         """The number within the series; 0 where there is none."""
-        return _count(self.header.get("InstanceNumber"))
+        return count(self.header.get("InstanceNumber"))
 
     @cached_property
     def description(self) -> str:
         """The series description, or nothing where it holds a part of the patient's name."""
-        raw = [self._stored(tag) for tag in ("SeriesDescription", "PatientName", "PatientID")]
-        text, *private = (value.decode("latin-1").lower() for value in raw)
-        words = [word for value in private for word in re.split(r"[\s^=,]+", value)]
-        if any(word in text for word in words if len(word) > 1):
+        return self.without_names(str(self.header.get("SeriesDescription") or ""))
+
+    def without_names(self, text: str) -> str:
+        """Return the beginning of a text, or nothing where it holds a part of the patient's name."""
+        if not text:
             return ""
-        shown = str(self.header.get("SeriesDescription") or "")
-        return "".join(letter for letter in shown if letter.isprintable())[:40].strip()
+        private = (self._stored(tag).decode("latin-1").lower() for tag in _PRIVATE_TAGS)
+        words = [word for value in private for word in re.split(r"[\s^=,]+", value)]
+        spellings = [
+            text.encode(name, "replace").decode("latin-1").lower() for name in ("utf-8", "latin-1")
+        ]
+        if any(word in shown for word in words if len(word) > 1 for shown in spellings):
+            return ""
+        return "".join(letter for letter in text if letter.isprintable())[:40].strip()
 
     def _stored(self, keyword: str) -> bytes:
         """Return an element unparsed: parsing a name could warn, with the name in the text."""
@@ -193,28 +165,17 @@ class DicomFile:
     @cached_property
     def is_localizer(self) -> bool:
         """Whether the image is a scout, which is no slice of the volume planned on it."""
-        return "LOCALIZER" in _values(self.header.get("ImageType"))
+        return "LOCALIZER" in values(self.header.get("ImageType"))
 
     @cached_property
     def is_hounsfield(self) -> bool:
         """Whether the rescaled values are Hounsfield units."""
-        kind = str(self.header.get("RescaleType") or "HU").upper()
-        return kind == "HU" and self.modality == "CT" and not (self.is_colour or self.is_localizer)
+        return is_hounsfield(self.header)
 
     @cached_property
-    def view(self) -> str | None:
-        """Projection or mammographic view: "PA", "LATERAL", "L CC"."""
-        header = self.header
-        position = str(header.get("ViewPosition") or "").strip().upper()
-        if not position and header.get("ViewCodeSequence"):
-            meaning = str(header.ViewCodeSequence[0].get("CodeMeaning", "")).strip().lower()
-            position = _MAMMOGRAPHIC_VIEWS.get(meaning, "")
-        if position in _LATERAL_VIEWS:
-            position = "LATERAL"
-        side = ""
-        if self.modality == "MG":
-            side = header.get("ImageLaterality") or header.get("Laterality") or ""
-        return f"{side} {position}".strip() or None
+    def takes_rescale(self) -> bool:
+        """Whether slope and intercept apply to the frames."""
+        return takes_rescale(self.header)
 
     @cached_property
     def body_part(self) -> str | None:
@@ -235,90 +196,46 @@ class DicomFile:
     def frames(self) -> tuple[Frame, ...]:
         """Each frame, from the functional groups where the file has them."""
         try:
-            if self.header.get("PerFrameFunctionalGroupsSequence"):
-                return tuple(self._grouped_frames())
-            return tuple(self._plain_frames())
+            return tuple(frames_of(self))
         except (TypeError, ValueError, AttributeError, IndexError):
             raise GeometryError(
                 f"{self.name}: position, orientation, spacing or rescale cannot be understood; "
                 "expected numbers as DICOM defines them; export the file again"
             ) from None
 
+    @cached_property
+    def sheet(self) -> Sheet | None:
+        """How the tiles of a mosaic lie; None for everything else."""
+        return sheet_of(self)
+
+    @cached_property
+    def fault(self) -> GeometryError | None:
+        """Why its frames are neither slices nor views, or cannot be told apart; None for most."""
+        found = _NO_SLICES.get(str(self.header.get("SOPClassUID") or ""))
+        try:
+            if found and self.shape[0] > 1:
+                raise GeometryError(
+                    f"{self.name}: {self.shape[0]} {found}; expected slices, or views of one frame "
+                    "each; give the reconstruction, or export it as such"
+                )
+            refuse_sheet(self)
+            if is_nuclear(self):
+                refuse_projections(self)
+        except GeometryError as error:
+            return error
+        return None
+
+    @cached_property
+    def concatenation(self) -> tuple[str, int]:
+        """The identifier of the whole that the file is a part of, if it is, and its parts' number."""
+        uid = str(self.header.get("ConcatenationUID") or "")
+        return uid, count(self.header.get("InConcatenationTotalNumber"))
+
     def parse(self) -> None:
         """Ask for everything once, so that a damaged element fails here and not later."""
         for name, member in vars(type(self)).items():
             if isinstance(member, cached_property):
                 getattr(self, name)
-
-    def _plain_frames(self) -> Iterator[Frame]:
-        header, count = self.header, self.shape[0]
-        place = header
-        if header.get("DetectorInformationSequence"):
-            place = header.DetectorInformationSequence[0]
-        position = _numbers(place.get("ImagePositionPatient"), 3)
-        directions = _directions(place.get("ImageOrientationPatient"))
-        step = np.zeros(3)
-        if count > 1 and position is not None and directions is not None:
-            # A tomographic stack of nuclear medicine names its first slice and the distance.
-            between = header.get("SpacingBetweenSlices") or header.get("SliceThickness")
-            if "DetectorInformationSequence" in header and between:
-                step = np.cross(*directions) * float(between)
-            else:
-                position = directions = None
-        if self.modality in _PROJECTIONS:
-            position = directions = None
-        order = tuple(_count(header.get(key)) for key in _ORDER_TAGS)
-        for index in range(count):
-            yield Frame(
-                file=self,
-                index=index,
-                position_mm=None if position is None else position + index * step,
-                directions=directions,
-                spacing_mm=_pixel_spacing(header),
-                slope=_number(header.get("RescaleSlope"), 1.0),
-                intercept=_number(header.get("RescaleIntercept"), 0.0),
-                order=(*order, index),
-            )
-
-    def _grouped_frames(self) -> Iterator[Frame]:
-        shared = (self.header.get("SharedFunctionalGroupsSequence") or [{}])[0]
-        groups = self.header.PerFrameFunctionalGroupsSequence
-        if len(groups) != self.shape[0]:
-            raise ValueError("functional groups")
-
-        def find(own, sequence, key):
-            for group in (own, shared):
-                if group.get(sequence):
-                    return group[sequence][0].get(key)
-            return None
-
-        for index, own in enumerate(groups):
-            measures = find(own, "PixelMeasuresSequence", "PixelSpacing")
-            content = (own.get("FrameContentSequence") or [{}])[0]
-            time = _count(content.get("TemporalPositionIndex"))
-            dimensions = tuple(_values(content.get("DimensionIndexValues")))
-            slope = find(own, "PixelValueTransformationSequence", "RescaleSlope")
-            intercept = find(own, "PixelValueTransformationSequence", "RescaleIntercept")
-            yield Frame(
-                file=self,
-                index=index,
-                position_mm=_numbers(find(own, "PlanePositionSequence", "ImagePositionPatient"), 3),
-                directions=_directions(
-                    find(own, "PlaneOrientationSequence", "ImageOrientationPatient")
-                ),
-                spacing_mm=_row_column(measures) or _pixel_spacing(self.header),
-                slope=_number(slope, _number(self.header.get("RescaleSlope"), 1.0)),
-                intercept=_number(intercept, _number(self.header.get("RescaleIntercept"), 0.0)),
-                order=(time, dimensions, _count(self.header.get("InstanceNumber")), index),
-            )
-
-
-_ORDER_TAGS = (
-    "TemporalPositionIdentifier",
-    "AcquisitionNumber",
-    "EchoNumbers",
-    "InstanceNumber",
-)
 
 
 def read_header(source: Source) -> DicomFile | None:
@@ -336,10 +253,10 @@ def read_header(source: Source) -> DicomFile | None:
 
     try:
         with open(source.path, "rb") as file:
-            _refuse_deflated(file.read(1024), source.name)
+            check_deflated(file, source.name)
             file.seek(0)
             header = pydicom.dcmread(
-                file, stop_before_pixels=True, force=True, specific_tags=_HEADER_TAGS
+                file, stop_before_pixels=True, force=True, specific_tags=_header_tags()
             )
         found = DicomFile(source, header)
         if found.dicom_modality in _NOT_PICTURES:
@@ -348,7 +265,7 @@ def read_header(source: Source) -> DicomFile | None:
         if not rows or not columns:
             if _is_known_as_no_image(header):
                 return None
-            raise _damaged(source)
+            raise _without_size(source)
         check_size(source.name, (columns, rows, frames))
         found.parse()
         return found
@@ -358,20 +275,19 @@ def read_header(source: Source) -> DicomFile | None:
         raise _damaged(source) from None
 
 
+@cache
+def _header_tags() -> list:
+    """Return the tags as pydicom has them; it would look each keyword up again for each file."""
+    from pydicom.tag import Tag
+
+    return [Tag(tag) for tag in _HEADER_TAGS]
+
+
 def _is_known_as_no_image(header: Dataset) -> bool:
     from pydicom.uid import UID
 
     sop_class = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
     return bool(sop_class) and "Image" not in UID(str(sop_class)).name
-
-
-def _refuse_deflated(head: bytes, name: str) -> None:
-    """Refuse what would be unpacked whole, whatever its size, before it could be looked at."""
-    if DEFLATED_SYNTAX in head:
-        raise StudyUnreadableError(
-            f"{name}: a deflated DICOM file; expected another transfer syntax; "
-            "convert it to Explicit VR Little Endian"
-        )
 
 
 def _damaged(source: Source) -> StudyUnreadableError:
@@ -381,55 +297,8 @@ def _damaged(source: Source) -> StudyUnreadableError:
     )
 
 
-def _values(value) -> list:
-    if value is None:
-        return []
-    return [value] if isinstance(value, str | int | float) else list(value)
-
-
-def _count(value) -> int:
-    """Return a whole number to sort by; several or none count as the first or 0."""
-    first = next(iter(_values(value)), 0)
-    return int(first or 0)
-
-
-def _number(value, default: float) -> float:
-    return default if value is None or value == "" else float(value)
-
-
-def _numbers(value, count: int) -> np.ndarray | None:
-    if not value:
-        return None
-    numbers = np.array([float(number) for number in value])
-    if numbers.size != count:
-        raise ValueError("multiplicity")
-    return numbers
-
-
-def _directions(value) -> np.ndarray | None:
-    cosines = _numbers(value, 6)
-    if cosines is None:
-        return None
-    directions = cosines.reshape(2, 3)
-    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
-    if not lengths.min() > 0:
-        raise ValueError("orientation")
-    return directions / lengths
-
-
-def _row_column(value) -> tuple[float, float] | None:
-    """Turn DICOM's (between rows, between columns) into (between columns, between rows)."""
-    numbers = _numbers(value, 2)
-    return None if numbers is None else (float(numbers[1]), float(numbers[0]))
-
-
-def _pixel_spacing(header: Dataset) -> tuple[float, float] | None:
-    for key in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        if header.get(key):
-            return _row_column(header[key].value)
-    for region in header.get("SequenceOfUltrasoundRegions") or []:
-        # Unit 3 is cm; other regions show curves over time.
-        if region.get("PhysicalUnitsXDirection") == region.get("PhysicalUnitsYDirection") == 3:
-            across, down = float(region.PhysicalDeltaX), float(region.PhysicalDeltaY)
-            return 10 * abs(across), 10 * abs(down)
-    return None
+def _without_size(source: Source) -> StudyUnreadableError:
+    return StudyUnreadableError(
+        f"{source.name}: the DICOM header names no rows and columns; it is truncated, or the file "
+        "holds no image; expected an image; copy or export the file again"
+    )

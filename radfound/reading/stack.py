@@ -1,47 +1,26 @@
-"""Slices in space: sorted along their normal, checked for gaps, and their affine."""
+"""Slices in space: parallel ones sorted along their normal, checked for gaps, and their affine."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from radfound.exceptions import GeometryError
-from radfound.reading.dicom_header import Frame
+from radfound.reading.dicom_frames import Frame
 from radfound.reading.geometry import ras_affine
-from radfound.reading.values import choose_volume
 
 _SAME_DIRECTION = 2e-3
 _SAME_SPACING = 1e-3
-_SAME_PLACE_MM = 1e-3
+_SAME_PLACE_MM = 0.01
 # Positions are often rounded to a tenth of a millimetre, the first and the last as well.
 _ROUNDING_MM = 0.11
 _ROUNDED_UNEVENNESS = 0.2
 _UNEVENNESS = 0.1
 
 
-def arrange(frames: Sequence[Frame], name: str, volume: int | None) -> list[Frame]:
-    """Return the slices of one volume, sorted by position along their normal.
-
-    Parameters
-    ----------
-    frames : sequence of Frame, all with position and direction
-    name : str
-        The series, for messages.
-    volume : int or None
-        Which one, where several volumes (phases, echoes, diffusion weights) lie at the same place.
-
-    Raises
-    ------
-    GeometryError
-        If the slices differ in size, direction or spacing, or some positions hold more than others.
-    StudyAmbiguousError
-        If several volumes lie at the same place and none was chosen.
-    """
-    usual = _most_common(frames)
-    for frame in frames:
-        _check_alike(usual, frame)
+def places_of(frames: Sequence[Frame]) -> list[list[Frame]]:
+    """Group parallel frames by their position along the normal, in its order."""
     normal = np.cross(*frames[0].directions)
     depth = {id(frame): float(normal @ frame.position_mm) for frame in frames}
     ordered = sorted(frames, key=lambda frame: depth[id(frame)])
@@ -51,15 +30,58 @@ def arrange(frames: Sequence[Frame], name: str, volume: int | None) -> list[Fram
             places[-1].append(frame)
         else:
             places.append([frame])
+    return places
+
+
+def check_one_each(places: Sequence[Sequence[Frame]], name: str) -> None:
+    """Raise GeometryError where a place holds several slices of one volume."""
     fewest, most = min(places, key=len), max(places, key=len)
+    found = " and ".join(frame.file.name for frame in most[:2])
     if len(fewest) != len(most):
-        found = " and ".join(frame.file.name for frame in most[:2])
         raise GeometryError(
             f"{name}: {len(most)} slices at one position ({found}) and {len(fewest)} at another "
             f"({fewest[0].file.name}); expected as many at each; select one series or remove them"
         )
-    index = choose_volume(len(most), volume, name)
-    return [sorted(place, key=lambda frame: frame.order)[index] for place in places]
+    if len(most) > 1:
+        raise GeometryError(
+            f"{name}: {len(most)} slices at each position ({found}), and no header says which "
+            "belong together; expected echoes, b-values, times or the like to tell them apart; "
+            "give the slices of one volume by themselves"
+        )
+
+
+def stacks_of(frames: Sequence[Frame]) -> list[list[Frame]]:
+    """Group frames by size, direction and spacing.
+
+    Raises
+    ------
+    GeometryError
+        If one differs from all others.
+    """
+    stacks: list[list[Frame]] = []
+    for frame in frames:
+        for stack in stacks:
+            if _difference(stack[0], frame) is None:
+                stack.append(frame)
+                break
+        else:
+            stacks.append([frame])
+    largest = max(stacks, key=len)
+    lone = next((stack[0] for stack in stacks if len(stack) == 1), None)
+    if lone is not None and len(largest) > 1:
+        raise GeometryError(f"{lone.file.name}: {_difference(largest[0], lone)}")
+    return stacks
+
+
+def describe(stack: Sequence[Frame]) -> str:
+    """Return plane, number and size of parallel slices in words."""
+    first = stack[0]
+    plane = ("sagittal", "coronal", "axial")[int(np.abs(np.cross(*first.directions)).argmax())]
+    rows, columns = first.shape
+    size = f"{len(stack)} image{'s' if len(stack) > 1 else ''} of {columns} x {rows}"
+    if first.spacing_mm is None:
+        return f"{plane}, {size}"
+    return f"{plane}, {size}, {first.spacing_mm[0]:.3g} mm a pixel"
 
 
 def stack_affine(slices: Sequence[Frame], name: str) -> np.ndarray:
@@ -87,38 +109,31 @@ def stack_affine(slices: Sequence[Frame], name: str) -> np.ndarray:
     return ras_affine(columns, positions[0], name)
 
 
-def _most_common(frames: Sequence[Frame]) -> Frame:
-    """Return a frame of the kind that most are of, so that messages name the odd one."""
-
-    def kind(frame: Frame) -> tuple:
-        directions = np.rint(frame.directions * 100).ravel()
-        return frame.file.shape[1:], tuple(directions), frame.spacing_mm
-
-    ((common, _),) = Counter(kind(frame) for frame in frames).most_common(1)
-    return next(frame for frame in frames if kind(frame) == common)
-
-
-def _check_alike(first: Frame, other: Frame) -> None:
-    """Raise GeometryError where a frame cannot belong to the same volume as the first."""
-    mine, its = first.file.shape[1:], other.file.shape[1:]
+def _difference(first: Frame, other: Frame) -> str | None:
+    """Return why a frame cannot belong to the same volume as the first, or None."""
+    mine, its = first.shape, other.shape
     if mine != its:
-        raise GeometryError(
-            f"{other.file.name}: {its[1]} x {its[0]} pixels, but {first.file.name} has "
+        return (
+            f"{its[1]} x {its[0]} pixels, but {first.file.name} has "
             f"{mine[1]} x {mine[0]}; expected slices of one size; select one series"
         )
     if np.abs(first.directions - other.directions).max() > _SAME_DIRECTION:
-        raise GeometryError(
-            f"{other.file.name}: lies in another direction than {first.file.name}; "
+        return (
+            f"lies in another direction than {first.file.name}; "
             "expected parallel slices; give each direction in a folder of its own"
         )
-    if (first.spacing_mm is None) != (other.spacing_mm is None) or (
-        first.spacing_mm is not None
-        and not np.allclose(first.spacing_mm, other.spacing_mm, rtol=_SAME_SPACING)
-    ):
-        raise GeometryError(
-            f"{other.file.name}: pixel spacing differs from that of {first.file.name}; "
+    if not _is_same_spacing(first.spacing_mm, other.spacing_mm):
+        return (
+            f"pixel spacing differs from that of {first.file.name}; "
             "expected one spacing; select one series"
         )
+    return None
+
+
+def _is_same_spacing(mine: tuple[float, float] | None, its: tuple[float, float] | None) -> bool:
+    if mine is None or its is None:
+        return mine is its
+    return bool(np.allclose(mine, its, rtol=_SAME_SPACING))
 
 
 def _check_even(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from radfound.exceptions import IntensityError, RequestError, StudyAmbiguousError
+
+_MOST_LISTED = 12
 
 
 def rescale(stored: np.ndarray, slope: float, intercept: float, name: str) -> np.ndarray:
@@ -65,8 +69,41 @@ def luminance(colour: np.ndarray) -> np.ndarray:
     return np.rint(grey).astype(colour.dtype) if colour.dtype.kind in "iu" else grey
 
 
-def choose_volume(count: int, volume: int | None, name: str) -> int:
+def rgb_of_ybr(ybr: np.ndarray, bits: int, *, is_partial: bool = False) -> np.ndarray:
+    """Turn luma and two colour differences along the last axis into red, green and blue.
+
+    Parameters
+    ----------
+    ybr : unsigned integer array, shape (..., 3)
+    bits : int
+        Of a sample; colour differences of zero are stored as half the range.
+    is_partial : bool
+        Whether black, white and the differences stop short of the ends of the range (PS3.3
+        C.7.6.3.1.2, YBR_PARTIAL): luma from 16 to 235, differences from 16 to 240 of 8 bits.
+    """
+    top, scale = (1 << bits) - 1, 2.0 ** (bits - 8)
+    luma, blue, red = np.moveaxis(ybr.astype(np.float32), -1, 0)
+    blue, red = blue - 128 * scale, red - 128 * scale
+    if is_partial:
+        luma = (luma - 16 * scale) * (255 / 219)
+        blue, red = blue * (255 / 224), red * (255 / 224)
+    colour = np.stack(
+        [luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue], axis=-1
+    )
+    return np.rint(colour.clip(0, top)).astype(ybr.dtype)
+
+
+def choose_volume(count: int, volume: int | None, name: str, words: Sequence[str] = ()) -> int:
     """Return the index of the volume to read out of `count`, or raise where that is open.
+
+    Parameters
+    ----------
+    count : int
+    volume : int or None
+    name : str
+        Names the file or series in messages.
+    words : sequence of str, optional
+        What each volume is, such as "echo 2, TE 90 ms".
 
     Raises
     ------
@@ -78,9 +115,14 @@ def choose_volume(count: int, volume: int | None, name: str) -> int:
     if volume is None:
         if count == 1:
             return 0
+        listed = "".join(f"; {index}: {text}" for index, text in enumerate(words[:_MOST_LISTED]))
+        more = "; ..." if len(words) > _MOST_LISTED else ""
         raise StudyAmbiguousError(
-            f"{name}: holds {count} volumes; expected one; choose with volume=0 to {count - 1}",
+            f"{name}: holds {count} volumes; expected one; choose with volume=0 to {count - 1}"
+            f"{listed}{more}",
             [str(index) for index in range(count)],
+            argument="volume",
+            words=words,
         )
     if isinstance(volume, bool) or not isinstance(volume, int | np.integer):
         raise RequestError(f"volume: {volume!r} is no whole number; expected 0 to {count - 1}")

@@ -38,6 +38,8 @@ def dicom_dataset(pixels: np.ndarray, **tags) -> Dataset:
         "BitsStored": bits,
         "PixelRepresentation": int(pixels.dtype.kind == "i"),
     }
+    if tags.get("Modality", "CT") == "CT":
+        defaults |= {"RescaleSlope": 1, "RescaleIntercept": 0}
     defaults.update(tags)
     for keyword, value in defaults.items():
         if value is not None:
@@ -64,6 +66,38 @@ def write_dicom(path: Path, pixels: np.ndarray, **tags) -> Path:
     """Write one file; tags by keyword, None leaves a default out."""
     pydicom.dcmwrite(path, dicom_dataset(pixels, **tags), write_like_original=False)
     return path
+
+
+def items(**tags) -> Dataset:
+    """A data set of nested ones: a dict stands for a sequence of one item."""
+    dataset = Dataset()
+    for keyword, value in tags.items():
+        setattr(dataset, keyword, [items(**value)] if isinstance(value, dict) else value)
+    return dataset
+
+
+def write_enhanced(
+    path: Path, pixels: np.ndarray, positions, groups=None, *, directions=AXIAL, shared=None, **tags
+) -> Path:
+    """Write an enhanced multi-frame file: a position and functional groups of its own a frame."""
+    own = [
+        items(PlanePositionSequence={"ImagePositionPatient": list(map(float, position))}, **group)
+        for position, group in zip(positions, groups or [{}] * len(positions), strict=True)
+    ]
+    common = items(
+        PixelMeasuresSequence={"PixelSpacing": [0.8, 0.5], "SliceThickness": 3.0},
+        PlaneOrientationSequence={
+            "ImageOrientationPatient": list(map(float, np.ravel(directions)))
+        },
+        **(shared or {}),
+    )
+    enhanced = {
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4.1",
+        "Modality": "MR",
+        "SharedFunctionalGroupsSequence": [common],
+        "PerFrameFunctionalGroupsSequence": own,
+    }
+    return write_dicom(path, pixels, **{**enhanced, **tags})
 
 
 def write_series(

@@ -1,5 +1,6 @@
 import gzip
 import zlib
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 from pydicom.data import get_testdata_file
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from radfound.exceptions import (
     GeometryError,
@@ -21,7 +24,7 @@ from radfound.exceptions import (
 )
 from radfound.reading import read_study
 
-from .miniature import ramp, refusal, write_dicom, write_series
+from .miniature import dicom_dataset, ramp, refusal, write_dicom, write_series
 
 
 def save_nifti(path, array, affine=None):
@@ -218,10 +221,39 @@ def test_ct_slices_without_any_position_are_refused(tmp_path):
     assert "without position" in refusal(GeometryError, tmp_path)
 
 
-@pytest.mark.parametrize("spacing", [[0, 1], [1, 0], [-1, 1]])
-def test_zero_or_negative_pixel_spacing_is_refused(tmp_path, spacing):
-    path = write_dicom(tmp_path / "a.dcm", ramp(4, 4), Modality="DX", PixelSpacing=spacing)
-    assert "pixel spacing is" in refusal(GeometryError, path)
+@pytest.mark.parametrize("keyword", ["PixelSpacing", "ImagerPixelSpacing"])
+@pytest.mark.parametrize(
+    ("spacing", "fault"),
+    [
+        ([0, 1], "is 0 x 1 mm"),
+        ([1, 0], "is 1 x 0 mm"),
+        ([-1, 1], "is -1 x 1 mm"),
+        ([1], "holds no two numbers"),
+        ([0.1, 0.1, 0.1], "holds no two numbers"),
+        (["half", "a mm"], "holds no two numbers"),
+    ],
+)
+def test_radiograph_of_impossible_pixel_size_is_read_without_one(
+    tmp_path, caplog, keyword, spacing, fault
+):
+    dataset = dicom_dataset(ramp(4, 4), Modality="DX")
+    stored = "\\".join(map(str, spacing)).encode()
+    tag = Tag(keyword)
+    dataset[tag] = RawDataElement(tag, "DS", len(stored), stored, 0, False, True)
+    pydicom.dcmwrite(tmp_path / "a.dcm", dataset, write_like_original=False)
+    (image,) = read_study(tmp_path / "a.dcm").images
+    np.testing.assert_array_equal(image.voxels[0], ramp(4, 4))
+    assert not image.calibrated
+    assert f"a.dcm: {keyword} {fault}; expected two numbers above zero" in caplog.text
+
+
+def test_pixel_size_at_the_detector_stands_in_for_an_impossible_one(tmp_path):
+    sizes = {"PixelSpacing": [0, 0], "ImagerPixelSpacing": [0.2, 0.1]}
+    (image,) = read_study(
+        write_dicom(tmp_path / "a.dcm", ramp(4, 4), Modality="DX", **sizes)
+    ).images
+    np.testing.assert_allclose(image.spacing_mm, (0.1, 0.2, 1))
+    assert image.calibrated
 
 
 def test_zero_spacing_of_a_series_is_refused(tmp_path):
@@ -366,10 +398,15 @@ def test_packed_voxels_beyond_the_header_are_not_unpacked(tmp_path):
     assert read_study(tmp_path / "a.nii.gz").images[0].voxels.size == 64
 
 
-def test_deflated_dicom_is_refused_before_it_is_unpacked():
-    from pydicom.data import get_testdata_file
-
-    assert "deflated" in refusal(StudyUnreadableError, get_testdata_file("image_dfl.dcm"))
+def test_deflated_dicom_that_unpacks_to_far_more_than_it_holds_is_refused(tmp_path):
+    raw = Path(get_testdata_file("image_dfl.dcm", download=False)).read_bytes()
+    start = 144 + int.from_bytes(raw[140:144], "little")
+    unpacked = zlib.decompress(raw[start:], -zlib.MAX_WBITS)
+    packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    bomb = packer.compress(unpacked + bytes(100_000_000)) + packer.flush()
+    (tmp_path / "a.dcm").write_bytes(raw[:start] + bomb)
+    message = refusal(StudyTooLargeError, tmp_path / "a.dcm")
+    assert "deflated, and unpacks to more than 64 MiB" in message
 
 
 # Patients

@@ -6,7 +6,12 @@ import pytest
 from radfound.adapters import AdapterStore
 from radfound.answer import Answer, ModelVersion
 from radfound.corrections import Correction
-from radfound.exceptions import CorrectionError, NotFoundError, RequestError
+from radfound.exceptions import (
+    CorrectionError,
+    NotFoundError,
+    RequestError,
+    StudyAmbiguousError,
+)
 from radfound.wire import (
     AskRequest,
     adapters_to_json,
@@ -274,6 +279,17 @@ def test_foreseen_error_says_its_code_and_message():
     assert error_to_json(error) == {
         "detail": {"code": "not_found", "message": "no study 'ct99'; see /datastore/"}
     }
+
+
+def test_what_can_be_chosen_goes_to_the_client_as_it_asks_for_it():
+    volumes = StudyAmbiguousError("two", ["0", "1"], "volume", ["b = 0", "b = 1000"])
+    assert error_to_json(volumes)["detail"]["choices"] == [
+        {"volume": 0, "is": "b = 0"},
+        {"volume": 1, "is": "b = 1000"},
+    ]
+    series = StudyAmbiguousError("two", ["3", "1.2.3"], words=["CT, 3 images", "MR, 1 image"])
+    assert error_to_json(series)["detail"]["choices"][1] == {"series": "1.2.3", "is": "MR, 1 image"}
+    assert "choices" not in error_to_json(StudyAmbiguousError("two patients"))["detail"]
 
 
 def test_unforeseen_error_tells_nothing_of_the_patient():
