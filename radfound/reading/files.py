@@ -20,6 +20,9 @@ from radfound.exceptions import (
     UnknownKindError,
     UnsafeArchiveError,
 )
+from radfound.reading.bounds import check_unpacked
+from radfound.reading.nifti_header import is_nifti
+from radfound.reading.stored import packing_of, read_head
 from radfound.study import display_name
 
 MAX_SIDE = 20_000
@@ -30,9 +33,6 @@ MAX_FILES = 50_000
 """Most files in one folder or archive."""
 MAX_UNPACKED_BYTES = 8 * 2**30
 """Most bytes that an archive may unpack to."""
-MAX_ARCHIVE_RATIO = 200
-"""Most bytes that an archive larger than `FREE_UNPACKED_BYTES` may unpack to per packed byte."""
-FREE_UNPACKED_BYTES = 64 * 2**20
 
 FORMATS = "DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG, or a folder or zip of DICOM"
 
@@ -100,15 +100,21 @@ def check_voxel_count(name: str, sizes: Sequence[int]) -> None:
 
 def kind_of(source: Source) -> str | None:
     """Tell a file's kind from its content, not its name; None for a file of no kind known here."""
+    head, is_packed = _read_head(source)
+    kind = _kind_of_head(head)
+    return None if is_packed and kind != "nifti" else kind
+
+
+def _read_head(source: Source) -> tuple[bytes, bool]:
+    """Return a file's first bytes, and whether they were unpacked from a gzip."""
     try:
         with open(source.path, "rb") as file:
-            head = file.read(_HEAD_BYTES)
+            return read_head(file, _HEAD_BYTES), packing_of(file) != "raw"
     except OSError as error:
         raise StudyUnreadableError(
             f"{source.name}: cannot be opened ({error.strerror}); "
             "expected a file that the reader may read; check its permissions"
         ) from None
-    return _kind_of_head(head)
 
 
 def _kind_of_head(head: bytes) -> str | None:
@@ -122,7 +128,7 @@ def _kind_of_head(head: bytes) -> str | None:
         return "jpeg"
     if re.match(rb"NRRD\d{4}", head):
         return "nrrd"
-    if _is_nifti(head) or (head.startswith(b"\x1f\x8b") and _is_nifti(_unpack_head(head))):
+    if is_nifti(head):
         return "nifti"
     if re.match(rb"\s*(ObjectType|NDims|Comment|ObjectSubType)\s*[=:]", head):
         return "metaimage"
@@ -130,17 +136,6 @@ def _kind_of_head(head: bytes) -> str | None:
     if re.match(rb"(\x02\x00|\x08\x00).\x00([A-Z]{2}|..\x00\x00)", head, re.DOTALL):
         return "dicom"
     return None
-
-
-def _is_nifti(head: bytes) -> bool:
-    return head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0")
-
-
-def _unpack_head(head: bytes) -> bytes:
-    try:
-        return zlib.decompressobj(31).decompress(head, 348)
-    except zlib.error:
-        return b""
 
 
 def check_file(path: Path) -> None:
@@ -164,8 +159,8 @@ def check_file(path: Path) -> None:
 
 def unknown_kind(source: Source) -> UnknownKindError:
     """Return the error for a file that is none of the formats, naming what it looks like."""
-    head = source.path.read_bytes()[:_HEAD_BYTES] if source.path.stat().st_size else b""
-    found = _describe(head)
+    head, is_packed = _read_head(source)
+    found = _describe_packed(head) if is_packed else _describe(head)
     lower = source.name.lower()
     claimed = next((kind for ends, kind in _EXTENSION_KINDS if lower.endswith(ends)), None)
     if claimed:
@@ -178,11 +173,18 @@ def unknown_kind(source: Source) -> UnknownKindError:
     )
 
 
+def _describe_packed(head: bytes) -> str:
+    kind = "tar" if head[257:262] == b"ustar" else _kind_of_head(head)
+    if kind:
+        return f"it holds a {kind.upper()} file packed by gzip; unpack it first"
+    return "it holds gzip data that are no NIfTI, or are damaged"
+
+
 def _describe(head: bytes) -> str:
     if not head:
         return "the file is empty"
-    if head.startswith(b"\x1f\x8b"):
-        return "it holds gzip data that are no NIfTI, or are damaged"
+    if head[257:262] == b"ustar":
+        return "it holds a tar archive"
     if head.startswith(b"%PDF"):
         return "it holds a PDF"
     if head.startswith((b"II*\0", b"MM\0*")):
@@ -298,13 +300,10 @@ def _check_entries(source: Source, entries: Sequence[zipfile.ZipInfo]) -> None:
             "pack one study only"
         )
     unpacked = sum(entry.file_size for entry in entries)
-    packed = max(1, source.path.stat().st_size)
-    ratio = unpacked / packed
-    if unpacked > MAX_UNPACKED_BYTES or (
-        unpacked > FREE_UNPACKED_BYTES and ratio > MAX_ARCHIVE_RATIO
-    ):
+    packed = source.path.stat().st_size
+    if unpacked > MAX_UNPACKED_BYTES:
         raise UnsafeArchiveError(
-            f"{source.name}: unpacks to {unpacked / 2**20:,.0f} MiB, {ratio:,.0f} times its size; "
-            f"expected at most {MAX_UNPACKED_BYTES // 2**20:,} MiB and {MAX_ARCHIVE_RATIO} times; "
-            "give the folder instead"
+            f"{source.name}: unpacks to {unpacked / 2**20:,.0f} MiB; "
+            f"expected at most {MAX_UNPACKED_BYTES // 2**20:,} MiB; give the folder instead"
         )
+    check_unpacked(source.name, packed, unpacked, UnsafeArchiveError)

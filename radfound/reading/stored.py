@@ -11,9 +11,44 @@ import numpy as np
 from isal import isal_zlib  # unpacks twice as fast as zlib, which is most of the time of a volume
 
 from radfound.exceptions import StudyUnreadableError
+from radfound.reading.bounds import check_unpacked
 
-_READ_BYTES = 1 << 18
+_GZIP = b"\x1f\x8b"
+# What follows a gzip member is copied once a member, so that many small ones ask for small pieces.
+_READ_BYTES = 1 << 16
 _UNPACK_BYTES = 1 << 20
+# A gzip head may hold a name, a comment and 64 KiB of anything else before the first packed byte.
+_MAX_HEAD_BYTES = 1 << 18
+
+
+def packing_of(file: BinaryIO) -> str:
+    """Tell from the first bytes whether a file is packed by gzip ("zlib") or not ("raw")."""
+    at = file.tell()
+    start = file.read(len(_GZIP))
+    file.seek(at)
+    return "zlib" if start == _GZIP else "raw"
+
+
+def read_head(file: BinaryIO, count: int) -> bytes:
+    """Return the first `count` bytes of a file, unpacked if it is a gzip; fewer if it has fewer.
+
+    What is damaged ends there; the file is left at its beginning.
+    """
+    packing, head = packing_of(file), b""
+    if packing == "raw":
+        head = file.read(count)
+    else:
+        unpacker = _new_zlib()
+        try:
+            while len(head) < count and not unpacker.eof and file.tell() < _MAX_HEAD_BYTES:
+                packed = file.read(_READ_BYTES)
+                if not packed:
+                    break
+                head += unpacker.decompress(packed, count - len(head))
+        except isal_zlib.error:  # type: ignore[misc]  # its stub names an instance
+            pass
+    file.seek(0)
+    return head
 
 
 def read_bytes(
@@ -41,11 +76,15 @@ def read_bytes(
     ------
     StudyUnreadableError
         If there are fewer bytes, or they cannot be unpacked.
+    StudyTooLargeError
+        If the file is far too small for what it promises.
     """
+    left = os.fstat(file.fileno()).st_size - file.tell()
     if packing == "raw":
+        _check_count(name, left - skip, count)
         file.seek(skip, os.SEEK_CUR)
-        _check_count(name, os.fstat(file.fileno()).st_size - file.tell(), count)
         return np.fromfile(file, np.uint8, count)
+    check_unpacked(name, left, skip + count)
     data = np.empty(count, np.uint8)
     done = -skip
     try:
@@ -68,16 +107,29 @@ def read_bytes(
 
 
 def _zlib_pieces(file: BinaryIO) -> Iterator[bytes]:
-    """Yield unpacked pieces of at most a megabyte; a wrong checksum at the end raises."""
+    """Yield unpacked pieces of at most a megabyte; a wrong checksum at the end raises.
+
+    Zeros between gzip members are passed over; what follows the last one is left alone.
+    """
     unpacker, packed = _new_zlib(), b""
     while packed := packed or file.read(_READ_BYTES):
         yield unpacker.decompress(packed, _UNPACK_BYTES)
         packed = unpacker.unconsumed_tail
         if unpacker.eof:
-            packed = unpacker.unused_data or file.read(_READ_BYTES)
-            if not packed.startswith(b"\x1f\x8b"):
+            packed = _next_member(unpacker.unused_data, file)
+            if not packed.startswith(_GZIP):
                 return
             unpacker = _new_zlib()
+
+
+def _next_member(packed: bytes, file: BinaryIO) -> bytes:
+    """Return what follows a gzip member, without zeros before it, at least as long as a magic."""
+    while len(packed := packed.lstrip(b"\0")) < len(_GZIP):
+        more = file.read(_READ_BYTES)
+        if not more:
+            break
+        packed += more
+    return packed
 
 
 def _new_zlib():
