@@ -126,7 +126,7 @@ def _kind_of_head(head: bytes) -> str | None:
         return "png"
     if head.startswith(b"\xff\xd8\xff"):
         return "jpeg"
-    if re.match(rb"NRRD\d{4}", head):
+    if re.match(rb"NRRD(\d{4}|00\.\d\d)", head):
         return "nrrd"
     if is_nifti(head):
         return "nifti"
@@ -201,16 +201,16 @@ def file_beside(source: Source, name: str) -> Path:
     ------
     StudyUnreadableError
         If the name leads elsewhere (a header could otherwise make a server read any of its files),
-        stands for several files, or there is no such file.
+        or there is no such file.
     """
     name = name.removeprefix("./")
     path = source.path.with_name(name) if _PLAIN_FILE_NAME.fullmatch(name) else None
-    if path is None or name in (".", "..") or name.split()[0] == "LIST":
+    if path is None or name in (".", ".."):
         raise StudyUnreadableError(
-            f"{source.name}: the voxels are said to be elsewhere, or in several files; "
-            "expected one file in the same folder; save header and voxels in one file"
+            f"{source.name}: the voxels are said to be elsewhere; "
+            "expected files in the same folder; save header and voxels in one file"
         )
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike `Path.is_file`, for names of any length
         raise StudyUnreadableError(
             f"{source.name}: the file with the voxels is not there; expected {name!r} in the same "
             "folder; give both, or save header and voxels in one file"

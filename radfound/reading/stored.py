@@ -19,6 +19,8 @@ _READ_BYTES = 1 << 16
 _UNPACK_BYTES = 1 << 20
 # A gzip head may hold a name, a comment and 64 KiB of anything else before the first packed byte.
 _MAX_HEAD_BYTES = 1 << 18
+# What a number may take in text, with what is around it.
+_MAX_DIGITS = 32
 
 
 def packing_of(file: BinaryIO) -> str:
@@ -79,7 +81,7 @@ def read_bytes(
     StudyTooLargeError
         If the file is far too small for what it promises.
     """
-    left = os.fstat(file.fileno()).st_size - file.tell()
+    left = _bytes_left(file)
     if packing == "raw":
         _check_count(name, left - skip, count)
         file.seek(skip, os.SEEK_CUR)
@@ -87,23 +89,97 @@ def read_bytes(
     check_unpacked(name, left, skip + count)
     data = np.empty(count, np.uint8)
     done = -skip
-    try:
-        for piece in _PIECES[packing](file):
-            start = max(0, -done)
-            wanted = piece[start : count - done]
-            data[done + start : done + start + len(wanted)] = np.frombuffer(wanted, np.uint8)
-            done += len(piece)
-            if done > count:
-                break
-    except (isal_zlib.error, OSError) as error:  # type: ignore[misc]  # its stub names an instance
-        raise StudyUnreadableError(
-            f"{name}: the packed voxels are damaged ({error}); expected {count:,} bytes; "
-            "copy or export the file again"
-        ) from None
-    except EOFError:
-        pass
+    for piece in _unpacked(file, packing, name):
+        start = max(0, -done)
+        wanted = piece[start : count - done]
+        data[done + start : done + start + len(wanted)] = np.frombuffer(wanted, np.uint8)
+        done += len(piece)
+        if done > count:
+            break
     _check_count(name, min(done, count), count)
     return data
+
+
+def read_last_bytes(
+    file: BinaryIO, count: int, name: str, *, packing: str, behind: int = 0
+) -> np.ndarray:
+    """Read `count` bytes of voxels that end `behind` bytes before the end, unpacking as `read_bytes`.
+
+    Raises what `read_bytes` does.
+    """
+    start, left = file.tell(), _bytes_left(file)
+    total = left
+    if packing != "raw":
+        total = 0
+        for piece in _unpacked(file, packing, name):
+            total += len(piece)
+            check_unpacked(name, left, total)
+    file.seek(start)
+    _check_count(name, total - behind, count)
+    return read_bytes(file, count, name, packing=packing, skip=total - behind - count)
+
+
+def read_text(file: BinaryIO, count: int, dtype: np.dtype, name: str) -> np.ndarray:
+    """Read exactly `count` numbers that are written as text, between spaces, commas and lines.
+
+    Returns
+    -------
+    uint8 array
+        The bytes of the numbers in the given type.
+
+    Raises
+    ------
+    StudyUnreadableError
+        If there are fewer numbers, or some that the type cannot hold.
+    """
+    text = file.read(count * _MAX_DIGITS).replace(b",", b" ")
+    exact = np.dtype(
+        np.float64 if dtype.kind == "f" else np.uint64 if dtype == np.uint64 else np.int64
+    )
+    numbers = np.fromstring(text, exact, count, sep=" ") if count <= len(text) else np.empty(0)
+    stored = numbers.astype(dtype)
+    if len(numbers) < count or (dtype.kind != "f" and np.any(stored != numbers)):
+        raise StudyUnreadableError(
+            f"{name}: the voxels are text in which {len(numbers):,} numbers can be read; "
+            f"expected {count:,} of type {dtype.name}; copy or export it again"
+        )
+    return stored.view(np.uint8)
+
+
+def read_hex(file: BinaryIO, count: int, name: str) -> np.ndarray:
+    """Read exactly `count` bytes that are written as two hexadecimal digits each.
+
+    Raises
+    ------
+    StudyUnreadableError
+        If there are fewer, or other characters than digits and spaces.
+    """
+    try:
+        data = bytes.fromhex(file.read(count * _MAX_DIGITS).decode("ascii"))
+    except ValueError:
+        raise StudyUnreadableError(
+            f"{name}: the voxels are no hexadecimal digits; expected two for each of {count:,} "
+            "bytes; copy or export it again"
+        ) from None
+    _check_count(name, len(data), count)
+    return np.frombuffer(bytearray(data[:count]), np.uint8)
+
+
+def _bytes_left(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size - file.tell()
+
+
+def _unpacked(file: BinaryIO, packing: str, name: str) -> Iterator[bytes]:
+    """Yield unpacked pieces; those of a truncated file just end."""
+    try:
+        yield from _PIECES[packing](file)
+    except (isal_zlib.error, OSError) as error:  # type: ignore[misc]  # its stub names an instance
+        raise StudyUnreadableError(
+            f"{name}: the packed voxels are damaged ({error}); "
+            "expected whole ones; copy or export the file again"
+        ) from None
+    except EOFError:
+        return
 
 
 def _zlib_pieces(file: BinaryIO) -> Iterator[bytes]:
