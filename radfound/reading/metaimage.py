@@ -16,6 +16,7 @@ from radfound.reading.geometry import ras_affine
 from radfound.reading.stored import read_bytes, read_last_bytes, read_text
 from radfound.reading.values import choose_volume, luminance, plain_type
 from radfound.study import StudyImage
+from radfound.taxonomy import modality_of
 
 _MAX_HEADER_BYTES = 1 << 20
 _DTYPES = {
@@ -61,11 +62,13 @@ def read_metaimage(source: Source, volume: int | None = None) -> StudyImage:
         affine, calibrated = _affine(fields, len(sizes), source.name)
         stored = _read_voxels(file, fields, source, dtype, [*sizes[::-1], channels], skip)
     voxels = _one_volume(stored, volume, source.name)
+    modality = modality_of(fields.get("Modality", "").removeprefix("MET_MOD_"))
     check_finite(voxels, source.name)
     return StudyImage(
         voxels=voxels,
         affine=affine,
-        hounsfield=looks_like_hounsfield(voxels),
+        modality=modality,
+        hounsfield=modality in (None, "CT") and looks_like_hounsfield(voxels),
         calibrated=calibrated,
         source=source.name,
     )

@@ -55,7 +55,8 @@ def read_nrrd(source: Source, volume: int | None = None) -> StudyImage:
     return StudyImage(
         voxels=voxels,
         affine=affine,
-        hounsfield=looks_like_hounsfield(voxels),
+        modality=header.modality,
+        hounsfield=header.modality in (None, "CT") and looks_like_hounsfield(voxels),
         calibrated=calibrated,
         source=source.name,
     )

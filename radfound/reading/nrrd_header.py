@@ -10,6 +10,7 @@ import numpy as np
 
 from radfound.exceptions import GeometryError, StudyUnreadableError
 from radfound.reading.geometry import ras_affine
+from radfound.taxonomy import modality_of
 
 MAX_HEADER_BYTES = 1 << 20
 _MAGIC = re.compile(rb"NRRD00(0\d|\.0\d)\s*")
@@ -40,14 +41,21 @@ _SPATIAL_KINDS = {"domain", "space", "???", "none", ""}
 
 @dataclass
 class NrrdHeader:
-    """The fields of a header, by their lower-case names, and its axes, fastest first."""
+    """The fields of a header and its key/value pairs, by lower-case names; its axes, fastest first."""
 
     name: str
     fields: dict[str, str]
+    pairs: dict[str, str] = field(default_factory=dict)
     data_files: list[str] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
     spatial: list[int] = field(default_factory=list)
+
+    @property
+    def modality(self) -> str | None:
+        """The DICOM modality that a key/value pair names, as dcm2niix and diffusion files have it."""
+        value = next((self.pairs[key] for key in self.pairs if key.endswith("modality")), "")
+        return modality_of(value.removeprefix("DW").removesuffix("I"))
 
     @property
     def others(self) -> list[int]:
@@ -130,7 +138,10 @@ def _read_fields(file: BinaryIO, name: str) -> NrrdHeader:
         key, colon, value = line.partition(":")
         key, value = key.strip().lower(), value.strip()
         key = _OTHER_NAMES.get(key, key)
-        if line.startswith("#") or not colon or value.startswith("="):
+        if line.startswith("#") or not colon:
+            continue
+        if value.startswith("="):
+            header.pairs[key] = value[1:].strip()
             continue
         if key in header.fields:
             raise StudyUnreadableError(
@@ -213,6 +224,8 @@ def _without_directions(header: NrrdHeader) -> tuple[np.ndarray, np.ndarray]:
     most = _per_axis(header.fields, "axis maxs", dimension)
     centerings = header.fields.get("centerings", "").lower().split()
     columns, origin = np.eye(3), np.zeros(3)
+    has_steps = "spacings" in header.fields or "axis maxs" in header.fields
+    is_placed = has_steps and np.isfinite(least).any()
     for column, axis in enumerate(header.spatial):
         is_node = centerings[axis : axis + 1] == ["node"]
         step = spacings[axis]
@@ -221,8 +234,9 @@ def _without_directions(header: NrrdHeader) -> tuple[np.ndarray, np.ndarray]:
         else:
             step = (most[axis] - least[axis]) / max(1, header.sizes[axis] - is_node)
         # The least value of a cell is its edge, half a step before its centre.
-        origin[column] = least[axis] if is_node else least[axis] + step / 2
-    return columns, origin if np.isfinite(origin).any() else np.zeros(3)
+        if is_placed:
+            origin[column] = least[axis] if is_node else least[axis] + step / 2
+    return columns, origin
 
 
 def _per_axis(fields: dict[str, str], key: str, dimension: int) -> list[float]:
