@@ -130,7 +130,9 @@ def _kind_of_head(head: bytes) -> str | None:
         return "nrrd"
     if is_nifti(head):
         return "nifti"
-    if re.match(rb"\s*(ObjectType|NDims|Comment|ObjectSubType)\s*[=:]", head):
+    if re.match(rb"\s*(ObjectType|NDims|Comment|ObjectSubType)\s*[=:]", head) or (
+        re.match(rb"\s*\w+\s*[=:]", head) and re.search(rb"\n\s*NDims\s*[=:]", head)
+    ):
         return "metaimage"
     # DICOM without preamble: the first element is of group 2 or 8, with a VR or a small length.
     if re.match(rb"(\x02\x00|\x08\x00).\x00([A-Z]{2}|..\x00\x00)", head, re.DOTALL):

@@ -90,7 +90,8 @@ def _read_voxels(file: BinaryIO, header: NrrdHeader, source: Source) -> np.ndarr
     if place is None:
         data = read(file, count, source.name)
     else:
-        names = header.data_files or numbered_names(place, source.name)
+        is_list = place.split()[:1] == ["LIST"]
+        names = header.data_files if is_list else numbered_names(place, source.name)
         data = read_beside(source, names, count, read)
     return data.view(dtype).reshape(header.sizes[::-1])
 
@@ -99,23 +100,25 @@ def _read_encoded(
     header: NrrdHeader, dtype: np.dtype, file: BinaryIO, count: int, name: str
 ) -> np.ndarray:
     """Read `count` bytes of voxels as the header says that they are written."""
+    encoding = header.fields.get("encoding", "").lower()
     try:
         lines, skip = (int(header.fields.get(key, 0)) for key in ("line skip", "byte skip"))
+        if skip < 0 and encoding not in _PACKINGS:
+            raise ValueError(f"byte skip {skip} into {encoding}")
     except ValueError as error:
         raise StudyUnreadableError(
-            f"{header.name}: a skip in the NRRD header is no number ({error}); "
-            "expected whole numbers; repair the header"
+            f"{header.name}: a skip in the NRRD header cannot be understood ({error}); "
+            "expected whole numbers, negative ones for raw or packed voxels; repair the header"
         ) from None
     for _ in range(lines):
         if not file.readline(MAX_HEADER_BYTES):
             break
-    encoding = header.fields.get("encoding", "").lower()
     if encoding in _PACKINGS and skip < 0:
         # A skip of -1 means: the voxels are the last bytes; of -2: one byte follows them.
         return read_last_bytes(file, count, name, packing=_PACKINGS[encoding], behind=-skip - 1)
     if encoding in _PACKINGS:
         return read_bytes(file, count, name, packing=_PACKINGS[encoding], skip=skip)
-    file.seek(min(max(0, skip), os.fstat(file.fileno()).st_size), os.SEEK_CUR)
+    file.seek(min(skip, os.fstat(file.fileno()).st_size), os.SEEK_CUR)
     if encoding in _TEXTS:
         return read_text(file, count // dtype.itemsize, dtype, name)
     if encoding == "hex":

@@ -136,7 +136,7 @@ def read_text(file: BinaryIO, count: int, dtype: np.dtype, name: str) -> np.ndar
     exact = np.dtype(
         np.float64 if dtype.kind == "f" else np.uint64 if dtype == np.uint64 else np.int64
     )
-    numbers = np.fromstring(text, exact, count, sep=" ") if count <= len(text) else np.empty(0)
+    numbers = np.fromstring(text, exact, sep=" ")[:count]
     stored = numbers.astype(dtype)
     if len(numbers) < count or (dtype.kind != "f" and np.any(stored != numbers)):
         raise StudyUnreadableError(
