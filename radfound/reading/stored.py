@@ -14,10 +14,11 @@ from radfound.exceptions import StudyUnreadableError
 from radfound.reading.bounds import check_unpacked
 
 _GZIP = b"\x1f\x8b"
+# The flags of a gzip head (RFC 1952) for what it may hold before the first packed byte.
+_HEAD_CHECKSUM, _EXTRA, _NAME, _COMMENT = 2, 4, 8, 16
 # What follows a gzip member is copied once a member, so that many small ones ask for small pieces.
-_READ_BYTES = 1 << 16
+_READ_BYTES = 1 << 14
 _UNPACK_BYTES = 1 << 20
-# A gzip head may hold a name, a comment and 64 KiB of anything else before the first packed byte.
 _MAX_HEAD_BYTES = 1 << 18
 # What a number may take in text, with what is around it.
 _MAX_DIGITS = 32
@@ -36,21 +37,19 @@ def read_head(file: BinaryIO, count: int) -> bytes:
 
     What is damaged ends there; the file is left at its beginning.
     """
-    packing, head = packing_of(file), b""
-    if packing == "raw":
+    if packing_of(file) == "raw":
         head = file.read(count)
     else:
-        unpacker = _new_zlib()
+        head = b""
         try:
-            while len(head) < count and not unpacker.eof and file.tell() < _MAX_HEAD_BYTES:
-                packed = file.read(_READ_BYTES)
-                if not packed:
+            for piece in _zlib_pieces(file):
+                head += piece
+                if len(head) >= count or file.tell() > _MAX_HEAD_BYTES:
                     break
-                head += unpacker.decompress(packed, count - len(head))
         except isal_zlib.error:  # type: ignore[misc]  # its stub names an instance
             pass
     file.seek(0)
-    return head
+    return head[:count]
 
 
 def read_bytes(
@@ -187,7 +186,7 @@ def _zlib_pieces(file: BinaryIO) -> Iterator[bytes]:
 
     Zeros between gzip members are passed over; what follows the last one is left alone.
     """
-    unpacker, packed = _new_zlib(), b""
+    unpacker, packed = _new_zlib(), _bare_member(file.read(_READ_BYTES), file)
     while packed := packed or file.read(_READ_BYTES):
         yield unpacker.decompress(packed, _UNPACK_BYTES)
         packed = unpacker.unconsumed_tail
@@ -195,7 +194,7 @@ def _zlib_pieces(file: BinaryIO) -> Iterator[bytes]:
             packed = _next_member(unpacker.unused_data, file)
             if not packed.startswith(_GZIP):
                 return
-            unpacker = _new_zlib()
+            unpacker, packed = _new_zlib(), _bare_member(packed, file)
 
 
 def _next_member(packed: bytes, file: BinaryIO) -> bytes:
@@ -206,6 +205,37 @@ def _next_member(packed: bytes, file: BinaryIO) -> bytes:
             break
         packed += more
     return packed
+
+
+def _bare_member(packed: bytes, file: BinaryIO) -> bytes:
+    """Return the beginning of a gzip member without the optional fields of its head.
+
+    isal loses its way in long ones. A member whose head does not end becomes empty.
+    """
+    if not packed.startswith(_GZIP):
+        return packed
+    while (body := _behind_head(packed)) is None:
+        more = file.read(_READ_BYTES)
+        if not more or len(packed) > _MAX_HEAD_BYTES:
+            return b""
+        packed += more
+    return packed[:3] + bytes(7) + body
+
+
+def _behind_head(packed: bytes) -> bytes | None:
+    """Return what follows the head of a gzip member; None where more of it is needed."""
+    flags, at = int.from_bytes(packed[3:4], "little"), 10
+    if flags & _EXTRA:
+        at += 2 + int.from_bytes(packed[10:12], "little")
+    for text in (_NAME, _COMMENT):
+        if flags & text:
+            end = packed.find(b"\0", at)
+            if end < 0:
+                return None
+            at = end + 1
+    if flags & _HEAD_CHECKSUM:
+        at += 2
+    return packed[at:] if len(packed) >= at else None
 
 
 def _new_zlib():
