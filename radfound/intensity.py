@@ -16,7 +16,7 @@ _FEWEST_FOREGROUND_VOXELS = 16
 _AIR_HU = (-1100, -900)
 _BELOW_FAT_HU = (-600, -300)
 _LEAST_AIR = 0.005 / 200
-_AIR_PEAK = 2
+_AIR_PEAK = 1.25
 
 
 def check_finite(voxels: np.ndarray, name: str = "voxels") -> None:

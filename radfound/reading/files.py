@@ -22,6 +22,7 @@ from radfound.exceptions import (
 )
 from radfound.reading.bounds import check_unpacked
 from radfound.reading.nifti_header import is_nifti
+from radfound.reading.other_formats import describe
 from radfound.reading.stored import packing_of, read_head
 from radfound.study import display_name
 
@@ -162,7 +163,7 @@ def check_file(path: Path) -> None:
 def unknown_kind(source: Source) -> UnknownKindError:
     """Return the error for a file that is none of the formats, naming what it looks like."""
     head, is_packed = _read_head(source)
-    found = _describe_packed(head) if is_packed else _describe(head)
+    found = _describe(head, is_packed)
     lower = source.name.lower()
     claimed = next((kind for ends, kind in _EXTENSION_KINDS if lower.endswith(ends)), None)
     if claimed:
@@ -175,25 +176,18 @@ def unknown_kind(source: Source) -> UnknownKindError:
     )
 
 
-def _describe_packed(head: bytes) -> str:
-    kind = "tar" if head[257:262] == b"ustar" else _kind_of_head(head)
+def _describe(head: bytes, is_packed: bool) -> str:
+    found = describe(head)
+    if not is_packed:
+        if not head:
+            return "the file is empty"
+        return f"it holds {found or 'data of no known image format'}"
+    kind = _kind_of_head(head)
     if kind:
         return f"it holds a {kind.upper()} file packed by gzip; unpack it first"
+    if found and found != "text":
+        return f"it holds {found}, packed by gzip"
     return "it holds gzip data that are no NIfTI, or are damaged"
-
-
-def _describe(head: bytes) -> str:
-    if not head:
-        return "the file is empty"
-    if head[257:262] == b"ustar":
-        return "it holds a tar archive"
-    if head.startswith(b"%PDF"):
-        return "it holds a PDF"
-    if head.startswith((b"II*\0", b"MM\0*")):
-        return "it holds a TIFF"
-    if all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
-        return "it holds text"
-    return "it holds data of no known image format"
 
 
 def file_beside(source: Source, name: str) -> Path:

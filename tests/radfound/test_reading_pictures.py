@@ -10,21 +10,15 @@ from PIL import Image
 
 from radfound.exceptions import StudyTooLargeError, StudyUnreadableError
 
-from .miniature import ramp, refusal, voxels_of
+from .miniature import png_bytes, png_chunk, ramp, refusal, voxels_of
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 COLOURS = bytes([10] * 3 + [200] * 3 + [100] * 3)
 
 
-def chunk(kind, data):
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
 def write_png(path, bits, colour, row, *chunks, size=(4, 1)):
     """Write a picture of one row of pixels, or of a size that its data need not have."""
-    head = struct.pack(">IIBBBBB", *size, bits, colour, 0, 0, 0)
-    parts = [chunk(b"IHDR", head), *chunks, chunk(b"IDAT", zlib.compress(b"\0" + row))]
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b""))
+    path.write_bytes(png_bytes(size, bits, colour, b"\0" + row, *chunks))
     return path
 
 
@@ -53,11 +47,11 @@ def test_png_of_each_kind_and_depth_becomes_grey(tmp_path, bits, colour, row, ex
 @pytest.mark.parametrize(
     "further",
     [
-        chunk(b"gAMA", struct.pack(">I", 100_000)),
-        chunk(b"tRNS", b"\0\2"),
-        chunk(b"acTL", struct.pack(">II", 2, 0)),
-        chunk(b"pHYs", struct.pack(">IIB", 1, 2, 1)),
-        chunk(b"iCCP", b"x\0\0" + zlib.compress(b"no profile")),
+        png_chunk(b"gAMA", struct.pack(">I", 100_000)),
+        png_chunk(b"tRNS", b"\0\2"),
+        png_chunk(b"acTL", struct.pack(">II", 2, 0)),
+        png_chunk(b"pHYs", struct.pack(">IIB", 1, 2, 1)),
+        png_chunk(b"iCCP", b"x\0\0" + zlib.compress(b"no profile")),
     ],
     ids=["gamma", "transparency", "animation", "size", "profile"],
 )
@@ -69,9 +63,11 @@ def test_what_else_a_png_holds_does_not_change_its_values(tmp_path, further):
 @pytest.mark.parametrize(
     ("bits", "row"), [(1, b"\x50"), (2, b"\x11"), (4, b"\1\1"), (8, b"\0\1\0\1")]
 )
-@pytest.mark.parametrize("transparent", [b"", chunk(b"tRNS", b"\0\x80")])
+@pytest.mark.parametrize("transparent", [b"", png_chunk(b"tRNS", b"\0\x80")])
 def test_palette_is_applied_whatever_is_transparent(tmp_path, bits, row, transparent):
-    path = write_png(tmp_path / "a.png", bits, PALETTE, row, chunk(b"PLTE", COLOURS), transparent)
+    path = write_png(
+        tmp_path / "a.png", bits, PALETTE, row, png_chunk(b"PLTE", COLOURS), transparent
+    )
     assert voxels_of(path).ravel().tolist() == [10, 200, 10, 200]
 
 
@@ -83,9 +79,7 @@ def test_interlaced_png_is_read(tmp_path):
         for top, left, down, across in [*passes, (1, 0, 2, 1)]
         for row in pixels[top::down, left::across]
     )
-    head = struct.pack(">IIBBBBB", 11, 9, 8, GREY, 0, 0, 1)
-    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+    (tmp_path / "a.png").write_bytes(png_bytes((11, 9), 8, GREY, rows, interlace=1))
     np.testing.assert_array_equal(voxels_of(tmp_path / "a.png")[0], pixels)
 
 
