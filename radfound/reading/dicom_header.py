@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from radfound.exceptions import GeometryError, StudyError, StudyUnreadableError
+from radfound.reading.bounds import check_unpacked
 from radfound.reading.files import Source, check_size
 from radfound.taxonomy import modality_of
 
@@ -350,6 +351,7 @@ def read_header(source: Source) -> DicomFile | None:
                 return None
             raise _damaged(source)
         check_size(source.name, (columns, rows, frames))
+        check_unpacked(source.name, source.path.stat().st_size, columns * rows * frames)
         found.parse()
         return found
     except StudyError:

@@ -259,7 +259,7 @@ def _open_zip(source: Source) -> Iterator[tuple[zipfile.ZipFile, list[zipfile.Zi
     try:
         with zipfile.ZipFile(source.path) as archive:
             yield archive, [entry for entry in archive.infolist() if not entry.is_dir()]
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(
                 f"{source.name}: no room to unpack it; make room in the temporary folder"

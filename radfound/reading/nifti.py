@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -84,7 +85,7 @@ def _voxel_file(source: Source) -> Source:
     stem = stem[: -len(".hdr")] if stem.lower().endswith(".hdr") else stem
     ending = ".IMG" if source.path.name.endswith(".HDR") else ".img"
     packed = source.path.with_name(f"{stem}{ending}.gz")
-    return Source.of(packed if packed.is_file() else file_beside(source, f"{stem}{ending}"))
+    return Source.of(packed if os.path.isfile(packed) else file_beside(source, f"{stem}{ending}"))
 
 
 def _read_volume(

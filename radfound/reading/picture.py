@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from radfound.exceptions import StudyTooLargeError, StudyUnreadableError
+from radfound.exceptions import RadFoundError, StudyTooLargeError, StudyUnreadableError
 from radfound.reading.bounds import check_unpacked
 from radfound.reading.files import Source, check_size
 from radfound.reading.geometry import flat_affine
@@ -46,7 +46,9 @@ def read_picture(source: Source) -> StudyImage:
             f"{source.name}: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; "
             "expected a radiological image; crop or resample it"
         ) from None
-    except (OSError, SyntaxError, ValueError, EOFError):
+    except RadFoundError:
+        raise
+    except Exception:  # PIL raises many kinds for damaged chunks and segments
         raise StudyUnreadableError(f"{source.name}: {_flaw(source)}") from None
     return StudyImage(
         voxels=pixels[np.newaxis],

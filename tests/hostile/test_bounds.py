@@ -8,8 +8,10 @@ import sys
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
+from pydicom.data import get_testdata_file
 
 from radfound.exceptions import StudyTooLargeError
 from radfound.reading import read_study
@@ -79,6 +81,10 @@ def bombs(folder):
     }
     for name, content in files.items():
         (folder / name).write_bytes(content)
+    for name in ("JPEG2000.dcm", "MR_small_RLE.dcm", "MR_small_jpeg_ls_lossless.dcm"):
+        dataset = pydicom.dcmread(get_testdata_file(name, download=False))
+        dataset.Rows = dataset.Columns = 20_000
+        dataset.save_as(folder / name)
     Image.new("L", (16, 16)).save(folder / "i.jpg")
     jpeg = bytearray((folder / "i.jpg").read_bytes())
     at = jpeg.index(b"\xff\xc0")

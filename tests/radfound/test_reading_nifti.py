@@ -309,6 +309,11 @@ def test_header_without_its_voxels_says_which_file_is_missing(tmp_path):
     assert "expected 'a.img' in the same folder" in refusal(StudyUnreadableError, path)
 
 
+def test_header_of_the_longest_name_is_refused_like_any_other(tmp_path):
+    path = write_nifti(tmp_path / f"{'x' * 250}.hdr", magic=b"ni1")
+    assert ".img' in the same folder" in refusal(StudyUnreadableError, path)
+
+
 @pytest.mark.parametrize("order", "<>")
 def test_analyze_is_refused_as_it_does_not_say_which_side_is_left(tmp_path, order):
     header = nibabel.AnalyzeHeader(endianness=order)

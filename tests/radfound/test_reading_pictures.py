@@ -1,5 +1,6 @@
 """PNG and JPEG of every kind that their standards allow."""
 
+import contextlib
 import struct
 import zlib
 
@@ -149,6 +150,15 @@ def test_jpeg_that_is_not_read_is_named(tmp_path, marker, bits, found):
 def test_png_of_an_impossible_kind_is_refused(tmp_path, bits, colour):
     path = write_png(tmp_path / "a.png", bits, colour, b"\1\2\3\4")
     assert "truncated or damaged" in refusal(StudyUnreadableError, path)
+
+
+@pytest.mark.parametrize("kind", [b"pHYs", b"gAMA", b"tRNS", b"iCCP", b"sRGB", b"cHRM", b"eXIf"])
+@pytest.mark.parametrize("colour", [GREY, RGB, PALETTE])
+def test_empty_chunk_is_passed_over_or_refused(tmp_path, kind, colour):
+    chunks = png_chunk(b"PLTE", COLOURS), png_chunk(kind, b"")
+    path = write_png(tmp_path / "a.png", 8, colour, bytes(12), *chunks)
+    with contextlib.suppress(StudyUnreadableError):
+        assert voxels_of(path).shape == (1, 1, 4)
 
 
 def test_small_picture_of_many_pixels_is_refused_before_it_is_unpacked(tmp_path):
