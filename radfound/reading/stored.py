@@ -131,7 +131,7 @@ def read_text(file: BinaryIO, count: int, dtype: np.dtype, name: str) -> np.ndar
     StudyUnreadableError
         If there are fewer numbers, or some that the type cannot hold.
     """
-    text = file.read(count * _MAX_DIGITS).replace(b",", b" ")
+    text = file.read(min(count * _MAX_DIGITS, _bytes_left(file))).replace(b",", b" ")
     exact = np.dtype(
         np.float64 if dtype.kind == "f" else np.uint64 if dtype == np.uint64 else np.int64
     )
@@ -153,8 +153,9 @@ def read_hex(file: BinaryIO, count: int, name: str) -> np.ndarray:
     StudyUnreadableError
         If there are fewer, or other characters than digits and spaces.
     """
+    text = file.read(min(count * _MAX_DIGITS, _bytes_left(file)))
     try:
-        data = bytes.fromhex(file.read(count * _MAX_DIGITS).decode("ascii"))
+        data = bytes.fromhex(text.decode("ascii"))
     except ValueError:
         raise StudyUnreadableError(
             f"{name}: the voxels are no hexadecimal digits; expected two for each of {count:,} "

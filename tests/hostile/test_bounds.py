@@ -93,6 +93,15 @@ def bombs(folder):
     return sorted(folder.iterdir())
 
 
+@pytest.mark.parametrize("encoding", ["raw", "ascii", "hex"])
+def test_unpacked_file_costs_what_it_holds(tmp_path, encoding):
+    header = "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 1024 1024 1000\nencoding: "
+    (tmp_path / "a.nrrd").write_bytes(f"{header}{encoding}\n\n".encode() + b"1 " * 2**20)
+    grown, found = read_in_child([tmp_path / "a.nrrd"])
+    assert found == ["StudyUnreadableError"]
+    assert grown < FREE_UNPACKED_BYTES
+
+
 def test_small_files_that_promise_much_cost_little(tmp_path):
     paths = bombs(tmp_path)
     assert max(path.stat().st_size for path in paths) < 2**21
