@@ -166,7 +166,7 @@ def read_hex(file: BinaryIO, count: int, name: str) -> np.ndarray:
 
 
 def _bytes_left(file: BinaryIO) -> int:
-    return os.fstat(file.fileno()).st_size - file.tell()
+    return max(0, os.fstat(file.fileno()).st_size - file.tell())
 
 
 def _unpacked(file: BinaryIO, packing: str, name: str) -> Iterator[bytes]:
