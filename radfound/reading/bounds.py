@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from radfound.exceptions import StudyError, StudyTooLargeError
 
-MAX_UNPACKED_RATIO = 200
+MAX_ARCHIVE_RATIO = 200
 """Most bytes that a packed byte may unpack to, beyond `FREE_UNPACKED_BYTES`."""
 FREE_UNPACKED_BYTES = 64 * 2**20
 """What any file may unpack to, however small it is: masks and blank images pack 1000 to 1."""
@@ -24,10 +24,10 @@ def check_unpacked(
     error : class of StudyError
         What to raise.
     """
-    allowed = FREE_UNPACKED_BYTES + MAX_UNPACKED_RATIO * packed
+    allowed = FREE_UNPACKED_BYTES + MAX_ARCHIVE_RATIO * packed
     if unpacked > allowed:
         raise error(
             f"{name}: unpacks to {unpacked / 2**20:,.0f} MiB, {unpacked / max(1, packed):,.0f} "
             f"times its size; expected at most {FREE_UNPACKED_BYTES // 2**20:,} MiB and "
-            f"{MAX_UNPACKED_RATIO} times its size; give it unpacked, if it is what it says"
+            f"{MAX_ARCHIVE_RATIO} times its size; give it unpacked, if it is what it says"
         )

@@ -15,7 +15,7 @@ from pydicom.data import get_testdata_file
 
 from radfound.exceptions import StudyTooLargeError
 from radfound.reading import read_study
-from radfound.reading.bounds import FREE_UNPACKED_BYTES, MAX_UNPACKED_RATIO, check_unpacked
+from radfound.reading.bounds import FREE_UNPACKED_BYTES, MAX_ARCHIVE_RATIO, check_unpacked
 
 from ..radfound.miniature import png_bytes
 
@@ -138,7 +138,7 @@ def test_masks_and_blank_pictures_of_a_sensible_size_are_read(tmp_path):
 
 @pytest.mark.parametrize("packed", [0, 1, 10**6, 10**9])
 def test_limit_grows_with_the_file(packed):
-    allowed = FREE_UNPACKED_BYTES + MAX_UNPACKED_RATIO * packed
+    allowed = FREE_UNPACKED_BYTES + MAX_ARCHIVE_RATIO * packed
     check_unpacked("a", packed, allowed)
     with pytest.raises(StudyTooLargeError, match="a: unpacks to"):
         check_unpacked("a", packed, allowed + 1)
