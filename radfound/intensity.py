@@ -12,6 +12,11 @@ _SAMPLE_SIZE = 1_000_000
 _JUDGED_SIZE = 250_000
 _BACKGROUND_SHARE = 0.05
 _FEWEST_FOREGROUND_VOXELS = 16
+# Where the numbers of air lie, noise included, and those that only a mixture of two tissues has.
+_AIR_HU = (-1100, -900)
+_BELOW_FAT_HU = (-600, -300)
+_LEAST_AIR = 0.005 / 200
+_AIR_PEAK = 1.25
 
 
 def check_finite(voxels: np.ndarray, name: str = "voxels") -> None:
@@ -120,20 +125,29 @@ def scale_between(voxels: np.ndarray, bottom: float, top: float) -> np.ndarray:
 def looks_like_hounsfield(voxels: np.ndarray) -> bool:
     """Judge from the values alone whether they are CT numbers.
 
-    For files that do not name their modality. True where there is air or fat well below zero, soft
-    tissue near zero, and nothing far outside what tissue, bone and metal reach; phase maps,
-    z-scores and ordinary MR values fail one of the three.
+    For files that do not name their modality. True where there is soft tissue near zero, nothing
+    far outside what tissue, bone and metal reach, and air: a peak of its own near -1000, with less
+    between it and fat. Differences, field maps, phase maps and z-scores have values below zero as
+    well, but fewer the further below. What is uncertain is no CT.
     """
     voxels = np.asarray(voxels)
     if voxels.size == 0 or voxels.dtype.kind not in "if":
         return False
     sample = _sample(voxels, _JUDGED_SIZE).astype(np.float32)
-    below_water = np.mean(sample < -150)
+    air, between = (_share_per_hu(sample, *limits) for limits in (_AIR_HU, _BELOW_FAT_HU))
     soft_tissue = np.mean((sample >= -150) & (sample <= 300))
     lowest, highest = sample.min(), np.percentile(sample, 99)
     return bool(
-        below_water >= 0.005 and soft_tissue >= 0.02 and lowest >= -10_000 and 0 < highest < 3_000
+        air >= _LEAST_AIR
+        and air > _AIR_PEAK * between
+        and soft_tissue >= 0.02
+        and lowest >= -10_000
+        and 0 < highest < 3_000
     )
+
+
+def _share_per_hu(sample: np.ndarray, low: float, high: float) -> float:
+    return float(np.mean((sample >= low) & (sample < high))) / (high - low)
 
 
 def _scale(voxels: np.ndarray, bottom: float, top: float) -> np.ndarray:

@@ -8,7 +8,8 @@ import zlib
 from typing import BinaryIO
 
 from radfound.exceptions import StudyTooLargeError
-from radfound.reading.files import FREE_UNPACKED_BYTES, MAX_ARCHIVE_RATIO, MAX_UNPACKED_BYTES
+from radfound.reading.bounds import FREE_UNPACKED_BYTES, MAX_ARCHIVE_RATIO
+from radfound.reading.files import MAX_UNPACKED_BYTES
 
 _DEFLATED_SYNTAX = b"1.2.840.10008.1.2.1.99"
 _HEAD_BYTES = 1024

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from radfound.exceptions import GeometryError, StudyError, StudyUnreadableError
 from radfound.reading import dicom_kinds, dicom_mosaic, dicom_nuclear
+from radfound.reading.bounds import check_unpacked
 from radfound.reading.dicom_deflated import check_deflated
 from radfound.reading.dicom_elements import count, values
 from radfound.reading.dicom_frames import Frame, frames_of
@@ -267,6 +268,7 @@ def read_header(source: Source) -> DicomFile | None:
                 return None
             raise _without_size(source)
         check_size(source.name, (columns, rows, frames))
+        check_unpacked(source.name, source.path.stat().st_size, columns * rows * frames)
         found.parse()
         return found
     except StudyError:

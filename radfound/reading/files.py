@@ -21,6 +21,10 @@ from radfound.exceptions import (
     UnknownKindError,
     UnsafeArchiveError,
 )
+from radfound.reading.bounds import check_unpacked
+from radfound.reading.nifti_header import is_nifti
+from radfound.reading.other_formats import describe
+from radfound.reading.stored import packing_of, read_head
 from radfound.study import display_name
 
 MAX_SIDE = 20_000
@@ -31,9 +35,6 @@ MAX_FILES = 50_000
 """Most files in one folder or archive."""
 MAX_UNPACKED_BYTES = 8 * 2**30
 """Most bytes that an archive may unpack to."""
-MAX_ARCHIVE_RATIO = 200
-"""Most bytes that an archive larger than `FREE_UNPACKED_BYTES` may unpack to per packed byte."""
-FREE_UNPACKED_BYTES = 64 * 2**20
 
 FORMATS = "DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG, or a folder or zip of DICOM"
 
@@ -109,15 +110,21 @@ def check_voxel_count(name: str, sizes: Sequence[int]) -> None:
 
 def kind_of(source: Source) -> str | None:
     """Tell a file's kind from its content, not its name; None for a file of no kind known here."""
+    head, is_packed = _read_head(source)
+    kind = _kind_of_head(head)
+    return None if is_packed and kind != "nifti" else kind
+
+
+def _read_head(source: Source) -> tuple[bytes, bool]:
+    """Return a file's first bytes, and whether they were unpacked from a gzip."""
     try:
         with open(source.path, "rb") as file:
-            head = file.read(_HEAD_BYTES)
+            return read_head(file, _HEAD_BYTES), packing_of(file) != "raw"
     except OSError as error:
         raise StudyUnreadableError(
             f"{source.name}: cannot be opened ({error.strerror}); "
             "expected a file that the reader may read; check its permissions"
         ) from None
-    return _kind_of_head(head)
 
 
 def _kind_of_head(head: bytes) -> str | None:
@@ -129,11 +136,13 @@ def _kind_of_head(head: bytes) -> str | None:
         return "png"
     if head.startswith(b"\xff\xd8\xff"):
         return "jpeg"
-    if re.match(rb"NRRD\d{4}", head):
+    if re.match(rb"NRRD(\d{4}|00\.\d\d)", head):
         return "nrrd"
-    if _is_nifti(head) or (head.startswith(b"\x1f\x8b") and _is_nifti(_unpack_head(head))):
+    if is_nifti(head):
         return "nifti"
-    if re.match(rb"\s*(ObjectType|NDims|Comment|ObjectSubType)\s*[=:]", head):
+    if re.match(rb"\s*(ObjectType|NDims|Comment|ObjectSubType)\s*[=:]", head) or (
+        re.match(rb"\s*\w+\s*[=:]", head) and re.search(rb"\n\s*NDims\s*[=:]", head)
+    ):
         return "metaimage"
     if _begins_with_elements(head):
         return "dicom"
@@ -167,17 +176,6 @@ def _begins_with_elements(head: bytes) -> bool:
     return True
 
 
-def _is_nifti(head: bytes) -> bool:
-    return head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0")
-
-
-def _unpack_head(head: bytes) -> bytes:
-    try:
-        return zlib.decompressobj(31).decompress(head, 348)
-    except zlib.error:
-        return b""
-
-
 def kind_of_name(name: str) -> str | None:
     """Tell the format that a file's name claims, as words call it; None for a name that claims none."""
     lower = name.lower()
@@ -205,8 +203,8 @@ def check_file(path: Path) -> None:
 
 def unknown_kind(source: Source) -> UnknownKindError:
     """Return the error for a file that is none of the formats, naming what it looks like."""
-    head = source.path.read_bytes()[:_HEAD_BYTES] if source.path.stat().st_size else b""
-    found = _describe(head)
+    head, is_packed = _read_head(source)
+    found = _describe(head, is_packed)
     if claimed := kind_of_name(source.name):
         return UnknownKindError(
             f"{source.name}: named like {claimed}, but {found}; "
@@ -217,18 +215,18 @@ def unknown_kind(source: Source) -> UnknownKindError:
     )
 
 
-def _describe(head: bytes) -> str:
-    if not head:
-        return "the file is empty"
-    if head.startswith(b"\x1f\x8b"):
-        return "it holds gzip data that are no NIfTI, or are damaged"
-    if head.startswith(b"%PDF"):
-        return "it holds a PDF"
-    if head.startswith((b"II*\0", b"MM\0*")):
-        return "it holds a TIFF"
-    if all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
-        return "it holds text"
-    return "it holds data of no known image format"
+def _describe(head: bytes, is_packed: bool) -> str:
+    found = describe(head)
+    if not is_packed:
+        if not head:
+            return "the file is empty"
+        return f"it holds {found or 'data of no known image format'}"
+    kind = _kind_of_head(head)
+    if kind:
+        return f"it holds a {kind.upper()} file packed by gzip; unpack it first"
+    if found and found != "text":
+        return f"it holds {found}, packed by gzip"
+    return "it holds gzip data that are no NIfTI, or are damaged"
 
 
 def file_beside(source: Source, name: str) -> Path:
@@ -238,16 +236,16 @@ def file_beside(source: Source, name: str) -> Path:
     ------
     StudyUnreadableError
         If the name leads elsewhere (a header could otherwise make a server read any of its files),
-        stands for several files, or there is no such file.
+        or there is no such file.
     """
     name = name.removeprefix("./")
     path = source.path.with_name(name) if _PLAIN_FILE_NAME.fullmatch(name) else None
-    if path is None or name in (".", "..") or name.split()[0] == "LIST":
+    if path is None or name in (".", ".."):
         raise StudyUnreadableError(
-            f"{source.name}: the voxels are said to be elsewhere, or in several files; "
-            "expected one file in the same folder; save header and voxels in one file"
+            f"{source.name}: the voxels are said to be elsewhere; "
+            "expected files in the same folder; save header and voxels in one file"
         )
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike `Path.is_file`, for names of any length
         raise StudyUnreadableError(
             f"{source.name}: the file with the voxels is not there; expected {name!r} in the same "
             "folder; give both, or save header and voxels in one file"
@@ -301,7 +299,7 @@ def _open_zip(source: Source) -> Iterator[tuple[zipfile.ZipFile, list[zipfile.Zi
     try:
         with zipfile.ZipFile(source.path) as archive:
             yield archive, [entry for entry in archive.infolist() if not entry.is_dir()]
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(
                 f"{source.name}: no room to unpack it; make room in the temporary folder"
@@ -338,13 +336,10 @@ def _check_entries(source: Source, entries: Sequence[zipfile.ZipInfo]) -> None:
             "pack one study only"
         )
     unpacked = sum(entry.file_size for entry in entries)
-    packed = max(1, source.path.stat().st_size)
-    ratio = unpacked / packed
-    if unpacked > MAX_UNPACKED_BYTES or (
-        unpacked > FREE_UNPACKED_BYTES and ratio > MAX_ARCHIVE_RATIO
-    ):
+    packed = source.path.stat().st_size
+    if unpacked > MAX_UNPACKED_BYTES:
         raise UnsafeArchiveError(
-            f"{source.name}: unpacks to {unpacked / 2**20:,.0f} MiB, {ratio:,.0f} times its size; "
-            f"expected at most {MAX_UNPACKED_BYTES // 2**20:,} MiB and {MAX_ARCHIVE_RATIO} times; "
-            "give the folder instead"
+            f"{source.name}: unpacks to {unpacked / 2**20:,.0f} MiB; "
+            f"expected at most {MAX_UNPACKED_BYTES // 2**20:,} MiB; give the folder instead"
         )
+    check_unpacked(source.name, packed, unpacked, UnsafeArchiveError)

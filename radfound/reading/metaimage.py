@@ -1,7 +1,8 @@
-"""MetaImage (.mha, or .mhd with its voxels in a file beside it)."""
+"""MetaImage (.mha, or .mhd with its voxels in one or several files beside it)."""
 
 from __future__ import annotations
 
+import math
 import re
 from typing import BinaryIO
 
@@ -9,11 +10,13 @@ import numpy as np
 
 from radfound.exceptions import GeometryError, StudyUnreadableError
 from radfound.intensity import check_finite, looks_like_hounsfield
-from radfound.reading.files import Source, check_size, file_beside
+from radfound.reading.detached import numbered_names, read_beside
+from radfound.reading.files import Source, check_size
 from radfound.reading.geometry import ras_affine
-from radfound.reading.stored import read_bytes
+from radfound.reading.stored import read_bytes, read_last_bytes, read_text
 from radfound.reading.values import choose_volume, luminance, plain_type
 from radfound.study import StudyImage
+from radfound.taxonomy import modality_of
 
 _MAX_HEADER_BYTES = 1 << 20
 _DTYPES = {
@@ -48,20 +51,24 @@ def read_metaimage(source: Source, volume: int | None = None) -> StudyImage:
             skip = int(fields.get("HeaderSize", 0))
             if len(sizes) != int(fields["NDims"]) or not 2 <= len(sizes) <= 4 or channels < 1:
                 raise ValueError("NDims")
+            if fields.get("ObjectType", "Image") != "Image":
+                raise ValueError(f"ObjectType {fields['ObjectType']}")
         except (KeyError, ValueError) as error:
             raise StudyUnreadableError(
-                f"{source.name}: the MetaImage header lacks or garbles {error}; expected 2 to 4 "
-                "dimensions, their sizes and a numeric element type; export it again"
+                f"{source.name}: the MetaImage header lacks or garbles {error}; expected an image "
+                "of 2 to 4 dimensions, their sizes and a numeric element type; export it again"
             ) from None
         check_size(source.name, [*sizes, channels])
         affine, calibrated = _affine(fields, len(sizes), source.name)
         stored = _read_voxels(file, fields, source, dtype, [*sizes[::-1], channels], skip)
     voxels = _one_volume(stored, volume, source.name)
+    modality = modality_of(fields.get("Modality", "").removeprefix("MET_MOD_"))
     check_finite(voxels, source.name)
     return StudyImage(
         voxels=voxels,
         affine=affine,
-        hounsfield=looks_like_hounsfield(voxels),
+        modality=modality,
+        hounsfield=modality in (None, "CT") and looks_like_hounsfield(voxels),
         calibrated=calibrated,
         source=source.name,
     )
@@ -85,7 +92,9 @@ def _read_fields(file: BinaryIO, name: str) -> dict[str, str]:
 
 
 def _is_true(fields: dict[str, str], *keys: str) -> bool:
-    return any(fields.get(key, "").lower() in ("true", "1") for key in keys)
+    """Whether the first of the keys that is there says so."""
+    value = next((fields[key] for key in keys if key in fields), "")
+    return value[:1] in ("T", "t", "1")
 
 
 def _stored_type(fields: dict[str, str]) -> np.dtype:
@@ -137,21 +146,30 @@ def _read_voxels(
     skip: int,
 ) -> np.ndarray:
     """Return all stored values, slowest axis first; `skip` bytes lie before them elsewhere."""
-    count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     packing = "zlib" if _is_true(fields, "CompressedData") else "raw"
-    if not _is_true(fields, "BinaryData") and "BinaryData" in fields:
-        raise StudyUnreadableError(
-            f"{source.name}: the voxels are written as text; expected binary data; export it again"
-        )
+    is_text = "BinaryData" in fields and not _is_true(fields, "BinaryData")
+
+    def read(opened: BinaryIO, count: int, name: str) -> np.ndarray:
+        if is_text:
+            return read_text(opened, count // dtype.itemsize, dtype, name)
+        if skip < 0:
+            return read_last_bytes(opened, count, name, packing=packing)
+        return read_bytes(opened, count, name, packing=packing, skip=skip)
+
+    count = math.prod(shape) * dtype.itemsize
     where = fields["ElementDataFile"]
     if where.upper() == "LOCAL":
-        data = read_bytes(file, count, source.name, packing=packing)
+        if skip > 0:
+            raise StudyUnreadableError(
+                f"{source.name}: HeaderSize {skip} and voxels in the same file; expected none, or "
+                "-1 for voxels at its end; repair the header"
+            )
+        data = read(file, count, source.name)
+    elif where.split()[:1] == ["LIST"]:
+        names = file.read(_MAX_HEADER_BYTES).decode("utf-8", "replace").splitlines()
+        data = read_beside(source, [name.strip() for name in names if name.strip()], count, read)
     else:
-        path = file_beside(source, where)
-        with open(path, "rb") as detached:
-            if skip < 0:
-                detached.seek(max(0, path.stat().st_size - count))
-            data = read_bytes(detached, count, path.name, packing=packing, skip=max(0, skip))
+        data = read_beside(source, numbered_names(where, source.name), count, read)
     return data.view(dtype).reshape(shape)
 
 

@@ -1,146 +1,113 @@
-"""NIfTI-1 and NIfTI-2, packed or not: the header by nibabel, the voxels straight from the file."""
+"""NIfTI-1 and NIfTI-2, packed or not, in one file or as a pair of .hdr and .img."""
 
 from __future__ import annotations
 
-import io
-import zlib
+import math
+import os
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from radfound.exceptions import GeometryError, IntensityError, StudyUnreadableError
+from radfound.exceptions import StudyUnreadableError
 from radfound.intensity import check_finite, looks_like_hounsfield
-from radfound.reading.files import Source, check_size
-from radfound.reading.geometry import checked_affine
-from radfound.reading.stored import read_bytes
-from radfound.reading.values import choose_volume, luminance, rescale
+from radfound.reading.files import Source, check_size, file_beside
+from radfound.reading.nifti_header import (
+    HEADER_BYTES,
+    data_offset,
+    is_single,
+    parse_header,
+    stored_type,
+)
+from radfound.reading.nifti_place import nifti_affine
+from radfound.reading.stored import packing_of, read_bytes, read_head
+from radfound.reading.values import choose_volume, luminance, plain_type, rescale
 from radfound.study import StudyImage
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Header
 
-_HEADER_BYTES = 540
-_MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
-
 
 def read_nifti(source: Source, volume: int | None = None) -> StudyImage:
-    """Read one volume; its geometry is nibabel's: sform, else qform, else voxel size alone.
+    """Read one volume, which lies where ITK and 3D Slicer put it.
 
     Raises
     ------
     StudyUnreadableError, StudyAmbiguousError, StudyTooLargeError, GeometryError, IntensityError
     """
     with open(source.path, "rb") as file:
-        packing = "zlib" if file.read(2) == b"\x1f\x8b" else "raw"
-        file.seek(0)
-        header = _read_header(file, packing, source.name)
+        head = read_head(file, HEADER_BYTES)
+        header = parse_header(head, source.name)
         shape = _spatial_shape(header, source.name)
-        count = int(np.prod(header.get_data_shape()[3:], dtype=np.int64))
-        index = choose_volume(count, volume, source.name)
-        affine = _affine(header, source.name)
-        dtype = _stored_type(header, source.name)
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        skip = _data_offset(header, source.name) + index * size
-        data = read_bytes(file, size, source.name, packing=packing, skip=skip)
-    stored = data.view(dtype).reshape(shape[::-1])
+        index = choose_volume(math.prod(_sizes(header)[3:]), volume, source.name)
+        affine = nifti_affine(header, shape, source.name)
+        dtype = stored_type(header, source.name)
+        if is_single(head):
+            stored = _read_volume(file, header, dtype, shape, index, source.name)
+        else:
+            beside = _voxel_file(source)
+            with open(beside.path, "rb") as voxel_file:
+                stored = _read_volume(voxel_file, header, dtype, shape, index, beside.name)
     voxels = _grey_values(stored, header, source.name)
     check_finite(voxels, source.name)
     return StudyImage(
         voxels=voxels,
         affine=affine,
-        hounsfield=looks_like_hounsfield(voxels),
+        # An intent says that the values are something else: a statistic, labels, a vector.
+        hounsfield=not header["intent_code"] and looks_like_hounsfield(voxels),
         source=source.name,
     )
 
 
-def _read_header(file: BinaryIO, packing: str, name: str) -> Nifti1Header:
-    from nibabel import Nifti1Header, Nifti2Header
-
-    head = file.read(_HEADER_BYTES)
-    if packing == "zlib":
-        packed = head + file.read(_HEADER_BYTES)
-        try:
-            head = zlib.decompressobj(47).decompress(packed, _HEADER_BYTES)
-        except zlib.error:
-            head = b""
-    file.seek(0)
-    kind = Nifti2Header if head[4:7] in (b"n+2", b"ni2") else Nifti1Header
-    if len(head) < kind.sizeof_hdr:
-        raise StudyUnreadableError(
-            f"{name}: the NIfTI header is truncated or damaged; expected {kind.sizeof_hdr} bytes; "
-            "copy or export it again"
-        )
-    if head[344:347] == b"ni1" or head[4:7] == b"ni2":
-        raise StudyUnreadableError(
-            f"{name}: a NIfTI header whose voxels are in another file; "
-            "expected header and voxels in one .nii or .nii.gz; convert the pair"
-        )
-    return kind.from_fileobj(io.BytesIO(head), check=False)
+def _sizes(header: Nifti1Header) -> list[int]:
+    """Return the sizes along all axes, at least three; what is left out or zero behind j is 1."""
+    dimension = int(header["dim"][0])
+    sizes = [int(size) for size in header["dim"][1 : 1 + dimension]]
+    return [
+        size or 1 if axis > 1 else size for axis, size in enumerate(sizes + [1] * (3 - dimension))
+    ]
 
 
 def _spatial_shape(header: Nifti1Header, name: str) -> tuple[int, int, int]:
-    """Return the sizes along i, j and k; those that a 2D image lacks are 1."""
-    sizes = [int(size) for size in header.get_data_shape()]
-    if not 2 <= len(sizes) <= 7:
+    dimension = int(header["dim"][0])
+    if not 2 <= dimension <= 7:
         raise StudyUnreadableError(
-            f"{name}: the header says {len(sizes)} axes; expected 2 or more; export it again"
+            f"{name}: the header says {dimension} axes; expected 2 to 7; export it again"
         )
-    i, j, k = (sizes + [1])[:3]
+    i, j, k, *others = _sizes(header)
     check_size(name, (i, j, k))
-    check_size(name, sizes[3:] or [1])
+    check_size(name, others or [1])
     return i, j, k
 
 
-def _data_offset(header: Nifti1Header, name: str) -> int:
-    offset = float(header.get_data_offset())
-    if not header.sizeof_hdr <= offset < 2**40:
-        raise StudyUnreadableError(
-            f"{name}: the header says that voxels begin at byte {offset:g}; "
-            f"expected {header.single_vox_offset} or more; export it again"
-        )
-    return int(offset)
+def _voxel_file(source: Source) -> Source:
+    """Return the .img beside a .hdr, packed or not."""
+    stem = source.path.name.removesuffix(".gz")
+    stem = stem[: -len(".hdr")] if stem.lower().endswith(".hdr") else stem
+    ending = ".IMG" if source.path.name.endswith(".HDR") else ".img"
+    packed = source.path.with_name(f"{stem}{ending}.gz")
+    return Source.of(packed if os.path.isfile(packed) else file_beside(source, f"{stem}{ending}"))
 
 
-def _stored_type(header: Nifti1Header, name: str) -> np.dtype:
-    from nibabel.spatialimages import HeaderDataError
-
-    try:
-        dtype = header.get_data_dtype()
-    except (HeaderDataError, KeyError):
-        dtype = np.dtype("V")
-    if dtype.kind not in "iuf" and dtype.names is None:
-        raise StudyUnreadableError(
-            f"{name}: NIfTI data type {int(header['datatype'])}; expected integers, floats or RGB; "
-            "convert the voxels"
-        )
-    return dtype
-
-
-def _affine(header: Nifti1Header, name: str) -> np.ndarray:
-    from nibabel.spatialimages import HeaderDataError
-
-    try:
-        affine = header.get_best_affine()
-        unit = header.get_xyzt_units()[0]
-    except (HeaderDataError, KeyError, ValueError):
-        raise GeometryError(
-            f"{name}: spacing or orientation in the NIfTI header cannot be understood; "
-            "expected a valid sform or qform; repair the header or export again"
-        ) from None
-    affine[:3] *= _MM_PER_UNIT.get(unit, 1.0)
-    return checked_affine(affine, name)
+def _read_volume(
+    file: BinaryIO,
+    header: Nifti1Header,
+    dtype: np.dtype,
+    shape: tuple[int, int, int],
+    index: int,
+    name: str,
+) -> np.ndarray:
+    """Return one volume as stored, (k, j, i), and a last axis for colour."""
+    size = math.prod(shape) * dtype.itemsize
+    skip = data_offset(header, name) + index * size
+    data = read_bytes(file, size, name, packing=packing_of(file), skip=skip)
+    return data.view(dtype.base).reshape(shape[::-1] + dtype.shape)
 
 
 def _grey_values(stored: np.ndarray, header: Nifti1Header, name: str) -> np.ndarray:
-    from nibabel.spatialimages import HeaderDataError
-
-    if stored.dtype.names:
-        return luminance(np.stack([stored[channel] for channel in "RGB"], axis=-1))
-    try:
-        slope, intercept = header.get_slope_inter()
-    except HeaderDataError:
-        raise IntensityError(
-            f"{name}: the rescale slope and intercept in the NIfTI header are not finite; "
-            "expected numbers; repair the header or export again"
-        ) from None
-    return rescale(stored, 1.0 if slope is None else slope, intercept or 0.0, name)
+    if stored.ndim > 3:
+        return luminance(stored)
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or not math.isfinite(slope):
+        # The standard's way to say that values are as stored.
+        return plain_type(stored)
+    return rescale(stored, slope, intercept, name)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import math
+from typing import BinaryIO
+
 import numpy as np
 
-from radfound.exceptions import StudyTooLargeError, StudyUnreadableError
+from radfound.exceptions import RadFoundError, StudyTooLargeError, StudyUnreadableError
+from radfound.reading.bounds import check_unpacked
 from radfound.reading.files import Source, check_size
 from radfound.reading.geometry import flat_affine
 from radfound.reading.values import luminance
 from radfound.study import StudyImage
 
 _COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
+# The segments of a JPEG that begin a frame, by the kinds that no decoder here knows.
+_FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
+_OTHER_JPEGS = {0xC3: "lossless", 0xF7: "JPEG-LS"} | dict.fromkeys(
+    (*range(0xC5, 0xC8), *range(0xC9, 0xD0)), "hierarchical or arithmetic"
+)
 
 
 def read_picture(source: Source) -> StudyImage:
     """Read an 8 or 16 bit picture; colour becomes luminance, transparency is left out.
 
-    A JPEG that says how it is to be turned is turned, as viewers do.
+    A JPEG that says how it is to be turned is turned, as viewers do; of an animation the first
+    picture is read.
 
     Raises
     ------
@@ -27,17 +37,19 @@ def read_picture(source: Source) -> StudyImage:
     try:
         with Image.open(source.path, formats=("PNG", "JPEG")) as picture:
             check_size(source.name, picture.size)
+            deep = 2 if picture.mode.startswith("I") else 1
+            unpacked = math.prod(picture.size) * len(picture.getbands()) * deep
+            check_unpacked(source.name, source.path.stat().st_size, unpacked)
             pixels = _pixels(ImageOps.exif_transpose(picture))
     except Image.DecompressionBombError:
         raise StudyTooLargeError(
             f"{source.name}: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; "
             "expected a radiological image; crop or resample it"
         ) from None
-    except (OSError, SyntaxError, ValueError, EOFError):
-        raise StudyUnreadableError(
-            f"{source.name}: the picture is truncated or damaged; "
-            "expected a whole PNG or JPEG; copy or export it again"
-        ) from None
+    except RadFoundError:
+        raise
+    except Exception:  # PIL raises many kinds for damaged chunks and segments
+        raise StudyUnreadableError(f"{source.name}: {_flaw(source)}") from None
     return StudyImage(
         voxels=pixels[np.newaxis],
         affine=flat_affine(),
@@ -53,3 +65,29 @@ def _pixels(picture) -> np.ndarray:
     if picture.mode.startswith("I"):
         return np.asarray(picture).astype(np.uint16)
     return np.array(picture.convert("L"))
+
+
+def _flaw(source: Source) -> str:
+    """Say why a picture cannot be decoded: a JPEG of a rare kind, or damaged."""
+    with open(source.path, "rb") as file:
+        kind = _rare_jpeg(file)
+    if kind:
+        return f"a JPEG of {kind}, which is not supported; save it as a PNG"
+    return (
+        "the picture is truncated or damaged; expected a whole PNG or JPEG; copy or export it again"
+    )
+
+
+def _rare_jpeg(file: BinaryIO) -> str | None:
+    """Name what a JPEG's frame header says that PIL does not decode; None where there is nothing."""
+    if file.read(2) != b"\xff\xd8":
+        return None
+    while (start := file.read(4)) and len(start) == 4 and start[0] == 0xFF:
+        length = int.from_bytes(start[2:], "big")
+        if start[1] in _FRAME_MARKERS:
+            bits = (file.read(1) or b"\x08")[0]
+            if start[1] in _OTHER_JPEGS:
+                return f"the {_OTHER_JPEGS[start[1]]} kind"
+            return f"{bits} bits" if bits != 8 else None
+        file.seek(max(0, length - 2), 1)
+    return None

@@ -11,9 +11,45 @@ import numpy as np
 from isal import isal_zlib  # unpacks twice as fast as zlib, which is most of the time of a volume
 
 from radfound.exceptions import StudyUnreadableError
+from radfound.reading.bounds import check_unpacked
 
-_READ_BYTES = 1 << 18
+_GZIP = b"\x1f\x8b"
+# The flags of a gzip head (RFC 1952) for what it may hold before the first packed byte.
+_HEAD_CHECKSUM, _EXTRA, _NAME, _COMMENT = 2, 4, 8, 16
+# What follows a gzip member is copied once a member, so that many small ones ask for small pieces.
+_READ_BYTES = 1 << 14
 _UNPACK_BYTES = 1 << 20
+_MAX_HEAD_BYTES = 1 << 18
+# What a number may take in text, with what is around it.
+_MAX_DIGITS = 32
+
+
+def packing_of(file: BinaryIO) -> str:
+    """Tell from the first bytes whether a file is packed by gzip ("zlib") or not ("raw")."""
+    at = file.tell()
+    start = file.read(len(_GZIP))
+    file.seek(at)
+    return "zlib" if start == _GZIP else "raw"
+
+
+def read_head(file: BinaryIO, count: int) -> bytes:
+    """Return the first `count` bytes of a file, unpacked if it is a gzip; fewer if it has fewer.
+
+    What is damaged ends there; the file is left at its beginning.
+    """
+    if packing_of(file) == "raw":
+        head = file.read(count)
+    else:
+        head = b""
+        try:
+            for piece in _zlib_pieces(file):
+                head += piece
+                if len(head) >= count or file.tell() > _MAX_HEAD_BYTES:
+                    break
+        except isal_zlib.error:  # type: ignore[misc]  # its stub names an instance
+            pass
+    file.seek(0)
+    return head[:count]
 
 
 def read_bytes(
@@ -41,43 +77,166 @@ def read_bytes(
     ------
     StudyUnreadableError
         If there are fewer bytes, or they cannot be unpacked.
+    StudyTooLargeError
+        If the file is far too small for what it promises.
     """
+    left = _bytes_left(file)
     if packing == "raw":
+        _check_count(name, left - skip, count)
         file.seek(skip, os.SEEK_CUR)
-        _check_count(name, os.fstat(file.fileno()).st_size - file.tell(), count)
         return np.fromfile(file, np.uint8, count)
+    check_unpacked(name, left, skip + count)
     data = np.empty(count, np.uint8)
     done = -skip
-    try:
-        for piece in _PIECES[packing](file):
-            start = max(0, -done)
-            wanted = piece[start : count - done]
-            data[done + start : done + start + len(wanted)] = np.frombuffer(wanted, np.uint8)
-            done += len(piece)
-            if done > count:
-                break
-    except (isal_zlib.error, OSError) as error:  # type: ignore[misc]  # its stub names an instance
-        raise StudyUnreadableError(
-            f"{name}: the packed voxels are damaged ({error}); expected {count:,} bytes; "
-            "copy or export the file again"
-        ) from None
-    except EOFError:
-        pass
+    for piece in _unpacked(file, packing, name):
+        start = max(0, -done)
+        wanted = piece[start : count - done]
+        data[done + start : done + start + len(wanted)] = np.frombuffer(wanted, np.uint8)
+        done += len(piece)
+        if done > count:
+            break
     _check_count(name, min(done, count), count)
     return data
 
 
+def read_last_bytes(
+    file: BinaryIO, count: int, name: str, *, packing: str, behind: int = 0
+) -> np.ndarray:
+    """Read `count` bytes of voxels that end `behind` bytes before the end, unpacking as `read_bytes`.
+
+    Raises what `read_bytes` does.
+    """
+    start, left = file.tell(), _bytes_left(file)
+    total = left
+    if packing != "raw":
+        total = 0
+        for piece in _unpacked(file, packing, name):
+            total += len(piece)
+            check_unpacked(name, left, total)
+    file.seek(start)
+    _check_count(name, total - behind, count)
+    return read_bytes(file, count, name, packing=packing, skip=total - behind - count)
+
+
+def read_text(file: BinaryIO, count: int, dtype: np.dtype, name: str) -> np.ndarray:
+    """Read exactly `count` numbers that are written as text, between spaces, commas and lines.
+
+    Returns
+    -------
+    uint8 array
+        The bytes of the numbers in the given type.
+
+    Raises
+    ------
+    StudyUnreadableError
+        If there are fewer numbers, or some that the type cannot hold.
+    """
+    text = file.read(min(count * _MAX_DIGITS, _bytes_left(file))).replace(b",", b" ")
+    exact = np.dtype(
+        np.float64 if dtype.kind == "f" else np.uint64 if dtype == np.uint64 else np.int64
+    )
+    numbers = np.fromstring(text, exact, sep=" ")[:count]
+    stored = numbers.astype(dtype)
+    if len(numbers) < count or (dtype.kind != "f" and np.any(stored != numbers)):
+        raise StudyUnreadableError(
+            f"{name}: the voxels are text in which {len(numbers):,} numbers can be read; "
+            f"expected {count:,} of type {dtype.name}; copy or export it again"
+        )
+    return stored.view(np.uint8)
+
+
+def read_hex(file: BinaryIO, count: int, name: str) -> np.ndarray:
+    """Read exactly `count` bytes that are written as two hexadecimal digits each.
+
+    Raises
+    ------
+    StudyUnreadableError
+        If there are fewer, or other characters than digits and spaces.
+    """
+    text = file.read(min(count * _MAX_DIGITS, _bytes_left(file)))
+    try:
+        data = bytes.fromhex(text.decode("ascii"))
+    except ValueError:
+        raise StudyUnreadableError(
+            f"{name}: the voxels are no hexadecimal digits; expected two for each of {count:,} "
+            "bytes; copy or export it again"
+        ) from None
+    _check_count(name, len(data), count)
+    return np.frombuffer(bytearray(data[:count]), np.uint8)
+
+
+def _bytes_left(file: BinaryIO) -> int:
+    return max(0, os.fstat(file.fileno()).st_size - file.tell())
+
+
+def _unpacked(file: BinaryIO, packing: str, name: str) -> Iterator[bytes]:
+    """Yield unpacked pieces; those of a truncated file just end."""
+    try:
+        yield from _PIECES[packing](file)
+    except (isal_zlib.error, OSError) as error:  # type: ignore[misc]  # its stub names an instance
+        raise StudyUnreadableError(
+            f"{name}: the packed voxels are damaged ({error}); "
+            "expected whole ones; copy or export the file again"
+        ) from None
+    except EOFError:
+        return
+
+
 def _zlib_pieces(file: BinaryIO) -> Iterator[bytes]:
-    """Yield unpacked pieces of at most a megabyte; a wrong checksum at the end raises."""
-    unpacker, packed = _new_zlib(), b""
+    """Yield unpacked pieces of at most a megabyte; a wrong checksum at the end raises.
+
+    Zeros between gzip members are passed over; what follows the last one is left alone.
+    """
+    unpacker, packed = _new_zlib(), _bare_member(file.read(_READ_BYTES), file)
     while packed := packed or file.read(_READ_BYTES):
         yield unpacker.decompress(packed, _UNPACK_BYTES)
         packed = unpacker.unconsumed_tail
         if unpacker.eof:
-            packed = unpacker.unused_data or file.read(_READ_BYTES)
-            if not packed.startswith(b"\x1f\x8b"):
+            packed = _next_member(unpacker.unused_data, file)
+            if not packed.startswith(_GZIP):
                 return
-            unpacker = _new_zlib()
+            unpacker, packed = _new_zlib(), _bare_member(packed, file)
+
+
+def _next_member(packed: bytes, file: BinaryIO) -> bytes:
+    """Return what follows a gzip member, without zeros before it, at least as long as a magic."""
+    while len(packed := packed.lstrip(b"\0")) < len(_GZIP):
+        more = file.read(_READ_BYTES)
+        if not more:
+            break
+        packed += more
+    return packed
+
+
+def _bare_member(packed: bytes, file: BinaryIO) -> bytes:
+    """Return the beginning of a gzip member without the optional fields of its head.
+
+    isal loses its way in long ones. A member whose head does not end becomes empty.
+    """
+    if not packed.startswith(_GZIP):
+        return packed
+    while (body := _behind_head(packed)) is None:
+        more = file.read(_READ_BYTES)
+        if not more or len(packed) > _MAX_HEAD_BYTES:
+            return b""
+        packed += more
+    return packed[:3] + bytes(7) + body
+
+
+def _behind_head(packed: bytes) -> bytes | None:
+    """Return what follows the head of a gzip member; None where more of it is needed."""
+    flags, at = int.from_bytes(packed[3:4], "little"), 10
+    if flags & _EXTRA:
+        at += 2 + int.from_bytes(packed[10:12], "little")
+    for text in (_NAME, _COMMENT):
+        if flags & text:
+            end = packed.find(b"\0", at)
+            if end < 0:
+                return None
+            at = end + 1
+    if flags & _HEAD_CHECKSUM:
+        at += 2
+    return packed[at:] if len(packed) >= at else None
 
 
 def _new_zlib():

@@ -26,10 +26,12 @@ def rescale(stored: np.ndarray, slope: float, intercept: float, name: str) -> np
         return plain_type(stored)
     if slope == 1 and stored.dtype.kind in "iu" and is_whole(intercept):
         return shift(stored, int(intercept))
-    values = stored.astype(np.float32)
-    values *= np.float32(slope)
-    values += np.float32(intercept)
-    return values
+    # In float64 where float32 cannot tell neighbouring stored numbers apart.
+    is_exact = stored.dtype.itemsize <= (4 if stored.dtype.kind == "f" else 2)
+    values: np.ndarray = stored.astype(np.float32 if is_exact else np.float64)
+    values *= slope
+    values += intercept
+    return values.astype(np.float32, copy=False)
 
 
 def is_whole(intercept: float) -> bool:
@@ -64,9 +66,14 @@ def plain_type(values: np.ndarray) -> np.ndarray:
 
 def luminance(colour: np.ndarray) -> np.ndarray:
     """Turn red, green, blue (and alpha, unused) along the last axis into brightness (ITU-R 601)."""
+    is_whole = colour.dtype.kind in "iu"
     exact = np.float32 if colour.dtype.itemsize <= 2 else np.float64
-    grey = colour[..., :3].astype(exact) @ np.array([0.299, 0.587, 0.114], exact)
-    return np.rint(grey).astype(colour.dtype) if colour.dtype.kind in "iu" else grey
+    weights = np.array([0.299, 0.587, 0.114], exact)
+    grey = np.empty(colour.shape[:-1], colour.dtype if is_whole else exact)
+    for row, colours in enumerate(colour):  # a row at a time needs no second picture in floats
+        values = colours[..., :3].astype(exact) @ weights
+        grey[row] = np.rint(values) if is_whole else values
+    return grey
 
 
 def rgb_of_ybr(ybr: np.ndarray, bits: int, *, is_partial: bool = False) -> np.ndarray:

@@ -22,7 +22,7 @@ HANG_S = 10.0
 def main() -> int:
     """Print the counts as Markdown; return 1 if anything but reading or refusing happened."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=5500)
+    parser.add_argument("--count", type=int, default=11_000)
     parser.add_argument("--seed", type=int, default=6)
     parser.add_argument("--only", type=int, help="number of one file, to read it alone")
     args = parser.parse_args()

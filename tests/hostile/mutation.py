@@ -2,55 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import random
 import resource
-import tempfile
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-
-import nibabel
-import nrrd
-import numpy as np
-import SimpleITK as sitk
-from PIL import Image
-from pydicom.data import get_testdata_file
 
 from radfound.exceptions import RadFoundError
 from radfound.frames import FrameConfig, make_frames
 from radfound.reading import read_study
+from radfound.reading.files import Source, kind_of
+from radfound.reading.metaimage import read_metaimage
+from radfound.reading.nifti import read_nifti
+from radfound.reading.nrrd import read_nrrd
+from radfound.reading.picture import read_picture
+from radfound.study import Study
+
+from .fields import NUMBERS, with_other_field
+from .seeds import seeds
 
 READ, REFUSED = "read", "refused"
 MEMORY_BYTES = 6 << 30
-_NUMBERS = (0, 1, 127, 128, 255, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+READERS = {"nifti": read_nifti, "nrrd": read_nrrd, "metaimage": read_metaimage}
 _WORDS = (b"\0", b"nan", b"inf", b"-1", b"1e999", b"../../x", b"LIST", b"\xff" * 9, b"9" * 40)
-
-
-def seeds() -> dict[str, bytes]:
-    """Return a small valid file of each format, by name."""
-    found = {}
-    voxels = np.random.default_rng(0).integers(0, 900, (6, 5, 4)).astype(np.int16)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        image = nibabel.Nifti1Image(voxels, np.diag([2.0, 2, 3, 1]))
-        nibabel.save(image, folder / "a.nii")
-        nibabel.save(image, folder / "b.nii.gz")
-        nrrd.write(str(folder / "c.nrrd"), voxels, {"encoding": "gzip"})
-        nrrd.write(str(folder / "d.nrrd"), voxels, {"encoding": "raw"})
-        for name, packed in (("e.mha", False), ("f.mha", True)):
-            sitk.WriteImage(sitk.GetImageFromArray(voxels), str(folder / name), packed)
-        Image.fromarray(voxels[:, :, 0].astype(np.uint8)).save(folder / "g.png")
-        for path in folder.iterdir():
-            found[path.name] = path.read_bytes()
-    for name in ("CT_small.dcm", "MR_small_RLE.dcm", "JPEG2000.dcm"):
-        found[name] = Path(get_testdata_file(name, download=False)).read_bytes()
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("series/1.dcm", found["CT_small.dcm"])
-    found["h.zip"] = packed.getvalue()
-    return found
 
 
 def mutated(content: bytes, chance: random.Random) -> bytes:
@@ -67,7 +41,7 @@ def mutated(content: bytes, chance: random.Random) -> bytes:
                     data[at] ^= 1 << chance.randrange(8)
             case 2:
                 size = chance.choice((1, 2, 4))
-                number = chance.choice(_NUMBERS) & (256**size - 1)
+                number = chance.choice(NUMBERS) & (256**size - 1)
                 data[at : at + size] = number.to_bytes(size, chance.choice(("little", "big")))
             case 3:
                 word = chance.choice(_WORDS)
@@ -82,23 +56,33 @@ def mutated(content: bytes, chance: random.Random) -> bytes:
 
 
 def mutations(count: int, seed: int) -> Iterator[tuple[int, str, bytes]]:
-    """Yield `count` broken files of all formats in turn: number, name, content."""
+    """Yield `count` broken files of all formats in turn: number, name, content.
+
+    Of each format every other file has its bytes changed, and every other one its fields.
+    """
     originals = sorted(seeds().items())
     for number in range(count):
         name, content = originals[number % len(originals)]
-        yield number, name, mutated(content, random.Random(f"{seed}-{number}"))
+        chance = random.Random(f"{seed}-{number}")
+        by_bytes = (number // len(originals)) % 2
+        yield (
+            number,
+            name,
+            (mutated(content, chance) if by_bytes else with_other_field(name, content, chance)),
+        )
 
 
 def read_it(name: str, content: bytes, folder: Path) -> tuple[str, float]:
     """Read a file down to frames; return what came of it and the seconds that it took.
 
-    Whatever is not a RadFoundError comes back by its type and message.
+    Whatever is not a RadFoundError comes back by its type and message. A single file is given to
+    its format's reader, beneath all that could turn another error into one of RadFound's.
     """
     path = folder / name
     path.write_bytes(content)
     began = time.monotonic()
     try:
-        make_frames(read_study(path), FrameConfig())
+        make_frames(_read(path), FrameConfig())
         outcome = READ
     except RadFoundError:
         outcome = REFUSED
@@ -107,6 +91,16 @@ def read_it(name: str, content: bytes, folder: Path) -> tuple[str, float]:
     finally:
         path.unlink()
     return outcome, time.monotonic() - began
+
+
+def _read(path: Path) -> Study:
+    source = Source.of(path)
+    kind = kind_of(source)
+    if kind in ("png", "jpeg"):
+        return Study([read_picture(source)])
+    if kind in READERS:
+        return Study([READERS[kind](source, 0)])
+    return read_study(path, volume=0)
 
 
 def limit_memory() -> None:

@@ -1,6 +1,8 @@
 """Miniature image files, written on the spot and known to the last voxel, and how to read them."""
 
 import random
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +146,18 @@ def place_of(image, value) -> np.ndarray:
     """Where in RAS mm the one voxel of that value lies."""
     ((k, j, i),) = np.argwhere(image.voxels == value)
     return (image.affine @ (i, j, k, 1))[:3]
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG, with its checksum."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_bytes(size, bits: int, colour: int, rows: bytes, *chunks: bytes, interlace=0) -> bytes:
+    """A PNG of (width, height) pixels, given its rows, each behind the number of its filter."""
+    head = struct.pack(">IIBBBBB", *size, bits, colour, 0, 0, interlace)
+    parts = [png_chunk(b"IHDR", head), *chunks, png_chunk(b"IDAT", zlib.compress(rows))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + png_chunk(b"IEND", b"")
 
 
 def voxels_of(path, **choice) -> np.ndarray:

@@ -142,6 +142,58 @@ def test_other_values_are_not_taken_for_ct(voxels):
     assert not looks_like_hounsfield(voxels)
 
 
+HEAD = np.hypot(*np.mgrid[-32:32, -32:32]) < 24
+
+
+def mr_differences():
+    """Images with values on both sides of zero, none of them CT numbers, in units of any size."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 1, (12, 64, 64))
+    ramp = np.linspace(-1, 1, 64)[:, np.newaxis]
+    shapes = {
+        "labelled minus control": noise * 0.05 + HEAD * rng.normal(0.7, 1, noise.shape),
+        "after minus before": noise * 0.1 + HEAD * rng.normal(0.1, 0.3, noise.shape),
+        "field map": noise * 0.02 + HEAD * ramp,
+        "phase": np.where(HEAD, ramp, rng.uniform(-1, 1, noise.shape)),
+        "heavy tails": rng.laplace(0, 0.5, noise.shape),
+        "gradient": np.gradient(HEAD * noise, axis=1),
+    }
+    return {
+        f"{name} x {scale}": values * scale
+        for name, values in shapes.items()
+        for scale in (300, 1_000, 1_100, 1_500, 4_096)
+    }
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_mr_differences_are_not_taken_for_ct(dtype):
+    for name, values in mr_differences().items():
+        assert not looks_like_hounsfield(values.astype(dtype)), name
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"air": 0.5, "soft": 0.45, "bone": 0.05},
+        {"air": 0.01, "fat": 0.3, "soft": 0.6, "bone": 0.09},
+        {"padding": 0.2, "air": 0.05, "soft": 0.75},
+        {"air": 0.1, "lung": 0.6, "soft": 0.3},
+        {"air": 0.1, "sick lung": 0.1, "soft": 0.8},
+        {"air": 0.9, "soft": 0.1},
+        {"air": 0.3, "soft": 0.65, "metal": 0.005, "fat": 0.045},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("noise_hu", [0, 10, 40])
+def test_ct_of_any_part_of_the_body_is_recognised(parts, noise_hu):
+    rng = np.random.default_rng(0)
+    numbers = {"padding": -3024, "air": -1000, "lung": -820, "sick lung": -500, "fat": -100}
+    numbers |= {"soft": 40, "bone": 600, "metal": 3000}
+    hu = np.repeat([numbers[part] for part in parts], [int(20_000 * x) for x in parts.values()])
+    noisy = hu + rng.normal(0, 1, hu.shape) * noise_hu
+    assert looks_like_hounsfield(np.maximum(noisy, min(hu.min(), -1024)).astype(np.int16))
+
+
 def test_real_volumes_are_told_apart(kit):
     paths = sorted((kit / "volumes").glob("*.nii.gz"))
     assert paths

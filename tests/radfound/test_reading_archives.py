@@ -104,7 +104,17 @@ def test_temporary_files_are_gone_after_reading(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "target", ["/etc/passwd", "../secret.raw", "LIST", "a%03d.raw 1 3 1", ".."]
+    "target",
+    [
+        "/etc/passwd",
+        "../secret.raw",
+        "LIST\n../secret.raw",
+        "LIST\n/etc/passwd",
+        "a%03d.raw 1 4 1",
+        "../a%03d.raw 1 4 1",
+        "..",
+        "x" * 999,
+    ],
 )
 @pytest.mark.parametrize("name", ["a.mhd", "a.nhdr"])
 def test_header_that_points_elsewhere_is_refused(tmp_path, name, target):
