@@ -36,7 +36,9 @@ def test_every_block_is_run_saved_installed_or_shown_for_a_reason():
 
 
 def test_what_is_only_shown_holds_no_command_to_type():
-    assert [b.place for b in of_kind(SHOWN) if b.language == "text" and COMMAND.search(b.text)] == []
+    assert [
+        b.place for b in of_kind(SHOWN) if b.language == "text" and COMMAND.search(b.text)
+    ] == []
 
 
 def test_what_is_saved_is_used():
