@@ -13,6 +13,8 @@ from unittest import mock
 
 import pytest
 
+from radfound.commands import run_command
+from radfound.datasets import Kit
 from tests.monailabel_app.conftest import (
     QUICK_TRAINING,
     VOLUME,
@@ -182,3 +184,18 @@ sys.meta_path.insert(0, AtTorch())
 import {module}
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_a_command_ends_with_one_line_where_its_data_are_missing(capsys, tmp_path):
+    with pytest.raises(SystemExit, match="1"):
+        run_command(lambda: Kit(tmp_path / "nowhere"))
+    said = capsys.readouterr().err
+    assert "nowhere" in said and len(said.splitlines()) == 1
+
+
+def test_every_command_of_a_module_ends_with_one_line():
+    files = [*(ROOT / "radfound").rglob("*.py"), *(ROOT / "training").rglob("*.py")]
+    ways = ("run_command(main)", "except RadFoundError as error:", "run_stage(")
+    commands = [f for f in files if '__name__ == "__main__"' in f.read_text(encoding="utf-8")]
+    careless = [f for f in commands if not any(way in f.read_text() for way in ways)]
+    assert commands and careless == []

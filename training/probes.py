@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from radfound.checkpoints import new_mini_model
+from radfound.commands import run_command
 from radfound.datasets.kit import Kit
 from radfound.frames import FrameConfig
 from radfound.modeling_radfound import RadFoundVisionModel
@@ -143,4 +144,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

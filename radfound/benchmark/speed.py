@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from radfound.answer import Answer
+from radfound.commands import run_command
 from radfound.engine import Engine
 from radfound.frames import FrameConfig, make_frames
 from radfound.optional import library
@@ -204,4 +205,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)
