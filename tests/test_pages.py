@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from radfound.cli import main
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from pages import INSTALLS, ROOT, RUN, SAVED, SHOWN, BlockError, Reader, blocks, pages
@@ -80,15 +82,23 @@ def test_blocks_that_need_an_extra_run(reader, page):
 
 
 def inline(program):
+    """Return what stands behind a program's name in the text, up to the first option or value."""
     text = "".join(page.read_text(encoding="utf-8") for page in pages())
-    return sorted(set(re.findall(rf"`{program} ([a-z -]+)", text)))
+    found = re.findall(rf"`{program} ((?:[a-z][a-z-]*[ `])+)", text)
+    return sorted({words.strip("` ") for words in found})
 
 
 @pytest.mark.parametrize("target", inline("make"))
 def test_make_targets_named_in_the_text_exist(target):
-    command = ["make", "--dry-run", target.split()[0]]
+    command = ["make", "--dry-run", target]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", inline("radfound"))
+def test_commands_named_in_the_text_exist(command):
+    with pytest.raises(SystemExit, match="^0$"):
+        main([*command.split(), "--help"])
 
 
 def test_python_modules_and_scripts_named_in_the_text_exist():
