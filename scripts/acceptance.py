@@ -43,7 +43,7 @@ def main() -> int:
     args = parser.parse_args()
     began = time.monotonic()
     try:
-        with tempfile.TemporaryDirectory(prefix="radfound-") as folder:
+        with tempfile.TemporaryDirectory(prefix="radfound-", ignore_cleanup_errors=True) as folder:
             count = prove(Path(folder), args.revision, args.skip_pages)
     except (Refused, BlockError) as error:
         print(f"acceptance FAILED: {error}", file=sys.stderr)

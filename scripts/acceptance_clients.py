@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def stock_client_asks(client: MONAILabelClient) -> None:
     """Connect, choose a study and ask about it."""
     client.set_server_url(client.get_server_url())
     expect(not client.auth_enabled(), "a server that asks for no log-in")
-    client.auth_token("a reader", "no password")
+    refused(lambda: client.auth_token("a reader", "no password"), "a log-in")
     client.update_auth(None)
     client.auth_valid_token()
     info = client.info()
@@ -69,11 +70,7 @@ def stock_client_brings_images(client: MONAILabelClient, folder: Path) -> None:
     client.save_label("acceptance_picture", str(label), "final")
     fetched = client.download_label("acceptance_picture", "final")
     expect(json.loads(Path(fetched).read_text()), "the label that was saved")
-    try:
-        client.wsi_infer("radfound_vqa", BRAIN)
-        raise SystemExit("expected a slide of pathology to be refused")
-    except MONAILabelClientException as refused:
-        expect("Status: 4" in refused.msg, "pathology to be refused, and not by a fault")
+    refused(lambda: client.wsi_infer("radfound_vqa", BRAIN), "a slide of pathology")
     done("the stock client uploads, opens a session, saves and fetches a label")
 
 
@@ -128,6 +125,16 @@ def ask(client: MONAILabelClient, task: str, image: str, params: dict, **source:
     """Return an answer; where there is no map, this client hands back the JSON unread."""
     _, answer = client.infer(f"radfound_{task}", image, params, **source)
     return json.loads(answer)
+
+
+def refused(call: Callable[[], object], what: str) -> None:
+    """Make a call for which there is no place here; it has to be refused, and not by a fault."""
+    try:
+        call()
+    except MONAILabelClientException as refusal:
+        expect("Status: 4" in refusal.msg, f"{what} to be refused, not {refusal.msg}")
+    else:
+        raise SystemExit(f"expected {what} to be refused")
 
 
 def correction(

@@ -40,7 +40,9 @@ def main() -> int:
             name = f"{python}: pip install '.{f'[{extra}]' if extra else ''}'"
             began = time.monotonic()
             try:
-                with tempfile.TemporaryDirectory(prefix="radfound-") as folder:
+                with tempfile.TemporaryDirectory(
+                    prefix="radfound-", ignore_cleanup_errors=True
+                ) as folder:
                     count = install_and_follow(Path(folder), python, extra)
             except (BlockError, subprocess.CalledProcessError) as error:
                 failed.append(name)

@@ -28,7 +28,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN, SAVED, SHOWN, INSTALLS = "run", "saved", "shown", "installs"
-BLOCK_S = 600
+BLOCK_S, INSTALL_S = 600, 3600
 _BLOCK = re.compile(r"(?:^<!-- (.+?) -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _OPTION = re.compile(r"with (--[a-z-]+)")
 _SAVE, _SERVE = re.compile(r"save as (\S+)"), re.compile(r"serves (\d+)")
@@ -179,36 +179,32 @@ class Reader:
             return ["python", "-c", text]
         return ["bash", "-euo", "pipefail", "-c", text]
 
-    def _run(self, block: Block) -> None:
-        try:
-            done = subprocess.run(
-                self._command(block),
-                cwd=self._folder,
-                env=self._variables,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                timeout=BLOCK_S,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise BlockError(f"{block.place}: not done within {BLOCK_S} s") from error
-        if done.returncode:
-            raise BlockError(f"{block.place}: exit status {done.returncode}\n{_end(done.stdout)}")
-
-    @contextmanager
-    def _serving(self, block: Block) -> Iterator[None]:
-        port = block.port
-        process = subprocess.Popen(
+    def _start(self, block: Block, output: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             self._command(block),
             cwd=self._folder,
             env=self._variables,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+    def _run(self, block: Block) -> None:
+        limit_s = INSTALL_S if block.kind == INSTALLS else BLOCK_S
+        process = self._start(block, subprocess.PIPE)
+        try:
+            said, _ = process.communicate(timeout=limit_s)
+        except subprocess.TimeoutExpired as error:
+            raise BlockError(f"{block.place}: not done within {limit_s} s") from error
+        finally:
+            stop(process)
+        if process.returncode:
+            raise BlockError(f"{block.place}: exit status {process.returncode}\n{_end(said)}")
+
+    @contextmanager
+    def _serving(self, block: Block) -> Iterator[None]:
+        port, process = block.port, self._start(block, subprocess.DEVNULL)
         try:
             deadline = time.monotonic() + BLOCK_S
             while not _answers(port):
@@ -221,7 +217,7 @@ class Reader:
 
 
 def stop(process: subprocess.Popen[bytes], patience_s: float = 30) -> None:
-    """End a process and its group; kill what is left."""
+    """End a process and its group, if it still runs; kill what is left."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, sign)
@@ -238,5 +234,5 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _end(output: str) -> str:
-    return "\n".join(output.splitlines()[-12:])
+def _end(output: bytes) -> str:
+    return "\n".join(output.decode("utf-8", "replace").splitlines()[-12:])
