@@ -19,7 +19,7 @@ from monailabel.client.client import MONAILabelClientException
 
 BRAIN, SLICE = "sample_brain_mr", "sample_ct_slice"
 ASKED, TAUGHT = "Is this the brain of one patient?", "No, it is the mean of 152 healthy brains."
-TRAINING_S = 900
+TRAINING_S = 1800
 
 
 def main() -> int:
