@@ -39,12 +39,11 @@ def main() -> int:
     """Prove it; return 1 with one line if something is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--revision", default="HEAD", help="which commit; default: %(default)s")
-    parser.add_argument("--skip-pages", action="store_true", help="leave README and docs out")
     args = parser.parse_args()
     began = time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="radfound-", ignore_cleanup_errors=True) as folder:
-            count = prove(Path(folder), args.revision, args.skip_pages)
+            count = prove(Path(folder), args.revision)
     except (Refused, BlockError) as error:
         print(f"acceptance FAILED: {error}", file=sys.stderr)
         return 1
@@ -53,7 +52,7 @@ def main() -> int:
     return 0
 
 
-def prove(folder: Path, revision: str, skip_pages: bool = False) -> int:
+def prove(folder: Path, revision: str) -> int:
     """Do what a user does in a new clone; return how many blocks were run."""
     clone, home = folder / "radfound", folder / "home"
     home.mkdir()
@@ -66,13 +65,11 @@ def prove(folder: Path, revision: str, skip_pages: bool = False) -> int:
         nothing_else_is_installed(python, clone, variables)
         clients = [python, ROOT / "scripts" / "acceptance_clients.py", f"http://127.0.0.1:{port}"]
         run([*clients, clone / "slicer_extension" / "RadFound"], folder, variables, show=True)
-        count = 0
-        if not skip_pages:
-            reader = Reader(clone, python.parent, variables, {PORT_OF_PAGES: port})
-            for page in pages(clone):
-                reader.save(page)
-            count = sum(follow(page, reader) for page in pages(clone))
-            git_ignores_what_was_written(clone)
+        reader = Reader(clone, python.parent, variables, {PORT_OF_PAGES: port})
+        for page in pages(clone):
+            reader.save(page)
+        count = sum(follow(page, reader) for page in pages(clone))
+        git_ignores_what_was_written(clone)
         nothing_else_is_installed(python, clone, variables)
     nobody_answers(port)
     return count

@@ -108,6 +108,10 @@ def users_only(tmp_path_factory):
     return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
 
 
+def test_no_package_is_in_both_lists():
+    assert listed("requirements.txt") & listed("requirements-dev.txt") == set()
+
+
 @pytest.mark.parametrize("part", [*OWN, "scripts/serve.py"])
 def test_what_users_run_imports_only_what_requirements_txt_lists(part):
     files = sorted((ROOT / part).rglob("*.py")) or [ROOT / part]
