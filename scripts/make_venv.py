@@ -1,6 +1,7 @@
-"""Make or update `.venv` with the pinned requirements; needs only Python's standard library.
+"""Make `.venv`, which users have, and `.venv-dev` for tests and checks; needs only the standard library.
 
-Run through `make`, which calls it when a requirements file is newer than the last success.
+`.venv` holds what requirements.txt lists and nothing else, so that what the tests need is never what makes
+the server work. Run through `make`, which calls it when a requirements file is newer than the last success.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-VENV = ROOT / ".venv"
+USERS_VENV, DEVELOPMENT_VENV = ROOT / ".venv", ROOT / ".venv-dev"
 RUNTIME = ROOT / "requirements.txt"
 DEVELOPMENT = ROOT / "requirements-dev.txt"
 # What Qt and VTK load, and a font to draw with; a fresh Debian lacks them.
@@ -24,6 +25,7 @@ DEBIAN_LIBRARIES = (
 )  # fmt: skip
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OLDEST, NEWEST = (3, 11), (3, 12)
+QUIETLY = ("-q", "--disable-pip-version-check", "--no-input")
 
 
 class SetupError(Exception):
@@ -33,53 +35,50 @@ class SetupError(Exception):
 def main() -> int:
     """Install what is missing; print one line and return 1 if a step fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dev", action="store_true", help="install requirements-dev.txt too")
+    parser.add_argument("--dev", action="store_true", help="make .venv-dev instead of .venv")
     args = parser.parse_args()
     try:
-        install_runtime()
         if args.dev:
-            install_development()
+            make_environment(DEVELOPMENT_VENV, RUNTIME, DEVELOPMENT)
+            install_libraries()
+            install_browser()
+        else:
+            make_environment(USERS_VENV, RUNTIME)
     except SetupError as error:
         print(f"set-up failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("set-up interrupted; the next make goes on from here", file=sys.stderr)
+        print("set-up interrupted; the next make begins it anew", file=sys.stderr)
         return 130
     return 0
 
 
-def install_runtime() -> None:
-    """Install torch with its dependencies, then all else as pinned, then this package."""
-    stamp = VENV / ".ready"
-    wanted = _digest(RUNTIME, ROOT / "setup.py", Path(__file__))
-    if not _is_done(stamp, wanted):
-        _make_environment()
+def make_environment(folder: Path, *requirements: Path) -> None:
+    """Make a virtual environment anew, unless it was made of the same requirements before.
+
+    torch comes first with its dependencies, then all else as pinned, then this package.
+    """
+    stamp = folder / ".ready"
+    wanted = _digest(*requirements, ROOT / "setup.py", Path(__file__))
+    if not (_is_done(stamp, wanted) and _version_of(folder / "bin" / "python")):
+        python = _find_python()
+        shutil.rmtree(folder, ignore_errors=True)
+        _run(f"making {folder.name}", [python, "-m", "venv", str(folder)])
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", *QUIETLY]
         torch = next(line for line in _lines(RUNTIME) if line.startswith("torch=="))
-        _pip(f"installing {torch}", "install", "--constraint", str(RUNTIME), torch)
-        _pip("installing the other requirements", "install", "--no-deps", "-r", str(RUNTIME))
-        _pip(
-            "installing radfound",
-            *("install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)),
-        )
-        _check_imports()
+        _run(f"installing {torch}", [*pip, "--constraint", str(RUNTIME), torch])
+        for file in requirements:
+            _run(f"installing {file.name}", [*pip, "--no-deps", "-r", str(file)])
+        own = ["--no-deps", "--no-build-isolation", "--editable", str(ROOT)]
+        _run("installing radfound", [*pip, *own])
+        _check_imports(folder)
     _mark_done(stamp, wanted)
 
 
-def install_development() -> None:
-    """Install what tests and checks need."""
-    stamp = VENV / ".ready-dev"
-    wanted = _digest(DEVELOPMENT, Path(__file__))
-    if not _is_done(stamp, wanted):
-        _pip("installing test and check tools", "install", "--no-deps", "-r", str(DEVELOPMENT))
-        _install_libraries()
-        _install_browser()
-    _mark_done(stamp, wanted)
-
-
-def _install_libraries() -> None:
+def install_libraries() -> None:
     """See that Qt and Slicer's data library can be loaded; get what they lack where allowed."""
     code = "import slicer; from PySide6 import QtSvg, QtTest, QtUiTools, QtWidgets"
-    check = [str(VENV / "bin" / "python"), "-c", code]
+    check = [str(DEVELOPMENT_VENV / "bin" / "python"), "-c", code]
     if subprocess.run(check, capture_output=True).returncode == 0:
         return
     try:
@@ -90,7 +89,7 @@ def _install_libraries() -> None:
         print(said, file=sys.stderr)
 
 
-def _install_browser() -> None:
+def install_browser() -> None:
     """See that there is a browser for Playwright to drive; get one where allowed."""
     if any(shutil.which(name) for name in BROWSERS):
         return
@@ -110,14 +109,6 @@ def _apt_get(what: str, packages: tuple[str, ...]) -> None:
     _run(f"installing {what}", install)
 
 
-def _make_environment() -> None:
-    if _version_of(VENV / "bin" / "python", "import pip"):
-        return
-    python = _find_python()
-    shutil.rmtree(VENV, ignore_errors=True)
-    _run(f"making {VENV.name}", [python, "-m", "venv", str(VENV)])
-
-
 def _find_python() -> str:
     """Return a Python of a version that the pinned packages exist for, this one first."""
     if OLDEST <= sys.version_info[:2] <= NEWEST:
@@ -133,21 +124,15 @@ def _find_python() -> str:
     )
 
 
-def _version_of(python: Path, first: str = "pass") -> tuple[int, int] | None:
-    """Return the version of an interpreter, or None if it does not run `first` or does not fit."""
-    code = f"{first}; import sys; print(sys.version_info[0], sys.version_info[1])"
+def _version_of(python: Path) -> tuple[int, int] | None:
+    """Return the version of an interpreter, or None if it does not run or does not fit."""
+    code = "import sys; print(sys.version_info[0], sys.version_info[1])"
     try:
         out = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
         major, minor = (int(part) for part in out.stdout.split())
     except (OSError, ValueError, subprocess.CalledProcessError):
         return None
     return (major, minor) if OLDEST <= (major, minor) <= NEWEST else None
-
-
-def _pip(step: str, *arguments: str) -> None:
-    python = str(VENV / "bin" / "python")
-    quiet = ["-q", "--disable-pip-version-check", "--no-input"]
-    _run(step, [python, "-m", "pip", arguments[0], *quiet, *arguments[1:]])
 
 
 def _run(step: str, command: list[str]) -> None:
@@ -175,9 +160,9 @@ def _advice(output: str) -> str:
     return "see the lines above, then run make again"
 
 
-def _check_imports() -> None:
+def _check_imports(folder: Path) -> None:
     code = "import radfound, training, monailabel_app, torch, transformers, itk, monailabel.app"
-    _run("checking the installation", [str(VENV / "bin" / "python"), "-c", code])
+    _run("checking the installation", [str(folder / "bin" / "python"), "-c", code])
 
 
 def _lines(path: Path) -> list[str]:

@@ -27,6 +27,7 @@ from radfound.checkpoints import (
     shipped_folder,
     write_bundled,
 )
+from radfound.commands import run_command
 from radfound.datasets import Example, Kit
 from radfound.study_model import LocalModel, Prompt
 
@@ -104,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

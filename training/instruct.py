@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from accelerate.utils import set_seed
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
@@ -32,6 +32,7 @@ from training.config import run_stage
 from training.framebank import FrameBank, augment
 from training.ground import ground, slot_words, words_loss
 from training.loop import Draw, optimise
+from training.lora import lora_config
 from training.manifest import hash_examples, write_manifest
 from training.packing import Branch, branch, pack, packed_loss
 from training.processes import is_first_process
@@ -41,7 +42,6 @@ from training.weights import whole_state
 logger = logging.getLogger(__name__)
 
 LANGUAGE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-LORA_TARGETS = ["q_proj", "v_proj", "o_proj", "down_proj"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,23 +82,6 @@ class InstructConfig(StageConfig):
     ground_steps: int = 600
     words: float = 0.3
     wording: float = 0.1
-
-
-def lora_config(model: RadFoundForConditionalGeneration, rank: int) -> LoraConfig:
-    """Return the LoRA settings that every adapter of a model shares.
-
-    The upper two thirds of the layers learn: the gradient need not go further down, which saves a third
-    of it. peft swaps an adapter in place only where its targets are those of the first.
-    """
-    layers = model.config.text_config.num_hidden_layers
-    return LoraConfig(
-        r=rank,
-        lora_alpha=2 * rank,
-        lora_dropout=0.0,
-        target_modules=LORA_TARGETS,
-        layers_to_transform=list(range(layers // 3, layers)),
-        task_type="CAUSAL_LM",
-    )
 
 
 def merge_by_image(examples: Sequence[Example]) -> list[Example]:
@@ -408,7 +391,10 @@ def learning_parts(
 ) -> dict[float, list[nn.Parameter]]:
     """Put an adapter on the language model, or free all of it; return what learns, by learning rate."""
     if config.adapter == "lora":
-        model.language_model = get_peft_model(model.language_model, lora_config(model, config.rank))
+        # The upper two thirds of the layers: the gradient need not go further down.
+        layers = model.config.text_config.num_hidden_layers
+        upper = lora_config(config.rank, range(layers // 3, layers))
+        model.language_model = get_peft_model(model.language_model, upper)
     else:
         model.language_model.float().requires_grad_(True)
     groups = {1.0: [p for p in model.language_model.parameters() if p.requires_grad]}

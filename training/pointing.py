@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from radfound import checkpoints
 from radfound.benchmark.phantoms import KINDS, LETTERS, QUESTIONS, phantom
 from radfound.benchmark.pointing import pointing, randomised, table, untrained
+from radfound.commands import run_command
 from radfound.configuration_radfound import RadFoundConfig, RadFoundVisionConfig
 from radfound.frames import Frames, make_frames
 from radfound.modeling_radfound import RadFoundForConditionalGeneration
@@ -191,4 +192,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

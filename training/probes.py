@@ -10,18 +10,17 @@ import argparse
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from radfound.checkpoints import new_mini_model
+from radfound.commands import run_command
 from radfound.datasets.kit import Kit
 from radfound.frames import FrameConfig
 from radfound.modeling_radfound import RadFoundVisionModel
+from radfound.optional import library
 from radfound.stem import load_imagenet_stem
 from training.framebank import FrameBank, stem_features
 from training.stage import load_parts
@@ -30,9 +29,15 @@ LABELS = ("modality", "plane", "region")
 PAIRS_PER_VOLUME = 60
 
 
-def linear_probe() -> LogisticRegression:
+def linear_probe() -> Any:
     """Return logistic regression on standardised features."""
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.01))
+    classifier = sklearn("linear_model").LogisticRegression(max_iter=2000, C=0.01)
+    return sklearn("pipeline").make_pipeline(sklearn("preprocessing").StandardScaler(), classifier)
+
+
+def sklearn(module: str) -> Any:
+    """Import a module of scikit-learn."""
+    return library(f"sklearn.{module}", "train")
 
 
 @torch.no_grad()
@@ -86,8 +91,9 @@ def probe_order(vision: RadFoundVisionModel, volumes: FrameBank, seed: int = 0) 
             label.append(one < other)
             group.append(number)
     features = pooled_frames(vision, torch.stack([stem[first], stem[second]], dim=1))
-    told = cross_val_predict(
-        linear_probe(), features, np.array(label), groups=group, cv=LeaveOneGroupOut()
+    selection = sklearn("model_selection")
+    told = selection.cross_val_predict(
+        linear_probe(), features, np.array(label), groups=group, cv=selection.LeaveOneGroupOut()
     )
     return float((told == np.array(label)).mean())
 
@@ -138,4 +144,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -110,7 +110,7 @@ def _board(folder: Path, start: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         logger.info(
-            "tensorboard is not installed: no curves in %s (pip install tensorboard)", folder
+            "tensorboard is not installed: no curves in %s (pip install '.[train]')", folder
         )
         return None
     return SummaryWriter(str(folder), purge_step=start + 1 if start else None)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from radfound.commands import run_command
 from radfound.modeling_radfound import RadFoundForConditionalGeneration
 from radfound.sizes import SIZES, size_config
 from training.processes import whole_modules
@@ -198,4 +199,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -15,10 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import webdataset
-
 from radfound.datasets import READERS, Example, Turn, open_dataset
 from radfound.exceptions import DatasetError, RadFoundError
+from radfound.optional import library
 
 _SUFFIX = re.compile(r"(\.nii\.gz|\.[A-Za-z0-9]+)$")
 
@@ -47,7 +46,7 @@ def write_shards(examples: Iterable[Example], out: Path, max_bytes: float = 512e
     if any(out.glob("shard-*.tar")):
         raise DatasetError(f"{out}: has shards already; remove them or name another folder")
     count = 0
-    with webdataset.ShardWriter(
+    with library("webdataset", "train").ShardWriter(
         str(out / "shard-%06d.tar").replace("\\", "/"), maxsize=max_bytes, verbose=0
     ) as writer:
         for count, example in enumerate(examples, 1):
@@ -111,7 +110,7 @@ def read_shards(
             "write smaller ones with --megabytes"
         )
     for path in paths[process::processes]:
-        samples = webdataset.WebDataset(str(path), shardshuffle=False)
+        samples = library("webdataset", "train").WebDataset(str(path), shardshuffle=False)
         for sample in samples:
             yield _unpacked(sample, path, scratch / path.stem)
 

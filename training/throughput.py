@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
+from radfound.commands import run_command
 from radfound.configuration_radfound import RadFoundVisionConfig
 from radfound.modeling_radfound import RadFoundVisionModel
 from training.objectives import PretrainObjective, PretrainWeights
@@ -198,4 +199,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

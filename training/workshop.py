@@ -18,8 +18,8 @@ from radfound.decoding import Prefix, PrefixCache
 from radfound.study import Study, StudyImage
 from radfound.study_model import Generated, LocalModel
 from training.adapt import Marks, mark
-from training.instruct import LORA_TARGETS
 from training.lessons import Lesson, bundled_lessons
+from training.lora import lora_config
 from training.packing import Branch, branch
 from training.upper import Reading, UpperLayers
 
@@ -156,13 +156,7 @@ class Workshop:
             Of a fresh one.
         """
         self.base.load_adapter(None)
-        config = LoraConfig(
-            r=rank,
-            lora_alpha=2 * rank,
-            target_modules=LORA_TARGETS,
-            layers_to_transform=self.upper.numbers,
-            task_type="CAUSAL_LM",
-        )
+        config = lora_config(rank, self.upper.numbers)
         language_model = self.base.model.language_model
         if begin_with is not None and _same_shape(LoraConfig.from_pretrained(begin_with), config):
             adapted = PeftModel.from_pretrained(language_model, str(begin_with), is_trainable=True)

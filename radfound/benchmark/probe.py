@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from radfound.benchmark.optional import library
 from radfound.benchmark.tasks import Item
 from radfound.datasets import Example
 from radfound.frames import FrameConfig, make_frames
+from radfound.optional import library
 from radfound.stem import EfficientNetLite0Stem, load_imagenet_stem
 
 BATCH = 32
@@ -76,5 +76,5 @@ def probe_answers(
 def _told(known: np.ndarray, classes: Sequence[str], asked: np.ndarray) -> list[str]:
     if len(set(classes)) < 2:  # there is nothing to tell apart
         return [classes[0] if classes else ""] * len(asked)
-    probe = library("sklearn.linear_model").LogisticRegression(C=0.1, max_iter=2000)
+    probe = library("sklearn.linear_model", "bench").LogisticRegression(C=0.1, max_iter=2000)
     return [str(answer) for answer in probe.fit(known, classes).predict(asked)]

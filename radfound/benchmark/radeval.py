@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from radfound.benchmark.metrics import Metric, parts_of_mean, ratio
-from radfound.benchmark.optional import library
 from radfound.exceptions import RequestError
+from radfound.optional import library
 
 LOCAL = ("bertscore", "green", "radcliq", "radeval_bertscore", "radgraph", "ratescore")
 

@@ -25,8 +25,10 @@ import numpy as np
 import torch
 
 from radfound.answer import Answer
+from radfound.commands import run_command
 from radfound.engine import Engine
 from radfound.frames import FrameConfig, make_frames
+from radfound.optional import library
 from radfound.reading import read_study
 from radfound.study import Study
 from radfound.study_model import LocalModel, Prompt
@@ -66,22 +68,14 @@ def reading(path: Path, repeats: int) -> dict[str, float]:
     """Return the seconds to get from a volume's file to frames, and what SimpleITK and MONAI take."""
     import SimpleITK
 
-    from monai.transforms import (  # isort: skip
-        Compose,
-        EnsureChannelFirstd,
-        LoadImaged,
-        Orientationd,
-        Resized,
-        ScaleIntensityRanged,
-    )
-
-    pipeline = Compose(
+    transforms = library("monai.transforms", "server")
+    pipeline = transforms.Compose(
         [
-            LoadImaged("image"),
-            EnsureChannelFirstd("image"),
-            Orientationd("image", axcodes="RAS"),
-            ScaleIntensityRanged("image", -1000, 1000, 0, 1, clip=True),
-            Resized("image", PIPELINE_SIZE),
+            transforms.LoadImaged("image"),
+            transforms.EnsureChannelFirstd("image"),
+            transforms.Orientationd("image", axcodes="RAS"),
+            transforms.ScaleIntensityRanged("image", -1000, 1000, 0, 1, clip=True),
+            transforms.Resized("image", PIPELINE_SIZE),
         ]
     )
     config = FrameConfig()
@@ -211,4 +205,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from radfound.benchmark.optional import library
 from radfound.benchmark.statistics import DRAWS, LEVEL, Interval
+from radfound.optional import library
 from radfound.reader_study.effects import OVERALL, PREFERENCE, mean_of
 from radfound.reader_study.plan import SCALE
 from radfound.reader_study.table import Ratings

@@ -12,6 +12,7 @@ import numpy as np
 from radfound.benchmark.output import make_folder, write_json
 from radfound.benchmark.statistics import DRAWS
 from radfound.exceptions import ReaderStudyError
+from radfound.optional import library
 from radfound.reader_study import agreement, effects, plots
 from radfound.reader_study.automatic import metric_scores
 from radfound.reader_study.key import Key
@@ -21,6 +22,7 @@ from radfound.reader_study.report import report
 from radfound.reader_study.table import Ratings, ratings_of, seconds_by_reader, write_csv
 
 SCHEMA = "radfound.reader_study_analysis/1"
+LIBRARIES = ("krippendorff", "matplotlib", "pandas", "pingouin", "pycocoevalcap", "rouge_score", "sacrebleu")  # fmt: skip
 FEWEST_CASES = 5
 """How many cases a modality or organ system needs for tables of its own."""
 
@@ -50,6 +52,8 @@ def analyse(
     ------
     ReaderStudyError
         If the study or its key cannot be read, or nothing was rated yet.
+    RequestError
+        If a library of the extra "reader-study" is missing.
     StorageError
         If the record of ratings is damaged, or the results cannot be written.
     """
@@ -61,6 +65,8 @@ def analyse(
         raise ReaderStudyError(
             f"{folder}: nothing was rated yet; come back when a reader has begun"
         )
+    for name in LIBRARIES:
+        library(name, "reader-study")
     target = make_folder(Path(out) if out is not None else plan.folder / "analysis")
     ratings = ratings_of(plan, key, said)
     results = {

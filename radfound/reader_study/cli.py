@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from radfound.exceptions import RequestError
+from radfound.optional import library
 from radfound.reader_study.config import HOST, PORT
 
 
@@ -88,12 +89,7 @@ def _create(args: argparse.Namespace) -> str:
 def _serve(args: argparse.Namespace) -> str:
     if not 0 < args.port < 65536:
         raise RequestError(f"--port: found {args.port}; expected 1 to 65535")
-    try:
-        from radfound.reader_study.server import serve
-    except ImportError as error:
-        raise RequestError(
-            f"{error.name}: not installed, and the server needs it; run `pip install 'radfound[reader-study]'`"
-        ) from error
+    serve = library("radfound.reader_study.server", "reader-study").serve
     print(f"serving {args.folder} at {args.host}:{args.port}; Ctrl-C stops", file=sys.stderr)
     serve(args.folder, args.host, args.port)
     return "stopped"

@@ -14,8 +14,8 @@ import numpy as np
 from scipy import stats
 
 from radfound.benchmark.metrics import parts_of_mean, ratio
-from radfound.benchmark.optional import library
 from radfound.benchmark.statistics import DRAWS, Interval, bootstrap
+from radfound.optional import library
 from radfound.reader_study.table import Ratings
 
 OVERALL, PREFERENCE = "overall", "preference"

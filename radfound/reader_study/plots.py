@@ -8,7 +8,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from radfound.benchmark.optional import library
+from radfound.optional import library
 from radfound.reader_study.effects import OVERALL, PREFERENCE
 
 _SOURCES = ("#1b4f8a", "#d98a29", "#3f8f5a", "#8a4f9e", "#5f5f5f", "#b5443c", "#2a9aa8", "#8c7a2f")
@@ -32,13 +32,15 @@ def draw(results: Mapping[str, Any], folder: Path) -> dict[str, Path]:
         if figure is not None:
             written[name] = folder / f"{name}.png"
             figure.savefig(written[name], dpi=130)
-            library("matplotlib.pyplot").close(figure)
+            library("matplotlib.pyplot", "reader-study").close(figure)
     return written
 
 
 def _figure(height: float) -> tuple[Any, Any]:
-    library("matplotlib").use("Agg")
-    figure, axes = library("matplotlib.pyplot").subplots(figsize=(8, height), layout="constrained")
+    library("matplotlib", "reader-study").use("Agg")
+    figure, axes = library("matplotlib.pyplot", "reader-study").subplots(
+        figsize=(8, height), layout="constrained"
+    )
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
     return figure, axes

@@ -18,6 +18,7 @@ from functools import cache
 
 import numpy as np
 
+from radfound.commands import run_command
 from radfound.reader_study import agreement, effects
 from radfound.reader_study.criteria import DEFAULT_CRITERIA
 from radfound.reader_study.order import showings
@@ -190,4 +191,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

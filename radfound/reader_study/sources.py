@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import requests
-
 from radfound.answer import ModelVersion
 from radfound.exceptions import ReaderStudyError, RequestError
+from radfound.optional import library
 from radfound.reader_study.config import CaseConfig, SourceConfig
 from radfound.reader_study.key import Text
 from radfound.spreadsheet import read_rows
@@ -89,8 +88,8 @@ def _read(path: Path) -> Sequence[Row]:
     return rows
 
 
-def _session() -> requests.Session:
-    session = requests.Session()
+def _session() -> Any:
+    session = library("requests", "reader-study").Session()
     token, file = os.environ.get("RADFOUND_TOKEN"), os.environ.get("RADFOUND_TOKEN_FILE")
     if not token and file:
         try:
@@ -102,7 +101,7 @@ def _session() -> requests.Session:
     return session
 
 
-def _asked(session: requests.Session, server: str, case: CaseConfig) -> Text:
+def _asked(session: Any, server: str, case: CaseConfig) -> Text:
     params: dict[str, Any] = {"images": list(case.server_images)}
     if case.question is not None:
         params["question"] = case.question
@@ -121,7 +120,7 @@ def _asked(session: requests.Session, server: str, case: CaseConfig) -> Text:
                 f"{detail['message'] if isinstance(detail, dict) else detail}"
             )
         return Text(one_layout(said["text"]), said["id"], ModelVersion(**said["model"]))
-    except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReaderStudyError(
             f"{server}: no answer about case {case.id} ({error}); is that a running RadFound server?"
         ) from error

@@ -121,7 +121,9 @@ def running_server(studies, log, *conf, host="127.0.0.1", token=None, variables=
     environment["MONAI_LABEL_SESSION_PATH"] = str(log.parent / "sessions")
     command = [
         *wrapper,
-        *("monailabel", "start_server", "--app", str(ROOT / "monailabel_app")),
+        # not its shell script, which puts the folder above the environment first on the path
+        *(sys.executable, "-m", "monailabel.main", "start_server"),
+        *("--app", str(ROOT / "monailabel_app")),
         *("--studies", str(studies), "--host", host, "--port", str(port)),
         *("--conf", "checkpoint", "radfound-tiny", *conf),
     ]

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import bootstrap
 
+from radfound.commands import run_command
 from radfound.corrections import CorrectionLog
 from radfound.ranking import Choice, Score, at_random, by_both, by_diversity, by_uncertainty
 from radfound.study_model import Prompt
@@ -221,4 +222,4 @@ def _interval(values: np.ndarray) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from radfound.adapters import AdapterStore
+from radfound.commands import run_command
 from radfound.corrections import CorrectionLog
 from training.finetune import FinetuneConfig, FinetuneResult, finetune_in
 from training.trials.reader import Question, Visuals, Ward, divided, judged, open_ward, reworded
@@ -109,4 +110,4 @@ def _row(shares) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from radfound.adapters import AdapterStore
+from radfound.commands import run_command
 from radfound.correction import Correction
 from radfound.corrections import CorrectionLog
 from radfound.exceptions import CorrectionError, TrainingError
@@ -126,4 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -1,0 +1,17 @@
+"""What `python -m` commands share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from radfound.exceptions import RadFoundError
+
+
+def run_command(main: Callable[[], object]) -> None:
+    """Run a command; an error of RadFound ends it with one line and status 1."""
+    try:
+        main()
+    except RadFoundError as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        raise SystemExit(1) from None
