@@ -1,6 +1,6 @@
 # make serve   install, start the server on 127.0.0.1 with sample studies, print a first answer
 #              STUDIES=dir serves another folder, PORT=n another port, PYTHON=python3.12 another Python;
-#              CONF="--conf NAME VALUE" sets what monailabel_app/lib/settings.py names
+#              CONF="--conf NAME VALUE" sets what monailabel_app/lib/lifecycle/settings.py names
 # make test    the tests; `make test-slow` runs the few long ones
 # make check   format, lint, docstrings, types, fast tests
 # make acceptance    prove what users have: a fresh clone, an empty home, make serve, both clients, README and docs

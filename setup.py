@@ -20,8 +20,8 @@ setup(
         include=["radfound*", "training*", "monailabel_app*"], exclude=["*.tests*"]
     ),
     package_data={
-        "radfound": ["weights/**/*", "reader_study/page/*"],
-        "training": ["configs/*.yaml"],
+        "radfound": ["weights/**/*", "reader_study/rating/page/*"],
+        "training": ["stages/configs/*.yaml"],
     },
     include_package_data=False,
     install_requires=[

@@ -2,7 +2,7 @@
 
     monailabel start_server --app monailabel_app --studies DIR
 
-`--conf NAME VALUE` sets what `monailabel_app.lib.settings.SETTINGS` names.
+`--conf NAME VALUE` sets what `monailabel_app.lib.lifecycle.settings.SETTINGS` names.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ if _ROOT not in sys.path:
 
 from monailabel_app.lib.access import Rules  # noqa: E402
 from monailabel_app.lib.activelearning import strategies  # noqa: E402
-from monailabel_app.lib.background import hide_requests  # noqa: E402
-from monailabel_app.lib.batch import RadFoundBatch  # noqa: E402
-from monailabel_app.lib.datastore import StudyDatastore, uploads_path  # noqa: E402
-from monailabel_app.lib.dicom_cache import DicomCache  # noqa: E402
+from monailabel_app.lib.answering.service import RadFoundService  # noqa: E402
 from monailabel_app.lib.infers import MODELS, RadFoundInfer  # noqa: E402
-from monailabel_app.lib.leftovers import remove_leftovers  # noqa: E402
-from monailabel_app.lib.quiet import keep_log, quieten_monailabel  # noqa: E402
+from monailabel_app.lib.infers.batch import RadFoundBatch  # noqa: E402
+from monailabel_app.lib.lifecycle.background import hide_requests  # noqa: E402
+from monailabel_app.lib.lifecycle.leftovers import remove_leftovers  # noqa: E402
+from monailabel_app.lib.lifecycle.quiet import keep_log, quieten_monailabel  # noqa: E402
+from monailabel_app.lib.lifecycle.settings import check_conf, is_writable, state_folder  # noqa: E402
+from monailabel_app.lib.lifecycle.shutdown import at_shutdown  # noqa: E402
 from monailabel_app.lib.scoring import RadFoundScoring  # noqa: E402
-from monailabel_app.lib.service import RadFoundService  # noqa: E402
-from monailabel_app.lib.sessions import StudySessions  # noqa: E402
-from monailabel_app.lib.settings import check_conf, is_writable, state_folder  # noqa: E402
-from monailabel_app.lib.shutdown import at_shutdown  # noqa: E402
+from monailabel_app.lib.studies.datastore import StudyDatastore, uploads_path  # noqa: E402
+from monailabel_app.lib.studies.dicom_cache import DicomCache  # noqa: E402
+from monailabel_app.lib.studies.sessions import StudySessions  # noqa: E402
 from monailabel_app.lib.trainers import RadFoundTrainer  # noqa: E402
 from radfound import __version__  # noqa: E402
-from radfound.adapters import AdapterStore, store_path  # noqa: E402
-from radfound.answers import AnswerJournal, journal_path  # noqa: E402
-from radfound.corrections import CorrectionLog, log_path  # noqa: E402
-from radfound.durable import keep_private  # noqa: E402
 from radfound.exceptions import NotFoundError, RequestError  # noqa: E402
-from radfound.scores import ScoreBook, scores_path  # noqa: E402
+from radfound.records.adapters import AdapterStore, store_path  # noqa: E402
+from radfound.records.answers import AnswerJournal, journal_path  # noqa: E402
+from radfound.records.corrections import CorrectionLog, log_path  # noqa: E402
+from radfound.records.durable import keep_private  # noqa: E402
+from radfound.records.scores import ScoreBook, scores_path  # noqa: E402
 
 logger = logging.getLogger("monailabel_app")
 

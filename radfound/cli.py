@@ -19,18 +19,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from radfound import __version__, audit
-from radfound.adapters import AdapterStore, store_path
-from radfound.answer import Answer
-from radfound.answers import AnswerJournal, journal_path
-from radfound.corrections import Correction, CorrectionLog, log_path
+from radfound import __version__
 from radfound.exceptions import RadFoundError, RequestError
+from radfound.question import Answer
 from radfound.reader_study import cli as reader_study
+from radfound.records import trace as audit
+from radfound.records.adapters import AdapterStore, store_path
+from radfound.records.answers import AnswerJournal, journal_path
+from radfound.records.corrections import Correction, CorrectionLog, log_path
 from radfound.wire import adapters_to_json, answer_to_json, correction_to_json, parse_ask
 
 if TYPE_CHECKING:
-    from radfound.engine import Engine
-    from radfound.study import Study
+    from radfound.engine.engine import Engine
+    from radfound.study.study import Study
 
 BASE = "base"
 _TASKS = {"ask": "vqa", "caption": "caption", "report": "report"}
@@ -412,7 +413,7 @@ def _read_study(files: list[str], series: str | None, volume: int | None) -> Stu
 
 
 def _load_engine(checkpoint: str, adapters: AdapterStore | None, device: str | None) -> Engine:
-    from radfound.engine import Engine
+    from radfound.engine.engine import Engine
 
     return Engine.load(checkpoint, adapters=adapters, device=device)
 

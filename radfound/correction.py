@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from radfound.answer import TASKS, ModelVersion
 from radfound.exceptions import CorrectionError, RequestError
-from radfound.region import parse_region
+from radfound.question import TASKS, ModelVersion
+from radfound.study.region import parse_region
 
 VERDICTS = ("accepted", "edited", "rejected")
 MAX_TEXT_CHARS = 20_000
@@ -57,7 +57,7 @@ class Correction:
     image_hash : str or None
         Digest of the study that the reader saw.
     region : dict or None
-        Where in the study, as a question has it (see `radfound.region.parse_region`); None for the
+        Where in the study, as a question has it (see `radfound.study.region.parse_region`); None for the
         whole study.
 
     Raises

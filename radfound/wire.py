@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from radfound.adapters import AdapterStore
-from radfound.answer import TASKS, Answer, ModelVersion
 from radfound.correction import MAX_IMAGES, MAX_QUESTION_CHARS, Correction, is_storable
 from radfound.exceptions import (
     CorrectionError,
@@ -19,8 +17,10 @@ from radfound.exceptions import (
     RequestError,
     StudyAmbiguousError,
 )
-from radfound.region import parse_region
+from radfound.question import TASKS, Answer, ModelVersion
+from radfound.records.adapters import AdapterStore
 from radfound.shapes import kind_of, number_of, object_of
+from radfound.study.region import parse_region
 
 ANSWER_SCHEMA = "radfound.answer/1"
 CORRECTION_SCHEMA = "radfound.correction/1"
@@ -153,7 +153,7 @@ class AskRequest:
     images : tuple of str
         Ids of the study's images where there is more than one; empty otherwise.
     region : dict or None
-        As `radfound.region.parse_region` returns it.
+        As `radfound.study.region.parse_region` returns it.
     max_new_tokens : int or None
         1 to 512.
     evidence : bool

@@ -76,7 +76,7 @@ def stock_client_brings_images(client: MONAILabelClient, folder: Path) -> None:
 
 def extension_client_works(url: str, folder: Path) -> None:
     """Connect, ask, look where the model looked, correct and list, as the panel in 3D Slicer does."""
-    from RadFoundLib.client import Client
+    from RadFoundLib.net.client import Client
 
     client = Client(url)
     expect(client.info().models, "models")

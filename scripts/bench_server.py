@@ -23,7 +23,7 @@ from fuzz_server import ROOT, STOP_S, start_server
 from load import Load
 from serve import put_samples
 
-from radfound.cache import cache_dir
+from radfound.model.cache import cache_dir
 
 WRITERS = 4
 CALLS = 200

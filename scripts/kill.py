@@ -34,10 +34,10 @@ from load import correction
 from serve import put_samples
 from writers import Writers, put_volumes
 
-from radfound.adapters import AdapterStore, store_path
-from radfound.corrections import CorrectionLog, log_path
-from radfound.durable import TEMPORARY_PREFIX
 from radfound.exceptions import RadFoundError
+from radfound.records.adapters import AdapterStore, store_path
+from radfound.records.corrections import CorrectionLog, log_path
+from radfound.records.durable import TEMPORARY_PREFIX
 from radfound.wire import correction_from_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,8 +46,8 @@ START_S, TIMEOUT_S, STOP_S = 300, 120, 60
 FIRST_CORRECTIONS = 4
 STUDIES = 1500
 _IMPORTED = (
-    *("monailabel.main", "monailabel.endpoints.train", "monailabel_app.lib.service"),
-    *("radfound.engine", "training.finetune"),
+    *("monailabel.main", "monailabel.endpoints.train", "monailabel_app.lib.answering.service"),
+    *("radfound.engine.engine", "training.corrections.finetune"),
 )
 _FORK = multiprocessing.get_context("fork")
 

@@ -144,7 +144,7 @@ class Photographer:
         self._wait(lambda: turn.state == "answered", "the report")
 
     def _answered(self) -> None:
-        from RadFoundLib import scene
+        from RadFoundLib.scene import scene
 
         self.ui.evidenceButton.click()
         self._wait_until_idle()

@@ -75,7 +75,7 @@ def main() -> int:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
-    from radfound.reader_study.create import create
+    from radfound.reader_study.design.create import create
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from monailabel_app.lib import settings  # noqa: E402
+from monailabel_app.lib.lifecycle import settings  # noqa: E402
 from radfound.exceptions import RadFoundError  # noqa: E402
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Server:
         import requests
 
         if device := conf.get("device"):
-            from radfound.devices import device_of
+            from radfound.model.devices import device_of
 
             device_of(device)
         if studies == ROOT / "studies":

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 OWN = ("radfound", "training", "monailabel_app")
 FOUND_BESIDE = (*OWN, "scripts", "tests")
 # Imported by `library`, which names the extra that brings what it needs.
-BEHIND_AN_EXTRA = {"radfound/reader_study/server.py": "reader-study"}
+BEHIND_AN_EXTRA = {"radfound/reader_study/rating/server.py": "reader-study"}
 CORRECTION = {
     "schema": "radfound.correction/1",
     "id": "9c0e8a4e-5d0f-4c52-8f5c-6a1f0d1f7f10",
@@ -166,7 +166,7 @@ def test_a_server_with_users_packages_alone_tells_of_itself_and_learns(users_onl
 
 def test_a_missing_library_is_named_with_its_extra_in_one_line(users_only, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "training.shards", "jsonl", "a.jsonl", "--out", str(tmp_path)],
+        [sys.executable, "-m", "training.data.shards", "jsonl", "a.jsonl", "--out", str(tmp_path)],
         env={**os.environ, **users_only},
         cwd=ROOT,
         capture_output=True,
@@ -176,7 +176,7 @@ def test_a_missing_library_is_named_with_its_extra_in_one_line(users_only, tmp_p
     assert "pip install '.[train]'" in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("module", ["radfound.engine", "training.pretrain"])
+@pytest.mark.parametrize("module", ["radfound.engine.engine", "training.stages.pretrain"])
 def test_threads_are_told_how_to_wait_before_torch_is_loaded(module):
     code = f"""
 import os, sys

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from radfound.modeling_radfound import RadFoundForConditionalGeneration
-from radfound.processing_radfound import RadFoundProcessor
+from radfound.model.modeling_radfound import RadFoundForConditionalGeneration
+from radfound.model.processing_radfound import RadFoundProcessor
 
 
 @dataclass(frozen=True)

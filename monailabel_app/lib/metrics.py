@@ -12,11 +12,11 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from radfound.answer import Answer
 from radfound.exceptions import RadFoundError
+from radfound.question import Answer
 
 if TYPE_CHECKING:
-    from .service import RadFoundService
+    from .answering.service import RadFoundService
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from radfound import __version__
 from radfound.benchmark import plots
-from radfound.benchmark.calibration import fit_curve
 from radfound.benchmark.output import (
     make_folder,
     marked_parts,
@@ -30,15 +29,16 @@ from radfound.benchmark.output import (
     write_docs,
     write_json,
 )
-from radfound.benchmark.radeval import radeval_metrics
 from radfound.benchmark.runner import Run, ask_items, probability, run_tasks
-from radfound.benchmark.scores import Scorer, calibration_table, is_right
+from radfound.benchmark.scoring.calibration import fit_curve
+from radfound.benchmark.scoring.radeval import radeval_metrics
+from radfound.benchmark.scoring.scores import Scorer, calibration_table, is_right
 from radfound.benchmark.tasks import TASKS, Source, calibration_items, load_task
-from radfound.checkpoints import shipped_folder
-from radfound.confidence import Calibration, calibration_group
+from radfound.engine.confidence import Calibration, calibration_group
+from radfound.engine.local.backend import LocalModel, StudyModel
 from radfound.exceptions import DatasetError, RequestError
+from radfound.model.checkpoints import shipped_folder
 from radfound.optional import library
-from radfound.study_model import LocalModel, StudyModel
 
 logger = logging.getLogger(__name__)
 

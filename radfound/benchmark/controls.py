@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from radfound.benchmark.metrics import words_of
+from radfound.benchmark.scoring.metrics import words_of
 from radfound.benchmark.tasks import Item
 from radfound.datasets import Example
 from radfound.exceptions import DatasetError
-from radfound.study import Study
+from radfound.study.study import Study
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from radfound.benchmark.runner import BLANK, MAJORITY, MODEL, OTHER, PROBE, Run
-from radfound.benchmark.scores import confidence_of, is_right
+from radfound.benchmark.scoring.scores import confidence_of, is_right
 from radfound.benchmark.tasks import NEW_IMAGE, NOT_STATED
-from radfound.confidence import Calibration
+from radfound.engine.confidence import Calibration
 from radfound.exceptions import RequestError, StorageError
 from radfound.spreadsheet import read_rows, write_rows
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from radfound.benchmark.calibration import BINS
 from radfound.benchmark.output import COLUMNS, TITLES, is_shown
 from radfound.benchmark.runner import MODEL
+from radfound.benchmark.scoring.calibration import BINS
 from radfound.optional import library
 
 _COLOURS = dict(zip(COLUMNS, ("#1b4f8a", "#b8b8b8", "#8c8c8c", "#5f5f5f", "#d98a29"), strict=True))

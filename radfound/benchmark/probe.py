@@ -14,9 +14,9 @@ import torch
 
 from radfound.benchmark.tasks import Item
 from radfound.datasets import Example
-from radfound.frames import FrameConfig, make_frames
+from radfound.model.stem import EfficientNetLite0Stem, load_imagenet_stem
 from radfound.optional import library
-from radfound.stem import EfficientNetLite0Stem, load_imagenet_stem
+from radfound.study.frames import FrameConfig, make_frames
 
 BATCH = 32
 FRAMES = FrameConfig(image_size=224)

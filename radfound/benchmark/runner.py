@@ -17,9 +17,9 @@ import torch
 from radfound.benchmark.controls import blanked, majority_answers, other_patients
 from radfound.benchmark.probe import image_features, probe_answers
 from radfound.benchmark.tasks import Item, Task
-from radfound.confidence import length_normalised_probability
 from radfound.datasets import Example
-from radfound.study_model import Generated, Prompt, StudyModel
+from radfound.engine.confidence import length_normalised_probability
+from radfound.engine.local.backend import Generated, Prompt, StudyModel
 
 BATCH = 32
 MODEL, MAJORITY, BLANK, OTHER, PROBE = "model", "majority", "blank", "other", "probe"

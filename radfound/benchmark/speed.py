@@ -24,14 +24,14 @@ import nibabel
 import numpy as np
 import torch
 
-from radfound.answer import Answer
 from radfound.commands import run_command
-from radfound.engine import Engine
-from radfound.frames import FrameConfig, make_frames
+from radfound.engine.engine import Engine
+from radfound.engine.local.backend import LocalModel, Prompt
 from radfound.optional import library
+from radfound.question import Answer
 from radfound.reading import read_study
-from radfound.study import Study
-from radfound.study_model import LocalModel, Prompt
+from radfound.study.frames import FrameConfig, make_frames
+from radfound.study.study import Study
 
 logger = logging.getLogger(__name__)
 PIPELINE_SIZE = (96, 96, 96)  # what MONAI's volume models commonly take

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from radfound.benchmark.medpix import METADATA_QUESTIONS
 from radfound.datasets import READERS, Example, Turn, open_dataset
 from radfound.datasets.kit import synpic
+from radfound.datasets.metadata import METADATA_QUESTIONS
+from radfound.engine.local.backend import Prompt
 from radfound.exceptions import DatasetError, RequestError
-from radfound.study_model import Prompt
-from radfound.taxonomy import MODALITIES, modality_of, organ_system_of
+from radfound.study.taxonomy import MODALITIES, modality_of, organ_system_of
 
 TASKS = {"metadata": 8, "vqa": 24, "caption": 80, "report": 160}
 """Each task with the most tokens that an answer may have."""
@@ -69,14 +69,14 @@ class Item:
 
     @property
     def modality(self) -> str:
-        """One of the names in `radfound.taxonomy.MODALITIES`, or "not stated"."""
+        """One of the names in `radfound.study.taxonomy.MODALITIES`, or "not stated"."""
         said = self.example.labels.get("modality", "")
         code = modality_of(_CODES.get(said, said))
         return MODALITIES[code] if code else NOT_STATED
 
     @property
     def organ_system(self) -> str:
-        """One of `radfound.taxonomy.ORGAN_SYSTEMS`, by the words of caption, question and answer, or "not stated"."""
+        """One of `radfound.study.taxonomy.ORGAN_SYSTEMS`, by the words of caption, question and answer, or "not stated"."""
         words = (self.example.text, *self.turn.questions[:1], self.turn.answer)
         return organ_system_of(" ".join(words)) or NOT_STATED
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from radfound.answer import TASKS
-from radfound.benchmark.medpix import without_footer
+from radfound.datasets.metadata import without_footer
+from radfound.question import TASKS
 from radfound.reading import read_study
-from radfound.study import Study
+from radfound.study.study import Study
 
 KINDS = ("closed", "open", "")
 
@@ -62,7 +62,7 @@ class Example:
     footer : bool
         Whether the lowest 6 % of the image is to be cut off.
     region : dict or None
-        As `radfound.frames.make_frames` takes it.
+        As `radfound.study.frames.make_frames` takes it.
     """
 
     key: str

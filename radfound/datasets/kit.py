@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from radfound.benchmark.medpix import metadata_answers
 from radfound.datasets.example import Asked, Example, Turn, gather
 from radfound.datasets.medpix import (
     CAPTION_LIMIT,
@@ -22,13 +21,14 @@ from radfound.datasets.medpix import (
     figure,
     metadata_turns,
 )
+from radfound.datasets.metadata import metadata_answers
 from radfound.datasets.questions import VQA_RAD_REGIONS, validation_question
 from radfound.datasets.tables import read_json_lines
 from radfound.datasets.wording import radiographic_findings, report_text, whole_sentences
 from radfound.exceptions import DatasetError
 from radfound.reading import read_study
-from radfound.slices import slicing_axis
-from radfound.study import StudyImage
+from radfound.study.slices import slicing_axis
+from radfound.study.study import StudyImage
 
 
 def synpic(path: str) -> str:

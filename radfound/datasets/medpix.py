@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from radfound.benchmark.medpix import METADATA_QUESTIONS, metadata_answers
 from radfound.datasets.example import Example, Turn
+from radfound.datasets.metadata import METADATA_QUESTIONS, metadata_answers
 from radfound.datasets.tables import check_split, existing, image_of, read_json_lines, text_of
 from radfound.datasets.wording import (
     figure_caption,

@@ -11,7 +11,7 @@ from typing import Any
 
 from radfound.exceptions import RequestError
 from radfound.optional import library
-from radfound.reader_study.config import HOST, PORT
+from radfound.reader_study.design.config import HOST, PORT
 
 
 def add_commands(group: Any, common: argparse.ArgumentParser) -> None:
@@ -64,8 +64,8 @@ def _add_folder(command: argparse.ArgumentParser) -> None:
 
 
 def _create(args: argparse.Namespace) -> str:
-    from radfound.reader_study.create import create
-    from radfound.reader_study.plan import KEY, TOKENS
+    from radfound.reader_study.design.create import create
+    from radfound.reader_study.design.plan import KEY, TOKENS
 
     with redirect_stdout(sys.stderr):
         made = create(args.config, args.out)
@@ -89,14 +89,14 @@ def _create(args: argparse.Namespace) -> str:
 def _serve(args: argparse.Namespace) -> str:
     if not 0 < args.port < 65536:
         raise RequestError(f"--port: found {args.port}; expected 1 to 65535")
-    serve = library("radfound.reader_study.server", "reader-study").serve
+    serve = library("radfound.reader_study.rating.server", "reader-study").serve
     print(f"serving {args.folder} at {args.host}:{args.port}; Ctrl-C stops", file=sys.stderr)
     serve(args.folder, args.host, args.port)
     return "stopped"
 
 
 def _analyse(args: argparse.Namespace) -> str:
-    from radfound.reader_study.analysis import analyse
+    from radfound.reader_study.analysis.analyse import analyse
 
     with redirect_stdout(sys.stderr):
         results = analyse(args.folder, args.out)
@@ -109,7 +109,7 @@ def _analyse(args: argparse.Namespace) -> str:
 
 
 def _export(args: argparse.Namespace) -> str:
-    from radfound.reader_study.export import export_corrections
+    from radfound.reader_study.analysis.export import export_corrections
 
     if not args.studies.is_dir():
         raise RequestError(f"--studies: {args.studies} is not a folder; give the folder of studies")

@@ -32,10 +32,10 @@ from radfound.reading.files import (
     unknown_kind,
     unpack_zip,
 )
-from radfound.study import Study, StudyImage, display_name
+from radfound.study.study import Study, StudyImage, display_name
 
 if TYPE_CHECKING:
-    from radfound.reading.dicom_header import DicomFile
+    from radfound.reading.dicom.header import DicomFile
 
 __all__ = ["read_study"]
 
@@ -209,11 +209,11 @@ def _read_file(source: Source, series: str | None, volume: int | None) -> _Found
 
         return [read_picture(source)], set()
     if kind == "nifti":
-        from radfound.reading.nifti import read_nifti as read
+        from radfound.reading.volumes.nifti import read_nifti as read
     elif kind == "nrrd":
-        from radfound.reading.nrrd import read_nrrd as read
+        from radfound.reading.volumes.nrrd import read_nrrd as read
     elif kind == "metaimage":
-        from radfound.reading.metaimage import read_metaimage as read
+        from radfound.reading.volumes.metaimage import read_metaimage as read
     else:
         raise unknown_kind(source)
     return [read(source, volume)], set()
@@ -222,7 +222,7 @@ def _read_file(source: Source, series: str | None, volume: int | None) -> _Found
 def _read_dicom(
     sources: Sequence[Source], name: str, series: str | None, volume: int | None
 ) -> _Found:
-    from radfound.reading.dicom import choose_series, read_headers, read_images
+    from radfound.reading.dicom.series import choose_series, read_headers, read_images
 
     faults: list[tuple[Source, StudyError]] = []
     headers = read_headers(sources, name, None if series is None else faults)

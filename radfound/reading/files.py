@@ -22,10 +22,10 @@ from radfound.exceptions import (
     UnsafeArchiveError,
 )
 from radfound.reading.bounds import check_unpacked
-from radfound.reading.nifti_header import is_nifti
 from radfound.reading.other_formats import describe
-from radfound.reading.stored import packing_of, read_head
-from radfound.study import display_name
+from radfound.reading.volumes.nifti_header import is_nifti
+from radfound.reading.volumes.stored import packing_of, read_head
+from radfound.study.study import display_name
 
 MAX_SIDE = 20_000
 """Most pixels along one side of an image."""

@@ -12,7 +12,7 @@ from radfound.reading.bounds import check_unpacked
 from radfound.reading.files import Source, check_size
 from radfound.reading.geometry import flat_affine
 from radfound.reading.values import luminance
-from radfound.study import StudyImage
+from radfound.study.study import StudyImage
 
 _COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 # The segments of a JPEG that begin a frame, by the kinds that no decoder here knows.

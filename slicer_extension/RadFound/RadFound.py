@@ -5,8 +5,8 @@ import sys
 
 import slicer
 import vtk
-from RadFoundLib.outbox import Outbox
-from RadFoundLib.session import Session
+from RadFoundLib.session.outbox import Outbox
+from RadFoundLib.session.session import Session
 from RadFoundLib.translation import use_translator
 from slicer import vtkMRMLNode, vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
@@ -62,7 +62,7 @@ def register_sample_data():
 
 def make_phantom(_source=None):
     """Add a drawn chest as CT would see it to the scene, and return its node."""
-    from RadFoundLib.phantom import chest_phantom
+    from RadFoundLib.scene.phantom import chest_phantom
 
     voxels, affine = chest_phantom()
     volume = slicer.util.addVolumeFromArray(voxels, affine, "RadFoundPhantom")
@@ -118,7 +118,7 @@ class RadFoundWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self):
         """Make the panel; called once, when the module is opened for the first time."""
-        from RadFoundLib.panel import Panel
+        from RadFoundLib.panel.panel import Panel
 
         ScriptedLoadableModuleWidget.setup(self)
         use_translator(translate)
@@ -232,7 +232,7 @@ class RadFoundTest(ScriptedLoadableModuleTest):
 
     def test_path(self):
         """Connect, agree, ask, correct, teach; and lose the server on the way."""
-        from RadFoundLib.selftest import run
+        from RadFoundLib.selftest.selftest import run
 
         self.delayDisplay(_("Starting the self test"))
         run(slicer.util.getModuleWidget("RadFound"), make_phantom)

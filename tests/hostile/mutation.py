@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from radfound.exceptions import RadFoundError
-from radfound.frames import FrameConfig, make_frames
 from radfound.reading import read_study
 from radfound.reading.files import Source, kind_of
-from radfound.reading.metaimage import read_metaimage
-from radfound.reading.nifti import read_nifti
-from radfound.reading.nrrd import read_nrrd
 from radfound.reading.picture import read_picture
-from radfound.study import Study
+from radfound.reading.volumes.metaimage import read_metaimage
+from radfound.reading.volumes.nifti import read_nifti
+from radfound.reading.volumes.nrrd import read_nrrd
+from radfound.study.frames import FrameConfig, make_frames
+from radfound.study.study import Study
 
 from .fields import NUMBERS, with_other_field
 from .seeds import seeds

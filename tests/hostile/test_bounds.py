@@ -25,7 +25,11 @@ READ = """
 import json, resource, sys
 from radfound.exceptions import RadFoundError
 from radfound.reading import read_study
-from radfound.reading import dicom, metaimage, nifti, nrrd, picture
+from radfound.reading import picture
+from radfound.reading.dicom import series as dicom
+from radfound.reading.volumes import metaimage
+from radfound.reading.volumes import nifti
+from radfound.reading.volumes import nrrd
 import nibabel, PIL.Image, PIL.PngImagePlugin, PIL.JpegImagePlugin, pydicom
 
 def peak():

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from radfound.engine import Engine
-from radfound.study import Study, StudyImage
+from radfound.engine.engine import Engine
+from radfound.study.study import Study, StudyImage
 
 NOBODY = 65534
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import radfound
-from radfound.adapters import AdapterStore, store_path
-from radfound.answer import Answer, ModelVersion
-from radfound.answers import AnswerJournal, journal_path
 from radfound.cli import main
-from radfound.corrections import Correction, CorrectionLog, log_path
 from radfound.exceptions import StudyUnreadableError
+from radfound.question import Answer, ModelVersion
+from radfound.records.adapters import AdapterStore, store_path
+from radfound.records.answers import AnswerJournal, journal_path
+from radfound.records.corrections import Correction, CorrectionLog, log_path
 
 from .adapter_files import save_adapter
 

@@ -3,15 +3,15 @@ import math
 
 import pytest
 
-from radfound.adapters import AdapterStore
-from radfound.answer import Answer, ModelVersion
-from radfound.corrections import Correction
 from radfound.exceptions import (
     CorrectionError,
     NotFoundError,
     RequestError,
     StudyAmbiguousError,
 )
+from radfound.question import Answer, ModelVersion
+from radfound.records.adapters import AdapterStore
+from radfound.records.corrections import Correction
 from radfound.wire import (
     AskRequest,
     adapters_to_json,

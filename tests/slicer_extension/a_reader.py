@@ -13,9 +13,9 @@ import threading
 import time
 from dataclasses import asdict
 
-from RadFoundLib.cancellation import Cancellation
-from RadFoundLib.client import Client, ClientError
-from RadFoundLib.outbox import Outbox, new_correction
+from RadFoundLib.net.cancellation import Cancellation
+from RadFoundLib.net.client import Client, ClientError
+from RadFoundLib.session.outbox import Outbox, new_correction
 
 QUESTION = "Which side is shown?"
 TRUTH = "left"

@@ -11,9 +11,9 @@ import time
 from collections import namedtuple
 from contextlib import suppress
 
-from RadFoundLib.cancellation import Cancellation
-from RadFoundLib.client import Client
-from RadFoundLib.errors import ClientError
+from RadFoundLib.net.cancellation import Cancellation
+from RadFoundLib.net.client import Client
+from RadFoundLib.net.errors import ClientError
 
 from .stub import (
     ANSWER,

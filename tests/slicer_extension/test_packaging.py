@@ -33,7 +33,7 @@ def tracked_like(pattern):
 def test_cmake_lists_every_python_file():
     listed = cmake_list(cmake(MODULE / "CMakeLists.txt"), "MODULE_PYTHON_SCRIPTS")
 
-    assert set(listed) == {"RadFound.py"} | tracked_like("RadFoundLib/*.py")
+    assert set(listed) == {"RadFound.py"} | tracked_like("RadFoundLib/**/*.py")
     assert len(listed) == len(set(listed))
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from RadFoundLib.cancellation import Cancellation
-from RadFoundLib.client import Client, ClientError, image_id
-from RadFoundLib.outbox import Outbox, new_correction
+from RadFoundLib.net.cancellation import Cancellation
+from RadFoundLib.net.client import Client, ClientError, image_id
+from RadFoundLib.session.outbox import Outbox, new_correction
 
 from ..monailabel_app.conftest import (
     CT,

@@ -7,9 +7,9 @@ import pytest
 import slicer
 import slicer.util
 import vtk
-from RadFoundLib import scene
-from RadFoundLib.errors import ClientError
-from RadFoundLib.volumefile import VolumeContent
+from RadFoundLib.net.errors import ClientError
+from RadFoundLib.scene import scene
+from RadFoundLib.scene.volumefile import VolumeContent
 
 from radfound.reading import read_study
 from radfound.wire import parse_ask
@@ -192,7 +192,7 @@ def test_a_volume_without_extent_is_refused_with_advice():
 
 
 def test_reading_can_be_given_up():
-    from RadFoundLib.cancellation import Cancellation
+    from RadFoundLib.net.cancellation import Cancellation
 
     cancel = Cancellation()
     cancel.set()

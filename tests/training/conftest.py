@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radfound.checkpoints import load
 from radfound.datasets.example import Example, Turn
-from radfound.frames import FrameConfig
-from training.framebank import FrameBank
+from radfound.model.checkpoints import load
+from radfound.study.frames import FrameConfig
+from training.data.frame_bank import FrameBank
 
 TURNS = (
     Turn("vqa", ("Which imaging modality is this?", "What kind of scan is this?"), "CT"),

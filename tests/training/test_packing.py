@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from radfound.checkpoints import load
+from radfound.model.checkpoints import load
 from training.packing import Branch, branch, pack, packed_logits, packed_loss
 
 

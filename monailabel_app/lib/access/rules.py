@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from radfound.exceptions import RequestError
 from radfound.same_origin import Authority
 
-from ..settings import check_token
+from ..lifecycle.settings import check_token
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,16 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from radfound.exceptions import RadFoundError, StudyUnreadableError
-from radfound.ranking import Choice, at_random, by_both, by_diversity, by_name, by_uncertainty
+from radfound.records.ranking import (
+    Choice,
+    at_random,
+    by_both,
+    by_diversity,
+    by_name,
+    by_uncertainty,
+)
 
-from ..service import RadFoundService
+from ..answering.service import RadFoundService
 from .leases import Leases
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from radfound.wire import answer_to_json
 
-from ..service import RadFoundService
+from ..answering.service import RadFoundService
 
 MODELS = {"radfound_vqa": "vqa", "radfound_caption": "caption", "radfound_report": "report"}
 _DESCRIPTIONS = {

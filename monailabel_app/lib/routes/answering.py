@@ -14,17 +14,17 @@ from monailabel.interfaces.utils.app import app_instance
 from requests_toolbelt import MultipartEncoder
 from starlette.concurrency import run_in_threadpool
 
-from radfound.answer import Answer
 from radfound.exceptions import NotFoundError, RequestError
+from radfound.question import Answer
 from radfound.wire import answer_to_json
 
+from ..answering.service import EVIDENCE_NAME, RadFoundService
 from ..infers import MODELS
-from ..service import EVIDENCE_NAME, RadFoundService
 from .fields import file_name, json_object, sound_body
 from .running import run_for
 
 if TYPE_CHECKING:
-    from radfound.evidence import Evidence
+    from radfound.model.attribution import Evidence
 
 router = APIRouter(dependencies=[Depends(sound_body)])
 

@@ -20,8 +20,8 @@ from monailabel.utils.async_tasks.utils import processes
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from radfound import __version__
-from radfound.answer import TASKS, Answer
 from radfound.exceptions import RadFoundError, RequestError
+from radfound.question import TASKS, Answer
 from radfound.wire import (
     adapters_to_json,
     answer_to_json,
@@ -30,7 +30,7 @@ from radfound.wire import (
     error_to_json,
 )
 
-from ..service import Inquiry, RadFoundService
+from ..answering.service import Inquiry, RadFoundService
 from .fields import sound_body
 from .running import run_for
 

@@ -20,7 +20,7 @@ from radfound.exceptions import NotFoundError
 
 from ..access.admission import COOKIE, LOG_IN, LOG_IN_LASTS_S, LOG_OUT, AccessError, GuessingError
 from ..access.pages import log_in_page, page
-from ..quiet import log_file
+from ..lifecycle.quiet import log_file
 from .folders import Folders
 
 router = APIRouter(include_in_schema=False)

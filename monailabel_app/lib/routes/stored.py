@@ -26,9 +26,9 @@ from radfound.correction import Correction
 from radfound.exceptions import CorrectionError, RequestError, StudyTooLargeError
 from radfound.wire import correction_from_json
 
-from ..datastore import StudyDatastore, is_dicom_by_another_name, split_name
-from ..sessions import StudySessions
-from ..uploads import PREFIX, received
+from ..studies.datastore import StudyDatastore, is_dicom_by_another_name, split_name
+from ..studies.sessions import StudySessions
+from ..studies.uploads import PREFIX, received
 from .fields import file_name, json_object
 
 router = APIRouter(prefix="/datastore", tags=["Datastore"])

@@ -20,7 +20,7 @@ from radfound.exceptions import NotFoundError, RequestError
 from radfound.wire import parse_ask
 
 from ..infers import MODELS
-from ..tasks import Task, is_over, queues
+from ..lifecycle.tasks import Task, is_over, queues
 from .fields import sound_body
 
 router = APIRouter(dependencies=[Depends(sound_body)])

@@ -13,8 +13,8 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from radfound.correction import MAX_QUESTION_CHARS
 from radfound.exceptions import RadFoundError, RequestError
 
-from ..quiet import without_progress_bars
-from ..service import RadFoundService
+from ..answering.service import RadFoundService
+from ..lifecycle.quiet import without_progress_bars
 
 logger = logging.getLogger(__name__)
 

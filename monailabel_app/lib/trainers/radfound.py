@@ -16,15 +16,15 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.async_tasks.utils import processes
 
 from radfound.correction import MAX_AUTHOR_CHARS
-from radfound.durable import make_directory, read_json, replace_text
 from radfound.exceptions import RadFoundError, RequestError
+from radfound.records.durable import make_directory, read_json, replace_text
 
-from ..quiet import without_progress_bars
-from ..service import RadFoundService
+from ..answering.service import RadFoundService
+from ..lifecycle.quiet import without_progress_bars
 
 if TYPE_CHECKING:
-    from training.finetune import FinetuneConfig
-    from training.loop import Progress
+    from training.corrections.finetune import FinetuneConfig
+    from training.loop.optimise import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class RadFoundTrainer(TrainTask):
 
     def config(self) -> dict[str, Any]:
         """Return the settings that a training request may change."""
-        from training.finetune import FinetuneConfig
+        from training.corrections.finetune import FinetuneConfig
 
         return asdict(FinetuneConfig())
 
@@ -87,7 +87,7 @@ class RadFoundTrainer(TrainTask):
         TrainingError
             If there is nothing to learn from.
         """
-        from training.finetune import finetune
+        from training.corrections.finetune import finetune
 
         without_progress_bars()
         began, service = time.monotonic(), self._service
@@ -136,7 +136,7 @@ class RadFoundTrainer(TrainTask):
 
 def _config(request: Mapping[str, Any]) -> FinetuneConfig:
     """Return the settings with a request's changes; keys that are no settings are ignored."""
-    from training.finetune import FinetuneConfig
+    from training.corrections.finetune import FinetuneConfig
 
     default = FinetuneConfig()
     changes: dict[str, Any] = {}

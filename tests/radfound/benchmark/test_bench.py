@@ -13,14 +13,14 @@ import torch
 from radfound.benchmark import bench as bench_module
 from radfound.benchmark import probe
 from radfound.benchmark.output import MARKS, write_docs
-from radfound.benchmark.radeval import radeval_metrics
 from radfound.benchmark.runner import BLANK, MODEL, OTHER, run_tasks
-from radfound.benchmark.scores import Scorer
+from radfound.benchmark.scoring.radeval import radeval_metrics
+from radfound.benchmark.scoring.scores import Scorer
 from radfound.benchmark.tasks import Source, load_task
-from radfound.checkpoints import load
 from radfound.cli import main
+from radfound.engine.local.backend import Generated
 from radfound.exceptions import RequestError
-from radfound.study_model import Generated
+from radfound.model.checkpoints import load
 
 
 class FakeModel:
@@ -166,7 +166,7 @@ def test_plots_are_written(outcome):
 
 
 def test_the_calibration_is_kept_beside_the_checkpoint_and_used(outcome, checkpoint):
-    from radfound.study_model import LocalModel
+    from radfound.engine.local.backend import LocalModel
 
     kept = json.loads((checkpoint / "calibration.json").read_text())
     model = LocalModel.load(checkpoint)

@@ -3,12 +3,17 @@ import json
 import numpy as np
 import pytest
 
-from radfound.benchmark.calibration import FEWEST, fit_curve, reliability
-from radfound.confidence import Calibration, Curve, calibration_group, length_normalised_probability
-from radfound.engine import Engine
+from radfound.benchmark.scoring.calibration import FEWEST, fit_curve, reliability
+from radfound.engine.confidence import (
+    Calibration,
+    Curve,
+    calibration_group,
+    length_normalised_probability,
+)
+from radfound.engine.engine import Engine
+from radfound.engine.local.backend import Prompt
 from radfound.exceptions import CheckpointError
-from radfound.study import Study, StudyImage
-from radfound.study_model import Prompt
+from radfound.study.study import Study, StudyImage
 
 
 def test_ece_by_hand():

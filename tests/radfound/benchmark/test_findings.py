@@ -2,7 +2,7 @@
 
 import pytest
 
-from radfound.benchmark.findings import COUNTED, compare_findings, find_findings
+from radfound.benchmark.scoring.findings import COUNTED, compare_findings, find_findings
 
 SHORT = {"+": "present", "-": "absent", "?": "uncertain"}
 SIDES = {"L": {"left"}, "R": {"right"}, "B": {"left", "right"}, "": set()}

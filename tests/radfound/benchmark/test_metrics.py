@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
-from radfound.benchmark.metrics import (
+from radfound.benchmark.scoring.metrics import (
     Metric,
     accuracy,
     answer_metrics,

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from radfound.benchmark.metrics import accuracy
-from radfound.benchmark.statistics import bootstrap, cluster_sums, draw_counts, paired
+from radfound.benchmark.scoring.metrics import accuracy
+from radfound.benchmark.scoring.statistics import bootstrap, cluster_sums, draw_counts, paired
 
 
 def parts(*right):

@@ -10,10 +10,10 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from radfound.reader_study.create import Created, create
-from radfound.reader_study.key import Key
-from radfound.reader_study.plan import Item
-from radfound.reader_study.ratings import (
+from radfound.reader_study.design.create import Created, create
+from radfound.reader_study.design.key import Key
+from radfound.reader_study.design.plan import Item
+from radfound.reader_study.rating.ratings import (
     COMMENT,
     FIRST,
     SCORE,

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from radfound.reader_study.create import create
+from radfound.reader_study.design.create import create
 
 ROOT = Path(__file__).parents[3]
 PATIENCE_S = 30.0

@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from radfound.reader_study.ratings import RatingStore
+from radfound.reader_study.rating.ratings import RatingStore
 
 from .reading_room import (
     PATIENCE_MS,

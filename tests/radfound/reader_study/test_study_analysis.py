@@ -8,16 +8,16 @@ import pytest
 
 from radfound.cli import main
 from radfound.exceptions import ReaderStudyError
-from radfound.reader_study import agreement, effects
-from radfound.reader_study.analysis import analyse
-from radfound.reader_study.automatic import metric_scores
-from radfound.reader_study.create import create
-from radfound.reader_study.criteria import DEFAULT_CRITERIA
-from radfound.reader_study.key import Key
-from radfound.reader_study.plan import SCALE, Plan
-from radfound.reader_study.ratings import RatingStore
-from radfound.reader_study.simulate import World, simulated
-from radfound.reader_study.table import ratings_of
+from radfound.reader_study.analysis import agreement, effects
+from radfound.reader_study.analysis.analyse import analyse
+from radfound.reader_study.analysis.automatic import metric_scores
+from radfound.reader_study.analysis.simulate import World, simulated
+from radfound.reader_study.analysis.table import ratings_of
+from radfound.reader_study.design.create import create
+from radfound.reader_study.design.criteria import DEFAULT_CRITERIA
+from radfound.reader_study.design.key import Key
+from radfound.reader_study.design.plan import SCALE, Plan
+from radfound.reader_study.rating.ratings import RatingStore
 
 from .department import (
     HUMAN,
@@ -36,7 +36,7 @@ WORTH = {HUMAN: 5, MODEL: 4, OTHER: 2}
 @pytest.fixture(autouse=True)
 def no_java(monkeypatch):
     """METEOR starts a Java machine, which takes longer than all of these tests."""
-    monkeypatch.setattr("radfound.benchmark.metrics.shutil.which", lambda name: None)
+    monkeypatch.setattr("radfound.benchmark.scoring.metrics.shutil.which", lambda name: None)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def rated(tmp_path_factory):
 @pytest.fixture(scope="module")
 def analysed(rated):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("radfound.benchmark.metrics.shutil.which", lambda name: None)
+        patch.setattr("radfound.benchmark.scoring.metrics.shutil.which", lambda name: None)
         return analyse(rated.plan.folder, draws=50)
 
 

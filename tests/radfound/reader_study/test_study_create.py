@@ -13,11 +13,11 @@ import pytest
 from radfound.benchmark.output import ANSWER_FIELDS
 from radfound.cli import main
 from radfound.exceptions import ReaderStudyError, RequestError
-from radfound.reader_study.config import ADDRESS, read_config
-from radfound.reader_study.create import create
-from radfound.reader_study.key import Key
-from radfound.reader_study.order import showings
-from radfound.reader_study.plan import Plan
+from radfound.reader_study.design.config import ADDRESS, read_config
+from radfound.reader_study.design.create import create
+from radfound.reader_study.design.key import Key
+from radfound.reader_study.design.order import showings
+from radfound.reader_study.design.plan import Plan
 from radfound.reading import read_study
 
 from .department import HUMAN, MODEL, OTHER, configuration, make_study, write_image, write_yaml

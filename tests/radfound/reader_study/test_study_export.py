@@ -3,10 +3,10 @@ import json
 import pytest
 
 from radfound.cli import main
-from radfound.corrections import CorrectionLog, log_path
-from radfound.reader_study.create import create
-from radfound.reader_study.export import export_corrections
-from radfound.reader_study.ratings import AGREEMENT, NO, YES, Rating, RatingStore
+from radfound.reader_study.analysis.export import export_corrections
+from radfound.reader_study.design.create import create
+from radfound.reader_study.rating.ratings import AGREEMENT, NO, YES, Rating, RatingStore
+from radfound.records.corrections import CorrectionLog, log_path
 
 from .department import (
     HUMAN,

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from radfound.exceptions import NotFoundError
-from radfound.reader_study.plan import Case, Criterion, Plan
-from radfound.reader_study.render import Levels, Picture, Shelf, pictures_of
+from radfound.reader_study.design.plan import Case, Criterion, Plan
+from radfound.reader_study.rating.render import Levels, Picture, Shelf, pictures_of
 from radfound.reading import read_study
-from radfound.study import Study, StudyImage
+from radfound.study.study import Study, StudyImage
 
 from .reading_room import volume
 
@@ -141,7 +141,7 @@ def two_cases(tmp_path) -> Plan:
 def test_readers_who_open_a_case_at_once_read_it_once(two_cases, monkeypatch):
     read = []
     monkeypatch.setattr(
-        "radfound.reader_study.render.read_study",
+        "radfound.reader_study.rating.render.read_study",
         lambda *path, **choice: read.append(path) or read_study(*path, **choice),
     )
     shelf = Shelf(two_cases)

@@ -4,8 +4,8 @@ import re
 import pytest
 
 from radfound.exceptions import NotFoundError, ReaderStudyError
-from radfound.reader_study.criteria import DEFAULT_CRITERIA
-from radfound.reader_study.plan import Plan
+from radfound.reader_study.design.criteria import DEFAULT_CRITERIA
+from radfound.reader_study.design.plan import Plan
 
 from .department import make_study
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from radfound.exceptions import NotFoundError, RequestError, StorageError
-from radfound.reader_study.plan import Plan
-from radfound.reader_study.ratings import (
+from radfound.reader_study.design.plan import Plan
+from radfound.reader_study.rating.ratings import (
     AGREEMENT,
     COMMENT,
     FIRST,
@@ -136,8 +136,8 @@ def test_another_file_in_its_place_is_refused(study):
 RATE = """
 import sys
 from dataclasses import replace
-from radfound.reader_study.plan import Plan
-from radfound.reader_study.ratings import SCORE, Rating, RatingStore
+from radfound.reader_study.design.plan import Plan
+from radfound.reader_study.rating.ratings import SCORE, Rating, RatingStore
 plan = Plan.load(sys.argv[1])
 store = RatingStore(plan)
 reader = plan.readers[0]

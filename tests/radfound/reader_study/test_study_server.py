@@ -10,9 +10,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from radfound.exceptions import ReaderStudyError, RequestError
-from radfound.reader_study.plan import Plan
-from radfound.reader_study.ratings import RatingStore
-from radfound.reader_study.server import create_app, serve
+from radfound.reader_study.design.plan import Plan
+from radfound.reader_study.rating.ratings import RatingStore
+from radfound.reader_study.rating.server import create_app, serve
 
 from .reading_room import GOOD, POOR, Server, make_study, serving, token_of
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from radfound.reader_study import agreement
-from radfound.reader_study.simulate import World, false_alarms, main, simulated, try_out
+from radfound.reader_study.analysis import agreement
+from radfound.reader_study.analysis.simulate import World, false_alarms, main, simulated, try_out
 
 SEEDS = 50
 NEARLY_ALL = (

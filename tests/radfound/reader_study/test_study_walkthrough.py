@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from radfound.cli import main
-from radfound.reader_study.config import read_config
-from radfound.reader_study.plan import Plan, Reader
-from radfound.reader_study.ratings import PREFERENCE, SCORE, Rating, RatingStore
+from radfound.reader_study.design.config import read_config
+from radfound.reader_study.design.plan import Plan, Reader
+from radfound.reader_study.rating.ratings import PREFERENCE, SCORE, Rating, RatingStore
 from scripts.serve import put_samples
 
 ROOT = Path(__file__).parents[3]

@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from radfound.reader_study.analysis import analyse
-from radfound.reader_study.ratings import RatingStore
+from radfound.reader_study.analysis.analyse import analyse
+from radfound.reader_study.rating.ratings import RatingStore
 
 from .reading_room import GOOD, POOR, SOURCES, AtScreen, make_study, running_browser, serving
 

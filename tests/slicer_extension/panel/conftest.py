@@ -15,7 +15,7 @@ def running(tmp_path):
 
 @pytest.fixture
 def server(running):
-    from RadFoundLib.stub import StubServer
+    from RadFoundLib.selftest.pretended_server import StubServer
 
     server = StubServer()
     yield server

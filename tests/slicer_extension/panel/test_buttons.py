@@ -132,8 +132,8 @@ def test_who_does_not_agree_has_sent_nothing(module, server):
 
 
 def test_consent_is_remembered_for_this_server_only(desk, running):
-    from RadFoundLib.settings import Settings
-    from RadFoundLib.stub import StubServer
+    from RadFoundLib.selftest.pretended_server import StubServer
+    from RadFoundLib.session.settings import Settings
 
     assert Settings().consents() == {desk.server.address}
     other = StubServer()
@@ -172,7 +172,7 @@ def test_a_study_of_the_server_needs_no_consent_to_be_asked_about(desk):
 
 
 def take_next_study(desk, image="study-7"):
-    from RadFoundLib.volumefile import VolumeContent
+    from RadFoundLib.scene.volumefile import VolumeContent
 
     content = VolumeContent(np.zeros((3, 4, 5), np.int16), np.diag([1.0, 1, 2, 1]))
     with content.open() as file:
@@ -266,7 +266,7 @@ def test_a_volume_is_described_once_it_has_voxels(desk):
 
 def test_a_slice_is_asked_about(desk):
     desk.ui.partBox.currentIndex = desk.ui.partBox.findData("slice:Red")
-    from RadFoundLib import scene
+    from RadFoundLib.scene import scene
 
     scene.slice_node("Red").SetSliceOffset(6.0)
 
@@ -455,7 +455,7 @@ def test_quick_questions_can_be_edited_and_are_remembered(desk):
     desk.ui.promptsEdit.plainText = "Mine?\n\n  Another?  "
     desk.ui.editPromptsButton.click()
 
-    from RadFoundLib.settings import Settings, default_prompts
+    from RadFoundLib.session.settings import Settings, default_prompts
 
     assert Settings().prompts() == ["Mine?", "Another?"]
     assert desk.ui.promptsBox.count == 3
@@ -538,7 +538,7 @@ def test_a_conversation_can_be_started_over(desk):
 
 
 def test_evidence_is_laid_over_the_volume_and_taken_away(desk):
-    from RadFoundLib import scene
+    from RadFoundLib.scene import scene
 
     desk.ask()
     assert not is_shown(desk.ui.removeEvidenceButton)
@@ -691,7 +691,7 @@ def test_an_earlier_answer_can_be_chosen_to_be_judged(desk):
 
 
 def test_a_correction_needs_an_author_who_is_remembered(desk):
-    from RadFoundLib.settings import Settings
+    from RadFoundLib.session.settings import Settings
 
     desk.ask()
     desk.ui.authorEdit.text = " "

@@ -5,7 +5,7 @@ import pytest
 import slicer
 import slicer.util
 import vtk
-from RadFoundLib import scene
+from RadFoundLib.scene import scene
 
 from ...monailabel_app.conftest import (
     CT,

@@ -17,7 +17,7 @@ def test_the_self_test_passes(module):
 
 
 def test_the_self_test_leaves_the_users_settings_as_they_were(module):
-    from RadFoundLib.settings import Settings
+    from RadFoundLib.session.settings import Settings
 
     settings = Settings()
     settings.set_author("A. Reader")
@@ -35,7 +35,8 @@ def test_the_self_test_leaves_the_users_settings_as_they_were(module):
 
 
 def test_the_self_test_fails_when_an_answer_does_not_come(module, monkeypatch):
-    from RadFoundLib import selftest, stub
+    from RadFoundLib.selftest import pretended_server as stub
+    from RadFoundLib.selftest import selftest
 
     monkeypatch.setattr(selftest, "_PATIENCE_S", 0.5)
     monkeypatch.setattr(stub._Handler, "_stream", lambda self, body: None)
@@ -58,10 +59,10 @@ def test_the_module_has_what_slicer_asks_of_one(module):
 def test_reloading_reads_the_package_anew(module):
     import sys
 
-    assert "RadFoundLib.panel" in sys.modules
+    assert "RadFoundLib.panel.panel" in sys.modules
     module.onReload()
 
-    assert "RadFoundLib.panel" not in sys.modules
+    assert "RadFoundLib.panel.panel" not in sys.modules
     assert module.reloads == 1
 
 
@@ -79,5 +80,5 @@ def test_what_runs_inside_slicer_as_a_unit_test_passes(running):
 
 
 def test_texts_are_translated_with_the_context_that_slicer_gives_them(module, running):
-    assert ("RadFoundLib.section_ask", "Quick questions") in running.app.translated
-    assert ("RadFoundLib.section_server", "Connect") in running.app.translated
+    assert ("RadFoundLib.panel.section_ask", "Quick questions") in running.app.translated
+    assert ("RadFoundLib.panel.section_server", "Connect") in running.app.translated

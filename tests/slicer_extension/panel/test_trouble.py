@@ -136,7 +136,7 @@ def test_a_server_that_is_not_there_is_named_with_advice(module, server):
 
 
 def test_corrections_outlive_the_server_and_are_sent_when_it_is_back(desk, monkeypatch):
-    from RadFoundLib import connection
+    from RadFoundLib.session import connection
 
     monkeypatch.setattr(connection, "HEARTBEAT_S", 0.1)
     desk.ask()
@@ -165,8 +165,8 @@ def is_shown_in_open(desk, widget):
 
 
 def test_a_server_that_comes_back_is_greeted_and_gets_what_waited(desk, monkeypatch):
-    from RadFoundLib import connection
-    from RadFoundLib.stub import StubServer
+    from RadFoundLib.selftest.pretended_server import StubServer
+    from RadFoundLib.session import connection
 
     monkeypatch.setattr(connection, "HEARTBEAT_S", 0.2)
     desk.ask()
@@ -234,7 +234,7 @@ def test_a_correction_that_the_server_refuses_stands_in_nobodys_way(desk, monkey
 
 
 def test_a_correction_for_one_server_is_never_sent_to_another(desk):
-    from RadFoundLib.stub import StubServer
+    from RadFoundLib.selftest.pretended_server import StubServer
 
     desk.ask()
     desk.server.fault = (503, {})
@@ -315,7 +315,7 @@ def test_removing_the_volume_before_it_is_sent_is_safe(module, server, monkeypat
 
 
 def test_evidence_for_a_volume_that_is_gone_is_not_laid(desk):
-    from RadFoundLib import scene
+    from RadFoundLib.scene import scene
 
     desk.ask()
     desk.ui.evidenceButton.click()
@@ -353,7 +353,7 @@ def test_quitting_during_a_request_is_quick_and_calls_nothing_back(desk, is_stre
 
 
 def test_a_question_that_is_asked_twice_at_once_is_asked_once(slow):
-    from RadFoundLib.errors import ClientError
+    from RadFoundLib.net.errors import ClientError
 
     with pytest.raises(ClientError, match="stop it first"):
         slow.session.ask(slow.panel.study(), "caption")
@@ -445,7 +445,7 @@ def test_an_upload_can_be_stopped(desk, monkeypatch):
 
 
 def test_a_remote_server_gets_the_volume_compressed(desk, monkeypatch):
-    from RadFoundLib.client import Client
+    from RadFoundLib.net.client import Client
 
     monkeypatch.setattr(Client, "is_local", property(lambda self: False))
     zeros = slicer.util.addVolumeFromArray(np.zeros((32, 64, 64), np.int16))
@@ -458,7 +458,7 @@ def test_a_remote_server_gets_the_volume_compressed(desk, monkeypatch):
 
 
 def test_a_way_that_is_not_encrypted_is_said_so(desk, monkeypatch):
-    from RadFoundLib.client import Client
+    from RadFoundLib.net.client import Client
 
     monkeypatch.setattr(Client, "is_private", property(lambda self: False))
     desk.panel.tell("server")

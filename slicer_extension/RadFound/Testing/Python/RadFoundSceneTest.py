@@ -6,7 +6,7 @@ import unittest
 
 import numpy as np
 import slicer
-from RadFoundLib import scene
+from RadFoundLib.scene import scene
 
 
 class RadFoundSceneTest(unittest.TestCase):

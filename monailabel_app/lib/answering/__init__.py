@@ -1,0 +1,1 @@
+"""Questions about studies, answered by one engine, whichever route they come by."""

@@ -1,0 +1,450 @@
+"""What the app does for its callers, whichever route they come by."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from radfound.correction import Correction
+from radfound.exceptions import (
+    Busy,
+    Cancelled,
+    CorrectionError,
+    NotFoundError,
+    RadFoundError,
+    RequestError,
+)
+from radfound.question import Answer
+from radfound.reading import read_study
+from radfound.records.adapters import AdapterStore
+from radfound.records.answers import AnswerJournal
+from radfound.records.corrections import CorrectionLog
+from radfound.records.scores import ScoreBook
+from radfound.study.study import Study
+from radfound.wire import AskRequest, parse_ask
+
+from ..lifecycle.quiet import without_progress_bars
+from ..metrics import Metrics
+from ..studies.datastore import StudyDatastore
+from ..studies.sessions import StudySessions
+from ..studies.uploads import Upload, received
+from .shelf import Selection, StudyShelf, version_of
+
+if TYPE_CHECKING:
+    from radfound.engine.engine import Engine
+    from radfound.model.attribution import Evidence
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+EVIDENCE_NAME = "evidence.nrrd"
+
+_WRITERS = 8
+_READERS = 4
+_MAX_WAITING = 128
+_STOP_GRACE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """A checked question about a study that was read.
+
+    Parameters
+    ----------
+    task : {"vqa", "caption", "report"}
+    images : tuple of str
+        Ids under which the caller knows the study's images.
+    study : Study
+    ask : AskRequest
+    load_ms, read_ms : int
+        How long loading the model and reading the study took.
+    """
+
+    task: str
+    images: tuple[str, ...]
+    study: Study
+    ask: AskRequest
+    load_ms: int
+    read_ms: int
+
+
+class RadFoundService:
+    """Studies, engine, corrections and adapters of one folder of studies.
+
+    The engine is loaded at the first answer: MONAI Label builds the app anew in every training
+    process, which has no use for it.
+
+    Parameters
+    ----------
+    datastore : Datastore
+        Of MONAI Label.
+    log : CorrectionLog
+    adapters : AdapterStore
+    journal : AnswerJournal
+    scores : ScoreBook
+    checkpoint : str
+    device : str, optional
+    sessions : StudySessions, optional
+        None where MONAI Label's sessions are turned off.
+    """
+
+    def __init__(
+        self,
+        datastore: Any,
+        log: CorrectionLog,
+        adapters: AdapterStore,
+        journal: AnswerJournal,
+        scores: ScoreBook,
+        *,
+        checkpoint: str = "radfound-mini",
+        device: str | None = None,
+        sessions: StudySessions | None = None,
+    ):
+        self.datastore = datastore
+        self.sessions = sessions
+        self.log = log
+        self.adapters = adapters
+        self.journal = journal
+        self.scores = scores
+        self.checkpoint = checkpoint
+        self.metrics = Metrics()
+        self.metrics.watch(self)
+        # Own threads, so that answers neither stall the event loop nor use up the server's pool.
+        # Who waits for an answer holds no thread, and does not keep others from reading a study.
+        self.readers = ThreadPoolExecutor(_READERS, thread_name_prefix="radfound-read")
+        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="radfound-write")
+        self._answers: dict[threading.Event, bool] = {}  # by what cancels it: whether it has begun
+        self._counting = threading.Lock()
+        self._device = device
+        self._shelf = StudyShelf()
+        self._engine: Engine | None = None
+        self._loading = threading.Lock()
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the model is in memory."""
+        return self._engine is not None
+
+    def engine(self) -> Engine:
+        """Return the engine, loading the model if need be; raises CheckpointError."""
+        with self._loading:
+            if self._engine is None:
+                from radfound.engine.engine import Engine
+
+                without_progress_bars()
+                self._engine = Engine.load(
+                    self.checkpoint, adapters=self.adapters, device=self._device
+                )
+            return self._engine
+
+    def adapter(self) -> tuple[str | None, str | None]:
+        """Return the adapter of the next answer and, if it is not the active one, why; never waits."""
+        if self._engine is not None:
+            return self._engine.next_adapter()
+        try:
+            return self.adapters.active(), None
+        except RadFoundError as error:
+            return None, str(error)
+
+    @property
+    def running(self) -> int:
+        """How many answers are being written."""
+        with self._counting:
+            return sum(self._answers.values())
+
+    @property
+    def waiting(self) -> int:
+        """How many questions are in the queue."""
+        with self._counting:
+            return len(self._answers) - sum(self._answers.values())
+
+    def cache_counts(self) -> dict[tuple[str, str], int]:
+        """Return how often each cache had what was asked for ("hit") or not ("miss")."""
+        counts = {("study", "hit"): self._shelf.hits, ("study", "miss"): self._shelf.misses}
+        if self._engine is not None:
+            prefixes = self._engine.prefixes
+            counts |= {("prefix", "hit"): prefixes.hits, ("prefix", "miss"): prefixes.misses}
+        return counts
+
+    def close(self) -> None:
+        """Begin no more answers; those under way may end soon, or are cancelled."""
+        self.readers.shutdown(wait=False, cancel_futures=True)
+        self._writers.shutdown(wait=False, cancel_futures=False)
+        with self._counting:
+            for cancel, has_begun in self._answers.items():
+                if not has_begun:
+                    cancel.set()
+        timer = threading.Timer(_STOP_GRACE_S, self._cancel_all)
+        timer.daemon = True
+        timer.start()
+
+    def _cancel_all(self) -> None:
+        with self._counting:
+            for cancel in self._answers:
+                cancel.set()
+
+    def begin(self, work: Callable[[], T], cancel: threading.Event) -> Future[T]:
+        """Have an answer written in a thread of its own, as soon as one is free.
+
+        Raises
+        ------
+        Busy
+            If too many wait, or the server is stopping.
+        """
+        with self._counting:
+            if len(self._answers) >= _WRITERS + _MAX_WAITING:
+                raise Busy(f"{_MAX_WAITING} questions wait already; ask again in a while")
+            self._answers[cancel] = False
+
+        def run() -> T:
+            _check(cancel)
+            with self._counting:
+                self._answers[cancel] = True
+            return work()
+
+        try:
+            future = self._writers.submit(run)
+        except RuntimeError as error:
+            self._forget(cancel)
+            raise Busy("the server is stopping; ask again when it is back") from error
+        future.add_done_callback(lambda _: self._forget(cancel))
+        return future
+
+    def _forget(self, cancel: threading.Event) -> None:
+        with self._counting:
+            self._answers.pop(cancel, None)
+
+    # Questions --------------------------------------------------------------------------------
+
+    def inquire(
+        self,
+        task: str,
+        params: object,
+        *,
+        image: str = "",
+        session_id: str = "",
+        upload: Upload | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Inquiry:
+        """Check a request and read its study.
+
+        Parameters
+        ----------
+        task : {"vqa", "caption", "report"}
+        params : object
+            As it came over the wire; `images`, `series` and `volume` choose what is read.
+        image : str
+            Id in the datastore.
+        session_id, upload : str, (file name, content)
+            Other sources; the first of upload, session and image is used.
+        cancel : threading.Event, optional
+
+        Raises
+        ------
+        RadFoundError
+            RequestError, NotFoundError or what `read_study` raises.
+        """
+        _check(cancel)
+        ask = parse_ask(params)
+        selection = _selection(params)
+        if task == "vqa" and ask.question is None:
+            raise RequestError("question: missing; expected a question in params")
+        images = (session_id,) if session_id else _unique(image, ask.images)
+        began = time.monotonic()
+        self.engine().check(
+            task,
+            ask.question,
+            history=ask.history,
+            max_new_tokens=ask.max_new_tokens,
+            images=len(images),
+            evidence=ask.evidence,
+        )
+        loaded = time.monotonic()
+        if upload is not None:
+            study = _read_upload(upload, selection)
+            images = (study.id,)
+        elif session_id:
+            study = self._shelf.get([self._session_path(session_id)], session_id, selection)
+        else:
+            study = self.study(images, selection)
+        read = time.monotonic()
+        load_ms, read_ms = (round(1000 * seconds) for seconds in (loaded - began, read - loaded))
+        return Inquiry(task, images, study, ask, load_ms, read_ms)
+
+    def study(self, images: Sequence[str], selection: Selection | None = None) -> Study:
+        """Return the study that images of the datastore make up, each as one view."""
+        if not images:
+            raise RequestError("image: missing; expected image, session_id or a file")
+        paths = [self._image_path(image) for image in images]
+        return self._shelf.get(paths, images[0], selection or Selection())
+
+    def version(self, image: str) -> str:
+        """Return what changes when the file of an image does."""
+        return repr(version_of(self._image_path(image)))
+
+    def stream(
+        self, inquiry: Inquiry, cancel: threading.Event | None = None
+    ) -> Iterator[str | Answer]:
+        """Yield the text piece by piece, then the Answer."""
+        ask = inquiry.ask
+        pieces = self.engine().stream(
+            inquiry.study,
+            inquiry.task,
+            ask.question if inquiry.task == "vqa" else None,
+            history=ask.history,
+            region=ask.region,
+            max_new_tokens=ask.max_new_tokens,
+            cancel=cancel,
+        )
+        with closing(pieces):  # type: ignore[type-var]
+            for piece in pieces:
+                if isinstance(piece, Answer):
+                    piece = _seen_from_outside(piece, inquiry)
+                    self._note(piece, ask.region)
+                else:
+                    self.metrics.note_token()
+                yield piece
+
+    def answer(self, inquiry: Inquiry, cancel: threading.Event | None = None) -> Answer:
+        """Return the whole answer."""
+        _check(cancel)
+        with closing(self.stream(inquiry, cancel)) as pieces:  # type: ignore[type-var]
+            for piece in pieces:
+                if isinstance(piece, Answer):
+                    logger.info("answered: %s in %d ms", piece.task, piece.timings_ms["total"])
+                    return piece
+        raise RadFoundError("the model stopped without an answer; try again")
+
+    def answer_with_evidence(
+        self, inquiry: Inquiry, cancel: threading.Event | None = None
+    ) -> tuple[Answer, Evidence]:
+        """Return the whole answer, and where the model looked for it."""
+        answer = self.answer(inquiry, cancel)
+        _check(cancel)
+        began = time.monotonic()
+        evidence = self.engine().evidence(
+            inquiry.study, answer, history=inquiry.ask.history, region=inquiry.ask.region
+        )
+        took_ms = round((time.monotonic() - began) * 1000)
+        timings = {**answer.timings_ms, "evidence": took_ms}
+        return replace(answer, evidence=EVIDENCE_NAME, timings_ms=timings), evidence
+
+    def _note(self, answer: Answer, region: dict[str, Any] | None) -> None:
+        """Write an answer into journal and scores; a reader gets it even where that fails."""
+        self.metrics.note_answer(answer)
+        try:
+            self.journal.record(answer, region)
+            self.scores.note(answer)
+        except RadFoundError as error:
+            logger.warning("an answer is not on record: %s", error)
+
+    # Corrections ------------------------------------------------------------------------------
+
+    def record(self, corrections: Sequence[Correction]) -> list[bool]:
+        """Append corrections to the log, all or none; False for each that is there already.
+
+        What does not say where is about the region that its answer was about.
+
+        Raises
+        ------
+        CorrectionError
+            If one names an image that cannot be learnt from, or its id is another's.
+        """
+        corrections = [self._with_region(correction) for correction in corrections]
+        for correction in corrections:
+            self._check_recordable(correction)
+        hashed = [self._with_image_hash(correction) for correction in corrections]
+        return [self.log.append(correction) for correction in hashed]
+
+    def _check_recordable(self, correction: Correction) -> None:
+        for image in correction.images:
+            try:
+                self._image_path(image)
+            except NotFoundError as error:
+                raise CorrectionError(
+                    "images: one is not in the datastore; only what is there can be learnt from; "
+                    "upload it first with PUT /datastore/image"
+                ) from error
+        try:
+            known = self.log.get(correction.id)
+        except NotFoundError:
+            return
+        if not known.says_the_same_as(correction):
+            raise CorrectionError(
+                f"id: a different correction is already recorded as {correction.id}; "
+                "give an edit an id of its own"
+            )
+
+    def _with_region(self, correction: Correction) -> Correction:
+        if correction.region is not None or correction.answer_id is None:
+            return correction
+        try:
+            return replace(correction, region=self.journal.get(correction.answer_id).region)
+        except RadFoundError as error:
+            logger.info("a correction of an answer that is not in the journal: %s", error.code)
+            return correction
+
+    def _with_image_hash(self, correction: Correction) -> Correction:
+        """Name the content that was corrected; a reader's word is kept even if it cannot be read."""
+        if correction.image_hash is not None:
+            return correction
+        try:
+            return replace(correction, image_hash=self.study(correction.images).digest)
+        except RadFoundError as error:
+            logger.warning("a correction is recorded without image hash: %s", error.code)
+            return correction
+
+    # Places -----------------------------------------------------------------------------------
+
+    def _image_path(self, image: str) -> Path:
+        if isinstance(self.datastore, StudyDatastore):
+            return self.datastore.path_of(image)
+        if image not in self.datastore.list_images():
+            raise NotFoundError("image: not in the datastore; send one of its ids")
+        return Path(self.datastore.get_image_uri(image))
+
+    def _session_path(self, session_id: str) -> Path:
+        if self.sessions is None:
+            raise RequestError("session_id: sessions are turned off on this server")
+        return self.sessions.path_of(session_id)
+
+
+def _read_upload(upload: Upload, selection: Selection) -> Study:
+    with received(*upload) as path:
+        return read_study(path, series=selection.series, volume=selection.volume)
+
+
+def _selection(params: object) -> Selection:
+    series = params.get("series") if isinstance(params, Mapping) else None
+    volume = params.get("volume") if isinstance(params, Mapping) else None
+    if series is not None and not isinstance(series, str):
+        raise RequestError("series: expected text, a series number or instance UID")
+    if volume is not None and (isinstance(volume, bool) or not isinstance(volume, int)):
+        raise RequestError("volume: expected a whole number, from 0")
+    return Selection(series, volume)
+
+
+def _unique(image: str, others: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([image, *others] if image else others))
+
+
+def _seen_from_outside(answer: Answer, inquiry: Inquiry) -> Answer:
+    """Name the images as the caller does, and count the time since the request began."""
+    timings = dict(answer.timings_ms)
+    timings["read"] = inquiry.read_ms
+    for key in ("first_token", "total"):
+        timings[key] = timings.get(key, 0) + inquiry.load_ms + inquiry.read_ms
+    return replace(answer, images=inquiry.images, timings_ms=timings)
+
+
+def _check(cancel: threading.Event | None) -> None:
+    if cancel is not None and cancel.is_set():
+        raise Cancelled("the caller has gone")

@@ -1,0 +1,1 @@
+"""Starting and stopping: what is left over, what is logged, what ends with the server."""

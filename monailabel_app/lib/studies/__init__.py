@@ -1,0 +1,1 @@
+"""Studies as the server keeps them: the folder it serves, uploads, sessions."""

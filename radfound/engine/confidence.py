@@ -1,0 +1,141 @@
+"""How sure an answer is, from the probabilities of its tokens.
+
+Length-normalised probability and entropy after Malinin and Gales (arXiv 2002.07650): free at request
+time, and comparable between short and long answers. A `Calibration`, fitted on questions whose answers
+are known, turns the first into the probability of being right.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from radfound.exceptions import CheckpointError, StorageError
+from radfound.records.durable import replace_text
+
+logger = logging.getLogger(__name__)
+
+CALIBRATION_FILE = "calibration.json"
+CALIBRATION_SCHEMA = "radfound.calibration/1"
+_LEAST = 1e-6  # a probability nearer to 0 or 1 counts as this far from it
+_ASKS_YES_OR_NO = frozenset(
+    "is are was were am does do did has have had can could will would should any".split()
+)
+
+
+def length_normalised_probability(log_probabilities: Sequence[float]) -> float | None:
+    """Return the geometric mean of the tokens' probabilities, in [0, 1]; None for no tokens."""
+    if not log_probabilities:
+        return None
+    return math.exp(sum(log_probabilities) / len(log_probabilities))
+
+
+def normalised_entropy(entropies: Sequence[float], vocabulary: int) -> float | None:
+    """Return the tokens' mean entropy (nats) over that of a uniform choice, in [0, 1]; None for no tokens."""
+    if not entropies:
+        return None
+    return min(1.0, max(0.0, sum(entropies) / len(entropies) / math.log(vocabulary)))
+
+
+def logit(probability: float) -> float:
+    """Return log(p / (1 - p)), finite for 0 and 1 too."""
+    kept = min(max(probability, _LEAST), 1 - _LEAST)
+    return math.log(kept / (1 - kept))
+
+
+def calibration_group(task: str, question: str | None) -> str | None:
+    """Return which curve an answer is calibrated by: "closed", "open", or None for captions and reports.
+
+    A question is closed where its first word asks for yes or no; the engine knows no more of it.
+    """
+    if task != "vqa":
+        return None
+    words = (question or "").lower().replace("/", " ").split()
+    return "closed" if words and words[0] in _ASKS_YES_OR_NO else "open"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """From a length-normalised probability p to the probability of being right.
+
+    sigmoid(logit(p) / temperature + bias), after Guo et al. (2017) and Platt (1999).
+    """
+
+    temperature: float
+    bias: float
+    fitted_on: int
+
+    def apply(self, probability: float) -> float:
+        """Return the probability of being right, in (0, 1)."""
+        return 1 / (1 + math.exp(-(logit(probability) / self.temperature + self.bias)))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The curves of one model, by `calibration_group`.
+
+    Parameters
+    ----------
+    revision : str
+        Of the weights that they were fitted to; they say nothing about others.
+    curves : dict of str to Curve
+    """
+
+    revision: str
+    curves: Mapping[str, Curve]
+
+    def confidence(
+        self, task: str, question: str | None, probability: float | None
+    ) -> float | None:
+        """Return the calibrated probability that an answer is right, or None where no curve speaks of it."""
+        curve = self.curves.get(calibration_group(task, question) or "")
+        return None if curve is None or probability is None else curve.apply(probability)
+
+    def write(self, folder: Path) -> Path:
+        """Write `calibration.json` beside a checkpoint's weights; return its path."""
+        data = {
+            "schema": CALIBRATION_SCHEMA,
+            "revision": self.revision,
+            "curves": {name: asdict(curve) for name, curve in self.curves.items()},
+        }
+        path = folder / CALIBRATION_FILE
+        try:
+            replace_text(path, json.dumps(data, indent=2) + "\n", private=False)
+        except OSError as error:
+            raise StorageError(
+                f"{path}: cannot be written ({error.strerror}); copy the checkpoint to a folder of yours"
+            ) from error
+        return path
+
+    @classmethod
+    def read(cls, folder: Path, revision: str) -> Calibration | None:
+        """Return the calibration that stands beside weights of this revision, or None if there is none.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is damaged.
+        """
+        path = folder / CALIBRATION_FILE
+        if not path.is_file():
+            return None
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            curves = {name: Curve(**curve) for name, curve in data["curves"].items()}
+            found = cls(str(data["revision"]), curves)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{path.name}: cannot be read ({error}); delete it, or make it anew with `radfound bench --calibrate`"
+            ) from error
+        if found.revision != revision:
+            logger.warning(
+                "%s was made for other weights (%s, these are %s): answers come without confidence "
+                "until `radfound bench --calibrate` is run",
+                CALIBRATION_FILE, found.revision, revision,
+            )  # fmt: skip
+            return None
+        return found

@@ -1,0 +1,447 @@
+"""The one object that answers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from radfound.engine.confidence import (
+    Calibration,
+    length_normalised_probability,
+    normalised_entropy,
+)
+from radfound.engine.local.backend import LocalModel, Prompt, StudyModel
+from radfound.engine.local.scheduler import Writer
+from radfound.engine.local.sequence import Prefix, PrefixCache, Token
+from radfound.exceptions import AdapterError, NotFoundError, RadFoundError, RequestError
+from radfound.model.attribution import Evidence
+from radfound.model.processing_radfound import split_report
+from radfound.question import Answer, ModelVersion
+from radfound.records.adapters import AdapterStore
+from radfound.study.study import Study
+from radfound.wire import MAX_NEW_TOKENS, parse_region
+
+logger = logging.getLogger(__name__)
+
+_TRY_AGAIN_S = 60.0
+_TRIED_BEFORE = 4
+DEFAULT_NEW_TOKENS = {"vqa": 48, "caption": 80, "report": 160}
+MAX_PROMPT_TOKENS = 2048
+"""Most tokens of a question with its history, if the model's context has room for as many."""
+MAX_EVIDENCE_TOKENS = 256
+"""The same where a map of where the model looked is wanted, which takes as much memory as training does."""
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """An active adapter that cannot be used."""
+
+    adapter: str
+    reason: str
+    until: float  # then it is tried again: somebody may have put it right
+
+
+@dataclass(frozen=True)
+class _Start:
+    version: ModelVersion
+    calibration: Calibration | None
+    encode_ms: int
+
+
+class Engine:
+    """Answers questions about studies, with the adapter that is active at that moment.
+
+    Safe for use by several threads: answers are written side by side, and an adapter is changed when
+    those that began with the one before have ended.
+
+    Parameters
+    ----------
+    model : StudyModel
+    adapters : AdapterStore, optional
+        Where to look, before each answer, for the adapter to use.
+    cached_studies : int
+        How many encoded studies to keep.
+    prefix_bytes : int
+        How much memory to give to what the language model has read of studies.
+    """
+
+    def __init__(
+        self,
+        model: StudyModel,
+        *,
+        adapters: AdapterStore | None = None,
+        cached_studies: int = 32,
+        prefix_bytes: int = 256 * 2**20,
+    ):
+        self.model = model
+        self._adapters = adapters
+        self._adapter: str | None = None
+        self._refused: _Refused | None = None
+        self._encoded: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._cached_studies = cached_studies
+        self.prefixes = PrefixCache(prefix_bytes)
+        self._writer = Writer(model.batch(), self._follow_active_adapter)
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str | Path = "radfound-mini",
+        *,
+        adapters: AdapterStore | None = None,
+        device: str | None = None,
+    ) -> Engine:
+        """Load a checkpoint, as `radfound.model.checkpoints.load` names them, and return its engine."""
+        model = LocalModel.load(checkpoint, device)
+        model.tune()
+        return cls(model, adapters=adapters)
+
+    @property
+    def model_version(self) -> ModelVersion:
+        """The weights that answer now; where none is being written, those of the next answer."""
+
+        def look() -> ModelVersion:
+            self._follow_active_adapter(self._writer.is_idle)
+            return self._version()
+
+        return self._writer.call(look)
+
+    def next_adapter(self) -> tuple[str | None, str | None]:
+        """Return the adapter of the next answer and, if it is not the active one, why; never waits."""
+        if self._adapters is None:
+            return None, None
+        try:
+            wanted = self._adapters.active()
+        except RadFoundError as error:
+            return self._adapter, str(error)
+        refused = self._refused
+        if refused is not None and refused.adapter == wanted:
+            return self._adapter, refused.reason
+        return wanted, None
+
+    def answer(
+        self,
+        study: Study,
+        task: str = "vqa",
+        question: str | None = None,
+        *,
+        history: Sequence[Mapping[str, str]] = (),
+        region: dict[str, Any] | None = None,
+        max_new_tokens: int | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Answer:
+        """Return the answer to a question, or a caption or report.
+
+        Parameters
+        ----------
+        study : Study
+        task : {"vqa", "caption", "report"}
+        question : str, needed for "vqa"
+        history : sequence of {"question": str, "answer": str}
+            Earlier turns about the same study, oldest first.
+        region : dict, optional
+            As `radfound.study.frames.make_frames` takes it.
+        max_new_tokens : int, optional
+            1 to 512; by default 48 for an answer, 80 for a caption, 160 for a report.
+        cancel : threading.Event, optional
+            Stops the answer when set.
+
+        Raises
+        ------
+        RequestError
+            If an argument is wrong.
+        StudyError
+            If the study cannot be used.
+        Cancelled
+            If `cancel` was set before the answer was complete.
+        """
+        for piece in self.stream(
+            study,
+            task,
+            question,
+            history=history,
+            region=region,
+            max_new_tokens=max_new_tokens,
+            cancel=cancel,
+        ):
+            if isinstance(piece, Answer):
+                return piece
+        raise AssertionError("a stream ends with its answer")
+
+    def stream(
+        self,
+        study: Study,
+        task: str = "vqa",
+        question: str | None = None,
+        *,
+        history: Sequence[Mapping[str, str]] = (),
+        region: dict[str, Any] | None = None,
+        max_new_tokens: int | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[str | Answer]:
+        """Yield the text piece by piece, then the Answer; takes and raises what `answer` does."""
+        limit = _token_limit(task, max_new_tokens)
+        region = parse_region(region)
+        prompt = Prompt(task, question, tuple(history))
+        question_ids = self._question_ids(prompt, limit)
+        began = time.monotonic()
+        start: _Start | None = None
+
+        def begin() -> tuple[Prefix, list[int]]:
+            nonlocal start
+            ready = time.monotonic()
+            prefix = self._prefix(study, region)
+            # It was fitted to the base model; nobody has measured what an adapter's probabilities are worth.
+            calibration = self.model.calibration if self._adapter is None else None
+            start = _Start(self._version(), calibration, _since(ready))
+            return prefix, question_ids
+
+        tokens: list[Token] = []
+        first_ms = 0
+        for token in self._writer.write(begin, limit, cancel):
+            tokens.append(token)
+            first_ms = first_ms or _since(began)
+            if token.text:
+                yield token.text
+        assert start is not None
+        yield _answer(
+            study, prompt, tokens, start.version, self.model.vocabulary, start.calibration,
+            {"read": 0, "encode": start.encode_ms, "first_token": first_ms, "total": _since(began)},
+        )  # fmt: skip
+
+    def check(
+        self,
+        task: str,
+        question: str | None = None,
+        *,
+        history: Sequence[Mapping[str, str]] = (),
+        max_new_tokens: int | None = None,
+        images: int = 1,
+        evidence: bool = False,
+    ) -> None:
+        """Raise RequestError for what is too much to answer, before a study is read for it.
+
+        Parameters
+        ----------
+        task, question, history, max_new_tokens
+            As `answer` takes them.
+        images : int
+            How many images the study has.
+        evidence : bool
+            Whether `evidence` is asked for too.
+        """
+        if images > self.model.max_images:
+            raise RequestError(
+                f"images: found {images}; the model reads at most {self.model.max_images} at once; choose fewer"
+            )
+        self._question_ids(
+            Prompt(task, question, history), _token_limit(task, max_new_tokens), evidence
+        )
+
+    def evidence(
+        self,
+        study: Study,
+        answer: Answer,
+        *,
+        history: Sequence[Mapping[str, str]] = (),
+        region: dict[str, Any] | None = None,
+    ) -> Evidence:
+        """Return where the model looked for an answer, with the adapter that wrote it.
+
+        Parameters
+        ----------
+        study : Study
+        answer : Answer
+            Of this engine, about that study.
+        history, region
+            As they were when it was asked.
+
+        Raises
+        ------
+        RequestError
+            If other base weights wrote the answer, or the prompt is too long.
+        AdapterError, NotFoundError
+            If the adapter that wrote it cannot be used any more.
+        """
+        if answer.model.revision != self.model.revision:
+            raise RequestError(
+                f"answer: written by base model {answer.model.revision}, this one is "
+                f"{self.model.revision}; ask again"
+            )
+        prompt = Prompt(answer.task, answer.question, tuple(history))
+        self._question_ids(prompt, 0, with_evidence=True)
+
+        def look() -> Evidence:
+            with self._speaking_as(answer.model.adapter):
+                return self.model.evidence(study, region, prompt, answer.text)
+
+        return self._writer.call(look)
+
+    def embed(self, study: Study) -> np.ndarray:
+        """Return where a study lies among others: float32, shape (D,), of length 1."""
+        return self._writer.call(lambda: self.model.embed(self._encode(_key(study, None), study)))
+
+    def _question_ids(
+        self, prompt: Prompt, new_tokens: int, with_evidence: bool = False
+    ) -> list[int]:
+        """Return the token ids of a question with its history; RequestError if they do not fit."""
+        ids = self.model.question_ids(prompt)
+        most = MAX_EVIDENCE_TOKENS if with_evidence else MAX_PROMPT_TOKENS
+        allowed = min(most, self.model.room - new_tokens)
+        if len(ids) > allowed:
+            what, advice = (
+                ("history", "leave out the oldest turns")
+                if prompt.history
+                else ("question", "shorten it")
+            )
+            raise RequestError(
+                f"{what}: the prompt has {len(ids):,} tokens; at most {allowed:,} fit beside the study "
+                f"and an answer of {new_tokens}; {advice}"
+            )
+        return ids
+
+    def _prefix(self, study: Study, region: dict[str, Any] | None) -> Prefix:
+        key = _key(study, region)
+        prefix = self.prefixes.get(key)
+        if prefix is None:
+            prefix = self.model.read(self._encode(key, study, region))
+            self.prefixes.put(key, prefix)
+        return prefix
+
+    def _encode(
+        self, key: tuple[str, str], study: Study, region: dict[str, Any] | None = None
+    ) -> Any:
+        if key not in self._encoded:
+            self._encoded[key] = self.model.encode(study, region)
+            while len(self._encoded) > self._cached_studies:
+                self._encoded.popitem(last=False)
+        self._encoded.move_to_end(key)
+        return self._encoded[key]
+
+    def _version(self) -> ModelVersion:
+        return ModelVersion(self.model.name, self.model.revision, self._adapter)
+
+    def _follow_active_adapter(self, is_idle: bool) -> bool:
+        """Use the store's active adapter, if none writes with another; return whether answers may begin.
+
+        One that cannot be used leaves the one before in place.
+        """
+        if self._adapters is None:
+            return True
+        try:
+            wanted = self._adapters.active()
+        except RadFoundError as error:
+            logger.error("%s; answering with %s", error, self._adapter or "the base model")
+            return True
+        if wanted == self._adapter or self._is_refused(wanted):
+            return True
+        if not is_idle:
+            return False
+        try:
+            self._use(wanted)
+        except (AdapterError, NotFoundError) as error:
+            assert wanted is not None
+            self._use_the_one_before(self._adapters, wanted)
+            self._refused = _Refused(wanted, str(error), time.monotonic() + _TRY_AGAIN_S)
+            logger.error("%s; answering with %s", error, self._adapter or "the base model")
+        return True
+
+    def _is_refused(self, adapter: str | None) -> bool:
+        refused = self._refused
+        is_it = refused is not None and refused.adapter == adapter
+        return is_it and time.monotonic() < refused.until  # type: ignore[union-attr]
+
+    def _use_the_one_before(self, store: AdapterStore, refused: str) -> None:
+        """Use what was active before, or the newest before that which can be used."""
+        before = [each for each in dict.fromkeys(store.former()) if each != refused]
+        for adapter in before[:_TRIED_BEFORE]:
+            try:
+                return self._use(adapter)
+            except (AdapterError, NotFoundError) as error:
+                logger.error("%s", error)
+        self._use(None)
+
+    def _go_back_to(self, adapter: str | None) -> None:
+        try:
+            self._use(adapter)
+        except (AdapterError, NotFoundError):
+            self._use(None)
+
+    @contextmanager
+    def _speaking_as(self, adapter: str | None) -> Iterator[None]:
+        """Use an adapter for a moment between two tokens; answers under way go on with theirs."""
+        current = self._adapter
+        if adapter == current:
+            yield
+            return
+        if adapter is not None and self._adapters is None:
+            raise NotFoundError(f"adapter {adapter}: this engine has no adapters; ask again")
+        try:
+            self._use(adapter)
+            yield
+        finally:
+            self._go_back_to(current)
+
+    def _use(self, adapter: str | None) -> None:
+        folder = None
+        if adapter is not None and self._adapters is not None:
+            folder = self._adapters.path(adapter)
+            base = self._adapters.manifest(adapter).get("base_revision")
+            if base not in (None, self.model.revision):
+                raise AdapterError(
+                    f"adapter {adapter}: trained on base model {base}, this one is {self.model.revision}; train it anew"
+                )
+        self.model.load_adapter(folder)
+        self._adapter, self._refused = adapter, None
+
+
+def _token_limit(task: str, asked: int | None) -> int:
+    if asked is None:
+        return DEFAULT_NEW_TOKENS.get(task, DEFAULT_NEW_TOKENS["vqa"])
+    if not 1 <= asked <= MAX_NEW_TOKENS:
+        raise RequestError(f"max_new_tokens: found {asked}; expected 1 to {MAX_NEW_TOKENS}")
+    return asked
+
+
+def _key(study: Study, region: dict[str, Any] | None) -> tuple[str, str]:
+    return study.digest, json.dumps(region, sort_keys=True)
+
+
+def _since(began: float) -> int:
+    return round((time.monotonic() - began) * 1000)
+
+
+def _answer(
+    study: Study,
+    prompt: Prompt,
+    tokens: list[Token],
+    version: ModelVersion,
+    vocabulary: int,
+    calibration: Calibration | None,
+    timings: dict[str, int],
+) -> Answer:
+    probability = length_normalised_probability([token.log_probability for token in tokens])
+    text = "".join(token.text for token in tokens).strip()
+    return Answer(
+        task=prompt.task,
+        images=(study.id,),
+        question=prompt.question if prompt.task == "vqa" else None,
+        text=text,
+        model=version,
+        sections=split_report(text) if prompt.task == "report" else None,
+        confidence=calibration.confidence(prompt.task, prompt.question, probability)
+        if calibration
+        else None,
+        uncertainty=normalised_entropy([token.entropy for token in tokens], vocabulary),
+        timings_ms=timings,
+        finished=bool(tokens) and tokens[-1].last,
+    )

@@ -1,0 +1,373 @@
+"""What the engine asks of a model, and RadFound's own model behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from peft import PeftModel
+from transformers import DynamicCache
+
+from radfound.engine.confidence import Calibration
+from radfound.engine.local.fast_llama import Llama, UnknownWeights
+from radfound.engine.local.sequence import Batch, Layers, Prefix, Token, read
+from radfound.exceptions import AdapterError
+from radfound.model import checkpoints
+from radfound.model.attribution import Evidence, find_evidence
+from radfound.model.devices import device_of
+from radfound.model.modeling_radfound import RadFoundForConditionalGeneration
+from radfound.model.processing_radfound import RadFoundProcessor
+from radfound.records.adapter_weights import check_weights
+from radfound.study.study import Study
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A whole answer, written without streaming.
+
+    Parameters
+    ----------
+    text : str
+    log_probabilities, entropies : tuple of float
+        Of each token, as in `Token`; the stop token is among them.
+    complete : bool
+        Whether it ended with the stop token, and not at the limit.
+    """
+
+    text: str
+    log_probabilities: tuple[float, ...]
+    entropies: tuple[float, ...]
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is asked about a study."""
+
+    task: str
+    question: str | None = None
+    history: Sequence[Mapping[str, str]] = ()
+
+
+class StudyModel(Protocol):
+    """A model that reads studies and writes about them.
+
+    Not safe for use by several threads at once; the engine sees to that.
+    """
+
+    name: str
+    revision: str
+    vocabulary: int
+    calibration: Calibration | None
+    room: int
+    """How many tokens may follow the study: history, question and answer together."""
+    max_images: int
+
+    def encode(self, study: Study, region: dict[str, Any] | None = None) -> Any:
+        """Read a study once; what comes back can be asked about many times, with any adapter."""
+
+    def embed(self, encoded: Any) -> np.ndarray:
+        """Return where a study lies among others: float32, shape (D,), of length 1."""
+
+    def read(self, encoded: Any) -> Prefix:
+        """Read the beginning of every prompt about a study; no adapter changes it."""
+
+    def question_ids(self, prompt: Prompt) -> list[int]:
+        """Return the token ids of the rest of a prompt; raises RequestError."""
+
+    def batch(self) -> Batch:
+        """Return what writes answers side by side."""
+
+    def generate(
+        self, encoded: Sequence[Any], prompts: Sequence[Prompt], max_new_tokens: int
+    ) -> list[Generated]:
+        """Write many answers at once; each has the text that `stream` would write."""
+
+    def score(self, encoded: Any, prompt: Prompt, text: str) -> float:
+        """Return the mean log-probability of the tokens of `text` as the answer."""
+
+    def evidence(
+        self, study: Study, region: dict[str, Any] | None, prompt: Prompt, text: str
+    ) -> Evidence:
+        """Return where it looked to write `text` as the answer."""
+
+    def load_adapter(self, folder: Path | None) -> None:
+        """Put a LoRA adapter in front of the language model, or take it away."""
+
+
+class LocalModel:
+    """RadFound in this process.
+
+    Parameters
+    ----------
+    model : RadFoundForConditionalGeneration
+    processor : RadFoundProcessor
+    name, revision : str
+    calibration : Calibration, optional
+        What the base model's probabilities are worth.
+    """
+
+    def __init__(
+        self,
+        model: RadFoundForConditionalGeneration,
+        processor: RadFoundProcessor,
+        name: str,
+        revision: str,
+        calibration: Calibration | None = None,
+    ):
+        self.model = model.eval()
+        self.processor = processor
+        self.name = name
+        self.revision = revision
+        self.vocabulary = model.config.text_config.vocab_size
+        self.calibration = calibration
+        before, _ = processor.prompt_ids("caption", None)
+        self.room = model.config.text_config.max_position_embeddings - len(before)
+        self.max_images = processor.image_processor.max_frames
+        self._is_tuned = False
+        self._reader: Callable[..., tuple[torch.Tensor, Layers]] | None = None
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str | Path,
+        device: str | None = None,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> LocalModel:
+        """Load a checkpoint as `radfound.model.checkpoints.load` does, onto CUDA where there is one.
+
+        Raises
+        ------
+        DeviceError
+            If there is no such device.
+        """
+        place = device_of(device)
+        model, processor, name, revision = checkpoints.load(checkpoint, dtype)
+        model.to(place)
+        calibration = Calibration.read(checkpoints.shipped_folder(checkpoint), revision)
+        return cls(model, processor, name, revision, calibration)
+
+    def tune(self) -> None:
+        """Read and write faster from now on, if the language model is a llama on a CPU.
+
+        Its weights are copied for that, so they must not change any more, but by `load_adapter`.
+        """
+        self._is_tuned, self._reader = True, None
+
+    @torch.no_grad()
+    def encode(self, study: Study, region: dict[str, Any] | None = None) -> torch.Tensor:
+        """Return the study's visual tokens, shape (1, num_visual_tokens, text hidden_size)."""
+        inputs = self.processor.image_processor.preprocess(study, regions=[region]).to(
+            self.model.device
+        )
+        return self.model.get_image_features(**inputs)
+
+    def embed(self, encoded: torch.Tensor) -> np.ndarray:
+        """Return the mean of a study's visual tokens, scaled to length 1; shape (hidden_size,)."""
+        mean = encoded[0].float().mean(0)
+        embedding: np.ndarray = (mean / mean.norm().clamp_min(1e-12)).cpu().numpy()
+        return embedding
+
+    def read(self, encoded: torch.Tensor) -> Prefix:
+        """Read the beginning of every prompt about a study.
+
+        An adapter changes how questions are read and answered, never how the study is read: what is
+        cached of a study serves every version (decision 0007).
+        """
+        return self.read_many([encoded])[0]
+
+    @torch.no_grad()
+    def read_many(self, encoded: Sequence[torch.Tensor]) -> list[Prefix]:
+        """Read the beginning of every prompt about some studies, side by side."""
+        before, _ = self.processor.prompt_ids("caption", None)
+        ids = torch.tensor([before] * len(encoded), device=self.model.device)
+        mask = torch.ones_like(ids)
+        embeds = self.model.merge_visual_embeds(ids, torch.cat(list(encoded)))
+        _, layers = self._read_on((), embeds, mask, mask.cumsum(1) - 1, adapted=False)
+        return [
+            Prefix(tuple((keys[n : n + 1], values[n : n + 1]) for keys, values in layers))
+            for n in range(len(encoded))
+        ]
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        """Return a context in which the base model answers."""
+        language_model = self.model.language_model
+        return (
+            language_model.disable_adapter()
+            if isinstance(language_model, PeftModel)
+            else nullcontext()
+        )
+
+    def _read_on(
+        self,
+        layers: Layers,
+        embeds: torch.Tensor,
+        mask: torch.Tensor,
+        positions: torch.Tensor,
+        adapted: bool = True,
+    ) -> tuple[torch.Tensor, Layers]:
+        if self._reader is None:
+            self._reader = self._new_reader()
+        return self._reader(layers, embeds, mask, positions, adapted)
+
+    def _new_reader(self) -> Callable[..., tuple[torch.Tensor, Layers]]:
+        if self._is_tuned and self.model.device.type == "cpu":
+            try:
+                return Llama(self.model.language_model)
+            except UnknownWeights:
+                pass  # transformers reads them, only slower
+        return self._read_plainly
+
+    def _read_plainly(
+        self,
+        layers: Layers,
+        embeds: torch.Tensor,
+        mask: torch.Tensor,
+        positions: torch.Tensor,
+        adapted: bool,
+    ) -> tuple[torch.Tensor, Layers]:
+        with nullcontext() if adapted else self.without_adapter():
+            return read(self.model, layers, embeds, mask, positions)
+
+    def question_ids(self, prompt: Prompt) -> list[int]:
+        """Return the token ids of the rest of a prompt; raises RequestError."""
+        return self.processor.prompt_ids(prompt.task, prompt.question, prompt.history)[1]
+
+    def batch(self) -> Batch:
+        """Return what writes answers side by side."""
+        return Batch(self.model, self.processor, self._read_on)
+
+    def stream(self, encoded: torch.Tensor, prompt: Prompt, max_new_tokens: int) -> Iterator[Token]:
+        """Write an answer, greedily, token by token."""
+        batch = self.batch()
+        [(_, token)] = batch.join([self.read(encoded)], [self.question_ids(prompt)])
+        yield token
+        for _ in range(max_new_tokens - 1):
+            if token.last:
+                return
+            [(_, token)] = batch.step()
+            yield token
+
+    @torch.no_grad()
+    def generate(
+        self,
+        encoded: Sequence[torch.Tensor],
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        batch_size: int = 32,
+    ) -> list[Generated]:
+        """Write many answers at once, greedily.
+
+        Prompts about the same tensor that stand near each other share the reading of it.
+
+        Parameters
+        ----------
+        encoded : sequence of tensor
+            What `encode` returned, one for each prompt; the same one may stand there often.
+        prompts : sequence of Prompt
+        max_new_tokens : int
+        batch_size : int
+            How many are written side by side.
+
+        Returns
+        -------
+        list of Generated, in the order of the prompts
+        """
+        written: list[Generated] = []
+        for start in range(0, len(prompts), batch_size):
+            some = encoded[start : start + batch_size]
+            studies = {id(study): study for study in some}  # each distinct study is read once
+            read = dict(zip(studies, self.read_many(list(studies.values())), strict=True))
+            asked = [self.question_ids(each) for each in prompts[start : start + batch_size]]
+            written += self.write([read[id(study)] for study in some], asked, max_new_tokens)
+        return written
+
+    def write(
+        self,
+        prefixes: Sequence[Prefix],
+        questions: Sequence[Sequence[int]],
+        max_new_tokens: int,
+    ) -> list[Generated]:
+        """Write answers side by side, to questions that are token ids about studies that were read."""
+        batch = self.batch()
+        written = {draft: [token] for draft, token in batch.join(prefixes, questions)}
+        for _ in range(max_new_tokens - 1):
+            if not len(batch):
+                break
+            for draft, token in batch.step():
+                written[draft].append(token)
+        return [_generated(tokens) for tokens in written.values()]
+
+    @torch.no_grad()
+    def score(self, encoded: torch.Tensor, prompt: Prompt, text: str) -> float:
+        """Return the mean log-probability of the tokens of `text`, stop token included."""
+        answer = self.processor.answer_ids(text)
+        ids = [*self.question_ids(prompt), *answer[:-1]]
+        cache = DynamicCache(config=self.model.config.text_config)
+        for number, (keys, values) in enumerate(self.read(encoded).layers):
+            cache.update(keys, values, number)
+        logits = self.model.language_model(
+            input_ids=torch.tensor([ids], device=self.model.device),
+            past_key_values=cache,
+            logits_to_keep=len(answer),
+        ).logits
+        targets = torch.tensor(answer, device=logits.device)
+        chosen = logits[0].float().log_softmax(-1).gather(-1, targets[:, None])
+        return float(chosen.mean())
+
+    def evidence(
+        self, study: Study, region: dict[str, Any] | None, prompt: Prompt, text: str
+    ) -> Evidence:
+        """Return where it looked to write `text` as the answer."""
+        asked = self.processor.prompt_ids(prompt.task, prompt.question, prompt.history)
+        answer = self.processor.answer_ids(text)
+        return find_evidence(self.model, self.processor, study, region, asked, answer)
+
+    def check_adapter(self, folder: Path) -> None:
+        """Raise AdapterError if the adapter in a folder is not sound, or not for this language model."""
+        model = self.model.language_model
+        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        check_weights(
+            folder,
+            {
+                name.removesuffix(".base_layer"): tuple(module.weight.shape)
+                for name, module in base.named_modules()
+                if isinstance(module, torch.nn.Linear) and ".lora_" not in name
+            },
+        )
+
+    def load_adapter(self, folder: Path | None) -> None:
+        """Put a LoRA adapter in front of the language model, or take it away.
+
+        Raises
+        ------
+        AdapterError
+            If it does not fit; the base model is left without an adapter.
+        """
+        self._reader = None
+        if isinstance(self.model.language_model, PeftModel):
+            self.model.language_model = self.model.language_model.unload()
+        if folder is None:
+            return
+        self.check_adapter(folder)
+        base = self.model.language_model
+        try:
+            self.model.language_model = PeftModel.from_pretrained(base, str(folder)).eval()
+        except Exception as error:  # whatever peft makes of a file that nobody foresaw
+            raise AdapterError(
+                f"adapter {folder.name}: does not fit {self.name} ({error}); activate another or train a new one"
+            ) from error
+
+
+def _generated(tokens: Sequence[Token]) -> Generated:
+    return Generated(
+        "".join(token.text for token in tokens),
+        tuple(token.log_probability for token in tokens),
+        tuple(token.entropy for token in tokens),
+        tokens[-1].last,
+    )

@@ -1,0 +1,397 @@
+"""What a reader study consists of, as `plan.json` in its folder says it.
+
+A study is one folder. `create` writes it, the server reads `plan.json` and `cases/` and writes
+`ratings.sqlite`, the analysis reads all of it:
+
+- `plan.json`: instructions, criteria, cases and what each reader is shown, in which order. It names no
+  source of a text, no original case and no seed, and holds digests instead of tokens.
+- `key.json`: which text came from which source, the original names of cases, and their modality,
+  organ system and reference text. The server never opens it: that is the blinding.
+- `cases/`: copies of the study files under random names.
+- `tokens.txt`: one address with token a reader; only its owner may read it.
+- `ratings.sqlite`: see `radfound.reader_study.rating.ratings`.
+
+What may reach the browser: the texts, the criteria, the question and context of a case, and the ids of items
+and candidates. Every item and candidate has an id of its own for each reader and for each time it is shown. The
+id of a case must stay on the server, because it is the same when a case is shown again: so address images by
+item, as in `/items/{item}/images/0`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from radfound.exceptions import NotFoundError, ReaderStudyError
+from radfound.question import TASKS
+from radfound.reader_study.design.fields import (
+    bool_field,
+    check_fields,
+    check_unique,
+    id_field,
+    list_field,
+    optional_number_field,
+    optional_text_field,
+    text_field,
+)
+from radfound.records.durable import replace_text
+from radfound.shapes import object_of
+
+SCHEMA = "radfound.reader_study/1"
+PLAN, KEY, TOKENS, CASES, RATINGS = "plan.json", "key.json", "tokens.txt", "cases", "ratings.sqlite"
+"""What the files in a study's folder are called."""
+
+SCALE = (1, 2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """What a text is rated for, on a scale from 1 to 5.
+
+    Parameters
+    ----------
+    key : str
+        Names it in files, such as "correctness".
+    name : str
+        Its heading for the reader.
+    description : str
+        What is to be judged.
+    anchors : tuple of 5 str
+        What each point means, from 1 to 5.
+    better : {"high", "low"}
+        Which end of the scale is the good one. The defaults all have the good end at 5.
+    """
+
+    key: str
+    name: str
+    description: str
+    anchors: tuple[str, ...]
+    better: str = "high"
+
+    @property
+    def best(self) -> int:
+        """The point at the good end."""
+        return SCALE[-1] if self.better == "high" else SCALE[0]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A study that is shown. Its id must not reach the browser.
+
+    Parameters
+    ----------
+    id : str
+        Random.
+    images : tuple of str
+        Files, or folders of DICOM, relative to the study's folder and with forward slashes. Several are the
+        views of one study, in their order (see `Plan.paths`).
+    task : {"vqa", "caption", "report"}
+    question : str or None
+        What was asked; needed for "vqa".
+    context : str or None
+        What the reader is told beside the images, such as the indication.
+    series : str or None
+    volume : int or None
+        As for `radfound.reading.read_study`, where a file or folder holds several.
+    """
+
+    id: str
+    images: tuple[str, ...]
+    task: str
+    question: str | None = None
+    context: str | None = None
+    series: str | None = None
+    volume: int | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A text to be rated, under a random id that it has only in this item."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """One case as one reader is shown it, once.
+
+    Parameters
+    ----------
+    id : str
+        Random, different for every reader and every time that the case is shown.
+    case : str
+        A case's id. Not for the browser.
+    candidates : tuple of Candidate
+        In the order in which they are shown.
+    """
+
+    id: str
+    case: str
+    candidates: tuple[Candidate, ...]
+
+    @cached_property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """The ids of each pair of candidates that a preference is asked about, in shown order."""
+        return tuple(itertools.combinations([each.id for each in self.candidates], 2))
+
+    def candidate(self, candidate_id: str) -> Candidate:
+        """Return a candidate; NotFoundError if the item has none with that id."""
+        return _found(self.candidates, candidate_id, "candidate")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Who rates.
+
+    Parameters
+    ----------
+    id : str
+        As the study's owner named the reader, such as "reader-1"; may be shown to that reader.
+    token_sha256 : str
+        Hexadecimal digest of the token that opens this reader's pages.
+    items : tuple of Item
+        In the order in which they are shown.
+    """
+
+    id: str
+    token_sha256: str
+    items: tuple[Item, ...]
+
+    def item(self, item_id: str) -> Item:
+        """Return an item; NotFoundError if this reader has none with that id."""
+        return _found(self.items, item_id, "item")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A reader study.
+
+    Parameters
+    ----------
+    title : str
+    instructions : str
+        Plain text for the reader; paragraphs are separated by blank lines.
+    criteria : tuple of Criterion
+    pairwise : bool
+        Whether a preference is asked for each pair of texts (`Item.pairs`).
+    comment : bool
+        Whether a comment may be written under each text. A comment is never required.
+    cases : tuple of Case
+    readers : tuple of Reader
+    folder : Path
+        Where the study is; no part of `plan.json`.
+    address : str
+        What readers enter, such as "https://study.example.org"; empty if it is not known.
+    """
+
+    title: str
+    instructions: str
+    criteria: tuple[Criterion, ...]
+    pairwise: bool
+    comment: bool
+    cases: tuple[Case, ...]
+    readers: tuple[Reader, ...]
+    folder: Path = field(default=Path(), compare=False)
+    address: str = ""
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Plan:
+        """Read `plan.json` of a study's folder.
+
+        Raises
+        ------
+        ReaderStudyError
+            If there is none, or something in it is missing, unknown or of the wrong kind; the message says where.
+        """
+        path = Path(folder) / PLAN
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ReaderStudyError(
+                f"{folder}: no {PLAN} there; expected the folder that `radfound reader-study create` made"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise ReaderStudyError(
+                f"{path}: cannot be read ({error}); make the study again"
+            ) from error
+        return _plan(value, Path(folder))
+
+    def save(self) -> None:
+        """Write `plan.json` into the folder, in one step."""
+        content = asdict(self)
+        del content["folder"]
+        text = json.dumps({"schema": SCHEMA, **content}, indent=1, ensure_ascii=False)
+        replace_text(self.folder / PLAN, text + "\n")
+
+    @property
+    def ratings_path(self) -> Path:
+        """Where the ratings are kept."""
+        return self.folder / RATINGS
+
+    def reader(self, reader_id: str) -> Reader:
+        """Return a reader; NotFoundError if there is none with that id."""
+        return _found(self.readers, reader_id, "reader")
+
+    def reader_of_token(self, token: str) -> Reader | None:
+        """Return whose token it is, or None; takes the same time for every wrong token."""
+        digest = token_digest(token)
+        found = None
+        for reader in self.readers:
+            if hmac.compare_digest(digest, reader.token_sha256):
+                found = reader
+        return found
+
+    def case(self, case_id: str) -> Case:
+        """Return a case; NotFoundError if there is none with that id."""
+        return _found(self.cases, case_id, "case")
+
+    def criterion(self, key: str) -> Criterion:
+        """Return a criterion; NotFoundError if there is none with that key."""
+        for criterion in self.criteria:
+            if criterion.key == key:
+                return criterion
+        raise NotFoundError(f"no criterion {key!r} in this study")
+
+    def paths(self, case: Case) -> list[Path]:
+        """Return a case's files and folders, to be given to `radfound.reading.read_study` as a list."""
+        return paths_of(case, self.folder)
+
+
+def paths_of(case: Case, folder: Path) -> list[Path]:
+    """Return a case's files and folders in a study's folder."""
+    return [folder / PurePosixPath(image) for image in case.images]
+
+
+def token_digest(token: str) -> str:
+    """Return the SHA-256 of a token, in hexadecimal."""
+    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+
+
+_Named = TypeVar("_Named", Case, Candidate, Item, Reader)
+
+
+def _found(rows: Sequence[_Named], wanted: str, what: str) -> _Named:
+    for row in rows:
+        if row.id == wanted:
+            return row
+    raise NotFoundError(f"no {what} {wanted!r} in this study")
+
+
+# From JSON, strictly ---------------------------------------------------------------------------
+
+
+def _plan(value: object, folder: Path) -> Plan:
+    top = object_of(PLAN, value, ReaderStudyError)
+    if top.get("schema") != SCHEMA:
+        raise ReaderStudyError(
+            f"{PLAN}: schema is {top.get('schema')!r}; this version reads {SCHEMA!r}"
+        )
+    fields = ("title", "instructions", "criteria", "pairwise", "comment", "cases", "readers")
+    check_fields(PLAN, top, ("schema", *fields), ("address",))
+    plan = Plan(
+        text_field(PLAN, top, "title"),
+        text_field(PLAN, top, "instructions", may_be_empty=True),
+        list_field(PLAN, top, "criteria", criterion_from),
+        bool_field(PLAN, top, "pairwise"),
+        bool_field(PLAN, top, "comment"),
+        list_field(PLAN, top, "cases", _case),
+        list_field(PLAN, top, "readers", _reader),
+        folder,
+        text_field(PLAN, {"address": "", **top}, "address", may_be_empty=True),
+    )
+    cases = {case.id for case in plan.cases}
+    for reader in plan.readers:
+        for item in reader.items:
+            if item.case not in cases:
+                raise ReaderStudyError(f"{PLAN}: item {item.id} is of an unknown case {item.case}")
+    check_unique(f"{PLAN}, criteria", [each.key for each in plan.criteria])
+    check_unique(f"{PLAN}, cases", [each.id for each in plan.cases])
+    check_unique(f"{PLAN}, readers", [each.id for each in plan.readers])
+    items = [item for reader in plan.readers for item in reader.items]
+    check_unique(f"{PLAN}, items", [item.id for item in items])
+    check_unique(f"{PLAN}, candidates", [each.id for item in items for each in item.candidates])
+    return plan
+
+
+def criterion_from(place: str, value: object) -> Criterion:
+    """Return a criterion from JSON or YAML; ReaderStudyError begins with `place`."""
+    row = object_of(place, value, ReaderStudyError)
+    check_fields(place, row, ("key", "name", "description", "anchors"), ("better",))
+    anchors = row["anchors"]
+    if isinstance(anchors, Mapping):  # a scale is easier to write with its numbers
+        anchors = [anchors.get(point, anchors.get(str(point))) for point in SCALE]
+    if (
+        not isinstance(anchors, list)
+        or len(anchors) != len(SCALE)
+        or not all(isinstance(each, str) and each.strip() for each in anchors)
+    ):
+        raise ReaderStudyError(
+            f"{place}: anchors need a text for each of the points 1 to 5, in this order"
+        )
+    better = row.get("better", "high")
+    if better not in ("high", "low"):
+        raise ReaderStudyError(f"{place}: better is {better!r}; expected high or low")
+    return Criterion(
+        id_field(place, row, "key"),
+        text_field(place, row, "name"),
+        text_field(place, row, "description"),
+        tuple(each.strip() for each in anchors),
+        better,
+    )
+
+
+def _case(place: str, value: object) -> Case:
+    row = object_of(place, value, ReaderStudyError)
+    check_fields(place, row, ("id", "images", "task"), ("question", "context", "series", "volume"))
+    if row["task"] not in TASKS:
+        raise ReaderStudyError(f"{place}: task is {row['task']!r}; expected {' or '.join(TASKS)}")
+    return Case(
+        id_field(place, row, "id"),
+        list_field(place, row, "images", _image),
+        row["task"],
+        optional_text_field(place, row, "question"),
+        optional_text_field(place, row, "context"),
+        optional_text_field(place, row, "series"),
+        optional_number_field(place, row, "volume"),
+    )
+
+
+def _image(place: str, value: object) -> str:
+    path = PurePosixPath(value) if isinstance(value, str) else PurePosixPath()
+    if path.parts[:1] != (CASES,) or ".." in path.parts or len(path.parts) < 2:
+        raise ReaderStudyError(f"{place}: found {value!r}; expected a file in {CASES}/")
+    return str(path)
+
+
+def _reader(place: str, value: object) -> Reader:
+    row = object_of(place, value, ReaderStudyError)
+    check_fields(place, row, ("id", "token_sha256", "items"), ())
+    digest = text_field(place, row, "token_sha256")
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ReaderStudyError(f"{place}: token_sha256 is no SHA-256 in hexadecimal")
+    return Reader(id_field(place, row, "id"), digest, list_field(place, row, "items", _item))
+
+
+def _item(place: str, value: object) -> Item:
+    row = object_of(place, value, ReaderStudyError)
+    check_fields(place, row, ("id", "case", "candidates"), ())
+    return Item(
+        id_field(place, row, "id"),
+        id_field(place, row, "case"),
+        list_field(place, row, "candidates", _candidate),
+    )
+
+
+def _candidate(place: str, value: object) -> Candidate:
+    row = object_of(place, value, ReaderStudyError)
+    check_fields(place, row, ("id", "text"), ())
+    return Candidate(id_field(place, row, "id"), text_field(place, row, "text", may_be_empty=True))

@@ -1,0 +1,126 @@
+"""Where the texts come from: RadVLBench's answers, a running server, or people."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from radfound.exceptions import ReaderStudyError, RequestError
+from radfound.optional import library
+from radfound.question import ModelVersion
+from radfound.reader_study.design.config import CaseConfig, SourceConfig
+from radfound.reader_study.design.key import Text
+from radfound.spreadsheet import read_rows
+
+ANSWER_S = 300
+"""How long a server may take over one answer, in seconds."""
+
+_BENCH_TASKS = {"vqa": ("vqa", "metadata"), "caption": ("caption",), "report": ("report",)}
+
+Row = Mapping[str, str]
+
+
+def texts_of(
+    source: SourceConfig, cases: Sequence[CaseConfig]
+) -> tuple[list[Text], dict[str, Row]]:
+    """Return what a source says about each case, and the rows of its answers.csv by case, if it has one.
+
+    Raises
+    ------
+    ReaderStudyError
+        If a text is missing; the message names the case.
+    """
+    if source.answers is not None:
+        rows = _rows(source, cases)
+        return [Text(one_layout(rows[case.id][source.column])) for case in cases], rows
+    if source.server is not None:
+        session = _session()
+        return [_asked(session, source.server, case) for case in cases], {}
+    return [Text(one_layout(case.texts[source.name])) for case in cases], {}
+
+
+def one_layout(text: str) -> str:
+    """Return a text in the one layout that all have, so that spaces and special signs betray no source."""
+    lines = [" ".join(line.split()) for line in unicodedata.normalize("NFC", text).splitlines()]
+    return "\n".join(line for line in lines if line)
+
+
+def _rows(source: SourceConfig, cases: Sequence[CaseConfig]) -> dict[str, Row]:
+    path = source.answers
+    assert path is not None
+    by_name: dict[tuple[str, str], Row] = {}
+    for row in _read(path):
+        by_name[row.get("task", ""), row.get("id", "")] = row
+    found = {}
+    for case in cases:
+        wanted = [(task, case.answer_id) for task in _BENCH_TASKS[case.task]]
+        rows = [by_name[each] for each in wanted if each in by_name]
+        if not rows:
+            raise ReaderStudyError(
+                f"{path}: no {case.task} answer with the id {case.answer_id!r}; give case {case.id} the id of its "
+                "line as answer_id"
+            )
+        if rows[0].get(source.column) is None:
+            raise ReaderStudyError(
+                f"{path}: no column {source.column!r}; expected one of {', '.join(rows[0])}"
+            )
+        found[case.id] = rows[0]
+    return found
+
+
+def _read(path: Path) -> Sequence[Row]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = read_rows(file)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ReaderStudyError(
+            f"{path}: cannot be read ({error}); expected answers.csv of `radfound bench`"
+        ) from error
+    if not rows or not {"task", "id"} <= set(rows[0]):
+        raise ReaderStudyError(
+            f"{path}: has no columns task and id; expected answers.csv of `radfound bench`"
+        )
+    return rows
+
+
+def _session() -> Any:
+    session = library("requests", "reader-study").Session()
+    token, file = os.environ.get("RADFOUND_TOKEN"), os.environ.get("RADFOUND_TOKEN_FILE")
+    if not token and file:
+        try:
+            token = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RequestError(f"RADFOUND_TOKEN_FILE: cannot be read ({error})") from error
+    if token:
+        session.headers["Authorization"] = f"Bearer {token}"
+    return session
+
+
+def _asked(session: Any, server: str, case: CaseConfig) -> Text:
+    params: dict[str, Any] = {"images": list(case.server_images)}
+    if case.question is not None:
+        params["question"] = case.question
+    try:
+        response = session.post(
+            f"{server}/infer/radfound_{case.task}",
+            params={"image": case.server_images[0], "output": "json"},
+            data={"params": json.dumps(params)},
+            timeout=ANSWER_S,
+        )
+        said = response.json()
+        if not response.ok:
+            detail = said.get("detail")
+            raise ReaderStudyError(
+                f"{server}: no answer about case {case.id}: "
+                f"{detail['message'] if isinstance(detail, dict) else detail}"
+            )
+        return Text(one_layout(said["text"]), said["id"], ModelVersion(**said["model"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ReaderStudyError(
+            f"{server}: no answer about case {case.id} ({error}); is that a running RadFound server?"
+        ) from error

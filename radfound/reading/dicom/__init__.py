@@ -1,0 +1,1 @@
+"""DICOM files to images: headers, series, stacks of frames, pixels."""

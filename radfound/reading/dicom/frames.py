@@ -1,0 +1,233 @@
+"""Frames of DICOM files: where each lies, from the header, functional groups or frame vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from radfound.reading.dicom import nuclear as dicom_nuclear
+from radfound.reading.dicom.elements import (
+    column_row,
+    directions,
+    element,
+    first_item,
+    number,
+    vector,
+)
+from radfound.reading.dicom.spacing import pixel_spacing
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+    from radfound.reading.dicom.header import DicomFile
+    from radfound.reading.dicom.mosaic import Sheet
+
+_PROJECTIONS = {"CR", "DX", "RF"}
+_CLIPS = {"MG", "XA", "US"}
+_CROSS_SECTIONAL = {"CT", "MR", "PT", "NM"}
+_FRAME_TIMES = {"FrameTime", "FrameTimeVector"}
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame of one DICOM file, or one tile of a sheet.
+
+    Parameters
+    ----------
+    file : DicomFile
+    index : int
+        Which frame of the file, or which tile of its sheet.
+    position_mm : array, shape (3,), or None
+        Centre of the first pixel, LPS.
+    directions : array, shape (2, 3), or None
+        Unit vectors along a row (i grows) and along a column (j grows), LPS.
+    spacing_mm : (float, float) or None
+        Distance between neighbouring columns, and between neighbouring rows.
+    slope, intercept : float
+    groups : tuple of mappings
+        What the file says of this frame and not of all, the most particular first.
+    in_patient : bool
+        Whether the position is one in the patient; False where it is one in a probe's own frame.
+    """
+
+    file: DicomFile
+    index: int
+    position_mm: Any
+    directions: Any
+    spacing_mm: tuple[float, float] | None
+    slope: float
+    intercept: float
+    groups: tuple[Mapping, ...] = ()
+    in_patient: bool = True
+
+    @property
+    def is_positioned(self) -> bool:
+        """Whether the file says where the frame lies."""
+        return self.position_mm is not None and self.directions is not None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        sheet = self.file.sheet
+        return sheet.tile_shape if sheet else self.file.shape[1:]
+
+    def find(self, *paths: str) -> Any:
+        """Return the first element found, of the frame or else of its file, or None.
+
+        Parameters
+        ----------
+        *paths : str
+            Keywords, or sequences down to one: "MREchoSequence.EffectiveEchoTime". A damaged
+            element counts as missing.
+        """
+        for path in paths:
+            for group in (*self.groups, self.file.header):
+                value = element(group, *path.split("."))
+                if value is not None:
+                    return value
+        return None
+
+
+def frames_of(file: DicomFile) -> Iterator[Frame]:
+    """Make the frames of a file; ValueError and its like where they cannot be understood."""
+    if file.header.get("PerFrameFunctionalGroupsSequence"):
+        return _grouped_frames(file)
+    if file.sheet:
+        return _tiles(file, file.sheet)
+    if dicom_nuclear.is_nuclear(file):
+        return _nuclear_frames(file)
+    return _plain_frames(file)
+
+
+def _plain_frames(file: DicomFile) -> Iterator[Frame]:
+    header, (frames, *_) = file.header, file.shape
+    position = vector(header.get("ImagePositionPatient"), 3)
+    axes = directions(header.get("ImageOrientationPatient"))
+    offsets_mm = _slice_offsets_mm(header, frames)
+    if file.modality in _PROJECTIONS or (frames > 1 and file.modality in _CLIPS):
+        offsets_mm = None
+    for index in range(frames):
+        offset_mm = None if offsets_mm is None else offsets_mm[index]
+        yield _frame(file, index, **_place(file, position, axes, offset_mm))
+
+
+def _slice_offsets_mm(header: Dataset, frames: int) -> np.ndarray | None:
+    """Return how far along the normal each frame lies, or None for frames in time."""
+    if frames == 1:
+        return np.zeros(1)
+    pointers = _pointers(header)
+    if pointers & _FRAME_TIMES:
+        return None
+    places = vector(header.get("SliceLocationVector"), frames)
+    if places is not None and "SliceLocationVector" in pointers:
+        return places - places[0]
+    # Cone beam CT, for one, names its first slice and the distance.
+    between = header.get("SpacingBetweenSlices") or header.get("SliceThickness")
+    return np.arange(frames) * float(between) if between else None
+
+
+def _pointers(header: Dataset) -> set[str]:
+    from pydicom.datadict import keyword_for_tag
+
+    found = header.get("FrameIncrementPointer")
+    tags = [found] if isinstance(found, int) else list(found or [])
+    return {keyword_for_tag(tag) for tag in tags}
+
+
+def _nuclear_frames(file: DicomFile) -> Iterator[Frame]:
+    header, vectors = file.header, dicom_nuclear.frame_vectors(file)
+    step_mm = number(header.get("SpacingBetweenSlices") or header.get("SliceThickness"), 0.0)
+    reconstructed = dicom_nuclear.is_reconstructed(header)
+    for index, numbers in enumerate(vectors):
+        detector = dicom_nuclear.detector_of(header, numbers)
+        position = vector(detector.get("ImagePositionPatient"), 3)
+        axes = directions(detector.get("ImageOrientationPatient"))
+        offset_mm = None
+        if reconstructed and (step_mm or len(vectors) == 1):
+            # A negative distance stacks the slices against the normal.
+            offset_mm = (numbers.get("SliceVector", 1) - 1) * step_mm
+        groups = (numbers, detector)
+        yield _frame(file, index, groups=groups, **_place(file, position, axes, offset_mm))
+
+
+def _place(
+    file: DicomFile,
+    position: np.ndarray | None,
+    axes: np.ndarray | None,
+    offset_mm: float | None,
+) -> dict[str, Any]:
+    """Return where a frame lies whose first slice is there, that far along the normal."""
+    in_patient = position is not None and axes is not None
+    if not in_patient and file.shape[0] > 1 and file.modality in _CROSS_SECTIONAL:
+        # The slices of one file are known to lie behind each other, though not where.
+        position, axes = np.zeros(3), np.eye(3)[:2]
+    if position is None or axes is None or offset_mm is None:
+        return {"position_mm": None, "directions": None}
+    across, down = axes
+    return {
+        "position_mm": position + offset_mm * np.cross(across, down),
+        "directions": axes,
+        "in_patient": in_patient,
+    }
+
+
+def _tiles(file: DicomFile, sheet: Sheet) -> Iterator[Frame]:
+    for index, position in enumerate(sheet.positions_mm):
+        yield _frame(file, index, position_mm=position, directions=sheet.directions)
+
+
+def _frame(file: DicomFile, index: int, **place: Any) -> Frame:
+    header = file.header
+    return Frame(
+        file=file,
+        index=index,
+        spacing_mm=pixel_spacing(header),
+        slope=number(header.get("RescaleSlope"), 1.0),
+        intercept=number(header.get("RescaleIntercept"), 0.0),
+        **place,
+    )
+
+
+def _grouped_frames(file: DicomFile) -> Iterator[Frame]:
+    header = file.header
+    shared = first_item(header, "SharedFunctionalGroupsSequence")
+    groups = header.PerFrameFunctionalGroupsSequence
+    if len(groups) != file.shape[0]:
+        raise ValueError("functional groups")
+    for index, own in enumerate(groups):
+
+        def find(*path: str, own: Mapping = own) -> Any:
+            *sequences, keyword = path
+            for group in (own, shared):
+                value = first_item(group, *sequences).get(keyword)
+                if value is not None:
+                    return value
+            return None
+
+        position = find("PlanePositionSequence", "ImagePositionPatient")
+        axes = find("PlaneOrientationSequence", "ImageOrientationPatient")
+        in_patient = bool(position)
+        if not in_patient:
+            position = find("PlanePositionVolumeSequence", "ImagePositionVolume")
+            axes = find("PlaneOrientationVolumeSequence", "ImageOrientationVolume")
+        rescale = "PixelValueTransformationSequence"
+        spacing = column_row(find("PixelMeasuresSequence", "PixelSpacing"))
+        slope, intercept = find(rescale, "RescaleSlope"), find(rescale, "RescaleIntercept")
+        converted = (
+            first_item(own, "UnassignedPerFrameConvertedAttributesSequence"),
+            first_item(shared, "UnassignedSharedConvertedAttributesSequence"),
+        )
+        yield Frame(
+            file=file,
+            index=index,
+            position_mm=vector(position, 3),
+            directions=directions(axes),
+            spacing_mm=spacing or pixel_spacing(header),
+            slope=number(slope, number(header.get("RescaleSlope"), 1.0)),
+            intercept=number(intercept, number(header.get("RescaleIntercept"), 0.0)),
+            groups=(own, shared, *converted),
+            in_patient=in_patient,
+        )

@@ -1,0 +1,154 @@
+"""Sheets: pictures that are the slices of a whole volume, side by side as tiles."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from radfound.exceptions import GeometryError
+from radfound.reading.dicom.elements import (
+    column_row,
+    count,
+    directions,
+    private_element,
+    values,
+    vector,
+)
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+    from radfound.reading.dicom.header import DicomFile
+
+HEADER_TAGS = [0x00190010, 0x0019100A]
+_SIEMENS_CSA = [0x00290010, 0x00291010]
+_WORDS = {"MOSAIC": "a mosaic", "VFRAME": "a sheet of tiles (VFRAME)"}
+_PARALLEL = 0.99
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """How the tiles of a Siemens mosaic lie in the sheet and in the patient.
+
+    Parameters
+    ----------
+    tile_shape : (int, int)
+        Rows and columns of a tile.
+    positions_mm : array, shape (N, 3)
+        Centre of the first pixel of each tile in use, LPS.
+    directions : array, shape (2, 3)
+    """
+
+    tile_shape: tuple[int, int]
+    positions_mm: np.ndarray
+    directions: np.ndarray
+
+    def unfold(self, picture: np.ndarray) -> np.ndarray:
+        """Cut a sheet, shape (H, W), into its tiles, shape (N, h, w)."""
+        rows, columns = self.tile_shape
+        down, across = picture.shape[0] // rows, picture.shape[1] // columns
+        tiles = picture.reshape(down, rows, across, columns).swapaxes(1, 2)
+        return tiles.reshape(-1, rows, columns)[: len(self.positions_mm)]
+
+
+def sheet_of(file: DicomFile) -> Sheet | None:
+    """Return the sheet that a file is; None where it is none, or cannot be taken apart."""
+    if not is_sheet(file.header):
+        return None
+    try:
+        return _read_sheet(file)
+    except GeometryError:
+        return None
+
+
+def refuse_sheet(file: DicomFile) -> None:
+    """Raise GeometryError, with the reason, for a sheet that cannot be taken apart."""
+    if is_sheet(file.header) and file.sheet is None:
+        _read_sheet(file)
+
+
+def is_sheet(header: Dataset) -> bool:
+    """Whether a picture says that it is made of tiles."""
+    if header.get("PerFrameFunctionalGroupsSequence"):
+        return False  # taken apart already, though the image type may still say so
+    if count(_siemens_count(header)) > 1:
+        return True
+    return any(word in values(header.get("ImageType")) for word in _WORDS)
+
+
+def _siemens_count(header: Dataset) -> Any:
+    return private_element(header, 0x0019, "SIEMENS MR HEADER", 0x0A)
+
+
+def _read_sheet(file: DicomFile) -> Sheet:
+    header, (frames, rows, columns) = file.header, file.shape
+    slices, normal = _siemens_mosaic(file)
+    side = math.ceil(math.sqrt(slices))
+    position = vector(header.get("ImagePositionPatient"), 3)
+    axes = directions(header.get("ImageOrientationPatient"))
+    spacing = column_row(header.get("PixelSpacing"))
+    between = header.get("SpacingBetweenSlices") or header.get("SliceThickness")
+    if slices < 1 or frames > 1:
+        raise _cannot_unfold(file, "the number of its slices is not known")
+    if rows % side or columns % side:
+        fault = f"{slices} slices do not divide {columns} x {rows} pixels into equal tiles"
+        raise _cannot_unfold(file, fault)
+    if position is None or axes is None or spacing is None or not between:
+        raise _cannot_unfold(file, "its position, orientation, spacing or distance is not known")
+    through = np.cross(*axes)
+    if normal is not None:
+        if abs(through @ normal) < _PARALLEL:
+            raise _cannot_unfold(file, "Siemens' slice normal does not fit the orientation")
+        through = through * np.sign(through @ normal)
+    tile = rows // side, columns // side
+    # The position is that of a picture as large as the sheet around the centre of the slice.
+    across = axes[0] * spacing[0] * (columns - tile[1]) / 2
+    down = axes[1] * spacing[1] * (rows - tile[0]) / 2
+    steps = np.arange(slices)[:, np.newaxis] * through * abs(float(between))
+    return Sheet(tile, position + across + down + steps, axes)
+
+
+def _cannot_unfold(file: DicomFile, fault: str) -> GeometryError:
+    kinds = values(file.header.get("ImageType"))
+    found = next((words for word, words in _WORDS.items() if word in kinds), "a mosaic")
+    return GeometryError(
+        f"{file.name}: {found}, all slices of a volume side by side in one picture, but {fault}; "
+        "expected a Siemens mosaic with its private header; export it whole, or a picture a slice"
+    )
+
+
+def _siemens_mosaic(file: DicomFile) -> tuple[int, np.ndarray | None]:
+    """Return the number of slices (0 if unknown) and the direction in which they follow."""
+    slices = count(_siemens_count(file.header))
+    csa = _csa_header(file)
+    slices = slices or count(_csa_values(csa, "NumberOfImagesInMosaic"))
+    normal = _csa_values(csa, "SliceNormalVector")
+    return slices, np.array(normal, dtype=float) if len(normal) == 3 else None
+
+
+def _csa_values(csa: dict, name: str) -> list:
+    return csa.get("tags", {}).get(name, {}).get("items", [])
+
+
+def _csa_header(file: DicomFile) -> dict:
+    """Read Siemens' own header, too large to be kept for each slice of every series."""
+    import pydicom
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nibabel warns of its DICOM readers; this is a parser
+        from nibabel.nicom import csareader
+    with open(file.source.path, "rb") as opened:
+        header = pydicom.dcmread(
+            opened, stop_before_pixels=True, force=True, specific_tags=_SIEMENS_CSA
+        )
+    stored = private_element(header, 0x0029, "SIEMENS CSA HEADER", 0x10)
+    if not isinstance(stored, bytes) or not stored:
+        return {}
+    try:
+        return csareader.read(stored)
+    except Exception:  # whatever a parser of an undocumented format meets
+        return {}

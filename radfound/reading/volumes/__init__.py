@@ -1,0 +1,1 @@
+"""Volumes in one file, or a header and its data: NIfTI, NRRD, MetaImage."""

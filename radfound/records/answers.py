@@ -1,0 +1,148 @@
+"""Which answers were given, about what and by which weights; not what they said."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from radfound.correction import utc_now
+from radfound.exceptions import NotFoundError
+from radfound.question import Answer, ModelVersion
+from radfound.records.database import Database
+from radfound.study.region import region_key
+
+_APPLICATION_ID = 0x52464A31  # "RFJ1"
+_COLUMNS = (
+    "id", "created", "images", "task", "question", "region", "uncertainty",
+    "model_name", "model_revision", "model_adapter",
+)  # fmt: skip
+_LAYOUT = (
+    """CREATE TABLE answers (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        created TEXT NOT NULL,
+        images TEXT NOT NULL,
+        task TEXT NOT NULL,
+        question TEXT,
+        region TEXT,
+        uncertainty REAL,
+        model_name TEXT NOT NULL,
+        model_revision TEXT NOT NULL,
+        model_adapter TEXT
+    )""",
+)
+
+
+def journal_path(studies: str | Path) -> Path:
+    """Return where the journal of a folder of studies is kept."""
+    return Path(studies) / ".radfound" / "answers.sqlite"
+
+
+@dataclass(frozen=True)
+class Given:
+    """One answer that was given.
+
+    Parameters
+    ----------
+    id : str
+    created : str
+        When; ISO 8601 in UTC.
+    images : tuple of str
+        Ids under which the caller knows the images.
+    task : {"vqa", "caption", "report"}
+    question : str or None
+    region : dict or None
+        Where in the study the question looked.
+    uncertainty : float or None
+        See `Answer`.
+    model : ModelVersion
+    """
+
+    id: str
+    created: str
+    images: tuple[str, ...]
+    task: str
+    question: str | None
+    region: dict[str, Any] | None
+    uncertainty: float | None
+    model: ModelVersion
+
+
+class AnswerJournal:
+    """The answers that a server gave, in one SQLite file.
+
+    It leads from an answer's id to the weights that spoke, and tells about which answers the model
+    was least certain. Several threads and processes may use one file.
+
+    Parameters
+    ----------
+    path : str or Path
+        See `journal_path`. Made when the first answer is recorded.
+
+    Raises
+    ------
+    StorageError
+        From every method, if the file is damaged, is something else, or cannot be written.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._file = Database(self.path, "journal of answers", _APPLICATION_ID, (_LAYOUT,))
+
+    def recover(self) -> None:
+        """Set a damaged file aside, so that another one is begun; the log says so."""
+        self._file.recover()
+
+    def record(self, answer: Answer, region: dict[str, Any] | None) -> None:
+        """Note that an answer was given about a region, or about the whole study (None)."""
+        model = answer.model
+        values = (
+            answer.id, utc_now(), json.dumps(answer.images), answer.task, answer.question,
+            region_key(region), answer.uncertainty, model.name, model.revision, model.adapter,
+        )  # fmt: skip
+        with self._file.connection(create=True) as connection:
+            connection.execute(
+                f"INSERT INTO answers ({', '.join(_COLUMNS)})"
+                f" VALUES ({', '.join('?' * len(_COLUMNS))})",
+                values,
+            )
+
+    def get(self, answer_id: str) -> Given:
+        """Return one answer; NotFoundError if it was not recorded."""
+        found = self._query("WHERE id = ?", answer_id)
+        if not found:
+            raise NotFoundError(f"no answer {answer_id!r} in {self._file.name}")
+        return found[0]
+
+    def rows(self) -> list[Given]:
+        """Return every answer in the order of recording."""
+        return self._query("")
+
+    def _query(self, where: str, *values: Any) -> list[Given]:
+        if not self.path.exists():
+            return []
+        with self._file.connection() as connection:
+            if not self._file.layout(connection):
+                return []
+            rows = connection.execute(
+                f"SELECT {', '.join(_COLUMNS)} FROM answers {where} ORDER BY seq", values
+            )
+            return [_given(*row) for row in rows]
+
+
+def _given(
+    answer_id: str, created: str, images: str, task: str, question: str | None,
+    region: str | None, uncertainty: float | None, *model: str,
+) -> Given:  # fmt: skip
+    return Given(
+        answer_id,
+        created,
+        tuple(json.loads(images)),
+        task,
+        question,
+        json.loads(region) if region is not None else None,
+        uncertainty,
+        ModelVersion(*model),
+    )

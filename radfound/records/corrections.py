@@ -1,0 +1,289 @@
+"""The log of what readers said about answers; it never forgets one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from radfound.correction import Correction
+from radfound.exceptions import CorrectionError, NotFoundError, StorageError
+from radfound.question import ModelVersion
+from radfound.records.database import Database
+from radfound.records.hash_chain import Linked, Verification, link, verify
+from radfound.study.region import region_key
+
+__all__ = ["Correction", "CorrectionLog", "log_path", "newest_of", "rows_digest", "rows_digests"]
+
+_APPLICATION_ID = 0x52464C31  # "RFL1"
+_COLUMNS = (
+    "id",
+    "answer_id",
+    "images",
+    "task",
+    "question",
+    "model_text",
+    "verdict",
+    "text",
+    "author",
+    "created",
+    "model_name",
+    "model_revision",
+    "model_adapter",
+    "image_hash",
+    "region",
+)
+_STORED = (*_COLUMNS, "link")
+_INSERT = f"INSERT INTO corrections ({', '.join(_STORED)}) VALUES ({', '.join('?' * len(_STORED))})"
+_FIRST_LAYOUT = (
+    """CREATE TABLE corrections (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        answer_id TEXT,
+        images TEXT NOT NULL,
+        task TEXT NOT NULL,
+        question TEXT,
+        model_text TEXT NOT NULL,
+        verdict TEXT NOT NULL,
+        text TEXT NOT NULL,
+        author TEXT NOT NULL,
+        created TEXT NOT NULL,
+        model_name TEXT,
+        model_revision TEXT,
+        model_adapter TEXT,
+        image_hash TEXT
+    )""",
+    """CREATE TRIGGER corrections_are_not_changed BEFORE UPDATE ON corrections
+        BEGIN SELECT RAISE(ABORT, 'corrections are append-only'); END""",
+    """CREATE TRIGGER corrections_are_not_deleted BEFORE DELETE ON corrections
+        BEGIN SELECT RAISE(ABORT, 'corrections are append-only'); END""",
+    # INSERT OR REPLACE deletes without firing the trigger above
+    """CREATE TRIGGER corrections_are_not_replaced BEFORE INSERT ON corrections
+        WHEN EXISTS (SELECT 1 FROM corrections WHERE id = NEW.id OR seq = NEW.seq)
+        BEGIN SELECT RAISE(ABORT, 'corrections are append-only'); END""",
+)
+_SECOND_LAYOUT = (
+    "ALTER TABLE corrections ADD COLUMN region TEXT",
+    "ALTER TABLE corrections ADD COLUMN link TEXT",
+)
+# Reading does not change a file of the first layout; appending does.
+_TABLE = {1: "(SELECT *, NULL AS region, NULL AS link FROM corrections)", 2: "corrections"}
+
+
+def log_path(studies: str | Path) -> Path:
+    """Return where the corrections of a folder of studies are kept."""
+    return Path(studies) / ".radfound" / "corrections.sqlite"
+
+
+class CorrectionLog:
+    """An append-only log of corrections in one SQLite file.
+
+    Several threads and processes may use one file at once. An append that has returned survives
+    a kill and a power cut. Reading a log that does not exist yet finds it empty and makes nothing.
+
+    Parameters
+    ----------
+    path : str or Path
+        The SQLite file, see `log_path`.
+
+    Raises
+    ------
+    StorageError
+        From every method, if the file is damaged, is something else, or cannot be written.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        layouts = (_FIRST_LAYOUT, _SECOND_LAYOUT)
+        self._file = Database(self.path, "correction log", _APPLICATION_ID, layouts)
+        self._name = self._file.name
+        self._file.check()
+
+    def append(self, correction: Correction) -> bool:
+        """Record a correction.
+
+        Returns
+        -------
+        bool
+            True if it is new; False if the same correction is there already.
+
+        Raises
+        ------
+        CorrectionError
+            If another correction has the same id. The earlier one stays.
+        """
+        with self._file.connection(create=True) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            known = self._select(connection, "WHERE id = ?", correction.id)
+            if known:
+                connection.execute("ROLLBACK")
+                if known[0].says_the_same_as(correction):
+                    return False
+                raise CorrectionError(
+                    f"id: a different correction is already recorded as {correction.id}; "
+                    "give an edit an id of its own"
+                )
+            row = _to_row(correction)
+            connection.execute(_INSERT, (*row.values(), link(_head(connection), row)))
+            connection.execute("COMMIT")
+        return True
+
+    def __iter__(self) -> Iterator[Correction]:
+        """Go through the corrections, oldest first."""
+        return iter(self.rows())
+
+    def rows(self) -> list[Correction]:
+        """Return every correction in the order of recording."""
+        return self._query("")
+
+    def latest(self) -> list[Correction]:
+        """Return the newest correction for each images, task, question and region, oldest first."""
+        return newest_of(self.rows())
+
+    def for_image(self, image: str) -> list[Correction]:
+        """Return the corrections that name an image, oldest first."""
+        return self._query(
+            "WHERE EXISTS (SELECT 1 FROM json_each(corrections.images) WHERE value = ?)", image
+        )
+
+    def images(self) -> set[str]:
+        """Return the ids of all images that some correction names."""
+        if not self.path.exists():
+            return set()
+        with self._file.connection() as connection:
+            if not self._file.layout(connection):
+                return set()
+            found = connection.execute(
+                "SELECT DISTINCT value FROM corrections, json_each(corrections.images)"
+            )
+            return {image for (image,) in found}
+
+    def get(self, correction_id: str) -> Correction:
+        """Return one correction; NotFoundError if there is none with that id."""
+        found = self._query("WHERE id = ?", correction_id)
+        if not found:
+            raise NotFoundError(f"no correction {correction_id!r} in {self._name}")
+        return found[0]
+
+    def count(self) -> int:
+        """Return how many corrections were recorded."""
+        if not self.path.exists():
+            return 0
+        with self._file.connection() as connection:
+            if not self._file.layout(connection):
+                return 0
+            return int(connection.execute("SELECT COUNT(*) FROM corrections").fetchone()[0])
+
+    def verify(self, noted: str | None = None) -> Verification:
+        """Look for rows that were changed, removed or put in another order behind the log's back.
+
+        Parameters
+        ----------
+        noted : str, optional
+            The head that an earlier call returned. It also finds a log that was written anew.
+        """
+        if not self.path.exists():
+            return verify((), 0, noted)
+        with self._file.connection() as connection:
+            connection.execute("BEGIN")
+            layout = self._file.layout(connection)
+            if not layout:
+                return verify((), 0, noted)
+            newest = connection.execute(
+                "SELECT seq FROM sqlite_sequence WHERE name = 'corrections'"
+            ).fetchone()
+            found = connection.execute(
+                f"SELECT seq, link, {', '.join(_COLUMNS)} FROM {_TABLE[layout]} ORDER BY seq"
+            )
+            rows = (
+                Linked(row[0], dict(zip(_COLUMNS, row[2:], strict=True)), row[1]) for row in found
+            )
+            return verify(rows, newest[0] if newest else 0, noted)
+
+    def _query(self, where: str, *values: Any) -> list[Correction]:
+        if not self.path.exists():
+            return []
+        with self._file.connection() as connection:
+            if not self._file.layout(connection):
+                return []
+            return self._select(connection, where, *values)
+
+    def _select(self, connection: sqlite3.Connection, where: str, *values: Any) -> list[Correction]:
+        table = _TABLE[self._file.layout(connection)]
+        rows = connection.execute(
+            f"SELECT {', '.join(_COLUMNS)} FROM {table} AS corrections {where} ORDER BY seq",
+            values,
+        ).fetchall()
+        try:
+            return [_from_row(row) for row in rows]
+        except (CorrectionError, ValueError, TypeError) as error:
+            raise StorageError(
+                f"{self._name}: a recorded correction is damaged ({error}); restore the file "
+                "from a backup"
+            ) from error
+
+
+def newest_of(corrections: Iterable[Correction]) -> list[Correction]:
+    """Return the newest correction for each images, task, question and region, oldest first."""
+    newest: dict[tuple, Correction] = {}
+    for each in corrections:
+        about = (each.images, each.task, each.question, region_key(each.region))
+        newest.pop(about, None)
+        newest[about] = each
+    return list(newest.values())
+
+
+def rows_digest(corrections: Sequence[Correction]) -> str:
+    """Return SHA-256 over corrections in order, one canonical JSON line each."""
+    return rows_digests(corrections)[-1]
+
+
+def rows_digests(corrections: Sequence[Correction]) -> list[str]:
+    """Return the digests of the first 0, 1, 2, ... corrections; the last one is of all."""
+    sha = hashlib.sha256()
+    digests = [sha.hexdigest()]
+    for correction in corrections:
+        content = asdict(correction)
+        if correction.region is None:  # as digests were made before there were regions
+            del content["region"]
+        line = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        sha.update(line.encode("ascii") + b"\n")
+        digests.append(sha.hexdigest())
+    return digests
+
+
+def _head(connection: sqlite3.Connection) -> str:
+    """Return the link that the next row follows on."""
+    newest = connection.execute("SELECT link FROM corrections ORDER BY seq DESC LIMIT 1").fetchone()
+    if newest is None or newest[0] is not None:
+        return newest[0] if newest else ""
+    head = ""
+    for row in connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM corrections ORDER BY seq"):
+        head = link(head, dict(zip(_COLUMNS, row, strict=True)))
+    return head
+
+
+def _to_row(correction: Correction) -> dict[str, Any]:
+    values = asdict(correction)
+    values["images"] = json.dumps(correction.images)
+    values["region"] = region_key(correction.region)
+    model = correction.model
+    values["model_name"] = model.name if model else None
+    values["model_revision"] = model.revision if model else None
+    values["model_adapter"] = model.adapter if model else None
+    return {column: values[column] for column in _COLUMNS}
+
+
+def _from_row(row: tuple[Any, ...]) -> Correction:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    name, revision, adapter = (
+        values.pop(f"model_{key}") for key in ("name", "revision", "adapter")
+    )
+    values["model"] = ModelVersion(name, revision, adapter) if name is not None else None
+    values["images"] = tuple(json.loads(values["images"]))
+    values["region"] = json.loads(values["region"]) if values["region"] is not None else None
+    return Correction(**values)

@@ -1,0 +1,195 @@
+"""One SQLite file of known layout, shared by threads and processes, that survives kills."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from radfound.exceptions import DamagedError, StorageError
+from radfound.records.durable import PRIVATE_FILE, make_directory, set_aside
+
+logger = logging.getLogger(__name__)
+
+_BUSY_TIMEOUT_S = 30.0
+_MAKING = threading.Lock()
+
+
+class Database:
+    """A SQLite file in WAL mode; what has been committed survives a kill and a power cut.
+
+    Parameters
+    ----------
+    path : Path
+        Made, with its folder, at the first connection that may create it.
+    what : str
+        What it holds, for messages, such as "correction log".
+    application_id : int
+        Tells such a file from any other SQLite file.
+    layouts : sequence of sequences of str
+        Statements that lead from each layout to the next one, beginning with the empty file. An
+        older file is brought up to date at the first connection that may create.
+
+    Raises
+    ------
+    StorageError
+        From every method, if the file is damaged, is something else, or cannot be written.
+    """
+
+    def __init__(
+        self, path: Path, what: str, application_id: int, layouts: Sequence[Sequence[str]]
+    ):
+        self.path = path
+        self.name = f"{path.parent.name}/{path.name}"
+        self._what = what
+        self._application_id = application_id
+        self._layouts = layouts
+
+    @contextmanager
+    def connection(self, create: bool = False) -> Iterator[sqlite3.Connection]:
+        """Open the file for one operation, so that no process holds a handle across a fork."""
+        with self.clear_errors():
+            if create:
+                make_directory(self.path.parent)
+                self._make_private()
+            connection = self._open("rwc" if create else "rw")
+            try:
+                if create:
+                    self.set_up(connection)
+                yield connection
+            finally:
+                connection.close()
+
+    def _open(self, mode: str) -> sqlite3.Connection:
+        """Open the file; alone, where a full disk has no room for the index that connections share."""
+        try:
+            return _connect(f"{self.path.absolute().as_uri()}?mode={mode}", "NORMAL")
+        except sqlite3.OperationalError as error:
+            if "disk I/O" not in str(error):
+                raise
+        return _connect(f"{self.path.absolute().as_uri()}?mode={mode}", "EXCLUSIVE")
+
+    def _make_private(self) -> None:
+        """Make the file if there is none, and keep other users out; SQLite's two beside it follow.
+
+        Never opened here while others may use it: closing it would drop the locks that SQLite holds.
+        """
+        with _MAKING:
+            if not self.path.exists():
+                with suppress(FileExistsError):
+                    os.close(os.open(self.path, os.O_CREAT | os.O_EXCL, PRIVATE_FILE))
+        for suffix in ("", "-wal", "-shm"):
+            file = self.path.with_name(self.path.name + suffix)
+            with suppress(FileNotFoundError, PermissionError):
+                if file.stat().st_mode & 0o077:
+                    file.chmod(PRIVATE_FILE)
+
+    @contextmanager
+    def clear_errors(self) -> Iterator[None]:
+        """Turn what SQLite and the file system raise into StorageError."""
+        try:
+            yield
+        except (sqlite3.OperationalError, OSError) as error:
+            raise StorageError(
+                f"{self.name}: the {self._what} cannot be used ({error}); check that the "
+                "folder can be written by this user and that the disk is not full"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise DamagedError(
+                f"{self.name}: not a whole {self._what} ({error}); restore it from a backup, "
+                "or move it away to begin a new one"
+            ) from error
+
+    def layout(self, connection: sqlite3.Connection) -> int:
+        """Return the file's layout; 0 for an empty file, left by a kill at the very start."""
+        # One snapshot for the three reads, or a writer who finishes between them would look foreign.
+        own_snapshot = not connection.in_transaction
+        if own_snapshot:
+            connection.execute("BEGIN")
+        try:
+            application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+            layout = int(connection.execute("PRAGMA user_version").fetchone()[0])
+            tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+        finally:
+            if own_snapshot:
+                connection.execute("COMMIT")
+        if application_id != self._application_id:
+            if tables:
+                raise StorageError(
+                    f"{self.name}: a database of something else; move it away, or name another file"
+                )
+            return 0
+        if not 1 <= layout <= len(self._layouts):
+            raise StorageError(
+                f"{self.name}: its layout is {layout}, this version reads up to "
+                f"{len(self._layouts)}; update RadFound"
+            )
+        return layout
+
+    def set_up(self, connection: sqlite3.Connection) -> None:
+        """Bring the file to the newest layout."""
+        if self.layout(connection) == len(self._layouts):
+            return
+        _switch_to_wal(connection)
+        connection.execute("BEGIN IMMEDIATE")
+        for statements in self._layouts[self.layout(connection) :]:  # another may have been first
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {self._application_id}")
+        connection.execute(f"PRAGMA user_version = {len(self._layouts)}")
+        connection.execute("COMMIT")
+
+    def check(self) -> None:
+        """Look through the whole file for damage, if it exists."""
+        if not self.path.exists():
+            return
+        with self.connection() as connection:
+            self.layout(connection)
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise DamagedError(
+                f"{self.name}: the {self._what} is damaged ({found}); restore it from a backup, "
+                "or move it away to begin a new one"
+            )
+
+    def recover(self) -> None:
+        """Set the file aside if it is damaged; for what may begin anew, as nothing else would do so."""
+        try:
+            self.check()
+        except DamagedError as error:
+            for suffix in ("-wal", "-shm", ""):
+                file = self.path.with_name(self.path.name + suffix)
+                if file.exists():
+                    set_aside(file, self._what, str(error.__cause__ or "its pages"))
+        except StorageError as error:
+            logger.warning("%s", error)
+
+
+def _connect(uri: str, locking: str) -> sqlite3.Connection:
+    """Connect, and read for the first time, which makes the shared index unless this is alone."""
+    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+    try:
+        connection.execute(f"PRAGMA locking_mode = {locking}")
+        connection.execute("PRAGMA synchronous = FULL")  # reads the file
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Turn on write-ahead logging; SQLite does not wait by itself while another process does so."""
+    deadline_s = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.01)

@@ -1,0 +1,115 @@
+"""How uncertain the model was about each study, and where the study lies among the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from radfound.question import Answer, ModelVersion
+from radfound.records.database import Database
+from radfound.records.ranking import Score
+
+_APPLICATION_ID = 0x52465331  # "RFS1"
+_LAYOUT = (
+    """CREATE TABLE uncertainties (
+        image TEXT PRIMARY KEY, model TEXT NOT NULL, uncertainty REAL NOT NULL, question TEXT
+    )""",
+    "CREATE TABLE embeddings (image TEXT PRIMARY KEY, model TEXT NOT NULL, vector BLOB NOT NULL)",
+)
+# The answer that a model was least certain of stands for a study; another model begins anew.
+_NOTE = """INSERT INTO uncertainties VALUES (?, ?, ?, ?) ON CONFLICT (image) DO UPDATE SET
+    model = excluded.model, uncertainty = excluded.uncertainty, question = excluded.question
+    WHERE excluded.model != uncertainties.model
+       OR excluded.uncertainty > uncertainties.uncertainty"""
+
+
+def scores_path(studies: str | Path) -> Path:
+    """Return where the scores of a folder of studies are kept."""
+    return Path(studies) / ".radfound" / "scores.sqlite"
+
+
+class ScoreBook:
+    """The scores of all studies, in one SQLite file; safe for several threads and processes.
+
+    Parameters
+    ----------
+    path : str or Path
+        See `scores_path`. Made when the first score is written.
+
+    Raises
+    ------
+    StorageError
+        From every method, if the file is damaged, is something else, or cannot be written.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._file = Database(self.path, "book of scores", _APPLICATION_ID, (_LAYOUT,))
+
+    def recover(self) -> None:
+        """Set a damaged file aside, so that another one is begun; the log says so."""
+        self._file.recover()
+
+    def note(self, answer: Answer) -> None:
+        """Remember how uncertain an answer was, if no answer about the study was more so."""
+        if answer.uncertainty is None:
+            return
+        told = (_weights(answer.model), answer.uncertainty, answer.question)
+        with self._file.connection(create=True) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(_NOTE, [(image, *told) for image in answer.images])
+            connection.execute("COMMIT")
+
+    def place(self, image: str, model: ModelVersion, embedding: np.ndarray) -> None:
+        """Keep a study's embedding, shape (D,), by the base weights of a model."""
+        vector = np.asarray(embedding, dtype="<f4").tobytes()
+        with self._file.connection(create=True) as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)",
+                (image, model.revision, vector),
+            )
+
+    def placed(self, model: ModelVersion) -> set[str]:
+        """Return the studies whose embedding by these base weights is there."""
+        return {
+            image for image, revision, _ in self._rows("embeddings") if revision == model.revision
+        }
+
+    def judged(self, model: ModelVersion) -> set[str]:
+        """Return the studies about which exactly this model has answered."""
+        return {
+            image
+            for image, weights, *_ in self._rows("uncertainties")
+            if weights == _weights(model)
+        }
+
+    def scores(self) -> dict[str, Score]:
+        """Return what is known of each study; embeddings are those of one model, the commonest."""
+        embeddings = self._rows("embeddings")
+        counts: dict[str, int] = {}
+        for _, revision, _ in embeddings:
+            counts[revision] = counts.get(revision, 0) + 1
+        commonest = max(counts, key=lambda revision: counts[revision], default=None)
+        vectors = {
+            image: np.frombuffer(vector, dtype="<f4")
+            for image, revision, vector in embeddings
+            if revision == commonest
+        }
+        judged = {image: (value, asked) for image, _, value, asked in self._rows("uncertainties")}
+        return {
+            image: Score(*judged.get(image, (None, None)), vectors.get(image))
+            for image in vectors.keys() | judged.keys()
+        }
+
+    def _rows(self, table: str) -> list[tuple]:
+        if not self.path.exists():
+            return []
+        with self._file.connection() as connection:
+            if not self._file.layout(connection):
+                return []
+            return connection.execute(f"SELECT * FROM {table} ORDER BY image").fetchall()
+
+
+def _weights(model: ModelVersion) -> str:
+    return f"{model.revision}/{model.adapter or ''}"

@@ -1,0 +1,269 @@
+"""Who said what, and why: from an answer back to the corrections that taught it, and exports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from radfound import __version__
+from radfound.correction import Correction
+from radfound.exceptions import AdapterError, NotFoundError, RequestError, StorageError
+from radfound.question import ModelVersion
+from radfound.records.adapters import AdapterStore
+from radfound.records.answers import AnswerJournal, Given
+from radfound.records.corrections import CorrectionLog, rows_digests
+from radfound.records.durable import make_directory, replace_text
+from radfound.records.hash_chain import Verification
+from radfound.wire import correction_to_json
+
+DATASET_ROWS = "data/corrections.jsonl"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What an adapter was trained on.
+
+    Parameters
+    ----------
+    adapter : str
+    manifest : dict or None
+        As it was published; None if the adapter is no longer in the store, or damaged.
+    snapshot_rows : int or None
+        How many rows, from the first, the log's snapshot held; None where the log no longer
+        begins with them.
+    corrections : tuple of Correction
+        Those that it learnt from.
+    """
+
+    adapter: str
+    manifest: dict[str, Any] | None
+    snapshot_rows: int | None
+    corrections: tuple[Correction, ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Where one answer came from.
+
+    Parameters
+    ----------
+    answer_id : str
+    given : Given or None
+        The journal's entry; None where just a correction names the answer.
+    model : ModelVersion or None
+        Which weights spoke.
+    lesson : Lesson or None
+        None for the base model.
+    judged : tuple of Correction
+        What readers said about the answer.
+    """
+
+    answer_id: str
+    given: Given | None
+    model: ModelVersion | None
+    lesson: Lesson | None
+    judged: tuple[Correction, ...]
+
+
+def trace(answer_id: str, journal: AnswerJournal, log: CorrectionLog, store: AdapterStore) -> Trace:
+    """Follow an answer back to its weights and to the corrections that they were trained on.
+
+    Raises
+    ------
+    NotFoundError
+        If neither the journal nor a correction knows the answer.
+    """
+    rows = log.rows()
+    judged = tuple(row for row in rows if row.answer_id == answer_id)
+    try:
+        given = journal.get(answer_id)
+    except NotFoundError:
+        if not judged:
+            raise
+        given = None
+    models = [given.model] if given else [row.model for row in judged if row.model]
+    model = models[0] if models else None
+    lesson = _lesson(model.adapter, rows, store) if model and model.adapter else None
+    return Trace(answer_id, given, model, lesson, judged)
+
+
+def _lesson(adapter: str, rows: Sequence[Correction], store: AdapterStore) -> Lesson:
+    try:
+        manifest = store.manifest(adapter)
+    except (AdapterError, NotFoundError):
+        return Lesson(adapter, None, None, ())
+    digests = rows_digests(rows)
+    snapshot = manifest.get("snapshot")
+    count = digests.index(snapshot) if snapshot in digests else None
+    learnt = set(manifest.get("corrections", ()))
+    return Lesson(adapter, manifest, count, tuple(row for row in rows if row.id in learnt))
+
+
+def trace_to_json(found: Trace) -> dict[str, Any]:
+    """Return a trace as JSON types."""
+    given, lesson = found.given, found.lesson
+    return {
+        "answer_id": found.answer_id,
+        "created": given.created if given else None,
+        "images": list(given.images) if given else None,
+        "task": given.task if given else None,
+        "question": given.question if given else None,
+        "region": given.region if given else None,
+        "model": vars(found.model) if found.model else None,
+        "adapter": lesson.manifest if lesson else None,
+        "snapshot_rows": lesson.snapshot_rows if lesson else None,
+        "learnt_from": [correction_to_json(row) for row in lesson.corrections] if lesson else [],
+        "judged": [correction_to_json(row) for row in found.judged],
+    }
+
+
+def trace_text(found: Trace) -> str:
+    """Return a trace for people."""
+    lines = [f"answer {found.answer_id}"]
+    if found.given:
+        given = found.given
+        where = " (a region of it)" if given.region else ""
+        lines.append(f"  {given.created}  {', '.join(given.images)}{where}: {_asked(given)}")
+    else:
+        lines.append("  not in the journal of answers; what follows is what corrections say of it")
+    if found.model:
+        lines.append(f"model {found.model.name}, base weights {found.model.revision}")
+    lines += _lesson_lines(found.lesson) if found.lesson else ["adapter none: the base model spoke"]
+    lines.append(
+        f"corrections of this answer: {len(found.judged)}"
+        if found.judged
+        else "no reader has corrected it"
+    )
+    lines += [_row_text(row) for row in found.judged]
+    return "\n".join(lines)
+
+
+def _lesson_lines(lesson: Lesson) -> list[str]:
+    manifest = lesson.manifest
+    if manifest is None:
+        return [f"adapter {lesson.adapter}, no longer in the store or damaged: no more is known"]
+    snapshot = str(manifest.get("snapshot"))[:12]
+    rows = (
+        "which this log does not begin with: rows were changed or removed, or it is another log"
+        if lesson.snapshot_rows is None
+        else f"the first {lesson.snapshot_rows} rows of the log, unchanged since"
+    )
+    named = len(manifest.get("corrections", ()))
+    return [
+        f"adapter {lesson.adapter}, published {manifest.get('created')}",
+        f"snapshot {snapshot}, {rows}",
+        f"learnt from {named} corrections, {len(lesson.corrections)} of them in this log",
+        *(_row_text(row) for row in lesson.corrections),
+    ]
+
+
+def _row_text(row: Correction) -> str:
+    return (
+        f"  {row.id}  {row.created}  {row.verdict} by {row.author}  "
+        f"{', '.join(row.images)}: {_asked(row)}"
+    )
+
+
+def _asked(row: Given | Correction) -> str:
+    return row.question or row.task
+
+
+def verify(log: CorrectionLog, noted: str | None = None) -> Verification:
+    """Look through the log's hash chain, as `CorrectionLog.verify` does.
+
+    Raises
+    ------
+    StorageError
+        If a row was changed, removed or moved.
+    """
+    found = log.verify(noted)
+    if not found.is_whole:
+        raise StorageError(
+            f"{log.path.name}: not as it was recorded: {'; '.join(found.faults)}; "
+            "restore it from a backup"
+        )
+    return found
+
+
+def verification_text(found: Verification) -> str:
+    """Return what was found in a whole log for people."""
+    if found.head is None:
+        unlinked = "they are of a time before the hash chain, which begins with the next one"
+        return f"{found.rows} corrections" + (f"; {unlinked}" if found.rows else "")
+    lines = [f"{found.rows} corrections, none changed, removed or moved"]
+    if found.unlinked:
+        lines.append(
+            f"the hash chain begins at row {found.unlinked + 1}; what happened to the "
+            f"{found.unlinked} before it until then, nobody can tell"
+        )
+    return "\n".join([*lines, f"head {found.head}"])
+
+
+def export(corrections: Sequence[Correction], target: Path) -> Path:
+    """Write corrections as JSON lines, or as a folder that Hugging Face `datasets` loads.
+
+    Parameters
+    ----------
+    corrections : sequence of Correction
+    target : Path
+        A file if its name ends in .jsonl, otherwise a folder; what it held of an earlier export is
+        replaced.
+
+    Returns
+    -------
+    Path
+        The file that holds the rows, one `radfound.correction/1` a line.
+
+    Raises
+    ------
+    RequestError
+        If there are no corrections.
+    StorageError
+        If it cannot be written.
+    """
+    if not corrections:
+        raise RequestError("corrections: there are none yet; nothing was written")
+    is_folder = target.suffix != ".jsonl"
+    rows = target / DATASET_ROWS if is_folder else target
+    lines = [json.dumps(correction_to_json(each), ensure_ascii=False) for each in corrections]
+    try:
+        make_directory(rows.absolute().parent)
+        replace_text(rows, "\n".join(lines) + "\n")
+        if is_folder:
+            replace_text(target / "README.md", _card(corrections))
+    except OSError as error:
+        raise StorageError(f"{target.name}: cannot be written ({error.strerror})") from error
+    return rows
+
+
+def _card(corrections: Sequence[Correction]) -> str:
+    """Return the README of an exported data set."""
+    verdicts = {row.verdict for row in corrections}
+    counts = ", ".join(
+        f"{sum(row.verdict == verdict for row in corrections)} {verdict}"
+        for verdict in sorted(verdicts)
+    )
+    return f"""---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: {DATASET_ROWS}
+---
+# Readers' corrections of RadFound's answers
+
+{len(corrections)} corrections ({counts}), from {corrections[0].created} to \
+{corrections[-1].created}, in the order of recording. Exported by RadFound {__version__}.
+
+    datasets.load_dataset("json", data_files="{DATASET_ROWS}")
+
+Each line is a `radfound.correction/1`: `images` (ids) and `image_hash` name the study, `region`
+the part of it (RAS, mm; null for the whole), `question` what was asked (null for a caption or
+report), `model_text` what the model said, `text` what the reader says, `verdict` whether it was
+accepted, edited or rejected, `model` which weights spoke. The images are not included.
+
+The texts were written by readers about patients: look through them before you pass them on.
+"""

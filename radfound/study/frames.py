@@ -1,0 +1,284 @@
+"""A study becomes frames: the slices and views that the model sees, each with its place in the body."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from radfound.exceptions import RequestError
+from radfound.study.intensity import apply_window, percentile_range, scale_between
+from radfound.study.slices import DISPLAY, Slice, oriented_slice, slicing_axis
+from radfound.study.study import Study, StudyImage
+
+PLANES = ("unknown", "axial", "coronal", "sagittal", "oblique")
+VIEWS = ("unknown", "PA", "AP", "LATERAL", "L CC", "R CC", "L MLO", "R MLO", "other")
+
+
+@dataclass(frozen=True)
+class FrameConfig:
+    """How a study is cut into frames; saved with the checkpoint.
+
+    Parameters
+    ----------
+    image_size : int
+        Side of a frame in pixels.
+    max_frames : int
+        Frame budget of a study.
+    windows_hu : tuple of three (centre, width) pairs in HU
+        The three channels of a CT frame: wide, soft tissue, lung.
+    percentiles : (float, float)
+        Grey values mapped to 0 and 1 for everything but CT in HU.
+    """
+
+    image_size: int = 256
+    max_frames: int = 16
+    windows_hu: tuple[tuple[float, float], ...] = ((200.0, 1600.0), (40.0, 400.0), (-600.0, 1500.0))
+    percentiles: tuple[float, float] = (0.5, 99.5)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "windows_hu", tuple((float(c), float(w)) for c, w in self.windows_hu)
+        )
+        object.__setattr__(self, "percentiles", tuple(map(float, self.percentiles)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class FrameSource:
+    """Where a frame came from, so that evidence can be laid back over the volume.
+
+    Parameters
+    ----------
+    image : int
+        Index into `Study.images`.
+    pixel_to_ras : float64 array, shape (4, 4)
+        Maps (column, row, 0, 1) of the frame, in pixels, to RAS in mm.
+    shown : (int, int, int, int)
+        The columns and rows that show the image, as (first column, first row, end column, end row);
+        around them is a black border.
+    """
+
+    image: int
+    pixel_to_ras: np.ndarray
+    shown: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """The frames of one study.
+
+    Parameters
+    ----------
+    pixels : float32 tensor, shape (F, 3, S, S), in [0, 1]
+    positions_mm : float32 tensor, shape (F, 3)
+        Frame centres in RAS, relative to the centre of all frames.
+    planes, views : int64 tensors, shape (F,)
+        Indices into `PLANES` and `VIEWS`.
+    sources : tuple of FrameSource
+    """
+
+    pixels: torch.Tensor
+    positions_mm: torch.Tensor
+    planes: torch.Tensor
+    views: torch.Tensor
+    sources: tuple[FrameSource, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return self.pixels.shape[0]
+
+
+def make_frames(study: Study, config: FrameConfig, region: dict[str, Any] | None = None) -> Frames:
+    """Cut a study into at most `config.max_frames` frames in radiological display orientation.
+
+    Parameters
+    ----------
+    study : Study
+    config : FrameConfig
+    region : dict, optional
+        `{"box_mm": [[x0, y0, z0], [x1, y1, z1]]}` keeps what lies in a RAS box,
+        `{"slice_mm": {"point": [x, y, z], "normal": [x, y, z]}}` one plane.
+
+    Returns
+    -------
+    Frames
+        A 2D image gives one frame; volumes share the budget and give evenly spaced slices.
+
+    Raises
+    ------
+    RequestError
+        If the region misses the study, or there are more images than frames.
+    """
+    if len(study.images) > config.max_frames:
+        raise RequestError(
+            f"images: the study has {len(study.images)}, the model reads at most {config.max_frames}; choose fewer"
+        )
+    budget = config.max_frames // len(study.images)
+    pixels, sources, planes, views = [], [], [], []
+    for index, image in enumerate(study.images):
+        scale = _intensity_scale(image, config)
+        for piece in _slices(image, budget, region):
+            frame, pixel_to_slice, shown = _letterbox(
+                scale(piece.grey), piece.pixel_aspect, config.image_size
+            )
+            pixels.append(frame)
+            sources.append(FrameSource(index, piece.to_ras @ pixel_to_slice, shown))
+            planes.append(
+                PLANES.index(piece.plane if image.calibrated and image.is_volume else "unknown")
+            )
+            views.append(_view_index(image.view))
+    if not pixels:
+        raise RequestError(
+            "region: it lies outside the study; move it or ask about the whole volume"
+        )
+    middle = np.array([(config.image_size - 1) / 2, (config.image_size - 1) / 2, 0.0, 1.0])
+    centres = np.stack([(source.pixel_to_ras @ middle)[:3] for source in sources])
+    return Frames(
+        pixels=torch.stack(pixels),
+        positions_mm=torch.from_numpy((centres - centres.mean(0)).astype(np.float32)),
+        planes=torch.tensor(planes),
+        views=torch.tensor(views),
+        sources=tuple(sources),
+    )
+
+
+def _view_index(view: str | None) -> int:
+    if not view:
+        return 0
+    return VIEWS.index(view) if view in VIEWS else VIEWS.index("other")
+
+
+def _intensity_scale(image: StudyImage, config: FrameConfig) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function from stored values (h, w) to channels (3, h, w) in [0, 1]."""
+    if image.hounsfield:
+        return lambda grey: np.stack([apply_window(grey, c, w) for c, w in config.windows_hu])
+    bottom, top = percentile_range(image.voxels, *config.percentiles)
+    return lambda grey: np.repeat(scale_between(grey, bottom, top)[None], 3, axis=0)
+
+
+def _slices(image: StudyImage, budget: int, region: dict[str, Any] | None) -> Iterator[Slice]:
+    if not image.is_volume:
+        yield Slice(image.voxels[0], image.affine, "unknown")
+    elif region is None:
+        axis = slicing_axis(image)
+        depth = image.voxels.shape[2 - axis]
+        for index in _evenly(0, depth, budget):
+            yield oriented_slice(image, axis, index)
+    elif "box_mm" in region:
+        yield from _box_slices(image, budget, np.asarray(region["box_mm"], dtype=float))
+    else:
+        plane = region["slice_mm"]
+        piece = _plane_slice(
+            image, np.asarray(plane["point"], float), np.asarray(plane["normal"], float)
+        )
+        if piece is not None:
+            yield piece
+
+
+def _evenly(start: int, stop: int, count: int) -> list[int]:
+    """At most `count` whole numbers spread evenly over [start, stop), each in the middle of its share."""
+    count = min(count, stop - start)
+    return [start + int((n + 0.5) * (stop - start) / count) for n in range(count)]
+
+
+def _box_slices(image: StudyImage, budget: int, box: np.ndarray) -> Iterator[Slice]:
+    corners = np.array(
+        [[box[a, 0], box[b, 1], box[c, 2], 1.0] for a in (0, 1) for b in (0, 1) for c in (0, 1)]
+    )
+    indices = (np.linalg.inv(image.affine) @ corners.T)[:3]
+    size = np.array(image.voxels.shape[::-1])
+    low = np.maximum(np.floor(indices.min(1)).astype(int), 0)
+    high = np.minimum(np.ceil(indices.max(1)).astype(int), size - 1)
+    if np.any(low > high):
+        return
+    axis = slicing_axis(image)
+    crop = np.stack([low, high], axis=1)
+    for index in _evenly(int(low[axis]), int(high[axis]) + 1, budget):
+        yield oriented_slice(image, axis, index, crop)
+
+
+def _plane_slice(image: StudyImage, point: np.ndarray, normal: np.ndarray) -> Slice | None:
+    """Cut one plane: a stored slice where the plane runs along the grid, otherwise a resampled one."""
+    normal = normal / np.linalg.norm(normal)
+    directions = image.affine[:3, :3] / image.spacing_mm
+    along = np.abs(directions.T @ normal)
+    axis = int(np.argmax(along))
+    size = np.array(image.voxels.shape[::-1])
+    index = np.linalg.inv(image.affine) @ np.append(point, 1.0)
+    if np.any(index[:3] < -0.5) or np.any(index[:3] > size - 0.5):
+        return None
+    if along[axis] > 0.999:
+        return oriented_slice(image, axis, int(np.clip(round(index[axis]), 0, size[axis] - 1)))
+    return _resliced(image, point, normal)
+
+
+def _resliced(image: StudyImage, point: np.ndarray, normal: np.ndarray) -> Slice:
+    from scipy.ndimage import map_coordinates
+
+    nearest = int(np.argmax(np.abs(normal)))
+    (row_axis, row_sign), (column_axis, column_sign) = DISPLAY[
+        ("sagittal", "coronal", "axial")[nearest]
+    ]
+    right = np.zeros(3)
+    right[column_axis] = column_sign
+    right -= normal * (right @ normal)
+    right /= np.linalg.norm(right)
+    down = np.cross(normal, right)
+    down /= np.linalg.norm(down)
+    if down[row_axis] * row_sign < 0:
+        down = -down
+    size = np.array(image.voxels.shape[::-1])
+    centre = image.affine[:3, :3] @ ((size - 1) / 2) + image.affine[:3, 3]
+    centre = centre - normal * ((centre - point) @ normal)
+    step = float(image.spacing_mm.min())
+    half = int(np.ceil(np.linalg.norm(size * image.spacing_mm) / 2 / step))
+    to_ras = np.eye(4)
+    to_ras[:3, 0], to_ras[:3, 1], to_ras[:3, 2] = right * step, down * step, normal * step
+    to_ras[:3, 3] = centre - half * step * (right + down)
+    rows, columns = np.mgrid[0 : 2 * half + 1, 0 : 2 * half + 1]
+    grid = np.stack([columns, rows, np.zeros_like(rows), np.ones_like(rows)]).reshape(4, -1)
+    ijk = (np.linalg.inv(image.affine) @ to_ras @ grid)[:3]
+    grey = map_coordinates(
+        image.voxels, ijk[::-1], output=np.float32, order=1, cval=float(image.voxels.min())
+    )
+    return Slice(grey.reshape(rows.shape), to_ras, "oblique")
+
+
+def _letterbox(
+    channels: np.ndarray, aspect: float, size: int
+) -> tuple[torch.Tensor, np.ndarray, tuple[int, int, int, int]]:
+    """Fit (3, h, w) into (3, size, size), square pixels, black borders.
+
+    Returns
+    -------
+    frame : float32 tensor, shape (3, size, size)
+    pixel_to_slice : float64 array, shape (4, 4)
+        Maps (column, row, 0, 1) of the frame to (column, row, 0, 1) of the slice.
+    shown : (int, int, int, int)
+        As in `FrameSource`.
+    """
+    height, width = channels.shape[1:]
+    scale = size / max(height * aspect, width)
+    new_height = min(size, max(1, round(height * aspect * scale)))
+    new_width = min(size, max(1, round(width * scale)))
+    resized = F.interpolate(
+        torch.from_numpy(np.ascontiguousarray(channels, dtype=np.float32))[None],
+        size=(new_height, new_width),
+        mode="bilinear",
+        align_corners=False,
+        antialias=True,
+    )[0]
+    top, left = (size - new_height) // 2, (size - new_width) // 2
+    frame = F.pad(resized, (left, size - new_width - left, top, size - new_height - top))
+    to_slice = np.eye(4)
+    to_slice[0, 0], to_slice[1, 1] = width / new_width, height / new_height
+    to_slice[0, 3] = (0.5 - left) * to_slice[0, 0] - 0.5
+    to_slice[1, 3] = (0.5 - top) * to_slice[1, 1] - 0.5
+    return frame.clamp_(0.0, 1.0), to_slice, (left, top, left + new_width, top + new_height)

@@ -1,0 +1,109 @@
+"""One or more images of one patient, with where they lie in the body and where they came from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class StudyImage:
+    """One image or volume of a study.
+
+    Parameters
+    ----------
+    voxels : array, shape (D, H, W)
+        Grey values indexed [k, j, i]; D is 1 for a 2D image. CT is in Hounsfield units where
+        `hounsfield` says so; MONOCHROME1 has been inverted, so that larger is brighter.
+    affine : float64 array, shape (4, 4)
+        Maps (i, j, k, 1), that is (column, row, slice), to RAS in mm, as Slicer's IJKToRAS does.
+    modality : str or None
+        DICOM code of `radfound.study.taxonomy.MODALITIES`; None where the file does not say.
+    view : str or None
+        Projection or mammographic view, such as "PA", "LATERAL", "L CC", "R MLO".
+    body_part : str or None
+        The header's body part, lower case.
+    hounsfield : bool
+        Whether the values are Hounsfield units.
+    calibrated : bool
+        Whether `affine` is the file's; False for PNG and JPEG, whose pixels have no size in mm.
+    source : str
+        File or folder name, for messages; no directory and no patient name.
+    """
+
+    voxels: np.ndarray
+    affine: np.ndarray
+    modality: str | None = None
+    view: str | None = None
+    body_part: str | None = None
+    hounsfield: bool = False
+    calibrated: bool = True
+    source: str = ""
+
+    @property
+    def spacing_mm(self) -> np.ndarray:
+        """Voxel size along i, j and k in mm, shape (3,)."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether there is more than one slice."""
+        return self.voxels.shape[0] > 1
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of voxels, geometry and what the frames depend on; names the content, not the file."""
+        sha = hashlib.sha256()
+        meta = (
+            self.voxels.shape,
+            str(self.voxels.dtype),
+            self.modality,
+            self.view,
+            self.hounsfield,
+        )
+        sha.update(repr(meta).encode())
+        sha.update(np.ascontiguousarray(self.affine, dtype="<f8").tobytes())
+        sha.update(np.ascontiguousarray(self.voxels).data)
+        return sha.hexdigest()
+
+
+class Study:
+    """The images of one patient that are read together.
+
+    A radiograph is one image of one slice, a mammogram exam four, a CT one image of many slices:
+    the same type for all three.
+
+    Parameters
+    ----------
+    images : sequence of StudyImage, at least one
+    id : str
+        The name under which the caller knows the study; the beginning of the content's digest if empty.
+    """
+
+    def __init__(self, images: Sequence[StudyImage], id: str = ""):
+        if not images:
+            raise ValueError("a study needs at least one image")
+        self.images = tuple(images)
+        self._given_id = id
+
+    @property
+    def id(self) -> str:
+        """The name under which the caller knows the study."""
+        # The digest of a volume takes a while, and not everybody asks for it.
+        return self._given_id or self.digest[:16]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the images' digests, in order."""
+        return hashlib.sha256("".join(image.digest for image in self.images).encode()).hexdigest()
+
+
+def display_name(path: str | os.PathLike[str]) -> str:
+    """Return the last part of a path, the only part that messages may show, as text for any encoding."""
+    return (Path(path).name or str(path)).encode("utf-8", "replace").decode()

@@ -1,0 +1,485 @@
+"""A client of a RadFound server, for Slicer's own Python (3.9 and later)."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Callable, Optional
+from urllib.parse import quote, urlencode
+
+from ..translation import _
+from . import replies
+from .address import Address
+from .cancellation import Cancellation
+from .downloading import saved, unpacked
+from .errors import ClientError
+from .replies import ServerInfo, TrainingStatus
+from .transport import Reply, half_a_reply, not_radfound, request
+from .uploading import Progress, Source, UploadBody, content_hash_of, opened
+
+__all__ = ["Client", "ClientError", "ServerInfo", "TrainingStatus", "image_id"]
+
+_UPLOAD_SILENCE_S = 120.0
+_KEPT_ALIVE_S = 60.0  # the server says something every 15 s while it works on an answer
+_HASH_CHARS = 40
+_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm", ".zip", ".png", ".jpg", ".jpeg")
+
+
+def image_id(content_hash: str) -> str:
+    """Return the id under which a volume with this content hash is kept on a server."""
+    if len(content_hash) < _HASH_CHARS or set(content_hash.lower()) - set("0123456789abcdef"):
+        raise ClientError(_("The volume's content hash is not SHA-256 in hex."), "request")
+    return f"volume-{content_hash[:_HASH_CHARS].lower()}"
+
+
+class Client:
+    """Speaks with one RadFound server; may be used by several threads.
+
+    Every call has a time limit, can be cancelled at any moment (also while it waits for the
+    first byte), and either returns what was asked for or raises ClientError. TLS certificates are
+    checked, redirects are not followed, and the token is kept in memory only.
+
+    Parameters
+    ----------
+    address : str
+        Such as "127.0.0.1:8000" or "https://radfound.example.org/api"; http:// if there is none.
+    token : str, optional
+        Sent as `Authorization: Bearer`.
+    timeout_s : float
+        For calls that answer at once.
+    answer_timeout_s : float
+        How long to wait for an answer to begin: the server may have to read a large study.
+
+    Raises
+    ------
+    ClientError
+        Of kind "request", if the address is none or holds a password, or the token is none.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        token: Optional[str] = None,
+        timeout_s: float = 15.0,
+        answer_timeout_s: float = 180.0,
+    ):
+        self._place = Address.parse(address)
+        token = (token or "").strip()
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise ClientError(_("The token holds a character that no token has."), "request")
+        self._token = token
+        self._timeout_s = timeout_s
+        self._answer_timeout_s = answer_timeout_s
+
+    @property
+    def address(self) -> str:
+        """The server's address in its one spelling, such as http://127.0.0.1:8000."""
+        return str(self._place)
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port of the server."""
+        return self._place.origin
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server is on this machine (a loopback address)."""
+        return self._place.is_local
+
+    @property
+    def is_private(self) -> bool:
+        """Whether nobody on the way can read along: this machine, or TLS."""
+        return self._place.is_private
+
+    # Server -----------------------------------------------------------------------------------
+
+    def info(self, cancel: Optional[Cancellation] = None) -> ServerInfo:
+        """Return what the server is; the call to make on connecting."""
+        health = self.health(cancel)
+        return replies.server_info(self._get("/info/", cancel), health, self._place)
+
+    def health(self, cancel: Optional[Cancellation] = None) -> dict[str, Any]:
+        """Return `GET /radfound/health` as it is: status, model, corrections, training."""
+        return replies.as_object(self._get("/radfound/health", cancel), self._place)
+
+    # Images -----------------------------------------------------------------------------------
+
+    def has(self, content_hash: str, cancel: Optional[Cancellation] = None) -> bool:
+        """Whether the server keeps the volume with this content hash already."""
+        target = _target("/datastore/image", image=image_id(content_hash))
+        with self._call("HEAD", target, cancel=cancel) as reply:
+            if reply.status == 404:
+                return False
+            self._check(reply)
+            return True
+
+    def upload(
+        self,
+        source: Source,
+        name: str,
+        content_hash: Optional[str] = None,
+        progress: Optional[Progress] = None,
+        cancel: Optional[Cancellation] = None,
+    ) -> str:
+        """Bring a volume to the server, unless it is there.
+
+        What is a .nii is gzipped on the way to another machine, and only then.
+
+        Parameters
+        ----------
+        source : str, bytes or binary file
+            Path of a file, its content, or an open file that can be read from its beginning.
+        name : str
+            File name, of which only the suffix (.nii, .nii.gz, .nrrd, ...) reaches the server.
+        content_hash : str, optional
+            SHA-256 in hex of the volume (voxels and geometry); of the bytes of `source` if None.
+        progress : callable(done, total), optional
+            Bytes read from source; called on the calling thread.
+        cancel : Cancellation, optional
+
+        Returns
+        -------
+        str
+            The image's id, to ask and to correct with: `image_id(content_hash)`.
+        """
+        suffix = next((end for end in _SUFFIXES if name.lower().endswith(end)), None)
+        if suffix is None:
+            message = _("A file of this kind cannot be sent; expected one of {suffixes}.")
+            raise ClientError(message.format(suffixes=", ".join(_SUFFIXES)), "request")
+        content_hash = content_hash or content_hash_of(source, cancel)
+        image = image_id(content_hash)
+        if self.has(content_hash, cancel):
+            return image
+        is_packed = suffix == ".nii" and not self.is_local
+        with opened(source) as (file, size):
+            file_name = image + (".nii.gz" if is_packed else suffix)
+            body = UploadBody(file, size, file_name, is_packed, progress)
+            call = self._call(
+                "PUT",
+                _target("/datastore/image", image=image),
+                headers=body.headers,
+                body=body,
+                silence_s=_UPLOAD_SILENCE_S,
+                limit_s=None,
+                cancel=cancel,
+            )
+            with call as reply:
+                said = self._json(reply)
+        if replies.as_object(said, self._place).get("image") != image:
+            raise not_radfound(self._place)
+        return image
+
+    def download(
+        self,
+        image: str,
+        folder: str,
+        progress: Optional[Progress] = None,
+        cancel: Optional[Cancellation] = None,
+    ) -> str:
+        """Fetch an image of the server's datastore.
+
+        Parameters
+        ----------
+        image : str
+        folder : str
+            Where it is put.
+        progress : callable(done, total), optional
+            Bytes; the total is 0 where the server does not say how much is to come.
+        cancel : Cancellation, optional
+
+        Returns
+        -------
+        str
+            Path of the file; of a DICOM series, which lies in a new folder of its own, the path
+            of its first file.
+        """
+        call = self._call(
+            "GET",
+            _target("/datastore/image", image=image),
+            silence_s=_UPLOAD_SILENCE_S,
+            limit_s=None,
+            cancel=cancel,
+        )
+        with call as reply:
+            if reply.status == 404:
+                message = _("The server has no file of this study that could be opened here.")
+                raise ClientError(message, "request")
+            self._check(reply)
+            name = os.path.basename(reply.headers.get_filename("") or "").lower()
+            suffix = next((end for end in _SUFFIXES if name.endswith(end)), "")
+            path = saved(reply, folder, suffix, progress)
+        return unpacked(path, self._place) if suffix == ".zip" else path
+
+    def next_study(
+        self, strategy: str, cancel: Optional[Cancellation] = None
+    ) -> Optional[dict[str, Any]]:
+        """Return {"id", "reason", ...} of the study to read next; None if all were read."""
+        target = f"/activelearning/{quote(strategy, safe='')}"
+        found = replies.as_object(
+            self._post(target, {}, cancel, self._answer_timeout_s), self._place
+        )
+        if found and not isinstance(found.get("id"), str):
+            raise not_radfound(self._place)
+        return found or None
+
+    # Answers ----------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        task: str,
+        images: Sequence[str],
+        question: Optional[str] = None,
+        history: Sequence[Mapping[str, str]] = (),
+        region: Optional[Mapping[str, Any]] = None,
+        max_new_tokens: Optional[int] = None,
+        on_token: Optional[Callable[[str], None]] = None,
+        cancel: Optional[Cancellation] = None,
+    ) -> dict[str, Any]:
+        """Ask about a study; a cancelled question closes the connection, which stops the server.
+
+        Parameters
+        ----------
+        task : {"vqa", "caption", "report"}
+        images : sequence of str
+            Ids of the study's images, each a view of it.
+        question : str, optional
+            Needed for "vqa".
+        history : sequence of {"question": str, "answer": str}
+            Earlier turns, oldest first.
+        region : mapping, optional
+            {"box_mm": [[x0, y0, z0], [x1, y1, z1]]} or
+            {"slice_mm": {"point": [x, y, z], "normal": [x, y, z]}}; RAS, mm.
+        max_new_tokens : int, optional
+        on_token : callable(str), optional
+            Gets each piece of text as it comes, on the calling thread.
+        cancel : Cancellation, optional
+
+        Returns
+        -------
+        dict
+            The whole answer, `radfound.answer/1`.
+        """
+        asked = _asked(images, question, history, region, max_new_tokens)
+        image = images[0] if images else ""
+        call = self._call(
+            "POST",
+            "/radfound/ask",
+            headers={"Content-Type": "application/json", "Accept": "text/event-stream"},
+            body=_json_bytes({"task": task, "image": image, **asked}),
+            silence_s=self._answer_timeout_s,
+            limit_s=None,
+            cancel=cancel,
+        )
+        with call as reply:
+            self._check(reply)
+            reply.allow_silence(_KEPT_ALIVE_S)
+            for name, data in replies.events(reply, self._place):
+                if name == "token":
+                    text = replies.as_object(data, self._place).get("text")
+                    if not isinstance(text, str):
+                        raise not_radfound(self._place)
+                    if on_token is not None:
+                        on_token(text)
+                elif name == "answer":
+                    return replies.checked_answer(data, self._place)
+                elif name == "error":
+                    raise replies.event_error(data, self._place)
+            raise half_a_reply()
+
+    def evidence(
+        self,
+        task: str,
+        images: Sequence[str],
+        question: Optional[str] = None,
+        history: Sequence[Mapping[str, str]] = (),
+        region: Optional[Mapping[str, Any]] = None,
+        cancel: Optional[Cancellation] = None,
+    ) -> tuple[dict[str, Any], Optional[bytes]]:
+        """Ask for an answer with its evidence map; takes what `ask` takes.
+
+        Returns
+        -------
+        answer : dict
+        map : bytes or None
+            An NRRD file in the volume's geometry; None if this server gives no evidence map.
+        """
+        params = json.dumps(_asked(images, question, history, region, None))
+        model = quote(f"radfound_{task}", safe="")
+        call = self._call(
+            "POST",
+            _target(f"/infer/{model}", image=images[0] if images else "", output="all"),
+            headers={"Content-Type": "application/x-www-form-urlencoded"},
+            body=urlencode({"params": params}).encode("ascii"),
+            silence_s=self._answer_timeout_s,
+            limit_s=None,
+            cancel=cancel,
+        )
+        with call as reply:
+            self._check(reply)
+            body = replies.read_all(reply, self._place, replies.MAX_MAP_BYTES)
+            kind = str(reply.headers.get("Content-Type", ""))
+        if not kind.startswith("multipart/"):
+            said = replies.read_json(body, self._place)
+            return replies.checked_answer(said, self._place), None
+        parts = replies.parts(body, kind)
+        said = replies.read_json(parts.get("params", b""), self._place)
+        return replies.checked_answer(said, self._place), parts.get("image") or None
+
+    # Corrections ------------------------------------------------------------------------------
+
+    def corrections(
+        self, image: Optional[str] = None, cancel: Optional[Cancellation] = None
+    ) -> list[dict[str, Any]]:
+        """Return the corrections of an image (or all), oldest first."""
+        target = "/radfound/corrections"
+        if image is not None:
+            target = _target(target, image=image)
+        rows = replies.as_object(self._get(target, cancel), self._place).get("corrections")
+        if not isinstance(rows, list):
+            raise not_radfound(self._place)
+        return [replies.as_object(row, self._place) for row in rows]
+
+    def send_correction(
+        self, correction: Mapping[str, Any], cancel: Optional[Cancellation] = None
+    ) -> bool:
+        """Send a `radfound.correction/1`; False if the server had it already.
+
+        See `outbox.new_correction`; `Outbox.flush` is what a panel calls. The server may read the
+        study first, to note which content was corrected.
+        """
+        said = self._post("/radfound/corrections", correction, cancel, self._answer_timeout_s)
+        said = replies.as_object(said, self._place)
+        if said.get("id") != correction.get("id") or not isinstance(said.get("recorded"), bool):
+            raise not_radfound(self._place)
+        return bool(said["recorded"])
+
+    # Training ---------------------------------------------------------------------------------
+
+    def train(
+        self,
+        settings: Optional[Mapping[str, Any]] = None,
+        cancel: Optional[Cancellation] = None,
+    ) -> None:
+        """Start to learn from the corrections; ClientError "request" if it is running already."""
+        # Asked first, because a server that is just starting one would queue another behind it.
+        is_running = not self.training_status(cancel).is_over
+        try:
+            if not is_running:
+                self._post("/train/radfound", settings or {}, cancel)
+        except ClientError as error:
+            if error.kind != "request" or error.code not in (None, "already_running"):
+                raise
+            is_running = True
+        if is_running:
+            message = _("A training is running already; wait until it is over, or stop it.")
+            raise ClientError(message, "request")
+
+    def training_status(self, cancel: Optional[Cancellation] = None) -> TrainingStatus:
+        """Return how far the newest training is."""
+        with self._call("GET", "/train/", cancel=cancel) as reply:
+            is_none = reply.status == 404
+            task = None if is_none else replies.as_object(self._json(reply), self._place)
+        if task is not None:
+            return replies.training_status(task, {})
+        info = replies.as_object(self._get("/info/", cancel), self._place)
+        stats = replies.as_object(info.get("train_stats") or {}, self._place).get("radfound") or {}
+        return replies.training_status(None, replies.as_object(stats, self._place))
+
+    def stop_training(self, cancel: Optional[Cancellation] = None) -> None:
+        """Stop the training that runs; nothing happens if there is none."""
+        with self._call("DELETE", "/train/", cancel=cancel) as reply:
+            self._check(reply)
+
+    def adapters(self, cancel: Optional[Cancellation] = None) -> dict[str, Any]:
+        """Return {"active": id or None, "adapters": [{"id", "active", "manifest"}, ...]}."""
+        return self._adapters(self._get("/radfound/adapters", cancel))
+
+    def activate(
+        self, adapter: Optional[str], cancel: Optional[Cancellation] = None
+    ) -> dict[str, Any]:
+        """Let an adapter (None: the base model) answer; returns what `adapters` does."""
+        name = quote("base" if adapter is None else adapter, safe="")
+        return self._adapters(self._post(f"/radfound/adapters/{name}/activate", {}, cancel))
+
+    def rollback(self, cancel: Optional[Cancellation] = None) -> dict[str, Any]:
+        """Go back to what answered before; returns what `adapters` does."""
+        return self._adapters(self._post("/radfound/adapters/rollback", {}, cancel))
+
+    # Parts ------------------------------------------------------------------------------------
+
+    def _adapters(self, said: Any) -> dict[str, Any]:
+        found = replies.as_object(said, self._place)
+        if not isinstance(found.get("adapters"), list) or "active" not in found:
+            raise not_radfound(self._place)
+        for adapter in found["adapters"]:
+            if not isinstance(replies.as_object(adapter, self._place).get("id"), str):
+                raise not_radfound(self._place)
+        return found
+
+    def _get(self, target: str, cancel: Optional[Cancellation]) -> Any:
+        with self._call("GET", target, cancel=cancel) as reply:
+            return self._json(reply)
+
+    def _post(
+        self,
+        target: str,
+        value: Any,
+        cancel: Optional[Cancellation],
+        limit_s: Optional[float] = None,
+    ) -> Any:
+        limit_s = limit_s or self._timeout_s
+        call = self._call(
+            "POST",
+            target,
+            headers={"Content-Type": "application/json"},
+            body=_json_bytes(value),
+            silence_s=limit_s,
+            limit_s=limit_s,
+            cancel=cancel,
+        )
+        with call as reply:
+            return self._json(reply)
+
+    def _json(self, reply: Reply) -> Any:
+        self._check(reply)
+        return replies.read_json(replies.read_all(reply, self._place), self._place)
+
+    def _check(self, reply: Reply) -> None:
+        replies.check_status(reply, self._place, bool(self._token))
+
+    @contextmanager
+    def _call(self, method: str, target: str, **how: Any) -> Iterator[Reply]:
+        """Send one request; for one that is answered at once unless `how` says otherwise."""
+        headers = dict(how.pop("headers", {}))
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        how.setdefault("silence_s", self._timeout_s)
+        how.setdefault("limit_s", self._timeout_s)
+        with request(self._place, method, target, headers=headers, **how) as reply:
+            yield reply
+
+
+def _asked(
+    images: Sequence[str],
+    question: Optional[str],
+    history: Sequence[Mapping[str, str]],
+    region: Optional[Mapping[str, Any]],
+    max_new_tokens: Optional[int],
+) -> dict[str, Any]:
+    """Return what is asked, without what was left open."""
+    asked = {
+        "question": question,
+        "images": list(images) if len(images) > 1 else None,
+        "history": list(history) or None,
+        "region": region,
+        "max_new_tokens": max_new_tokens,
+    }
+    return {key: value for key, value in asked.items() if value is not None}
+
+
+def _target(path: str, **query: str) -> str:
+    return f"{path}?{urlencode(query)}"
+
+
+def _json_bytes(value: Any) -> bytes:
+    return json.dumps(value).encode("ascii")

@@ -1,0 +1,310 @@
+"""What a server says, checked before anyone builds on it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from ..translation import _
+from .address import Address
+from .errors import ClientError
+from .transport import Reply, half_a_reply, not_radfound
+
+# Our own name for 401, beside the codes that servers send.
+TOKEN_NEEDED = "token_needed"
+MAX_JSON_BYTES = 64 << 20
+MAX_MAP_BYTES = 1 << 30
+_MAX_LINE_BYTES = 8 << 20
+_MAX_MESSAGE_CHARS = 500
+_ANSWER_SHAPE = {
+    "id": str, "task": str, "images": list, "text": str, "model": dict,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """What a server says about itself.
+
+    Parameters
+    ----------
+    name, version : str
+        Of the app, such as RadFound and 0.1.0.
+    models : tuple of str
+        Such as radfound_vqa, radfound_caption, radfound_report.
+    strategies : dict of str to str
+        Ways to choose the next study, each with its description.
+    checkpoint : str
+        The model that answers, such as radfound-mini.
+    adapter : str or None
+        The adapter that answers with it; None is the base model.
+    corrections : int
+        How many were recorded so far.
+    is_training : bool
+    """
+
+    name: str
+    version: str
+    models: tuple[str, ...]
+    strategies: dict[str, str]
+    checkpoint: str
+    adapter: Optional[str]
+    corrections: int
+    is_training: bool
+
+
+@dataclass(frozen=True)
+class TrainingStatus:
+    """How far the newest training is.
+
+    Parameters
+    ----------
+    state : str
+        "none" (there was no training yet), "waiting", "running", "published" (a new adapter
+        answers), "refused" (learnt, but the gate kept it from being published), "failed" or
+        "stopped".
+    message : str
+        In words: the step, the gate's reason, or what went wrong.
+    step, total : int
+        0 of 0 where it is not known yet.
+    seconds_left : float or None
+    adapter : str or None
+        The adapter that was published.
+    metrics : dict
+        What the gate measured; empty before the end.
+    """
+
+    state: str
+    message: str = ""
+    step: int = 0
+    total: int = 0
+    seconds_left: Optional[float] = None
+    adapter: Optional[str] = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is to come."""
+        return self.state not in ("waiting", "running")
+
+
+def read_all(reply: Reply, address: Address, limit: int = MAX_JSON_BYTES) -> bytes:
+    """Return a reply's whole body."""
+    body = bytearray()
+    for piece in reply.pieces():
+        body += piece
+        if len(body) > limit:
+            raise not_radfound(address)
+    return bytes(body)
+
+
+def read_json(body: bytes, address: Address) -> Any:
+    """Return what a body says."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise not_radfound(address) from None
+
+
+def check_status(reply: Reply, address: Address, has_token: bool) -> None:
+    """Raise ClientError unless the server agreed."""
+    status, where = reply.status, address.where
+    if 200 <= status < 300:
+        return
+    if 300 <= status < 400:
+        target = str(reply.headers.get("Location", "")).split("?")[0][:200]
+        message = _(
+            "The server at {where} sends on to {target}; enter that address if it is the right one."
+        )
+        raise ClientError(message.format(where=where, target=target or "?"), "protocol")
+    if status == 401:
+        message = _("The server at {where} asks for a token: enter one.")
+        if has_token:
+            message = _("The server at {where} does not accept this token: enter a new one.")
+        raise ClientError(message.format(where=where), "refused", TOKEN_NEEDED)
+    code, said = _detail(reply, address)
+    if status == 403:
+        message = _("This is not allowed to you at {where}: {said}")
+        raise ClientError(message.format(where=where, said=said or "403"), "refused", code)
+    if status >= 500:
+        message = _("The server at {where} failed ({status}): {said}")
+        said = said or _("its log says more")
+        raise ClientError(message.format(where=where, status=status, said=said), "server", code)
+    # What the server finds wrong it names; a bare "Not Found" is of a server without that route.
+    if not said or (code is None and status in (404, 405)):
+        raise not_radfound(address)
+    raise ClientError(said, "request", code)
+
+
+def _detail(reply: Reply, address: Address) -> tuple[Optional[str], str]:
+    """Return an error's code and message, as far as the server gives them."""
+    try:
+        detail = json.loads(read_all(reply, address))["detail"]
+    except (ClientError, ValueError, RecursionError, TypeError, KeyError):
+        return None, ""
+    if isinstance(detail, dict):
+        code, message = detail.get("code"), detail.get("message")
+        return (
+            code if isinstance(code, str) else None,
+            message[:_MAX_MESSAGE_CHARS] if isinstance(message, str) else "",
+        )
+    return None, detail[:_MAX_MESSAGE_CHARS] if isinstance(detail, str) else ""
+
+
+def events(reply: Reply, address: Address) -> Iterator[tuple[str, Any]]:
+    """Go through server-sent events as (name, data)."""
+    if reply.headers.get_content_type() != "text/event-stream":
+        raise not_radfound(address)
+    name, data = "message", bytearray()
+    while True:
+        line = reply.line(_MAX_LINE_BYTES)
+        if not line:
+            return
+        if not line.endswith(b"\n"):
+            raise half_a_reply() if len(line) < _MAX_LINE_BYTES else not_radfound(address)
+        line = line.rstrip(b"\r\n")
+        key, _colon, value = line.partition(b":")
+        value = value[1:] if value.startswith(b" ") else value
+        if key == b"event":
+            name = value.decode("utf-8", "replace")
+        elif key == b"data":
+            data += value + b"\n"
+        elif not line:
+            if data:
+                yield name, read_json(bytes(data), address)
+            name, data = "message", bytearray()
+        elif key:  # a line that begins with a colon only keeps the connection alive
+            if key not in (b"id", b"retry"):
+                raise not_radfound(address)
+
+
+def event_error(detail: Any, address: Address) -> ClientError:
+    """Return the error that an `error` event stands for."""
+    if not isinstance(detail, dict) or not isinstance(detail.get("message"), str):
+        return not_radfound(address)
+    code = detail.get("code")
+    code = code if isinstance(code, str) else None
+    message = detail["message"][:_MAX_MESSAGE_CHARS]
+    return ClientError(message, "server" if code == "internal_error" else "request", code)
+
+
+def checked_answer(value: Any, address: Address) -> dict[str, Any]:
+    """Return a `radfound.answer/1` whose parts have the shape that a panel relies on."""
+    answer = as_object(value, address)
+    if answer.get("schema") != "radfound.answer/1":
+        raise not_radfound(address)
+    for key, kind in _ANSWER_SHAPE.items():
+        if not isinstance(answer.get(key), kind):
+            raise not_radfound(address)
+    for key in ("confidence", "uncertainty"):
+        if not isinstance(answer.get(key), (int, float, type(None))):
+            raise not_radfound(address)
+    if not isinstance(answer.get("sections"), (dict, type(None))):
+        raise not_radfound(address)
+    return answer
+
+
+def as_object(value: Any, address: Address) -> dict[str, Any]:
+    """Return a JSON object; ClientError "protocol" if it is something else."""
+    if not isinstance(value, dict):
+        raise not_radfound(address)
+    return value
+
+
+def server_info(info: Any, health: Any, address: Address) -> ServerInfo:
+    """Return what `GET /info/` and `GET /radfound/health` say together."""
+    info, health = as_object(info, address), as_object(health, address)
+    model = as_object(health.get("model"), address)
+    strategies = as_object(info.get("strategies"), address)
+    return ServerInfo(
+        name=str(info.get("name", "")),
+        version=str(health.get("version", "")),
+        models=tuple(as_object(info.get("models"), address)),
+        strategies={
+            name: str(about.get("description", "")) if isinstance(about, dict) else ""
+            for name, about in strategies.items()
+        },
+        checkpoint=str(model.get("name", "")),
+        adapter=_text(model.get("adapter")),
+        corrections=_whole(health.get("corrections")),
+        is_training=health.get("training") is True,
+    )
+
+
+def training_status(task: Optional[Mapping[str, Any]], stats: Mapping[str, Any]) -> TrainingStatus:
+    """Put together how far a training is.
+
+    Parameters
+    ----------
+    task : mapping or None
+        Of `GET /train/`: the newest training since the server was started.
+    stats : mapping
+        The trainer's in `GET /info/`: the newest training ever; empty if there was none.
+    """
+    if task is None:
+        return (
+            _status_of(stats, str(stats.get("status", "none"))) if stats else TrainingStatus("none")
+        )
+    said = _last_report(task.get("details"))
+    status = task.get("status")
+    if status == "SUBMITTED":
+        return TrainingStatus("waiting")
+    if status == "RUNNING":
+        return _status_of(said, "running")
+    if status == "STOPPED":
+        return _status_of(said, "stopped")
+    if said.get("status") not in ("published", "refused", "failed"):
+        said = {
+            "status": "failed",
+            "message": _("it ended without a word; the server's log says more"),
+        }
+    return _status_of(said, str(said["status"]))
+
+
+def _status_of(said: Mapping[str, Any], state: str) -> TrainingStatus:
+    left = said.get("seconds_left")
+    metrics = said.get("metrics")
+    return TrainingStatus(
+        state=state,
+        message=str(said.get("message") or ""),
+        step=_whole(said.get("step")),
+        total=_whole(said.get("total")),
+        seconds_left=float(left) if isinstance(left, (int, float)) else None,
+        adapter=_text(said.get("adapter")),
+        metrics=metrics if isinstance(metrics, dict) else {},
+    )
+
+
+def _last_report(details: Any) -> dict[str, Any]:
+    """Return the newest progress report among the last lines of a training's log."""
+    for line in reversed(details if isinstance(details, list) else []):
+        _before, mark, report = str(line).partition("training {")
+        if mark:
+            try:
+                found = json.loads("{" + report)
+            except ValueError:
+                continue
+            if isinstance(found, dict) and "status" in found:
+                return found
+    return {}
+
+
+def parts(body: bytes, content_type: str) -> dict[str, bytes]:
+    """Take a multipart body apart, by the parts' names."""
+    boundary = content_type.partition("boundary=")[2].split(";")[0].strip(' "').encode("latin-1")
+    found: dict[str, bytes] = {}
+    if not boundary:
+        return found
+    for part in (b"\r\n" + body).split(b"\r\n--" + boundary)[1:]:
+        head, blank, content = part.partition(b"\r\n\r\n")
+        name = head.lower().partition(b'name="')[2].partition(b'"')[0]
+        if blank and name:
+            found[name.decode("latin-1")] = content
+    return found
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _text(value: Any) -> Optional[str]:
+    return value if isinstance(value, str) else None

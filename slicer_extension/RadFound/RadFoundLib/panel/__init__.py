@@ -1,0 +1,1 @@
+"""What the user sees: the panel, its sections, and the conversation as HTML."""

@@ -1,0 +1,185 @@
+"""The panel as a whole: its sections, what is chosen in it, and its pulse."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Optional
+
+import qt
+
+from ..net.errors import ClientError
+from ..scene import scene
+from ..session.conversation import Conversation, Turn
+from ..session.session import Session
+from ..session.settings import Settings
+from ..session.study import Part, Study
+from ..translation import _
+from .section_ask import AskSection
+from .section_correct import CorrectSection
+from .section_evidence import EvidenceSection
+from .section_server import ServerSection
+from .section_study import StudySection
+from .section_teach import TeachSection
+
+_PULSE_MS = 20
+_PULSES_A_LOOK = 25
+
+
+class Panel:
+    """What the sections share.
+
+    Parameters
+    ----------
+    ui : object
+        The widgets of RadFound.ui, by name.
+    session : Session
+    resources : str
+        The folder of icons.
+    """
+
+    def __init__(self, ui: Any, session: Session, resources: str):
+        self.ui = ui
+        self.session = session
+        self.settings = Settings()
+        session.consents = self.settings.consents()
+        self.volume: Any = None
+        self.views: Sequence = ()
+        self.turn: Optional[Turn] = None
+        self._resources = resources
+        self._origins: dict = {}
+        self._newest: Optional[Turn] = None
+        self.server = ServerSection(self)
+        self.study_section = StudySection(self)
+        self.ask_section = AskSection(self)
+        self.evidence = EvidenceSection(self)
+        self.correct = CorrectSection(self)
+        self.teach = TeachSection(self)
+        self._sections = (
+            self.server,
+            self.study_section,
+            self.ask_section,
+            self.evidence,
+            self.correct,
+            self.teach,
+        )
+        session.listen(self.tell)
+        self.tell("server", "study", "turn", "sending", "corrections", "training", "adapters")
+        self._pulses = 0
+        self._timer = qt.QTimer()
+        self._timer.interval = _PULSE_MS
+        self._timer.connect("timeout()", self._pulse)
+        self._timer.start()
+
+    def close(self) -> None:
+        """Stop everything that is under way."""
+        self._timer.stop()
+        self.session.close()
+
+    def tell(self, *topics: str) -> None:
+        """Let every section show what changed; see `Session.listen`, and "study"."""
+        for topic in topics:
+            if topic == "turn":
+                self._choose_turn()
+            for section in self._sections:
+                section.heard(topic)
+
+    def _pulse(self) -> None:
+        self.session.poll()
+        self.ask_section.show_new_text()
+        self._pulses = (self._pulses + 1) % _PULSES_A_LOOK
+        if not self._pulses:
+            self.study_section.show_volume()  # a volume gets its voxels after it is chosen
+
+    # The study --------------------------------------------------------------------------------
+
+    def set_volumes(self, volume: Any, views: Sequence) -> None:
+        """Choose what questions are about: a volume, and further views of the same study."""
+        views = [view for view in views if view is not volume]
+        if volume is self.volume and list(views) == list(self.views):
+            return
+        self.volume, self.views = volume, views
+        self.turn = None
+        self.session.refresh_corrections(self._known_images())
+        self.tell("study", "turn")
+
+    @property
+    def key(self) -> tuple:
+        """Names the study among the conversations: by ids, since names may be shared."""
+        return tuple(node.GetID() for node in self._nodes())
+
+    @property
+    def conversation(self) -> Conversation:
+        """What was said about the chosen study."""
+        return self.session.conversation(self.key)
+
+    def study(self) -> Study:
+        """Return the chosen study and part of it; ClientError "request" if it cannot be read."""
+        study = self.whole_study()
+        region, where = self.study_section.region()
+        return replace(study, region=region, where=where)
+
+    def whole_study(self) -> Study:
+        """Return the chosen study, all of it; ClientError "request" if it cannot be read."""
+        if self.volume is None:
+            raise ClientError(_("Choose a volume first, in the section Study."), "request")
+        return Study(self.key, tuple(self._part(node) for node in self._nodes()))
+
+    def place_roi(self, roi: Any) -> None:
+        """Put a region that was just made where the reader looks."""
+        if self.volume is not None:
+            scene.place_roi(self.volume, roi)
+
+    def remember_origin(self, volume: Any, image: str) -> None:
+        """Note that a volume came from the server, so that it need not be sent to it."""
+        self._origins[volume.GetID()] = (self.session.address, image, scene.state_of(volume))
+
+    def forget_nodes(self) -> None:
+        """Forget the scene that was closed."""
+        self._origins.clear()
+        self.turn = None
+        self.session.forget_all()
+
+    def _nodes(self) -> list:
+        return [self.volume, *self.views] if self.volume is not None else []
+
+    def _part(self, node: Any) -> Part:
+        state = (node.GetID(), *scene.state_of(node))
+        address, image, original = self._origins.get(node.GetID(), ("", "", None))
+        if image and address == self.session.address and original == scene.state_of(node):
+            return Part(node.GetName(), state, image=image)
+        return Part(node.GetName(), state, scene.content_of(node))
+
+    def _known_images(self) -> tuple:
+        try:
+            return self.session.images_of(self.whole_study())
+        except ClientError:
+            return ()
+
+    # The answer that is judged ----------------------------------------------------------------
+
+    def choose(self, turn: Optional[Turn]) -> None:
+        """Choose the answer that is judged and whose evidence is shown."""
+        if turn is not self.turn:
+            self.turn = turn
+            self.correct.heard("chosen")
+            self.evidence.heard("chosen")
+
+    def _choose_turn(self) -> None:
+        """Follow the newest answer; after the first one the server knows the study."""
+        answered = self.conversation.answered()
+        newest = answered[-1] if answered else None
+        if newest is None:
+            self.choose(None)
+        elif newest is not self._newest:
+            self.choose(newest)
+            if set(newest.answer["images"]) - set(self.session.corrections_of):
+                self.session.refresh_corrections(newest.answer["images"])
+        elif self.turn not in answered:
+            self.choose(newest)
+        self._newest = newest
+
+    # Parts of the window ----------------------------------------------------------------------
+
+    def icon(self, name: str) -> Any:
+        """Return one of the module's icons."""
+        return qt.QIcon(os.path.join(self._resources, "Icons", name + ".svg"))

@@ -1,0 +1,248 @@
+"""What the reader gets to see: words for states and numbers, and the conversation as HTML.
+
+Everything that a model, a server or a reader wrote is escaped before it becomes HTML.
+"""
+
+import html
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from ..session.conversation import Turn
+from ..translation import _
+
+_SURE, _FAIRLY_SURE, _UNSURE = 0.9, 0.7, 0.4
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colours of the conversation, as HTML writes them, for a light or a dark Slicer."""
+
+    text: str = "#1d2733"
+    faint: str = "#66717d"
+    question: str = "#e6eff8"
+    answer: str = "#ffffff"
+    edge: str = "#d3dae2"
+    link: str = "#0f5fa8"
+    good: str = "#1f7a45"
+    bad: str = "#b3372c"
+
+    @classmethod
+    def dark(cls) -> "Palette":
+        """Return colours for light text on a dark ground."""
+        return cls(
+            text="#e8ecf0",
+            faint="#9aa6b2",
+            question="#26384a",
+            answer="#2b3036",
+            edge="#454d56",
+            link="#7db8ee",
+            good="#7fcf9d",
+            bad="#f0978d",
+        )
+
+
+# Words ----------------------------------------------------------------------------------------
+
+
+def confidence_words(confidence: Optional[float]) -> str:
+    """Return a calibrated probability as a plain word and a number."""
+    if confidence is None:
+        return _("confidence not known")
+    if confidence >= _SURE:
+        word = _("sure")
+    elif confidence >= _FAIRLY_SURE:
+        word = _("fairly sure")
+    elif confidence >= _UNSURE:
+        word = _("unsure")
+    else:
+        word = _("a guess")
+    return _("{word} ({percent} %)").format(word=word, percent=round(100 * confidence))
+
+
+def model_words(model: Mapping[str, Any]) -> str:
+    """Return which weights answered."""
+    name = str(model.get("name", "?"))
+    adapter = model.get("adapter")
+    return _("{name}, adapter {adapter}").format(name=name, adapter=adapter) if adapter else name
+
+
+def task_words(task: str) -> str:
+    """Return what a task that is no question is called."""
+    return {"caption": _("Caption"), "report": _("Report")}.get(task, _("Question"))
+
+
+def verdict_words(verdict: str) -> str:
+    """Return a verdict in words."""
+    words = {"accepted": _("accepted"), "edited": _("edited"), "rejected": _("rejected")}
+    return words.get(verdict, verdict)
+
+
+def duration_words(seconds: float) -> str:
+    """Return how long something takes, roughly."""
+    if seconds < 90:
+        return _("{count} s").format(count=max(1, round(seconds)))
+    return _("{count} min").format(count=round(seconds / 60))
+
+
+def size_words(count: int) -> str:
+    """Return a number of bytes."""
+    if count < 1 << 20:
+        return _("{count} kB").format(count=max(1, round(count / (1 << 10))))
+    return _("{count} MB").format(count=round(count / (1 << 20)))
+
+
+def training_words(status: Any) -> str:
+    """Return how far a training is, or how it ended; status is a `TrainingStatus`."""
+    if status is None or status.state == "none":
+        return _("No training yet.")
+    if status.state == "waiting":
+        return _("The training waits for its turn.")
+    if status.state == "running":
+        if status.seconds_left is not None:
+            left = duration_words(status.seconds_left)
+            return _("Learning: about {left} left.").format(left=left)
+        said = status.message
+        return _("Learning: {said}.").format(said=said) if said else _("Learning.")
+    if status.state == "published":
+        return _("Passed its checks: {adapter} answers from now on. {measured}").format(
+            adapter=status.adapter or _("a new adapter"), measured=_gate_words(status.metrics)
+        )
+    if status.state == "refused":
+        return _("Did not pass its checks, so nothing changed: {why}. {measured}").format(
+            why=status.message.rstrip("."), measured=_gate_words(status.metrics)
+        )
+    if status.state == "stopped":
+        return _("The training was stopped; nothing changed.")
+    return _("The training failed, and nothing changed: {why}.").format(
+        why=status.message.rstrip(".") or _("the server's log says more")
+    )
+
+
+def _gate_words(metrics: Mapping[str, Any]) -> str:
+    parts = []
+    learnt, kept = metrics.get("reproduced"), metrics.get("kept")
+    if isinstance(learnt, (int, float)):
+        parts.append(_("{percent} % of the corrections learnt").format(percent=round(100 * learnt)))
+    if isinstance(kept, (int, float)):
+        parts.append(_("{percent} % of other answers kept").format(percent=round(100 * kept)))
+    return (", ".join(parts) + ".") if parts else ""
+
+
+# Conversation ---------------------------------------------------------------------------------
+
+
+def conversation_html(turns: Iterable, palette: Palette) -> str:
+    """Return turns as HTML with links such as `accept:ID` under each whole answer."""
+    return "".join(
+        _turn_html(turn, palette, gap=12 if index else 0) for index, turn in enumerate(turns)
+    )
+
+
+def hint_html(text: str, palette: Palette) -> str:
+    """Return what stands where there is no conversation yet."""
+    return f'<p style="margin:8px; color:{palette.faint}">{escape(text)}</p>'
+
+
+def _turn_html(turn: Turn, palette: Palette, gap: int) -> str:
+    asked = escape(turn.question or task_words(turn.task))
+    if turn.where:
+        asked += f' <span style="color:{palette.faint}">· {escape(turn.where)}</span>'
+    # The answer comes last and in no table, so that more text can be put behind it.
+    return (
+        f'<table width="100%" cellspacing="0" cellpadding="5" style="margin-top:{gap}px"><tr>'
+        f'<td bgcolor="{palette.question}" style="color:{palette.text}"><b>{asked}</b></td>'
+        f'</tr></table><p style="margin:5px; color:{palette.text}">'
+        f"{_answer_html(turn, palette)}{_footer_html(turn, palette)}</p>"
+    )
+
+
+def _answer_html(turn: Turn, palette: Palette) -> str:
+    sections = (turn.answer or {}).get("sections") or {}
+    if turn.state == "failed":
+        text = escape(turn.text) + "<br>" if turn.text else ""
+        return text + f'<span style="color:{palette.bad}">{escape(turn.error)}</span>'
+    if turn.state == "waiting":
+        return f'<span style="color:{palette.faint}">{escape(_("Reading the study …"))}</span>'
+    if any(str(text).strip() for text in sections.values()):
+        return "<br><br>".join(
+            f"<b>{escape(_section_words(name))}</b><br>{escape(text)}"
+            for name, text in sections.items()
+            if str(text).strip()
+        )
+    if not turn.text.strip() and not turn.is_open:
+        return f'<span style="color:{palette.faint}">{escape(_("(no words)"))}</span>'
+    return escape(turn.text)
+
+
+def _footer_html(turn: Turn, palette: Palette) -> str:
+    if turn.is_open or turn.state == "failed":
+        return ""
+    if turn.answer is None:
+        return _small(escape(_("stopped")), palette.faint)
+    words = [confidence_words(turn.answer.get("confidence")), model_words(turn.answer["model"])]
+    if turn.answer.get("finished") is False:
+        words.append(_("cut off at its greatest length"))
+    lines = _small(escape(" · ".join(words)), palette.faint)
+    if turn.verdict:
+        colour = palette.bad if turn.verdict == "rejected" else palette.good
+        said = verdict_words(turn.verdict)
+        if turn.correction.strip() and turn.verdict != "accepted":
+            said += ": " + turn.correction
+        lines += _small(escape(said), colour)
+    else:
+        links = " &nbsp;·&nbsp; ".join(
+            f'<a href="{action}:{turn.id}" style="color:{palette.link}">{escape(word)}</a>'
+            for action, word in (
+                ("accept", _("Accept")),
+                ("edit", _("Edit")),
+                ("reject", _("Reject")),
+            )
+        )
+        lines += _small(links, palette.faint)
+    return lines
+
+
+def _small(content: str, colour: str) -> str:
+    return f'<br><span style="color:{colour}; font-size:small">{content}</span>'
+
+
+def _section_words(name: str) -> str:
+    return {"findings": _("Findings"), "impression": _("Impression")}.get(name, name.capitalize())
+
+
+def escape(text: Any) -> str:
+    """Return text as HTML that shows it as it is, line ends included."""
+    return html.escape(str(text), quote=True).replace("\n", "<br>")
+
+
+# Plain text -----------------------------------------------------------------------------------
+
+
+def turn_text(turn: Turn) -> str:
+    """Return a turn as plain text, to copy, to export and to keep in the scene."""
+    head = turn.question or task_words(turn.task)
+    lines = [head + (f" ({turn.where})" if turn.where else ""), "", _body_text(turn), ""]
+    if turn.answer is not None:
+        confidence = confidence_words(turn.answer.get("confidence"))
+        lines.append(f"{model_words(turn.answer['model'])}; {confidence}")
+    if turn.verdict == "edited":
+        lines.append(_("Edited by the reader."))
+    elif turn.verdict:
+        lines.append(_("By the reader: {verdict}.").format(verdict=verdict_words(turn.verdict)))
+    lines.append(_("Written by a research model; not for diagnosis."))
+    return "\n".join(lines) + "\n"
+
+
+def conversation_text(turns: Iterable) -> str:
+    """Return the whole answers of a conversation as plain text."""
+    return ("\n" + "-" * 40 + "\n\n").join(turn_text(turn) for turn in turns)
+
+
+def _body_text(turn: Turn) -> str:
+    sections = (turn.answer or {}).get("sections") or {}
+    if turn.verdict != "edited" and any(str(text).strip() for text in sections.values()):
+        return "\n\n".join(
+            f"{_section_words(name)}\n{text}" for name, text in sections.items() if text
+        )
+    return turn.final_text

@@ -1,0 +1,90 @@
+"""Where an answer looked, as a map over the volume."""
+
+from typing import Any, Optional
+
+from ..net.errors import ClientError
+from ..scene import scene
+from ..translation import _
+from .widgets import show
+
+
+class EvidenceSection:
+    """The evidence map: fetch it, see it, jump to its strongest place, take it away."""
+
+    def __init__(self, panel: Any):
+        self._panel, self._ui, self._session = panel, panel.ui, panel.session
+        self._is_fetching = False
+        ui = self._ui
+        ui.evidenceButton.connect("clicked()", self._fetch)
+        ui.jumpButton.connect("clicked()", self._jump)
+        ui.removeEvidenceButton.connect("clicked()", self._remove)
+        ui.opacitySlider.connect("valueChanged(double)", scene.set_evidence_opacity)
+        ui.evidenceButton.setIcon(panel.icon("evidence"))
+
+    def heard(self, topic: str) -> None:
+        """Show what changed."""
+        if topic in ("chosen", "study"):
+            self._say(self._hint())
+        if topic in ("chosen", "study", "turn", "server", "sending"):
+            self._enable()
+
+    def _hint(self) -> str:
+        if self._panel.turn is None:
+            return _("Ask something first; then you can see where the answer looked.")
+        return _("See where the chosen answer looked; the server answers once more for it.")
+
+    def _enable(self) -> None:
+        ui, session = self._ui, self._session
+        ui.evidenceButton.enabled = (
+            self._panel.turn is not None and session.state == "connected" and not session.is_busy
+        )
+        has_map = scene.evidence_node() is not None
+        show(has_map, ui.jumpButton, ui.removeEvidenceButton, ui.opacityLabel, ui.opacitySlider)
+
+    def _say(self, text: str) -> None:
+        self._ui.evidenceText.text = text
+
+    def _fetch(self) -> None:
+        turn, volume = self._panel.turn, self._panel.volume
+
+        def done(found: tuple[dict[str, Any], Optional[bytes]]) -> None:
+            answer, nrrd = found
+            if nrrd is None:
+                self._say(_("This server gives no evidence map."))
+            elif volume.GetScene() is None:
+                self._say(_("The volume was removed from the scene meanwhile."))
+            else:
+                self._lay(volume, nrrd, answer["text"] == turn.text)
+            self._enable()
+
+        try:
+            self._session.show_evidence(self._panel.whole_study(), turn, done, self._say)
+        except ClientError as error:
+            self._say(error.message)
+            return
+        self._say(_("Looking …"))
+        self._panel.tell("sending")
+
+    def _lay(self, volume: Any, nrrd: bytes, is_same_answer: bool) -> None:
+        try:
+            scene.show_evidence(volume, nrrd)
+        except ClientError as error:
+            self._say(error.message)
+            return
+        scene.set_evidence_opacity(self._ui.opacitySlider.value)
+        words = _(
+            "The brighter a place, the more the model looked there. It is no sign of disease."
+        )
+        if not is_same_answer:
+            words = _("The server answers otherwise by now; the map is of its new answer.")
+        self._say(words)
+
+    def _jump(self) -> None:
+        node = scene.evidence_node()
+        if node is not None and scene.jump_to_strongest(node) is None:
+            self._say(_("The map is the same everywhere; there is no strongest place."))
+
+    def _remove(self) -> None:
+        scene.remove_evidence()
+        self._say(self._hint())
+        self._enable()

@@ -1,0 +1,121 @@
+"""Letting the server learn from corrections."""
+
+from typing import Any
+
+from ..translation import _
+from .render import training_words
+from .widgets import chosen_in, fill, show
+
+BASE = ""
+
+
+class TeachSection:
+    """Start, watch and stop a training; choose which adapter answers."""
+
+    def __init__(self, panel: Any):
+        self._panel, self._ui, self._session = panel, panel.ui, panel.session
+        ui = self._ui
+        ui.trainButton.connect("clicked()", self._train)
+        ui.stopTrainingButton.connect("clicked()", self._stop)
+        ui.activateButton.connect("clicked()", self._activate)
+        ui.rollBackButton.connect("clicked()", self._roll_back)
+        ui.adapterBox.connect("currentIndexChanged(int)", lambda _index: self._enable())
+        ui.trainButton.setIcon(panel.icon("teach"))
+
+    def heard(self, topic: str) -> None:
+        """Show what changed."""
+        if topic in ("server", "corrections", "adapters"):
+            self._show_new()
+        if topic in ("server", "training"):
+            self._show_training()
+        if topic in ("server", "adapters"):
+            self._show_adapters()
+        if topic in ("server", "training", "adapters", "corrections"):
+            self._enable()
+
+    def _show_new(self) -> None:
+        if self._session.state != "connected":
+            text = _("Connect to a server to teach it.")
+        else:
+            count = self._session.new_corrections()
+            if not self._session.adapters["adapters"]:
+                text = _("Corrections to learn from: {count}.")
+            elif count == 0:
+                text = _("No corrections since the server learnt last.")
+            elif count == 1:
+                text = _("1 new correction since the server learnt last.")
+            else:
+                text = _("{count} new corrections since the server learnt last.")
+            text = text.format(count=count)
+        self._ui.newText.text = text
+
+    def _show_training(self) -> None:
+        ui, session = self._ui, self._session
+        status = session.training
+        show(session.state == "connected" and session.is_training, ui.trainingBar)
+        if status is not None and status.total > 0:
+            ui.trainingBar.maximum = status.total
+            ui.trainingBar.value = min(status.step, status.total)
+        else:
+            ui.trainingBar.maximum = 0
+        is_known = session.state == "connected" and status is not None and status.state != "none"
+        ui.trainingText.text = training_words(status)
+        show(is_known, ui.trainingText)
+
+    def _show_adapters(self) -> None:
+        ui, adapters = self._ui, self._session.adapters
+        rows = [(_("Base model, as it came"), BASE)]
+        rows += [(_adapter_words(row), str(row["id"])) for row in reversed(adapters["adapters"])]
+        active = adapters.get("active") or BASE
+        items = [
+            (_("{adapter} — answers now").format(adapter=text), data)
+            if data == active
+            else (text, data)
+            for text, data in rows
+        ]
+        fill(ui.adapterBox, items, active)
+        is_connected = self._session.state == "connected"
+        show(is_connected, ui.adapterLabel, ui.adapterBox, ui.activateButton, ui.rollBackButton)
+
+    def _enable(self) -> None:
+        ui, session = self._ui, self._session
+        is_connected = session.state == "connected"
+        ui.trainButton.enabled = (
+            is_connected and not session.is_training and bool(session.corrections)
+        )
+        ui.stopTrainingButton.enabled = is_connected and session.is_training
+        show(is_connected, ui.trainButton, ui.stopTrainingButton)
+        active = session.adapters.get("active") or BASE
+        ui.activateButton.enabled = is_connected and chosen_in(ui.adapterBox) != active
+        ui.rollBackButton.enabled = is_connected and bool(session.adapters["adapters"])
+        if not is_connected or session.is_training:
+            self._say("")
+
+    def _say(self, text: str) -> None:
+        self._ui.teachMessage.text = text
+        show(bool(text), self._ui.teachMessage)
+
+    def _train(self) -> None:
+        self._say("")
+        self._session.train(self._say)
+
+    def _stop(self) -> None:
+        self._session.stop_training(self._say)
+
+    def _activate(self) -> None:
+        self._say("")
+        self._session.activate(chosen_in(self._ui.adapterBox) or None, self._say)
+
+    def _roll_back(self) -> None:
+        self._say("")
+        self._session.roll_back(self._say)
+
+
+def _adapter_words(adapter: Any) -> str:
+    metrics = (adapter.get("manifest") or {}).get("metrics") or {}
+    count = metrics.get("corrections")
+    if isinstance(count, (int, float)):
+        return _("{adapter}, from {count} corrections").format(
+            adapter=adapter["id"], count=round(count)
+        )
+    return str(adapter["id"])

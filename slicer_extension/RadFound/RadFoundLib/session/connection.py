@@ -1,0 +1,266 @@
+"""A server: how it is, and what it learns; knows neither Qt nor MRML.
+
+Everything here is called on the main thread; what takes time is done by the threads of two
+`Jobs`, and its outcome is delivered when `poll` is called.
+"""
+
+import logging
+import time
+from typing import Any, Callable, Optional
+
+from ..net.address import Address
+from ..net.client import Client, ServerInfo, TrainingStatus
+from ..net.errors import ClientError
+from ..net.replies import TOKEN_NEEDED
+from ..translation import _
+from .jobs import Job, Jobs
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_S = 5.0
+TRAINING_LOOK_S = 1.0
+
+Done = Callable[[Any], None]
+
+
+class Connection:
+    """One server at a time, looked after until it is left.
+
+    Attributes
+    ----------
+    state : {"away", "connecting", "connected", "lost", "refused"}
+    trouble : str
+        What is wrong with the server, for the reader.
+    consents : set of str
+        Addresses of servers that images may be sent to.
+    tokens : dict of str to str
+        The token of each server that asked for one, by `Address.origin`; in memory only.
+    work, errands : Jobs
+        For what takes long, and for what must not wait for it.
+    """
+
+    def __init__(self) -> None:
+        self.work = Jobs()
+        self.errands = Jobs()
+        self.state = "away"
+        self.trouble = ""
+        self.client: Optional[Client] = None
+        self.info: Optional[ServerInfo] = None
+        self.training: Optional[TrainingStatus] = None
+        self.adapters: dict = {"active": None, "adapters": []}
+        self.consents: set = set()
+        self.tokens: dict = {}
+        self._listeners: list = []
+        self._looked = self._looked_at_training = 0.0
+
+    # News -------------------------------------------------------------------------------------
+
+    def listen(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` with what changed.
+
+        "server", "turn" (a question came or ended), "token" (more text of the open one),
+        "sending", "corrections", "training" or "adapters".
+        """
+        self._listeners.append(listener)
+
+    def _tell(self, *topics: str) -> None:
+        for topic in topics:
+            for listener in list(self._listeners):
+                listener(topic)
+
+    def poll(self) -> None:
+        """Deliver what is there, and look after the server from time to time."""
+        self.work.poll()
+        self.errands.poll()
+        now = time.monotonic()
+        if self.client is None or self.state == "connecting" or self.errands.is_busy:
+            return
+        if self.is_training and now - self._looked_at_training > TRAINING_LOOK_S:
+            self.look_at_training()
+        elif now - self._looked > HEARTBEAT_S and self.state != "refused":
+            self._look()
+
+    def close(self) -> None:
+        """Stop everything; nothing is called back any more."""
+        self._listeners.clear()
+        self.client, self.state = None, "away"  # the panel may live a little longer
+        self.work.close()
+        self.errands.close()
+
+    # Server -----------------------------------------------------------------------------------
+
+    @property
+    def address(self) -> str:
+        """The server's, in its one spelling; empty without one."""
+        return self.client.address if self.client is not None else ""
+
+    @property
+    def has_consent(self) -> bool:
+        """Whether images may be sent to this server."""
+        return self.address in self.consents
+
+    @property
+    def is_training(self) -> bool:
+        """Whether the server learns at this moment, as far as is known."""
+        return self.training is not None and not self.training.is_over
+
+    def connect(self, address: str, token: str = "") -> None:
+        """Begin to talk to a server, with the token that it was given before unless with another.
+
+        ClientError "request" if the address or the token is none.
+        """
+        origin = Address.parse(address).origin
+        client = Client(address, token or self.tokens.get(origin))
+        if token:
+            self.tokens[origin] = token
+        if client.address != self.address:
+            self.disconnect()
+        self.client = client
+        self._set_state("connecting")
+        self._greet()
+
+    def disconnect(self) -> None:
+        """Talk to no server any more."""
+        self.errands.cancel_all()
+        self.client = self.info = self.training = None
+        self.adapters = {"active": None, "adapters": []}
+        self._set_state("away")
+        self._tell("training", "adapters")
+
+    def _greet(self) -> None:
+        client = self.client
+        assert client is not None
+
+        def done(found: tuple) -> None:
+            self.info, self.adapters, self.training = found
+            self._looked = time.monotonic()
+            self._set_state("connected")
+            self._tell("adapters", "training")
+            self._greeted()
+
+        self._errand(
+            lambda job: (
+                client.info(job.cancellation),
+                client.adapters(job.cancellation),
+                client.training_status(job.cancellation),
+            ),
+            done,
+        )
+
+    def _greeted(self) -> None:
+        """Go on once the server has answered."""
+
+    def _look(self) -> None:
+        """Ask the server how it is; greet it anew when it is back."""
+        client = self.client
+        assert client is not None
+        self._looked = time.monotonic()
+
+        def done(health: dict) -> None:
+            if self.state != "connected":
+                self._greet()
+            elif health.get("training") is True and not self.is_training:
+                self.look_at_training()
+
+        self._errand(lambda job: client.health(job.cancellation), done)
+
+    def _set_state(self, state: str, trouble: str = "") -> None:
+        self.state, self.trouble = state, trouble
+        self._tell("server")
+
+    def _errand(
+        self,
+        function: Callable[[Job], Any],
+        done: Optional[Done] = None,
+        failed: Optional[Done] = None,
+    ) -> None:
+        """Do something that takes a moment; drop its outcome if the server was changed since."""
+        client = self.client
+
+        def on_done(value: Any) -> None:
+            if self.client is client and done is not None:
+                done(value)
+
+        def on_error(error: Exception) -> None:
+            if self.client is client:
+                self.note(error)
+                if failed is not None:
+                    failed(error)
+
+        self.errands.submit(function, on_done, on_error)
+
+    def note(self, error: Exception) -> None:
+        """Draw from an error what it says about the server."""
+        kind = error.kind if isinstance(error, ClientError) else ""
+        if kind in ("unreachable", "timeout"):
+            self._set_state("lost", words_of(error))
+        elif isinstance(error, ClientError) and error.code == TOKEN_NEEDED:
+            if self.client is not None:
+                self.tokens.pop(self.client.origin, None)
+            self._set_state("refused", words_of(error))
+        elif self.state == "connecting" and kind != "cancelled":
+            self._set_state("lost", words_of(error))
+
+    # Teaching ---------------------------------------------------------------------------------
+
+    def train(self, failed: Callable[[str], None]) -> None:
+        """Let the server learn from its corrections."""
+        self._command(lambda client, cancel: client.train(cancel=cancel), failed, is_training=True)
+
+    def stop_training(self, failed: Callable[[str], None]) -> None:
+        """Stop what it learns."""
+        self._command(lambda client, cancel: client.stop_training(cancel), failed, is_training=True)
+
+    def activate(self, adapter: Optional[str], failed: Callable[[str], None]) -> None:
+        """Let an adapter (None: the base model) answer."""
+        self._command(lambda client, cancel: client.activate(adapter, cancel), failed)
+
+    def roll_back(self, failed: Callable[[str], None]) -> None:
+        """Let what answered before answer again."""
+        self._command(lambda client, cancel: client.rollback(cancel), failed)
+
+    def look_at_training(self) -> None:
+        """Fetch how far the training is; at its end, which adapter answers now."""
+        client = self.client
+        if client is None:
+            return
+        self._looked_at_training = time.monotonic()
+
+        def done(status: TrainingStatus) -> None:
+            was_training = self.is_training
+            self.training = status
+            self._tell("training")
+            if was_training and status.is_over:
+                self._greet()
+
+        self._errand(lambda job: client.training_status(job.cancellation), done)
+
+    def _command(
+        self,
+        call: Callable[[Client, Any], Any],
+        failed: Callable[[str], None],
+        is_training: bool = False,
+    ) -> None:
+        client = self.client
+        if client is None or self.state != "connected":
+            failed(_("Connect to a server first."))
+            return
+
+        def done(_value: Any) -> None:
+            if is_training:
+                self.training = TrainingStatus("waiting")
+                self.look_at_training()
+            else:
+                self._greet()
+
+        self._errand(
+            lambda job: call(client, job.cancellation), done, lambda error: failed(words_of(error))
+        )
+
+
+def words_of(error: Exception) -> str:
+    """Return what the reader is told about an error."""
+    if isinstance(error, ClientError):
+        return error.message
+    logger.error("RadFound failed", exc_info=error)
+    return _("Something went wrong in RadFound itself; Slicer's error log says more.")

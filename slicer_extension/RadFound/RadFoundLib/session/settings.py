@@ -1,0 +1,82 @@
+"""What is remembered from one Slicer to the next; a token is not."""
+
+import json
+from typing import Any
+
+import qt
+
+from ..translation import _
+
+_MOST_ADDRESSES = 10
+DEFAULT_ADDRESS = "http://127.0.0.1:8000"
+
+
+class Settings:
+    """The module's part of Slicer's settings; lists are kept as JSON, which every Qt reads alike."""
+
+    def __init__(self) -> None:
+        self._store = qt.QSettings()
+
+    def addresses(self) -> list:
+        """Return the servers that answered before, the last one first."""
+        return self._list("Addresses") or [DEFAULT_ADDRESS]
+
+    def add_address(self, address: str) -> None:
+        """Put an address first."""
+        others = [each for each in self._list("Addresses") if each != address]
+        self.set_addresses([address, *others][:_MOST_ADDRESSES])
+
+    def set_addresses(self, addresses: list) -> None:
+        """Remember these servers."""
+        self._write("Addresses", addresses)
+
+    def consents(self) -> set:
+        """Return the servers that images may be sent to."""
+        return set(self._list("Consents"))
+
+    def set_consents(self, addresses: set) -> None:
+        """Remember the servers that images may be sent to."""
+        self._write("Consents", sorted(addresses))
+
+    def author(self) -> str:
+        """Return who corrects, as entered last."""
+        return self._text("Author")
+
+    def set_author(self, author: str) -> None:
+        """Remember who corrects."""
+        self._store.setValue("RadFound/Author", author)
+
+    def prompts(self) -> list:
+        """Return the quick prompts."""
+        return self._list("Prompts") or default_prompts()
+
+    def set_prompts(self, prompts: list) -> None:
+        """Remember the quick prompts; none at all means the usual ones."""
+        self._write("Prompts", prompts if prompts != default_prompts() else [])
+
+    def _text(self, key: str) -> str:
+        value = self._store.value("RadFound/" + key)
+        return value if isinstance(value, str) else ""
+
+    def _list(self, key: str) -> list:
+        try:
+            found = json.loads(self._text(key) or "[]")
+        except ValueError:
+            return []
+        return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
+
+    def _write(self, key: str, values: Any) -> None:
+        self._store.setValue("RadFound/" + key, json.dumps(values))
+
+
+def default_prompts() -> list:
+    """Return the quick prompts of the beginning."""
+    return [
+        _("Which imaging modality is this?"),
+        _("In which plane is this image?"),
+        _("Which body region is shown?"),
+        _("Is there anything abnormal?"),
+        _("Is there an effusion?"),
+        _("Is there a fracture?"),
+        _("Is there a mass?"),
+    ]

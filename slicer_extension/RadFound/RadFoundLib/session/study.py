@@ -1,0 +1,87 @@
+"""What a question is about, and how it comes to a server."""
+
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Callable, Optional
+
+from ..net.client import Client, image_id
+from ..net.errors import ClientError
+from ..scene.volumefile import VolumeContent
+from ..translation import _
+from .jobs import Job
+
+_REPORT_S = 0.05
+
+
+@dataclass(frozen=True)
+class Part:
+    """One volume of a study.
+
+    Parameters
+    ----------
+    name : str
+        For the reader; never sent.
+    state : hashable
+        Something else whenever the content changes.
+    content : VolumeContent or None
+    image : str
+        Its id on the server, where it came from there; then no content is needed.
+    """
+
+    name: str
+    state: Hashable
+    content: Optional[VolumeContent] = None
+    image: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a question is about: one volume, or several as views of one study."""
+
+    key: Hashable
+    parts: tuple
+    region: Optional[dict] = None
+    where: str = ""
+
+    @property
+    def must_be_sent(self) -> bool:
+        """Whether a part may have to leave this computer."""
+        return any(not part.image for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Sending:
+    """How far an upload is; a total of 0 stands for work before it."""
+
+    name: str
+    done: int
+    total: int
+
+
+def upload(job: Job, client: Client, part: Part) -> str:
+    """Return a volume's id on the server, sending it if it is not there; in a job's thread."""
+    content, cancel = part.content, job.cancellation
+    if content is None:
+        raise ClientError(_("The volume is gone; load it again."), "request")
+    progress = throttled(job, part.name)
+    digest = content.digest(lambda _done, _total: progress(0, 0), cancel)
+    if client.has(digest, cancel):
+        return image_id(digest)
+    is_packed = not client.is_local
+    file = content.open_compressed(cancel=cancel) if is_packed else content.open()
+    with file:
+        return client.upload(file, "volume.nrrd", digest, progress, cancel)
+
+
+def throttled(job: Job, name: str) -> Callable[[int, int], None]:
+    """Return a callback for an upload that reports to the panel now and then."""
+    last = 0.0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > _REPORT_S or (total and done >= total):
+            last = time.monotonic()
+            job.report(Sending(name, done, total))
+
+    return progress

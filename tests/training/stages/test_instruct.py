@@ -1,0 +1,148 @@
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from radfound.datasets.example import Example, Turn
+from radfound.exceptions import TrainingError
+from training.loop.optimise import Draw, LoopConfig, optimise
+from training.stages.common import load_parts, save_parts
+from training.stages.grounding import SLOTS
+from training.stages.instruct import (
+    EncodedStudies,
+    InstructConfig,
+    InstructObjective,
+    ground_projector,
+    learning_parts,
+    merge_by_image,
+    save,
+)
+
+CONFIG = InstructConfig(
+    out=Path("out"),
+    vision=Path("vision"),
+    loop=LoopConfig(30, 3e-3, batch_size=4),
+    rank=4,
+    ground_steps=20,
+)
+
+
+@pytest.fixture(autouse=True)
+def few_slots(monkeypatch):
+    """As many slots as the tiny model has visual tokens to spare."""
+    monkeypatch.setattr("training.stages.grounding.SLOTS", SLOTS[:3])
+
+
+@pytest.fixture
+def objective(tiny, examples):
+    torch.manual_seed(0)
+    model, processor = tiny
+    model.requires_grad_(False)
+    studies = EncodedStudies(examples, model, views=2)
+    texts = ["The lungs are clear.", "No effusion."]
+    return InstructObjective(model, processor, studies, range(len(studies)), texts, CONFIG)
+
+
+def test_questions_of_several_sources_about_one_image_come_together():
+    one = Turn("vqa", ("Which plane?",), "axial")
+    other = Turn("vqa", ("Is there a mass?",), "No")
+    first = Example("case", (Path("a.png"),), (one,), {"plane": "axial"})
+    again = Example("image", (Path("a.png"),), (one, other), {"region": "head", "plane": "oblique"})
+    (merged,) = merge_by_image([first, again])
+    assert merged.turns == (one, other)
+    assert merged.labels == {"plane": "axial", "region": "head"}
+
+
+def test_turns_fill_their_share_of_tokens_and_one_always_fits(objective):
+    objective.config = replace(CONFIG, tokens_per_study=1)
+    assert len(objective.branches(0, random.Random(0))) == 1
+    objective.config = replace(CONFIG, tokens_per_study=10_000)
+    assert len(objective.branches(0, random.Random(0))) == 3
+
+
+def test_a_view_is_another_picture_of_the_same_study(objective):
+    plain, mask = objective.studies.hidden([0, 6], 0)
+    turned, _ = objective.studies.hidden([0, 6], 1)
+    assert plain.shape == turned.shape and not torch.equal(plain, turned)
+    assert mask.sum(1).tolist() == [1, 8]
+
+
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_learning_lowers_the_loss_of_the_answers(objective, adapter):
+    config = replace(CONFIG, adapter=adapter)
+    groups = learning_parts(objective.model, config)
+    before = objective.evaluate(objective.studies)["loss"]
+    optimise(objective.train(), groups, config.loop)
+    assert objective.evaluate(objective.studies)["loss"] < before
+
+
+def test_only_connector_and_adapter_learn(objective):
+    groups = learning_parts(objective.model, CONFIG)
+    learning = {id(p) for group in groups.values() for p in group}
+    names = {n for n, p in objective.model.named_parameters() if id(p) in learning}
+    assert all(n.startswith("connector.") or "lora_" in n for n in names)
+    assert isinstance(objective.model.language_model, PeftModel)
+    assert {id(p) for p in objective.model.parameters() if p.requires_grad} == learning
+
+
+def test_a_frozen_connector_does_not_learn(objective):
+    groups = learning_parts(objective.model, replace(CONFIG, connector_factor=0.0))
+    assert list(groups) == [1.0]
+    assert not any(p.requires_grad for p in objective.model.connector.parameters())
+
+
+def test_grounding_moves_the_projector_towards_the_words(objective):
+    def distance():
+        visual = objective.losses(objective.studies, [0], [objective.branches(0, random.Random(0))])
+        return visual["words"].item()
+
+    before = distance()
+    ground_projector(objective.model, objective.processor, objective.studies, CONFIG)
+    assert distance() < before
+    assert not any(p.requires_grad for p in objective.model.parameters())
+
+
+def test_gradient_reaches_connector_and_adapter(objective):
+    learning_parts(objective.model, CONFIG)
+    objective(Draw(0, 0, CONFIG.loop))[0].backward()
+    silent = [n for n, p in objective.named_parameters() if p.requires_grad and p.grad is None]
+    assert not silent
+
+
+def test_what_ships_is_bfloat16_and_names_no_folder(objective, tmp_path):
+    learning_parts(objective.model, CONFIG)
+    names = save(objective.model, tmp_path)
+    assert all((tmp_path / name).is_file() for name in names)
+    state = load_file(tmp_path / "model.safetensors")
+    assert {t.dtype for t in state.values()} == {torch.bfloat16}
+    assert {name.split(".")[0] for name in state} == {"vision_model", "connector"}
+    settings = (tmp_path / "adapter" / "adapter_config.json").read_text()
+    assert str(Path.home()) not in settings and "/tmp" not in settings
+
+
+# Handing weights from stage to stage
+
+
+def test_saved_parts_come_back(tiny, tmp_path):
+    model, _ = tiny
+    save_parts(tmp_path / "v.safetensors", {"vision_model": model.vision_model})
+    wanted = model.vision_model.norm.weight.detach().clone()
+    torch.nn.init.zeros_(model.vision_model.norm.weight)
+    load_parts(tmp_path / "v.safetensors", model)
+    assert torch.equal(model.vision_model.norm.weight, wanted)
+
+
+def test_missing_weights_say_which_stage_to_run(tiny, tmp_path):
+    with pytest.raises(TrainingError, match="run the stage before this one"):
+        load_parts(tmp_path / "vision.safetensors", tiny[0])
+
+
+def test_weights_of_another_size_are_refused(tiny, tmp_path):
+    model, _ = tiny
+    save_parts(tmp_path / "v.safetensors", {"vision_model": model.vision_model.layers})
+    with pytest.raises(TrainingError, match="does not fit this model"):
+        load_parts(tmp_path / "v.safetensors", model)

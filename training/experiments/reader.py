@@ -1,0 +1,258 @@
+"""A simulated reader: she knows the answers of a ward, and corrects a model about its images.
+
+Only questions that no stage of `radfound-mini` has learnt from are asked. `vqa_rad`: VQA-RAD's test questions,
+and those of its train split that are kept for validation; most of the images are known to the model from other
+questions. `house_style`: MedPix's validation and test figures, named as a department words it; the model knows
+what they show, and neither the figures nor the wording.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from radfound.benchmark.scoring.metrics import exact_match
+from radfound.correction import Correction
+from radfound.datasets import Example, Kit
+from radfound.datasets.metadata import METADATA_QUESTIONS
+from radfound.engine.local.backend import Prompt
+from radfound.model.checkpoints import REGRESSION, bundled
+from radfound.study.study import Study
+from training.corrections.lessons import Lesson
+from training.corrections.workshop import Workshop
+from training.packing import branch
+
+_LITTLE_WORDS = set(
+    "a an any are be do does image in is it of on shown see the there this to what you".split()
+)
+_PLANES = ("axial", "coronal", "sagittal")
+_LIMIT = 24  # tokens of an answer
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about an image, its right answer, and other wordings of it with the same answer."""
+
+    image: str
+    text: str
+    answer: str
+    others: tuple[str, ...] = ()
+
+
+class Ward:
+    """Images with questions and right answers, as the model's frozen encoder sees them.
+
+    Parameters
+    ----------
+    workshop : Workshop
+    examples : dict of str to Example
+        By the name of their image.
+    questions : list of Question
+    figures : list of Example, optional
+        With labels that must not be forgotten.
+    """
+
+    def __init__(
+        self,
+        workshop: Workshop,
+        examples: dict[str, Example],
+        questions: list[Question],
+        figures: Sequence[Example] = (),
+    ):
+        self.workshop = workshop
+        self.questions = questions
+        self._examples = examples
+        self._figures = figures
+        self._tokens: dict[str, torch.Tensor] = {}
+
+    @property
+    def images(self) -> list[str]:
+        """All images, by name."""
+        return sorted({question.image for question in self.questions})
+
+    def case(self, image: str) -> str:
+        """Return what must not be divided: the case of an image, or the image where there is no case."""
+        return self._examples[image].key
+
+    def read(self, image: str) -> Study:
+        """Return an image's study."""
+        return self._examples[image].read()
+
+    def tokens(self, image: str) -> torch.Tensor:
+        """Return an image's visual tokens, shape (1, T, width)."""
+        if image not in self._tokens:
+            self._tokens[image] = self.workshop.base.encode(self.read(image))
+        return self._tokens[image]
+
+    @cached_property
+    def regression(self) -> list[Lesson]:
+        """The figures with modality, plane and region: what must not be forgotten."""
+        processor, lessons = self.workshop.base.processor, []
+        for example in self._figures:
+            known = [(n, a) for n, a in example.labels.items() if n in METADATA_QUESTIONS]
+            pieces = [branch(processor, "vqa", METADATA_QUESTIONS[n][0], a) for n, a in known]
+            lessons.append(Lesson(self.workshop.base.encode(example.read()), pieces))
+        return lessons
+
+    def answers(self, questions: Sequence[Question]) -> list[str]:
+        """Return what the model says now."""
+        written = self.workshop.write(
+            [self.tokens(question.image) for question in questions],
+            [self.workshop.base.question_ids(Prompt("vqa", each.text)) for each in questions],
+            _LIMIT,
+        )
+        return [each.text.strip() for each in written]
+
+    def accuracy(self, questions: Sequence[Question]) -> float:
+        """Return the share of questions to which the model now writes the right answer, whatever its case."""
+        if not questions:
+            return float("nan")
+        processor = self.workshop.base.processor
+        lessons, owners = [], []
+        for number, question in enumerate(questions):
+            spellings = dict.fromkeys(
+                (question.answer, question.answer.lower(), question.answer.capitalize())
+            )
+            pieces = [branch(processor, "vqa", question.text, each) for each in spellings]
+            lessons.append(Lesson(self.tokens(question.image), pieces))
+            owners += [number] * len(pieces)
+        right = self.workshop.mark(lessons).right
+        return len({n for n, is_right in zip(owners, right, strict=True) if is_right}) / len(
+            questions
+        )
+
+
+class Visuals:
+    """A ward's visual tokens in the place of those on a server's disk."""
+
+    def __init__(self, ward: Ward):
+        self._ward = ward
+
+    def of(self, images: Sequence[str], region: dict[str, Any] | None) -> torch.Tensor:
+        """Return the visual tokens of an image, shape (1, T, width)."""
+        return self._ward.tokens(images[0])
+
+
+def judged(question: Question, said: str, number: int) -> Correction:
+    """Return what the reader makes of an answer."""
+    right = bool(exact_match(said, question.answer))
+    return Correction(
+        images=(question.image,),
+        task="vqa",
+        question=question.text,
+        model_text=said,
+        verdict="accepted" if right and said else "edited",
+        text="" if right and said else question.answer,
+        author="simulated reader",
+        id=f"c-{number:05d}",
+    )
+
+
+def divided(ward: Ward, seed: int, share: float = 0.75) -> tuple[list[Question], list[Question]]:
+    """Return the questions about the reader's cases, and those about cases that she never sees."""
+    cases = list(dict.fromkeys(map(ward.case, ward.images)))
+    random.Random(seed).shuffle(cases)
+    hers = set(cases[: round(share * len(cases))])
+    inside = [question for question in ward.questions if ward.case(question.image) in hers]
+    return inside, [
+        question for question in ward.questions if ward.case(question.image) not in hers
+    ]
+
+
+def reworded(questions: Sequence[Question]) -> list[Question]:
+    """Return other wordings of the same questions."""
+    return [
+        Question(question.image, other, question.answer)
+        for question in questions
+        for other in question.others
+    ]
+
+
+def vqa_rad(kit: Kit, workshop: Workshop) -> Ward:
+    """Return VQA-RAD's images with the questions that neither training nor the gate has asked."""
+    examples: dict[str, Example] = {}
+    asked: dict[str, dict[str, str]] = {}
+    held: dict[str, dict[str, str]] = {}
+    for split in ("train", "validation", "test"):
+        for example in kit.vqa(split):
+            if example.source == "VQA-RAD":
+                image = example.files[0].name
+                examples[image] = example
+                pairs = {turn.questions[0]: turn.answer for turn in example.turns}
+                asked.setdefault(image, {}).update(pairs)
+                if split != "train":
+                    held.setdefault(image, {}).update(pairs)
+    questions = [
+        Question(image, text, answer, _reworded(text, answer, asked[image]))
+        for image, some in sorted(held.items())
+        for text, answer in some.items()
+    ]
+    ward = Ward(workshop, examples, questions, _held_figures(kit))
+    examined = _examined(ward, examples)
+    ward.questions = [each for each in questions if (each.image, each.text) not in examined]
+    return ward
+
+
+def house_style(kit: Kit, workshop: Workshop) -> Ward:
+    """Return MedPix's held-out figures, each with the one question how the department names it."""
+    figures = [
+        example
+        for example in _held_figures(kit)
+        if example.labels.keys() >= METADATA_QUESTIONS.keys() and example.labels["plane"] in _PLANES
+    ]
+    questions = [
+        Question(
+            example.files[0].name,
+            "How does our department name this series?",
+            "{modality} of the {region}, {plane}".format_map(example.labels),
+        )
+        for example in figures
+    ]
+    return Ward(workshop, {each.files[0].name: each for each in figures}, questions, figures)
+
+
+WARDS = {"vqa-rad": vqa_rad, "house-style": house_style}
+
+
+def open_ward(data: Path, checkpoint: str, questions: str = "vqa-rad", **settings) -> Ward:
+    """Return a ward of `WARDS` over the data kit."""
+    return WARDS[questions](Kit(data), Workshop(checkpoint, **settings))
+
+
+def _held_figures(kit: Kit) -> list[Example]:
+    return [example for split in ("validation", "test") for example in kit.medpix_figures(split)]
+
+
+def _examined(ward: Ward, images: Collection[str]) -> set[tuple[str, str]]:
+    """Return images and questions that the gate asks: the reader must not teach them."""
+    known = {image: ward.tokens(image).float() for image in images}
+    found = set()
+    for study in bundled(ward.workshop.checkpoint, REGRESSION):
+        visual = study.visual.float()
+        image = min(known, key=lambda each: float((known[each] - visual).abs().mean()))
+        found |= {(image, question) for question, _ in study.said}
+    return found
+
+
+def _reworded(text: str, answer: str, asked: dict[str, str]) -> tuple[str, ...]:
+    """Return the questions about the same image with the same answer and at least half of the words."""
+    words = _words(text)
+    return tuple(
+        other
+        for other, its in asked.items()
+        if other.lower() != text.lower()
+        and exact_match(its, answer)
+        and words
+        and len(words & _words(other)) >= 0.5 * len(words | _words(other))
+    )
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9]+", text.lower())) - _LITTLE_WORDS

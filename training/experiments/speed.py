@@ -1,0 +1,462 @@
+"""Is it quick? Fine-tuning on corrections beside plain peft and `transformers.Trainer`.
+
+Run as `python -m training.experiments.speed --data KIT`. The plain side reads and encodes a batch's studies at every
+step and runs the whole model; ours encodes each study once and runs the layers that learn. Both learn the same
+answers, in batches of one size, with the same LoRA on the same layers. Each side runs in a process of its own,
+by turns. Each is examined as it learnt: by the same cross-entropy, on other questions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from radfound.commands import run_command
+from radfound.datasets import Kit
+from radfound.datasets.example import Example
+from radfound.engine.local.backend import LocalModel
+from radfound.study.study import Study
+from training.corrections.finetune import FinetuneConfig
+from training.corrections.lessons import Lesson
+from training.corrections.upper import Reading, UpperLayers
+from training.corrections.workshop import Workshop
+from training.loop.optimise import Draw, LoopConfig, optimise
+from training.packing import branch
+
+KINDS = ("single images", "3D volumes")
+SIDES = ("plain", "ours", "ours, rehearsing")
+_IGNORED = -100  # what no loss is taken of
+_WARMUP_STEPS = 5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What both sides share.
+
+    Parameters
+    ----------
+    model : str
+    layers, rank : int
+        How many upper layers learn, and the rank of their LoRA.
+    epochs, batch_size : int
+    learning_rate : float
+    seed : int
+    """
+
+    model: str = "radfound-mini"
+    layers: int = FinetuneConfig.layers
+    rank: int = FinetuneConfig.rank
+    epochs: int = 3
+    batch_size: int = 8
+    learning_rate: float = FinetuneConfig.learning_rate
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Case:
+    """A corrected answer: where the study lies, what was asked, what is right."""
+
+    example: Example
+    question: str
+    answer: str
+
+
+class Seconds(NamedTuple):
+    """By the clock, and of processor time: what a busy machine does not falsify."""
+
+    clock: float
+    processor: float
+
+    @classmethod
+    def now(cls) -> Seconds:
+        """Return where clock and processor time stand."""
+        return cls(time.monotonic(), time.process_time())
+
+    def since(self, parts: int = 1) -> Seconds:
+        """Return what has passed, divided into so many parts."""
+        now = Seconds.now()
+        return Seconds((now.clock - self.clock) / parts, (now.processor - self.processor) / parts)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a side took.
+
+    Parameters
+    ----------
+    once_s, epoch_s : Seconds
+        Before the first step, what no later epoch costs again; and an epoch.
+    peak_mib : float
+        Memory of the whole process, its libraries and the model too.
+    loss_before, loss_after : float
+        Mean cross-entropy of the tokens of held-out answers.
+    """
+
+    once_s: Seconds
+    epoch_s: Seconds
+    peak_mib: float
+    loss_before: float
+    loss_after: float
+
+
+def image_cases(kit: Kit, count: int, seed: int) -> tuple[list[Case], list[Case]]:
+    """Return questions about VQA-RAD's images to learn, and as many others to be examined on."""
+    found = [
+        Case(example, turn.questions[0], turn.answer)
+        for split in ("validation", "test")
+        for example in kit.vqa(split)
+        if example.source == "VQA-RAD"
+        for turn in example.turns
+    ]
+    chosen = random.Random(seed).sample(found, 2 * count)
+    return chosen[:count], chosen[count:]
+
+
+def volume_cases(kit: Kit, count: int, seed: int) -> tuple[list[Case], list[Case]]:
+    """Return questions about whole volumes to learn, and other wordings of the like to be examined on."""
+    learnt, held = [], []
+    for example in kit.volumes(slices_per_plane=1):
+        if example.region is not None:
+            continue
+        for turn in example.turns:
+            if turn.task == "vqa":
+                learnt.append(Case(example, turn.questions[0], turn.answer))
+                held.append(Case(example, turn.questions[1], turn.answer))
+            else:
+                learnt.append(Case(example, "What is shown?", turn.answer))
+                held.append(Case(example, "Describe this volume.", turn.answer))
+        is_mri = example.labels["modality"] == "MRI"
+        learnt.append(Case(example, "Is this an MRI?", "Yes" if is_mri else "No"))
+        held.append(Case(example, "Is this a CT scan?", "No" if is_mri else "Yes"))
+    return random.Random(seed).sample(learnt, min(count, len(learnt))), held
+
+
+class CorrectedStudies(Dataset):
+    """Cases with their studies, which are read from their files whenever they are asked for."""
+
+    def __init__(self, cases: Sequence[Case]):
+        self._cases = cases
+
+    def __len__(self) -> int:
+        return len(self._cases)
+
+    def __getitem__(self, index: int) -> tuple[Study, Case]:
+        case = self._cases[index]
+        return case.example.read(), case
+
+
+class Collator:
+    """Studies and cases to the model's inputs and labels, padded on the right."""
+
+    def __init__(self, processor: Any):
+        self._processor = processor
+
+    def __call__(self, batch: Sequence[tuple[Study, Case]]) -> dict[str, torch.Tensor]:
+        """Return what `RadFoundForConditionalGeneration` takes."""
+        inputs = self._processor.image_processor.preprocess([study for study, _ in batch])
+        return dict(inputs) | self.texts([case for _, case in batch])
+
+    def texts(self, cases: Sequence[Case]) -> dict[str, torch.Tensor]:
+        """Return the model's inputs but for the studies."""
+        ids, labels = [], []
+        for case in cases:
+            before, after = self._processor.prompt_ids("vqa", case.question)
+            asked = [*before, *after]
+            answer = self._processor.answer_ids(case.answer)
+            ids.append(torch.tensor(asked + answer))
+            labels.append(torch.tensor([_IGNORED] * len(asked) + answer))
+        padding = self._processor.tokenizer.pad_token_id
+        lengths = torch.tensor([len(each) for each in ids])[:, None]
+        return {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=padding),
+            "attention_mask": (torch.arange(int(lengths.max())) < lengths).long(),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=_IGNORED),
+        }
+
+
+class _Watch(TrainerCallback):
+    """Takes the time from Trainer's first step to its last."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._began = Seconds.now()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.epoch_s = self._began.since(args.num_train_epochs)
+
+
+def learn_plainly(learnt: Sequence[Case], held: Sequence[Case], settings: Settings) -> Outcome:
+    """Learn as peft's and Trainer's documentation has it; the frozen encoder runs at every step."""
+    workshop = Workshop(settings.model, settings.layers)
+    model, collate = workshop.base.model, Collator(workshop.base.processor)
+    model.language_model.set_attn_implementation("sdpa")  # what transformers chooses
+    workshop.new_adapter(settings.rank)
+    encoded: dict[str, torch.Tensor] = {}
+    before = _plain_loss(workshop.base, held, collate, encoded, settings.batch_size)
+    watch = _Watch()
+    with tempfile.TemporaryDirectory() as folder:
+        Trainer(
+            model=model,
+            args=TrainingArguments(
+                folder,
+                num_train_epochs=settings.epochs,
+                per_device_train_batch_size=settings.batch_size,
+                learning_rate=settings.learning_rate,
+                lr_scheduler_type="cosine",
+                warmup_steps=_WARMUP_STEPS,
+                seed=settings.seed,
+                bf16=True,
+                use_cpu=model.device.type == "cpu",
+                remove_unused_columns=False,
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+            ),
+            train_dataset=CorrectedStudies(learnt),
+            data_collator=collate,
+            callbacks=[watch],
+        ).train()
+    peak = _peak_mib()
+    after = _plain_loss(workshop.base, held, collate, encoded, settings.batch_size)
+    return Outcome(Seconds(0.0, 0.0), watch.epoch_s, peak, before, after)
+
+
+@torch.no_grad()
+def _plain_loss(
+    base: LocalModel, cases: Sequence[Case], collate: Collator,
+    encoded: dict[str, torch.Tensor], batch_size: int,
+) -> float:  # fmt: skip
+    """Return the loss of the whole model; the encoder is frozen, so its part is computed once."""
+    model, total, count = base.model.eval(), 0.0, 0
+    for start in range(0, len(cases), batch_size):
+        some = cases[start : start + batch_size]
+        batch = {name: value.to(model.device) for name, value in collate.texts(some).items()}
+        visual = torch.cat([_encoded(base, case, encoded) for case in some])
+        tokens = int((batch["labels"] != _IGNORED).sum())
+        with torch.autocast(model.device.type, torch.bfloat16):
+            total += float(model(**batch, visual_embeds=visual).loss) * tokens
+        count += tokens
+    return total / count
+
+
+class _Answers(nn.Module):
+    """Objective: the answers of one batch after the other, and beside each batch what is rehearsed."""
+
+    def __init__(
+        self, base: LocalModel, upper: UpperLayers, learnt: Sequence[Reading],
+        rehearsed: Sequence[Reading], settings: Settings,
+    ):  # fmt: skip
+        super().__init__()
+        self.model, self._upper = base.model, upper
+        size, chance = settings.batch_size, random.Random(settings.seed)
+        self.batches: list[tuple[list[Reading], list[Reading]]] = []
+        for _ in range(settings.epochs):
+            order = chance.sample(learnt, len(learnt))
+            for start in range(0, len(order), size):
+                some = order[start : start + size]
+                beside = chance.sample(rehearsed, len(some)) if rehearsed else []
+                self.batches.append((some, beside))
+
+    def forward(self, draw: Draw) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the loss of a step."""
+        learnt, rehearsed = self.batches[draw.step]
+        run = self._upper.run([*learnt, *rehearsed])
+        count = sum(run.lengths[: len(learnt)])
+        loss = F.cross_entropy(run.logits[:count], run.targets[:count])
+        if rehearsed:
+            with torch.no_grad():
+                said = self._upper.head(torch.cat([each.said for each in rehearsed])).float()
+            loss = loss + F.kl_div(
+                run.logits[count:].log_softmax(-1),
+                said.log_softmax(-1),
+                reduction="batchmean",
+                log_target=True,
+            )
+        return loss, {}
+
+
+def learn_ours(
+    learnt: Sequence[Case], held: Sequence[Case], settings: Settings, rehearse: bool = False
+) -> Outcome:
+    """Learn as `training.corrections.finetune` does: studies and lower layers once, then the upper layers alone."""
+    workshop = Workshop(settings.model, settings.layers, FinetuneConfig.rehearsed_studies)
+    began = Seconds.now()
+    encoded: dict[str, torch.Tensor] = {}
+    readings = workshop.read(_lessons(workshop.base, learnt, encoded))
+    bundled = workshop.read(workshop.rehearsed) if rehearse else []
+    once = began.since()
+    examined = workshop.read(_lessons(workshop.base, held, encoded))
+    workshop.new_adapter(settings.rank)
+    before = _our_loss(workshop.upper, examined, settings.batch_size)
+    course = _Answers(workshop.base, workshop.upper, readings, bundled, settings)
+    adapter = [p for p in workshop.base.model.parameters() if p.requires_grad]
+    loop = LoopConfig(
+        len(course.batches),
+        settings.learning_rate,
+        settings.batch_size,
+        warmup_steps=_WARMUP_STEPS,
+        weight_decay=0.0,
+        seed=settings.seed,
+    )
+    began = Seconds.now()
+    optimise(course, {1.0: adapter}, loop)
+    epoch_s = began.since(settings.epochs)
+    peak = _peak_mib()
+    after = _our_loss(workshop.upper, examined, settings.batch_size)
+    return Outcome(once, epoch_s, peak, before, after)
+
+
+def _lessons(
+    base: LocalModel, cases: Sequence[Case], encoded: dict[str, torch.Tensor]
+) -> list[Lesson]:
+    """Return the cases by study; what the encoder says of a study is kept in `encoded`."""
+    by_study: dict[str, list[Case]] = {}
+    for case in cases:
+        by_study.setdefault(_image(case), []).append(case)
+    return [
+        Lesson(
+            _encoded(base, some[0], encoded),
+            [branch(base.processor, "vqa", case.question, case.answer, None) for case in some],
+        )
+        for some in by_study.values()
+    ]
+
+
+def _image(case: Case) -> str:
+    return str(case.example.files[0])
+
+
+def _encoded(base: LocalModel, case: Case, encoded: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return what the encoder says of a case's study; it reads each once."""
+    if _image(case) not in encoded:
+        encoded[_image(case)] = base.encode(case.example.read())
+    return encoded[_image(case)]
+
+
+@torch.no_grad()
+def _our_loss(upper: UpperLayers, readings: Sequence[Reading], batch_size: int) -> float:
+    total, count = 0.0, 0
+    for start in range(0, len(readings), batch_size):
+        some = readings[start : start + batch_size]
+        with torch.autocast(some[0].hidden.device.type, torch.bfloat16):
+            run = upper.run(some)
+        total += float(F.cross_entropy(run.logits, run.targets, reduction="sum"))
+        count += len(run.targets)
+    return total / count
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def measure(side: str, kind: str, kit: Kit, count: int, settings: Settings) -> Outcome:
+    """Let one side learn one kind of study, in this process."""
+    cases = image_cases if kind == KINDS[0] else volume_cases
+    learnt, held = cases(kit, count, settings.seed)
+    if side == "plain":
+        return learn_plainly(learnt, held, settings)
+    return learn_ours(learnt, held, settings, rehearse=side != "ours")
+
+
+def _measure_apart(side: str, kind: str, args: argparse.Namespace) -> Outcome:
+    """Do what `measure` does in a process of its own, whose memory is then that side's alone."""
+    options = {name: value for name, value in vars(args).items() if name not in ("side", "kinds")}
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "training.experiments.speed", *arguments, "--kinds", kind]
+    threads = {"OMP_NUM_THREADS": str(args.threads)}
+    done = subprocess.run(
+        [*command, "--side", side], stdout=subprocess.PIPE, env=os.environ | threads, check=True
+    )
+    told = json.loads(done.stdout.splitlines()[-1])
+    return Outcome(**told | {name: Seconds(*told[name]) for name in ("once_s", "epoch_s")})
+
+
+def table(found: dict[tuple[str, str], list[Outcome]], epochs: int) -> str:
+    """Return the Markdown table: medians over the rounds, ratios between sides of the same round."""
+    lines = [
+        "| studies | side | once, s | epoch, s | an epoch is faster | by processor time "
+        f"| {epochs} epochs with what is done once | by processor time | peak MiB | held-out loss |",
+        "| --- " * 10 + "|",
+    ]
+    for (kind, side), outcomes in found.items():
+        pairs = list(zip(found[kind, SIDES[0]], outcomes, strict=True))
+        once, epoch, peak, before, after = (
+            statistics.median(values)
+            for values in zip(
+                *(
+                    (o.once_s.clock, o.epoch_s.clock, o.peak_mib, o.loss_before, o.loss_after)
+                    for o in outcomes
+                ),
+                strict=True,
+            )
+        )
+        faster = [
+            statistics.median(
+                _whole_s(plain, of, amount) / _whole_s(own, of, amount) for plain, own in pairs
+            )
+            for amount in (None, epochs)
+            for of in (0, 1)
+        ]
+        ratios = " | ".join(f"{ratio:.1f} ×" for ratio in faster)
+        lines.append(
+            f"| {kind} | {side} | {once:.1f} | {epoch:.1f} | {ratios} "
+            f"| {peak:.0f} | {before:.3f} → {after:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def _whole_s(outcome: Outcome, of: int, epochs: int | None) -> float:
+    """Return clock (0) or processor (1) time of an epoch, or of a run of some."""
+    if epochs is None:
+        return outcome.epoch_s[of]
+    return outcome.once_s[of] + epochs * outcome.epoch_s[of]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--corrections", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=1, help="each lets every side learn once")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--side", choices=SIDES, help="measure this one here and print JSON")
+    for name, value in asdict(Settings()).items():
+        parser.add_argument(f"--{name}", type=type(value), default=value)
+    args = parser.parse_args(argv)
+    if args.side:
+        torch.set_num_threads(args.threads)
+        settings = Settings(**{name: getattr(args, name) for name in asdict(Settings())})
+        outcome = measure(args.side, args.kinds[0], Kit(args.data), args.corrections, settings)
+        print(json.dumps(asdict(outcome)))
+        return
+    found: dict[tuple[str, str], list[Outcome]] = {}
+    for _ in range(args.rounds):
+        for kind in args.kinds:
+            for side in SIDES:
+                outcome = _measure_apart(side, kind, args)
+                found.setdefault((kind, side), []).append(outcome)
+                print(f"{kind}, {side}: {outcome.epoch_s.clock:.1f} s an epoch", file=sys.stderr)
+    print(table(found, args.epochs))
+
+
+if __name__ == "__main__":
+    run_command(main)

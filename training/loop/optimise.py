@@ -1,0 +1,459 @@
+"""The one optimiser loop, on Hugging Face Accelerate.
+
+A step's data and noise follow from its number and the seed alone, so that a run that was killed and
+resumed goes on as if it had not been, and two processes learn what one would have learnt.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+
+from radfound.exceptions import TrainingError
+from training.loop.checkpoint import Checkpoint
+from training.loop.processes import is_sharded, new_accelerator, whole_modules
+from training.loop.run_log import RunLog
+from training.loop.weights import Snapshot, WeightAverage, load_snapshot, take_snapshot
+
+logger = logging.getLogger(__name__)
+PRECISIONS = ("bf16", "fp32")
+# What a run has to know when it is resumed, beside weights and the smoothed loss.
+_RESUMED = ("step", "best_loss", "misses", "stopped")
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long and how fast to learn.
+
+    Parameters
+    ----------
+    steps, warmup_steps : int
+        The rate rises linearly, then falls with a cosine to a tenth.
+    learning_rate : float
+        Of the group with factor 1; the others scale it.
+    batch_size : int
+        Examples of a step, over all processes and micro-batches.
+    accumulate : int
+        Micro-batches of a step.
+    weight_decay : float
+        Of matrices; biases, norms and other vectors have none.
+    clip_norm : float
+        Of the gradient; 0 for no limit.
+    log_every, checkpoint_every : int
+    validate_every : int
+        0 for never; otherwise also after the last step.
+    patience : int
+        The run stops after so many validations without a lower loss, and ends with the weights of the
+        best one; 0 to go on to the end.
+    average : float
+        Decay of the exponential average of the trained weights, which is what validation sees and what
+        the run ends with; 0 for none.
+    seed : int
+    precision : {"bf16", "fp32"}
+        bf16 is autocast: the weights stay as they are.
+    """
+
+    steps: int
+    learning_rate: float
+    batch_size: int = 32
+    accumulate: int = 1
+    warmup_steps: int = 30
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    log_every: int = 20
+    checkpoint_every: int = 200
+    validate_every: int = 0
+    patience: int = 0
+    average: float = 0.0
+    seed: int = 0
+    precision: str = "bf16"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if self.precision not in PRECISIONS:
+            raise TrainingError(f"precision is {self.precision!r}; expected one of {PRECISIONS}")
+        if not 0.0 <= self.average < 1.0:
+            raise TrainingError(f"average is {self.average}; expected a decay in [0, 1)")
+        if self.patience and not self.validate_every:
+            raise TrainingError("patience needs validations to count; set validate_every too")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is."""
+
+    step: int
+    total: int
+    loss: float
+    seconds_left: float
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one process learns from in one micro-batch of a step.
+
+    The parts of a step are numbered over micro-batches and processes alike, so that two processes, or one
+    with twice the micro-batches, see the same examples with the same noise.
+    """
+
+    step: int
+    micro: int
+    config: LoopConfig
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def part(self) -> int:
+        """Number of this part of the step's batch."""
+        return self.micro * self.world + self.rank
+
+    @property
+    def size(self) -> int:
+        """Examples of this part."""
+        return self.config.batch_size // (self.config.accumulate * self.world)
+
+    @property
+    def seed(self) -> int:
+        """Seed of this part's noise."""
+        return random.Random(f"{self.config.seed}/{self.step}/{self.part}").getrandbits(62)
+
+    def indices(self, count: int) -> list[int]:
+        """Return this part's share of the step's batch, out of `count` examples."""
+        order = epoch_order(count, self.step, self.config.batch_size, self.config.seed)
+        return order[self.part * self.size : (self.part + 1) * self.size]
+
+    def generator(self) -> torch.Generator:
+        """Return a generator of this part's noise, on the CPU."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def chooser(self) -> random.Random:
+        """Return Python's generator of this part's choices."""
+        return random.Random(self.seed)
+
+
+def learning_rate_factor(step: int, config: LoopConfig) -> float:
+    """Return the share of the learning rate at a step."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return 0.1 + 0.45 * (1.0 + math.cos(math.pi * min(1.0, done)))
+
+
+@lru_cache(maxsize=32)
+def _permutation(count: int, epoch: int, seed: int) -> torch.Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 100_003 + epoch))
+
+
+def epoch_order(count: int, step: int, batch_size: int, seed: int) -> list[int]:
+    """Return the indices of a step's batch: every epoch is a new permutation of all examples."""
+    if count < 1:
+        raise TrainingError("no examples to learn from; look at the data folder and the split")
+    indices: list[int] = []
+    position, end = step * batch_size, (step + 1) * batch_size
+    while position < end:
+        epoch, offset = divmod(position, count)
+        some = _permutation(count, epoch, seed)[offset : offset + end - position].tolist()
+        indices += some
+        position += len(some)
+    return indices
+
+
+def optimise(
+    objective: nn.Module,
+    groups: Mapping[float, Iterable[nn.Parameter]],
+    config: LoopConfig,
+    *,
+    folder: Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    validate: Callable[[], dict[str, float]] | None = None,
+    picture: Callable[[], torch.Tensor] | None = None,
+) -> list[dict[str, float]]:
+    """Minimise an objective, resuming from `folder` if there is a checkpoint in it.
+
+    Parameters
+    ----------
+    objective : module
+        `objective(draw)` takes a `Draw` and returns the loss, a scalar tensor that is a mean over the
+        examples of the draw, and a dict of numbers to log. It is called under autocast. Its trainable
+        parameters and persistent buffers are what a checkpoint keeps. It learns in the mode (training
+        or evaluation) in which its modules are handed over.
+    groups : mapping from learning-rate factor to parameters
+        All trainable parameters of the objective, and no others.
+    config : LoopConfig
+    folder : Path, optional
+        Takes `last.pt`, `log.jsonl`, and for TensorBoard `tensorboard/`.
+    progress : callable, optional
+        Called every `log_every` steps in every process; an exception it raises ends the run.
+    validate : callable, optional
+        Returns numbers of which "loss" decides what is best; called in evaluation mode, without
+        gradients and under autocast, in every process; the processes' numbers are averaged.
+    picture : callable, optional
+        Returns a picture, shape (3, H, W), grey or colour values in [0, 1], for TensorBoard and
+        `picture.png`; called like `validate`, with every checkpoint.
+
+    Returns
+    -------
+    list of dict
+        The logged numbers, those from before a resume included: "step", "loss", "loss_smooth", what
+        the objective returned, and validation's numbers as "val_…".
+
+    Raises
+    ------
+    TrainingError
+        If settings and objective do not fit, the loss is not finite, or the checkpoint in `folder` is of
+        another run.
+    """
+    if config.validate_every and validate is None:
+        raise TrainingError("validate_every is set, but this stage has nothing to validate on")
+    run = _Run(objective, groups, config, folder, validate, picture)
+    try:
+        run.go(progress)
+    finally:
+        run.close()
+    return run.log.history
+
+
+class _Run:
+    """The state of one call of `optimise`."""
+
+    def __init__(
+        self,
+        objective: nn.Module,
+        groups: Mapping[float, Iterable[nn.Parameter]],
+        config: LoopConfig,
+        folder: Path | None,
+        validate: Callable[[], dict[str, float]] | None,
+        picture: Callable[[], torch.Tensor] | None,
+    ):
+        self.objective, self.config = objective, config
+        self.validate, self.picture = validate, picture
+        self.accelerator = _accelerator(config)
+        self.own_forward = objective.__dict__.get("forward")
+        parameter_groups = _parameter_groups(objective, groups)
+        # One pass over the memory per step; the default on a CPU takes one per operation.
+        optimizer = torch.optim.AdamW(
+            parameter_groups, config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        if is_sharded(self.accelerator):
+            # Where Accelerate looks for them.
+            objective._no_split_modules = whole_modules(objective)
+        self.prepared, self.optimizer = self.accelerator.prepare(objective, optimizer)
+        self.average = WeightAverage(objective, config.average) if config.average else None
+        self.checkpoint = (
+            Checkpoint(folder, self.accelerator, objective, self.optimizer, self.average, config)
+            if folder
+            else None
+        )
+        self.best: Snapshot | None = None
+        self.best_loss, self.misses, self.stopped = math.inf, 0, False
+        self.step = 0
+        self.smooth = torch.zeros((), device=self.accelerator.device)
+        self._resume()
+        self.log = RunLog(
+            folder if self.accelerator.is_main_process else None,
+            type(objective).__name__,
+            config.steps,
+            self.step,
+            visible=self.accelerator.is_main_process,
+        )
+
+    def go(self, progress: Callable[[Progress], None] | None) -> None:
+        """Run the steps that are left, then put the weights in place that the run ends with."""
+        config, first, began = self.config, self.step, time.monotonic()
+        while self.step < config.steps and not self.stopped:
+            loss, numbers = self._learn()
+            # Kept on the device: reading it at every step would make the device wait.
+            self.smooth = loss if self.step == 0 else 0.95 * self.smooth + 0.05 * loss
+            self.step += 1
+            last = self.step == config.steps
+            validating = bool(config.validate_every) and (
+                last or self.step % config.validate_every == 0
+            )
+            left = (time.monotonic() - began) / (self.step - first) * (config.steps - self.step)
+            if last or validating or self.step % config.log_every == 0:
+                record = self._record(loss, numbers)
+                if validating:
+                    record |= self._validated()
+                self.log.write(record, left)
+                if progress:
+                    progress(Progress(self.step, config.steps, record["loss_smooth"], left))
+            self.log.advance()
+            if last or self.stopped or self.step % config.checkpoint_every == 0:
+                self._save()
+        self._finish()
+
+    def close(self) -> None:
+        """Leave nothing behind in the objective or in Accelerate, however the run ended."""
+        self.log.close()
+        self.objective.__dict__.pop("_original_forward", None)
+        if self.own_forward is None:
+            self.objective.__dict__.pop("forward", None)
+        else:
+            self.objective.forward = self.own_forward
+        self.accelerator.free_memory()
+
+    def _learn(self) -> tuple[torch.Tensor, list[dict[str, float]]]:
+        """Take one step; return its loss, still on the device, and the numbers of its micro-batches."""
+        accelerator, config = self.accelerator, self.config
+        rate = config.learning_rate * learning_rate_factor(self.step, config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        total, numbers = torch.zeros((), device=accelerator.device), []
+        for micro in range(config.accumulate):
+            draw = Draw(
+                self.step, micro, config, accelerator.process_index, accelerator.num_processes
+            )
+            torch.manual_seed(draw.seed)
+            with accelerator.accumulate(self.prepared):
+                loss, some = self.prepared(draw)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients and config.clip_norm:
+                    accelerator.clip_grad_norm_(self.objective.parameters(), config.clip_norm)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            total += loss.detach() / config.accumulate
+            numbers.append(some)
+        if self.average:
+            self.average.update(self.step)
+        return total, numbers
+
+    def _record(self, loss: torch.Tensor, numbers: list[dict[str, float]]) -> dict[str, float]:
+        value, smooth = self.accelerator.reduce(torch.stack([loss, self.smooth]), "mean").tolist()
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the loss is {value} at step {self.step}, expected a finite number; lower the "
+                "learning rate, or look for broken examples"
+            )
+        if self.accelerator.num_processes > 1:
+            numbers = gather_object(numbers)
+        return {"step": self.step, "loss": value, "loss_smooth": smooth, **_mean(numbers)}
+
+    def _validated(self) -> dict[str, float]:
+        """Validate, remember the best weights, and decide whether to stop."""
+        assert self.validate is not None
+        found = self._looking(self.validate)
+        if "loss" not in found:
+            raise TrainingError(
+                f"validation returned {sorted(found)}; expected a 'loss' among them"
+            )
+        names = sorted(found)
+        values = torch.tensor([float(found[name]) for name in names], dtype=torch.float32)
+        means = self.accelerator.reduce(values.to(self.accelerator.device), "mean").tolist()
+        record = {f"val_{name}": mean for name, mean in zip(names, means, strict=True)}
+        if record["val_loss"] < self.best_loss:
+            self.best_loss, self.misses = record["val_loss"], 0
+            if self.config.patience:
+                kept = self.average.values if self.average else None
+                self.best = take_snapshot(self.objective, kept)
+        else:
+            self.misses += 1
+        self.stopped = 0 < self.config.patience <= self.misses
+        if self.stopped:
+            logger.info("stopped at step %d: no better for %d validations", self.step, self.misses)
+        return record
+
+    def _looking(self, function: Callable[[], Any]) -> Any:
+        """Call a function on the averaged weights, in evaluation mode, and put everything back."""
+        modes = {module: module.training for module in self.objective.modules()}
+        self.objective.eval()
+        swapped = self.average.store(self.objective) if self.average else None
+        if isinstance(self.objective, FSDPModule):
+            # The function may call parts of the objective, which then nothing else would gather.
+            self.objective.unshard()
+        try:
+            with torch.no_grad(), self.accelerator.autocast():
+                return function()
+        finally:
+            if isinstance(self.objective, FSDPModule):
+                self.objective.reshard()
+            if swapped:
+                load_snapshot(self.objective, swapped)
+            for module, mode in modes.items():
+                module.training = mode
+
+    def _finish(self) -> None:
+        if self.best:
+            load_snapshot(self.objective, self.best)
+        elif self.average:
+            self.average.store(self.objective)
+
+    def _save(self) -> None:
+        if self.checkpoint is None:
+            return
+        if self.picture:
+            self.log.picture(self._looking(self.picture), self.step)
+        state = {name: getattr(self, name) for name in _RESUMED}
+        self.checkpoint.write(state | {"smooth": self.smooth.cpu()}, self.best)
+
+    def _resume(self) -> None:
+        found = self.checkpoint.read() if self.checkpoint else None
+        if found is None:
+            return
+        state, self.best = found
+        for name in _RESUMED:
+            setattr(self, name, state[name])
+        self.smooth = state["smooth"].to(self.accelerator.device)
+        logger.info("resumed at step %d of %d", self.step, self.config.steps)
+
+
+def _accelerator(config: LoopConfig) -> Accelerator:
+    accelerator = new_accelerator(config.precision, config.accumulate)
+    parts = config.accumulate * accelerator.num_processes
+    if config.batch_size % parts:
+        raise TrainingError(
+            f"batch_size is {config.batch_size}; expected a multiple of {parts} "
+            f"({accelerator.num_processes} processes, accumulate {config.accumulate})"
+        )
+    return accelerator
+
+
+def _parameter_groups(
+    objective: nn.Module, groups: Mapping[float, Iterable[nn.Parameter]]
+) -> list[dict[str, Any]]:
+    """Return AdamW's groups: for each factor the matrices, and the vectors, which do not decay."""
+    left = {p: name for name, p in objective.named_parameters() if p.requires_grad}
+    found: list[dict[str, Any]] = []
+    for factor, group in groups.items():
+        matrices: list[nn.Parameter] = []
+        vectors: list[nn.Parameter] = []
+        for parameter in group:
+            if left.pop(parameter, None) is None:
+                raise TrainingError(
+                    "a parameter to be trained is none of the objective's trainable ones, or is named "
+                    "twice; hand over each once"
+                )
+            (matrices if parameter.ndim > 1 else vectors).append(parameter)
+        found.append({"params": matrices, "factor": factor})
+        found.append({"params": vectors, "factor": factor, "weight_decay": 0.0})
+    if left:
+        names = ", ".join(sorted(left.values())[:5])
+        raise TrainingError(
+            f"{len(left)} trainable parameters of the objective are in no group ({names}, …); "
+            "freeze them or add them to a group"
+        )
+    return [group for group in found if group["params"]]
+
+
+def _mean(numbers: list[dict[str, float]]) -> dict[str, float]:
+    """Return the mean of each number over the parts that have it."""
+    values: dict[str, list[float]] = {}
+    for some in numbers:
+        for name, value in some.items():
+            values.setdefault(name, []).append(float(value))
+    return {name: sum(some) / len(some) for name, some in values.items()}
