@@ -113,7 +113,7 @@ class Place:
 
         def listen() -> None:
             try:
-                while reading.recv() != "examining the new adapter":
+                while reading.recv() != "evaluating the new adapter":
                     pass
             except EOFError:
                 pass
@@ -303,7 +303,7 @@ def _train(folder: Path, told: multiprocessing.connection.Connection) -> None:
     trainer(
         {
             **{"max_steps": 60, "learning_rate": 0.02, "newest": FIRST_CORRECTIONS},
-            **{"anew": True, "force": True},
+            **{"from_scratch": True, "force": True},
         },
         app.datastore(),
     )

@@ -1,8 +1,8 @@
-"""What a fine-tuning run learns from: corrections, and what the base model already says.
+"""Training examples of a fine-tuning run: corrections, and replay of the base model's own answers.
 
-Beside the corrections, the model rehearses its own answers, so that learning one does not change the others:
-about the corrected studies (standard questions, and those that were corrected in other studies, lest an answer
-is learnt for its question whatever the study shows) and about the studies bundled with the checkpoint.
+Replay keeps other answers as they are. It covers the corrected studies (standard questions, and questions that
+were corrected in other studies, so that an answer is not learnt for its question alone) and the studies
+bundled with the checkpoint.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from radfound.study.region import region_key
 from training.corrections.visual_tokens import TokenSource
 from training.packing import Branch, branch
 
-_REHEARSED = tuple(wordings[0] for wordings in METADATA_QUESTIONS.values())
-_REHEARSED_STUDIES = 48  # corrected studies, the newest, whose other answers are rehearsed
-_ASKED_ELSEWHERE = 6  # questions corrected in other studies, rehearsed for each of these
-_CAPTIONED = 4  # of these: captions are long
+_REPLAY_QUESTIONS = tuple(wordings[0] for wordings in METADATA_QUESTIONS.values())
+_REPLAY_STUDIES = 48  # newest corrected studies whose other answers are replayed
+_REPLAY_ELSEWHERE = 6  # questions corrected in other studies, for each of these studies
+_REPLAY_CAPTIONS = 4  # of these studies: captions are long
 LONGEST_ANSWER = 256  # tokens
 
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """A study or a region of it, and what to say about it.
+    """A study, or a region of it, with questions and their answers.
 
     Parameters
     ----------
@@ -40,42 +40,42 @@ class Lesson:
     branches : list of Branch
         Questions with their answers.
     study : str
-        What must not be divided between learning and examination.
+        Key by which examples are split into training and held-out ones.
     corrections : tuple of str
-        Ids of those that the branches teach, one for each.
-    refused : tuple of Branch or None
-        For each branch the answer that the reader replaced by it, where there is one.
+        Ids of the corrections, one for each branch.
+    rejected : tuple of Branch or None
+        For each branch the answer that the reader replaced, where there is one.
     """
 
     visual: torch.Tensor
     branches: list[Branch]
     study: str = ""
     corrections: tuple[str, ...] = ()
-    refused: tuple[Branch | None, ...] = ()
+    rejected: tuple[Branch | None, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Lessons:
-    """What a run learns from.
+    """All training examples of a run.
 
     Parameters
     ----------
     corrected : list of Lesson
-    rehearsed : list of Lesson
-        Answers of the base model that are to stay as they are.
+    replay : list of Lesson
+        The base model's own answers, which should stay as they are.
     left_out : dict of str to str
-        By id of a correction, why nothing is learnt from it.
+        By id of a correction, why it is not used.
     """
 
     corrected: list[Lesson]
-    rehearsed: list[Lesson]
+    replay: list[Lesson]
     left_out: dict[str, str] = field(default_factory=dict)
 
 
 def lessons_of(
     base: LocalModel, corrections: Sequence[Correction], visuals: TokenSource
 ) -> Lessons:
-    """Return the corrections by study and region, and what the base model says to other questions there.
+    """Group corrections by study and region, and add the base model's answers to other questions there.
 
     Raises
     ------
@@ -94,38 +94,38 @@ def lessons_of(
         except RadFoundError as error:
             found.left_out.update({each.id: str(error) for each in some})
             continue
-        taught = [
+        tokenised = [
             (each, branch(base.processor, each.task, each.question, each.text, None))
             for each in some
         ]
-        for each, piece in taught:
+        for each, piece in tokenised:
             if len(piece.answer) > LONGEST_ANSWER:
                 found.left_out[each.id] = (
                     f"text: {len(piece.answer)} tokens; answers of at most {LONGEST_ANSWER} can be learnt"
                 )
-        kept = [(each, piece) for each, piece in taught if each.id not in found.left_out]
+        kept = [(each, piece) for each, piece in tokenised if each.id not in found.left_out]
         if kept:
             ids = tuple(each.id for each, _ in kept)
-            refused = tuple(_refused(base, each) for each, _ in kept)
+            rejected = tuple(_rejected(base, each) for each, _ in kept)
             pieces = [piece for _, piece in kept]
-            found.corrected.append(Lesson(visual, pieces, images[0], ids, refused))
+            found.corrected.append(Lesson(visual, pieces, images[0], ids, rejected))
             views.append(some)
     if not found.corrected:
         reasons = sorted(set(found.left_out.values()))
         raise TrainingError(f"corrections: none can be learnt from ({'; '.join(reasons[:3])})")
-    found.rehearsed.extend(_own_answers(base, found.corrected, views))
+    found.replay.extend(_own_answers(base, found.corrected, views))
     return found
 
 
-def _refused(base: LocalModel, correction: Correction) -> Branch | None:
-    said = correction.model_text.strip()
-    if not said or said == correction.text.strip():
+def _rejected(base: LocalModel, correction: Correction) -> Branch | None:
+    replaced = correction.model_text.strip()
+    if not replaced or replaced == correction.text.strip():
         return None
-    return branch(base.processor, correction.task, correction.question, said)
+    return branch(base.processor, correction.task, correction.question, replaced)
 
 
 def bundled_lessons(base: LocalModel, checkpoint: str | Path, count: int) -> list[Lesson]:
-    """Return at most so many bundled studies, with the answers that the base model gave when it shipped."""
+    """Return at most `count` bundled studies with the base model's answers of when it was released."""
     return [
         Lesson(
             study.visual.to(base.model.device)[None],
@@ -141,22 +141,24 @@ def bundled_lessons(base: LocalModel, checkpoint: str | Path, count: int) -> lis
 def _own_answers(
     base: LocalModel, lessons: Sequence[Lesson], views: Sequence[Sequence[Correction]]
 ) -> list[Lesson]:
-    """Return the base model's own complete answers about corrected studies, to what was not corrected."""
+    """Return the base model's own complete answers about corrected studies, to questions that were not corrected."""
     corrected = [{each.question for each in some if each.question} for some in views]
-    everywhere, chance = sorted(set().union(*corrected)), random.Random(0)
+    everywhere, rng = sorted(set().union(*corrected)), random.Random(0)
     asked: list[tuple[int, Prompt]] = []
-    for number in range(len(lessons))[-_REHEARSED_STUDIES:]:
-        elsewhere = chance.sample(everywhere, min(_ASKED_ELSEWHERE, len(everywhere)))
-        questions = dict.fromkeys([*_REHEARSED, *elsewhere])
+    for number in range(len(lessons))[-_REPLAY_STUDIES:]:
+        elsewhere = rng.sample(everywhere, min(_REPLAY_ELSEWHERE, len(everywhere)))
+        questions = dict.fromkeys([*_REPLAY_QUESTIONS, *elsewhere])
         asked += [(number, Prompt("vqa", q)) for q in questions if q not in corrected[number]]
-        if len(lessons) - number <= _CAPTIONED and all(e.task != "caption" for e in views[number]):
+        if len(lessons) - number <= _REPLAY_CAPTIONS and all(
+            e.task != "caption" for e in views[number]
+        ):
             asked.append((number, Prompt("caption")))
-    asked.sort(key=lambda each: each[1].task)  # captions beside captions: they are longest
-    said = base.generate(
+    asked.sort(key=lambda each: each[1].task)  # captions are longest: keep them in one batch
+    generated = base.generate(
         [lessons[number].visual for number, _ in asked], [prompt for _, prompt in asked], 64
     )
     branches: list[list[Branch]] = [[] for _ in lessons]
-    for (number, prompt), answer in zip(asked, said, strict=True):
+    for (number, prompt), answer in zip(asked, generated, strict=True):
         if answer.complete and answer.text.strip():
             piece = branch(base.processor, prompt.task, prompt.question, answer.text.strip())
             branches[number].append(piece)

@@ -109,6 +109,6 @@ def _load(path: Path) -> torch.Tensor | None:
     except FileNotFoundError:
         return None
     except (OSError, KeyError, SafetensorError):
-        logger.warning("%s: damaged, so the study is encoded anew", path.name)
+        logger.warning("%s: damaged, so the study is encoded again", path.name)
         path.unlink(missing_ok=True)
         return None

@@ -23,9 +23,9 @@ from radfound.commands import run_command
 from radfound.engine.local.backend import Prompt
 from radfound.records.corrections import CorrectionLog
 from radfound.records.ranking import Choice, Score, at_random, by_both, by_diversity, by_uncertainty
-from training.corrections.adapt import learn
 from training.corrections.finetune import FinetuneConfig
 from training.corrections.lessons import lessons_of
+from training.corrections.trainer import train_adapter
 from training.experiments.reader import WARDS, Question, Visuals, Ward, divided, judged, open_ward
 
 QUESTIONS = (
@@ -39,8 +39,8 @@ STRATEGIES = ("random", "uncertainty", "diversity", "hybrid")
 def scores(ward: Ward) -> dict[str, Score]:
     """Return what the base model is uncertain of, and where each image lies."""
     asked = [Question(image, text, "") for image in ward.images for text in QUESTIONS]
-    base = ward.workshop.base
-    written = ward.workshop.write(
+    base = ward.frozen.base
+    written = ward.frozen.generate(
         [ward.tokens(each.image) for each in asked],
         [base.question_ids(Prompt("vqa", each.text)) for each in asked],
         24,
@@ -100,13 +100,13 @@ def learnt_from(
                     correction = judged(question, said[question], log.count())
                     log.append(correction)
                     wrong += correction.verdict == "edited"
-        workshop = ward.workshop
-        workshop.base.load_adapter(None)
-        lessons = lessons_of(workshop.base, log.latest(), Visuals(ward))
-        workshop.new_adapter(config.rank, seed=config.seed)
-        corrected = workshop.read(lessons.corrected)
-        rehearsed = workshop.read(lessons.rehearsed + workshop.rehearsed)
-        learn(workshop.base, workshop.upper, corrected, rehearsed, config, lambda _: None)
+        frozen = ward.frozen
+        frozen.base.load_adapter(None)
+        lessons = lessons_of(frozen.base, log.latest(), Visuals(ward))
+        frozen.new_adapter(config.rank, seed=config.seed)
+        corrected = frozen.precompute(lessons.corrected)
+        replay = frozen.precompute(lessons.replay + frozen.replay)
+        train_adapter(frozen.base, frozen.upper, corrected, replay, config, lambda _: None)
         return len({image for row in log.rows() for image in row.images})
 
 
@@ -142,16 +142,16 @@ def trial(
     """Yield strategy, corrections, images read, and accuracy on new images."""
     inside, outside = divided(ward, seed, share)
     images = sorted({question.image for question in inside})
-    ward.workshop.base.load_adapter(None)
+    ward.frozen.base.load_adapter(None)
     said = dict(zip(inside, ward.answers(inside), strict=True))
     for strategy, count in runs:
-        ward.workshop.base.load_adapter(None)
+        ward.frozen.base.load_adapter(None)
         read = 0
         if count:
             way = order(strategy, images, known, random.Random(seed))
             read = learnt_from(ward, way, inside, said, count, config)
         yield strategy, count, read, ward.accuracy(outside)
-    ward.workshop.base.load_adapter(None)
+    ward.frozen.base.load_adapter(None)
 
 
 def main() -> None:

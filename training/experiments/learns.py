@@ -41,11 +41,11 @@ def rounds(
     with tempfile.TemporaryDirectory() as folder:
         log = CorrectionLog(Path(folder) / "corrections.sqlite")
         store = AdapterStore(Path(folder) / "adapters")
-        yield None, standing(ward, store, corrected, outside)
+        yield None, evaluation(ward, store, corrected, outside)
         for _ in range(count):
             corrected += correct(ward, store, log, order, size)
-            result = finetune_in(ward.workshop, log, store, Visuals(ward), config=config)
-            yield result, standing(ward, store, corrected, outside)
+            result = finetune_in(ward.frozen, log, store, Visuals(ward), config=config)
+            yield result, evaluation(ward, store, corrected, outside)
 
 
 def correct(
@@ -53,7 +53,7 @@ def correct(
 ) -> list[Question]:
     """Go through questions until so many answers were wrong; return those. What was right is accepted."""
     wrong: list[Question] = []
-    with ward.workshop.answering_with(store, store.active()):
+    with ward.frozen.loaded(store, store.active()):
         while order and len(wrong) < size:
             some = [order.pop() for _ in range(min(size, len(order)))]
             for question, said in zip(some, ward.answers(some), strict=True):
@@ -67,16 +67,16 @@ def correct(
     return wrong
 
 
-def standing(
+def evaluation(
     ward: Ward, store: AdapterStore, corrected: list[Question], outside: list[Question]
 ) -> dict[str, float]:
     """Return accuracies of the version that answers now."""
-    with ward.workshop.answering_with(store, store.active()):
+    with ward.frozen.loaded(store, store.active()):
         return {
             "corrected": ward.accuracy(corrected),
             "reworded": ward.accuracy(reworded(corrected)),
             "new images": ward.accuracy(outside),
-            "regression": float(np.mean(ward.workshop.mark(ward.regression).right)),
+            "regression": float(np.mean(ward.frozen.score(ward.regression).correct)),
         }
 
 

@@ -67,7 +67,7 @@ def learn_honestly(
     order = random.Random(seed).sample(inside, len(inside))
     log, store = _places(folder)
     correct(ward, store, log, order, size)
-    finetune_in(ward.workshop, log, store, Visuals(ward), config=config, force=True)
+    finetune_in(ward.frozen, log, store, Visuals(ward), config=config, force=True)
     return order
 
 
@@ -86,7 +86,7 @@ def trial(
     if log.count() == before:
         return "not begun", at_the_door, store.active() == honest
     try:
-        result = finetune_in(ward.workshop, log, store, Visuals(ward), config=config)
+        result = finetune_in(ward.frozen, log, store, Visuals(ward), config=config)
     except TrainingError as error:
         return "failed", str(error), store.active() == honest
     ended = "published" if result.published else "refused"

@@ -25,8 +25,8 @@ from radfound.datasets.metadata import METADATA_QUESTIONS
 from radfound.engine.local.backend import Prompt
 from radfound.model.checkpoints import REGRESSION, bundled
 from radfound.study.study import Study
+from training.corrections.frozen_base import FrozenBase
 from training.corrections.lessons import Lesson
-from training.corrections.workshop import Workshop
 from training.packing import branch
 
 _LITTLE_WORDS = set(
@@ -51,7 +51,7 @@ class Ward:
 
     Parameters
     ----------
-    workshop : Workshop
+    frozen : FrozenBase
     examples : dict of str to Example
         By the name of their image.
     questions : list of Question
@@ -61,12 +61,12 @@ class Ward:
 
     def __init__(
         self,
-        workshop: Workshop,
+        frozen: FrozenBase,
         examples: dict[str, Example],
         questions: list[Question],
         figures: Sequence[Example] = (),
     ):
-        self.workshop = workshop
+        self.frozen = frozen
         self.questions = questions
         self._examples = examples
         self._figures = figures
@@ -88,24 +88,24 @@ class Ward:
     def tokens(self, image: str) -> torch.Tensor:
         """Return an image's visual tokens, shape (1, T, width)."""
         if image not in self._tokens:
-            self._tokens[image] = self.workshop.base.encode(self.read(image))
+            self._tokens[image] = self.frozen.base.encode(self.read(image))
         return self._tokens[image]
 
     @cached_property
     def regression(self) -> list[Lesson]:
         """The figures with modality, plane and region: what must not be forgotten."""
-        processor, lessons = self.workshop.base.processor, []
+        processor, lessons = self.frozen.base.processor, []
         for example in self._figures:
             known = [(n, a) for n, a in example.labels.items() if n in METADATA_QUESTIONS]
             pieces = [branch(processor, "vqa", METADATA_QUESTIONS[n][0], a) for n, a in known]
-            lessons.append(Lesson(self.workshop.base.encode(example.read()), pieces))
+            lessons.append(Lesson(self.frozen.base.encode(example.read()), pieces))
         return lessons
 
     def answers(self, questions: Sequence[Question]) -> list[str]:
         """Return what the model says now."""
-        written = self.workshop.write(
+        written = self.frozen.generate(
             [self.tokens(question.image) for question in questions],
-            [self.workshop.base.question_ids(Prompt("vqa", each.text)) for each in questions],
+            [self.frozen.base.question_ids(Prompt("vqa", each.text)) for each in questions],
             _LIMIT,
         )
         return [each.text.strip() for each in written]
@@ -114,7 +114,7 @@ class Ward:
         """Return the share of questions to which the model now writes the right answer, whatever its case."""
         if not questions:
             return float("nan")
-        processor = self.workshop.base.processor
+        processor = self.frozen.base.processor
         lessons, owners = [], []
         for number, question in enumerate(questions):
             spellings = dict.fromkeys(
@@ -123,7 +123,7 @@ class Ward:
             pieces = [branch(processor, "vqa", question.text, each) for each in spellings]
             lessons.append(Lesson(self.tokens(question.image), pieces))
             owners += [number] * len(pieces)
-        right = self.workshop.mark(lessons).right
+        right = self.frozen.score(lessons).correct
         return len({n for n, is_right in zip(owners, right, strict=True) if is_right}) / len(
             questions
         )
@@ -175,7 +175,7 @@ def reworded(questions: Sequence[Question]) -> list[Question]:
     ]
 
 
-def vqa_rad(kit: Kit, workshop: Workshop) -> Ward:
+def vqa_rad(kit: Kit, frozen: FrozenBase) -> Ward:
     """Return VQA-RAD's images with the questions that neither training nor the gate has asked."""
     examples: dict[str, Example] = {}
     asked: dict[str, dict[str, str]] = {}
@@ -194,13 +194,13 @@ def vqa_rad(kit: Kit, workshop: Workshop) -> Ward:
         for image, some in sorted(held.items())
         for text, answer in some.items()
     ]
-    ward = Ward(workshop, examples, questions, _held_figures(kit))
+    ward = Ward(frozen, examples, questions, _held_figures(kit))
     examined = _examined(ward, examples)
     ward.questions = [each for each in questions if (each.image, each.text) not in examined]
     return ward
 
 
-def house_style(kit: Kit, workshop: Workshop) -> Ward:
+def house_style(kit: Kit, frozen: FrozenBase) -> Ward:
     """Return MedPix's held-out figures, each with the one question how the department names it."""
     figures = [
         example
@@ -215,7 +215,7 @@ def house_style(kit: Kit, workshop: Workshop) -> Ward:
         )
         for example in figures
     ]
-    return Ward(workshop, {each.files[0].name: each for each in figures}, questions, figures)
+    return Ward(frozen, {each.files[0].name: each for each in figures}, questions, figures)
 
 
 WARDS = {"vqa-rad": vqa_rad, "house-style": house_style}
@@ -223,7 +223,7 @@ WARDS = {"vqa-rad": vqa_rad, "house-style": house_style}
 
 def open_ward(data: Path, checkpoint: str, questions: str = "vqa-rad", **settings) -> Ward:
     """Return a ward of `WARDS` over the data kit."""
-    return WARDS[questions](Kit(data), Workshop(checkpoint, **settings))
+    return WARDS[questions](Kit(data), FrozenBase(checkpoint, **settings))
 
 
 def _held_figures(kit: Kit) -> list[Example]:
@@ -234,7 +234,7 @@ def _examined(ward: Ward, images: Collection[str]) -> set[tuple[str, str]]:
     """Return images and questions that the gate asks: the reader must not teach them."""
     known = {image: ward.tokens(image).float() for image in images}
     found = set()
-    for study in bundled(ward.workshop.checkpoint, REGRESSION):
+    for study in bundled(ward.frozen.checkpoint, REGRESSION):
         visual = study.visual.float()
         image = min(known, key=lambda each: float((known[each] - visual).abs().mean()))
         found |= {(image, question) for question, _ in study.said}

@@ -36,14 +36,14 @@ from radfound.datasets.example import Example
 from radfound.engine.local.backend import LocalModel
 from radfound.study.study import Study
 from training.corrections.finetune import FinetuneConfig
+from training.corrections.frozen_base import FrozenBase
 from training.corrections.lessons import Lesson
-from training.corrections.upper import Reading, UpperLayers
-from training.corrections.workshop import Workshop
+from training.corrections.upper_layers import CachedAnswer, UpperLayers
 from training.loop.optimise import Draw, LoopConfig, optimise
 from training.packing import branch
 
 KINDS = ("single images", "3D volumes")
-SIDES = ("plain", "ours", "ours, rehearsing")
+SIDES = ("plain", "ours", "ours, with replay")
 _IGNORED = -100  # what no loss is taken of
 _WARMUP_STEPS = 5
 
@@ -205,12 +205,12 @@ class _Watch(TrainerCallback):
 
 def learn_plainly(learnt: Sequence[Case], held: Sequence[Case], settings: Settings) -> Outcome:
     """Learn as peft's and Trainer's documentation has it; the frozen encoder runs at every step."""
-    workshop = Workshop(settings.model, settings.layers)
-    model, collate = workshop.base.model, Collator(workshop.base.processor)
+    frozen = FrozenBase(settings.model, settings.layers)
+    model, collate = frozen.base.model, Collator(frozen.base.processor)
     model.language_model.set_attn_implementation("sdpa")  # what transformers chooses
-    workshop.new_adapter(settings.rank)
+    frozen.new_adapter(settings.rank)
     encoded: dict[str, torch.Tensor] = {}
-    before = _plain_loss(workshop.base, held, collate, encoded, settings.batch_size)
+    before = _plain_loss(frozen.base, held, collate, encoded, settings.batch_size)
     watch = _Watch()
     with tempfile.TemporaryDirectory() as folder:
         Trainer(
@@ -235,7 +235,7 @@ def learn_plainly(learnt: Sequence[Case], held: Sequence[Case], settings: Settin
             callbacks=[watch],
         ).train()
     peak = _peak_mib()
-    after = _plain_loss(workshop.base, held, collate, encoded, settings.batch_size)
+    after = _plain_loss(frozen.base, held, collate, encoded, settings.batch_size)
     return Outcome(Seconds(0.0, 0.0), watch.epoch_s, peak, before, after)
 
 
@@ -258,35 +258,37 @@ def _plain_loss(
 
 
 class _Answers(nn.Module):
-    """Objective: the answers of one batch after the other, and beside each batch what is rehearsed."""
+    """Objective: the answers of one batch after the other, and beside each batch what is replay."""
 
     def __init__(
-        self, base: LocalModel, upper: UpperLayers, learnt: Sequence[Reading],
-        rehearsed: Sequence[Reading], settings: Settings,
+        self, base: LocalModel, upper: UpperLayers, learnt: Sequence[CachedAnswer],
+        replay: Sequence[CachedAnswer], settings: Settings,
     ):  # fmt: skip
         super().__init__()
         self.model, self._upper = base.model, upper
         size, chance = settings.batch_size, random.Random(settings.seed)
-        self.batches: list[tuple[list[Reading], list[Reading]]] = []
+        self.batches: list[tuple[list[CachedAnswer], list[CachedAnswer]]] = []
         for _ in range(settings.epochs):
             order = chance.sample(learnt, len(learnt))
             for start in range(0, len(order), size):
                 some = order[start : start + size]
-                beside = chance.sample(rehearsed, len(some)) if rehearsed else []
+                beside = chance.sample(replay, len(some)) if replay else []
                 self.batches.append((some, beside))
 
     def forward(self, draw: Draw) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss of a step."""
-        learnt, rehearsed = self.batches[draw.step]
-        run = self._upper.run([*learnt, *rehearsed])
+        learnt, replay = self.batches[draw.step]
+        run = self._upper.forward([*learnt, *replay])
         count = sum(run.lengths[: len(learnt)])
         loss = F.cross_entropy(run.logits[:count], run.targets[:count])
-        if rehearsed:
+        if replay:
             with torch.no_grad():
-                said = self._upper.head(torch.cat([each.said for each in rehearsed])).float()
+                teacher = self._upper.head(
+                    torch.cat([each.teacher_hidden for each in replay])
+                ).float()
             loss = loss + F.kl_div(
                 run.logits[count:].log_softmax(-1),
-                said.log_softmax(-1),
+                teacher.log_softmax(-1),
                 reduction="batchmean",
                 log_target=True,
             )
@@ -294,22 +296,22 @@ class _Answers(nn.Module):
 
 
 def learn_ours(
-    learnt: Sequence[Case], held: Sequence[Case], settings: Settings, rehearse: bool = False
+    learnt: Sequence[Case], held: Sequence[Case], settings: Settings, replay: bool = False
 ) -> Outcome:
     """Learn as `training.corrections.finetune` does: studies and lower layers once, then the upper layers alone."""
-    workshop = Workshop(settings.model, settings.layers, FinetuneConfig.rehearsed_studies)
+    frozen = FrozenBase(settings.model, settings.layers, FinetuneConfig.replay_studies)
     began = Seconds.now()
     encoded: dict[str, torch.Tensor] = {}
-    readings = workshop.read(_lessons(workshop.base, learnt, encoded))
-    bundled = workshop.read(workshop.rehearsed) if rehearse else []
+    cached = frozen.precompute(_lessons(frozen.base, learnt, encoded))
+    bundled = frozen.precompute(frozen.replay) if replay else []
     once = began.since()
-    examined = workshop.read(_lessons(workshop.base, held, encoded))
-    workshop.new_adapter(settings.rank)
-    before = _our_loss(workshop.upper, examined, settings.batch_size)
-    course = _Answers(workshop.base, workshop.upper, readings, bundled, settings)
-    adapter = [p for p in workshop.base.model.parameters() if p.requires_grad]
+    examined = frozen.precompute(_lessons(frozen.base, held, encoded))
+    frozen.new_adapter(settings.rank)
+    before = _our_loss(frozen.upper, examined, settings.batch_size)
+    objective = _Answers(frozen.base, frozen.upper, cached, bundled, settings)
+    adapter = [p for p in frozen.base.model.parameters() if p.requires_grad]
     loop = LoopConfig(
-        len(course.batches),
+        len(objective.batches),
         settings.learning_rate,
         settings.batch_size,
         warmup_steps=_WARMUP_STEPS,
@@ -317,10 +319,10 @@ def learn_ours(
         seed=settings.seed,
     )
     began = Seconds.now()
-    optimise(course, {1.0: adapter}, loop)
+    optimise(objective, {1.0: adapter}, loop)
     epoch_s = began.since(settings.epochs)
     peak = _peak_mib()
-    after = _our_loss(workshop.upper, examined, settings.batch_size)
+    after = _our_loss(frozen.upper, examined, settings.batch_size)
     return Outcome(once, epoch_s, peak, before, after)
 
 
@@ -352,12 +354,12 @@ def _encoded(base: LocalModel, case: Case, encoded: dict[str, torch.Tensor]) -> 
 
 
 @torch.no_grad()
-def _our_loss(upper: UpperLayers, readings: Sequence[Reading], batch_size: int) -> float:
+def _our_loss(upper: UpperLayers, cached: Sequence[CachedAnswer], batch_size: int) -> float:
     total, count = 0.0, 0
-    for start in range(0, len(readings), batch_size):
-        some = readings[start : start + batch_size]
+    for start in range(0, len(cached), batch_size):
+        some = cached[start : start + batch_size]
         with torch.autocast(some[0].hidden.device.type, torch.bfloat16):
-            run = upper.run(some)
+            run = upper.forward(some)
         total += float(F.cross_entropy(run.logits, run.targets, reduction="sum"))
         count += len(run.targets)
     return total / count
@@ -373,7 +375,7 @@ def measure(side: str, kind: str, kit: Kit, count: int, settings: Settings) -> O
     learnt, held = cases(kit, count, settings.seed)
     if side == "plain":
         return learn_plainly(learnt, held, settings)
-    return learn_ours(learnt, held, settings, rehearse=side != "ours")
+    return learn_ours(learnt, held, settings, replay=side != "ours")
 
 
 def _measure_apart(side: str, kind: str, args: argparse.Namespace) -> Outcome:

@@ -9,7 +9,8 @@ from radfound.exceptions import StudyUnreadableError, TrainingError
 from radfound.records.adapters import AdapterStore
 from radfound.records.corrections import CorrectionLog
 from radfound.study.study import Study, StudyImage
-from training.corrections.finetune import FinetuneConfig, _kept_back, finetune
+from training.corrections.finetune import FinetuneConfig, finetune
+from training.corrections.judge import _held_out
 from training.corrections.lessons import Lesson
 
 QUICK = FinetuneConfig(max_steps=300, learning_rate=2e-2)
@@ -146,7 +147,7 @@ def run(place, **changes):
     return finetune(*place, read, checkpoint="radfound-tiny", config=config, **changes)
 
 
-HASTY = FinetuneConfig(max_steps=2, learning_rate=1e-5, rehearsed_studies=0)
+HASTY = FinetuneConfig(max_steps=2, learning_rate=1e-5, replay_studies=0)
 
 
 def test_a_refusal_is_kept_with_its_verdict_and_its_author(place):
@@ -173,15 +174,15 @@ def test_force_publishes_all_the_same_and_that_is_kept(place):
     assert "although corrections: 0% of 1 reproduced" in result.reason
 
 
-def test_training_goes_on_from_the_adapter_that_answers_unless_asked_to_begin_anew(place):
+def test_training_goes_on_from_the_adapter_that_answers_unless_asked_to_start_from_scratch(place):
     log, store = place
     log.append(corrected("ct00", "First.", id="c1"))
     first = run(place, config=QUICK, force=True)
     assert first.metrics["steps"] > 1
     again = run(place, config=replace(QUICK, max_steps=1), force=True)
     assert reproduced(again) == 1  # nothing was left to learn
-    anew = run(place, config=replace(QUICK, max_steps=1, anew=True), force=True)
-    assert reproduced(anew) == 0
+    from_scratch = run(place, config=replace(QUICK, max_steps=1, from_scratch=True), force=True)
+    assert reproduced(from_scratch) == 0
     assert [info.manifest["parent"] for info in store.list()] == [None, "a-0001", "a-0002"]
 
 
@@ -190,24 +191,24 @@ def reproduced(result):
     return check["numbers"]["share"]
 
 
-def test_only_studies_that_the_active_adapter_has_not_learnt_are_kept_back():
+def test_only_studies_that_the_active_adapter_has_not_learnt_are_held_out():
     lessons = [Lesson(None, [], f"ct{n}", (f"c{n}", f"d{n}")) for n in range(10)]
     lessons.append(Lesson(None, [], "ct9", ("e9",)))  # a region of a study that is known
     learnt = {f"c{n}" for n in range(5)} | {"d9"}
-    kept = _kept_back(lessons, learnt, FinetuneConfig(kept_back=0.5))
+    kept = _held_out(lessons, learnt, FinetuneConfig(held_out_share=0.5))
     assert len(kept) == 2 and {each.study for each in kept} <= {"ct5", "ct6", "ct7", "ct8"}
-    assert kept == _kept_back(lessons, learnt, FinetuneConfig(kept_back=0.5))
-    everything = _kept_back(lessons, (), FinetuneConfig(kept_back=1.0))
+    assert kept == _held_out(lessons, learnt, FinetuneConfig(held_out_share=0.5))
+    everything = _held_out(lessons, (), FinetuneConfig(held_out_share=1.0))
     assert len({each.study for each in everything}) == 9  # one is left to learn from
-    assert _kept_back(lessons[:1], (), FinetuneConfig(kept_back=1.0)) == []
+    assert _held_out(lessons[:1], (), FinetuneConfig(held_out_share=1.0)) == []
 
 
-def test_what_was_kept_back_is_examined_and_learnt_all_the_same(place):
+def test_held_out_corrections_are_scored_and_learnt_all_the_same(place):
     log, store = place
     for number, image in enumerate(STUDIES):
         log.append(corrected(image, f"Answer {image}.", id=f"c{number}"))
-    result = run(place, config=replace(HASTY, kept_back=0.4), force=True)
-    (check,) = (each for each in result.gate["checks"] if each["name"] == "kept-back corrections")
+    result = run(place, config=replace(HASTY, held_out_share=0.4), force=True)
+    (check,) = (each for each in result.gate["checks"] if each["name"] == "held-out corrections")
     assert check["numbers"]["n"] == 1
     assert sorted(store.manifest(result.adapter)["corrections"]) == ["c0", "c1", "c2"]
 

@@ -5,25 +5,25 @@ import json
 import pytest
 
 from training.corrections import gate
-from training.corrections.adapt import Marks
+from training.corrections.frozen_base import Evaluation
 from training.corrections.gate import Bounds, Check, Verdict
-from training.corrections.plausibility import Misfits
-from training.corrections.workshop import Standing
+from training.corrections.plausibility import Implausible
+from training.corrections.trainer import AnswerScores
 
 BOUNDS = Bounds(
     tolerance=0.02, tolerance_nats=0.1, tolerance_stops=0.05, least_image=0.5, least_kept=0.8
 )  # so that the defaults may be tuned
 
 
-def marks(right, log_probability=None):
+def scores(right, log_probability=None):
     """Judged answers; what is right is likely."""
     likely = [-0.1 if each else -3.0 for each in right]
-    return Marks(right, log_probability or likely, [0.9] * len(right))
+    return AnswerScores(right, log_probability or likely, [0.9] * len(right))
 
 
-def standing(name, right, blank=None, ends=(True,), log_probability=None):
+def evaluation(name, right, blank=None, ends=(True,), log_probability=None):
     blank = [False] * len(right) if blank is None else blank
-    return Standing(name, marks(right, log_probability), marks(blank), list(ends))
+    return Evaluation(name, scores(right, log_probability), scores(blank), list(ends))
 
 
 def test_a_checkpoint_that_was_replaced_during_the_training_is_named():
@@ -40,17 +40,17 @@ def test_an_adapter_that_does_nothing_is_not_published():
 
 
 def test_corrections_have_to_be_reproduced_up_to_the_share_that_is_asked():
-    assert gate.reproduces(marks([True] * 9 + [False]), Bounds(least_reproduced=0.9)).passed
-    check = gate.reproduces(marks([True] * 8 + [False] * 2), Bounds(least_reproduced=0.9))
+    assert gate.reproduces(scores([True] * 9 + [False]), Bounds(least_reproduced=0.9)).passed
+    check = gate.reproduces(scores([True] * 8 + [False] * 2), Bounds(least_reproduced=0.9))
     assert not check.passed
     assert check.told.startswith("80% of 10 reproduced, at least 90% expected")
     assert check.numbers == {"share": 0.8, "n": 10}
 
 
 def test_too_many_corrections_that_suit_other_questions_are_refused_by_name():
-    bounds = Bounds(tolerance_misfits=0.2)
-    assert gate.fits(Misfits(("a",) * 10, 50), bounds).passed
-    check = gate.fits(Misfits(("a", "b", "c", "d") * 5, 50), bounds)
+    bounds = Bounds(tolerance_implausible=0.2)
+    assert gate.plausible(Implausible(("a",) * 10, 50), bounds).passed
+    check = gate.plausible(Implausible(("a", "b", "c", "d") * 5, 50), bounds)
     assert not check.passed and check.numbers == {"share": 0.4, "n": 50}
     assert check.told == (
         "40% of 50 new ones repeat themselves, or are unlikely and suit other questions as well; "
@@ -59,18 +59,20 @@ def test_too_many_corrections_that_suit_other_questions_are_refused_by_name():
 
 
 def test_a_few_corrections_in_a_readers_own_words_are_not_refused():
-    check = gate.fits(Misfits(("a",) * 9, 19), Bounds(tolerance_misfits=0.2))
+    check = gate.plausible(Implausible(("a",) * 9, 19), Bounds(tolerance_implausible=0.2))
     assert check.passed and check.told.endswith("at most 20% expected of 20 or more")
-    assert gate.fits(Misfits((), 0), BOUNDS).passed
+    assert gate.plausible(Implausible((), 0), BOUNDS).passed
 
 
-def test_kept_back_corrections_may_become_likelier_but_not_much_less_likely():
+def test_held_out_corrections_may_become_likelier_but_not_much_less_likely():
     old = [-1.0 - 0.01 * n for n in range(8)]
-    before = marks([False] * 8, old)
-    better = gate.held_out(before, marks([True] * 8, [each + 0.5 for each in old]), BOUNDS)
-    assert better.passed and better.told.startswith("likelier by 0.50 nats a token on 8 kept back")
+    before = scores([False] * 8, old)
+    better = gate.held_out(before, scores([True] * 8, [each + 0.5 for each in old]), BOUNDS)
+    assert better.passed and better.told.startswith(
+        "likelier by 0.50 nats a token on 8 held-out corrections"
+    )
     assert "0% right before, 100% after" in better.told
-    worse = gate.held_out(before, marks([False] * 8, [each - 0.5 for each in old]), BOUNDS)
+    worse = gate.held_out(before, scores([False] * 8, [each - 0.5 for each in old]), BOUNDS)
     assert not worse.passed and worse.told.startswith("less likely by 0.50")
     assert worse.numbers["n"] == 8 and worse.numbers["nats"] == pytest.approx(-0.5)
     assert worse.numbers["p"] < gate.SIGNIFICANT
@@ -80,17 +82,17 @@ def test_a_fall_that_is_small_or_rests_on_few_answers_is_tolerated():
     old = [-1.0 - 0.01 * n for n in range(8)]
     small = Bounds(tolerance_nats=0.1)
     assert gate.held_out(
-        marks([True] * 8, old), marks([True] * 8, [x - 0.05 for x in old]), small
+        scores([True] * 8, old), scores([True] * 8, [x - 0.05 for x in old]), small
     ).passed
-    few = gate.held_out(marks([True] * 4, old[:4]), marks([True] * 4, [-9.0] * 4), BOUNDS)
+    few = gate.held_out(scores([True] * 4, old[:4]), scores([True] * 4, [-9.0] * 4), BOUNDS)
     assert few.passed and few.numbers["p"] == 1.0
 
 
 def test_lost_right_answers_fail_the_regression_check_with_their_numbers():
-    before = standing("a-0003", [True] * 40 + [False] * 10)
-    same = standing("new", [True] * 40 + [False] * 10)
+    before = evaluation("a-0003", [True] * 40 + [False] * 10)
+    same = evaluation("new", [True] * 40 + [False] * 10)
     assert gate.regression(before, same, BOUNDS).passed
-    after = standing("new", [True] * 30 + [False] * 20)
+    after = evaluation("new", [True] * 30 + [False] * 20)
     check = gate.regression(before, after, BOUNDS)
     assert not check.passed and check.name == "regression beside a-0003"
     assert check.told.startswith(
@@ -100,49 +102,51 @@ def test_lost_right_answers_fail_the_regression_check_with_their_numbers():
 
 
 def test_as_many_gained_as_lost_pass_and_one_lost_answer_is_chance():
-    before = standing("a-0003", [True] * 5 + [False] * 5)
-    turned = standing("new", [False] * 5 + [True] * 5)
+    before = evaluation("a-0003", [True] * 5 + [False] * 5)
+    turned = evaluation("new", [False] * 5 + [True] * 5)
     assert gate.regression(before, turned, BOUNDS).passed
-    one_lost = standing("new", [True] * 4 + [False] * 6)
+    one_lost = evaluation("new", [True] * 4 + [False] * 6)
     assert gate.regression(before, one_lost, BOUNDS).passed  # 10 points, but p = 0.5
 
 
 def test_right_answers_that_become_much_less_likely_fail_although_still_right():
     old = [-0.1 - 0.001 * n for n in range(20)]
-    before = standing("the base model", [True] * 20, log_probability=old)
-    after = standing("new", [True] * 20, log_probability=[each - 0.3 for each in old])
+    before = evaluation("the base model", [True] * 20, log_probability=old)
+    after = evaluation("new", [True] * 20, log_probability=[each - 0.3 for each in old])
     check = gate.regression(before, after, BOUNDS)
     assert not check.passed and "right answers less likely by 0.30 nats a token" in check.told
 
 
-def test_rehearsed_answers_have_to_stay_where_there_are_no_regression_questions():
-    assert gate.others_stay(marks([True] * 4 + [False]), Bounds(least_kept=0.8)).passed
-    check = gate.others_stay(marks([True] * 3 + [False] * 2), Bounds(least_kept=0.8))
+def test_replayed_answers_have_to_stay_where_there_is_no_regression_set():
+    assert gate.others_stay(scores([True] * 4 + [False]), Bounds(least_kept=0.8)).passed
+    check = gate.others_stay(scores([True] * 3 + [False] * 2), Bounds(least_kept=0.8))
     assert not check.passed and check.told == "60% of 5 stayed, at least 80% expected"
-    assert gate.others_stay(marks([]), BOUNDS).passed
+    assert gate.others_stay(scores([]), BOUNDS).passed
 
 
 def test_answers_that_no_longer_end_fail():
-    before = standing("a-0003", [True], ends=[True] * 10)
-    assert gate.stops(before, standing("new", [True], ends=[True] * 10), BOUNDS).passed
-    check = gate.stops(before, standing("new", [True], ends=[True] * 7 + [False] * 3), BOUNDS)
+    before = evaluation("a-0003", [True], ends=[True] * 10)
+    assert gate.stops(before, evaluation("new", [True], ends=[True] * 10), BOUNDS).passed
+    check = gate.stops(before, evaluation("new", [True], ends=[True] * 7 + [False] * 3), BOUNDS)
     assert not check.passed
     assert check.told == "70% of 10 end by themselves, 100% by a-0003"
 
 
 def test_an_adapter_that_answers_without_looking_fails():
-    before = standing("a-0003", [True] * 8, blank=[True] * 4 + [False] * 4)
-    seeing = standing("new", [True] * 8, blank=[True] * 5 + [False] * 3)
+    before = evaluation("a-0003", [True] * 8, blank=[True] * 4 + [False] * 4)
+    seeing = evaluation("new", [True] * 8, blank=[True] * 5 + [False] * 3)
     assert gate.sees_the_image(before, seeing, BOUNDS).passed
-    blind = standing("new", [True] * 8, blank=[True] * 7 + [False])
+    blind = evaluation("new", [True] * 8, blank=[True] * 7 + [False])
     check = gate.sees_the_image(before, blind, BOUNDS)
     assert not check.passed
     assert check.told == "a blank image costs 12.5% of the right answers, 50.0% with a-0003"
 
 
 def test_a_model_that_never_looked_is_not_asked_to_look_more():
-    before = standing("the base model", [False] * 8, blank=[True] * 2 + [False] * 6)
-    assert gate.sees_the_image(before, standing("new", [True] * 4, blank=[True] * 4), BOUNDS).passed
+    before = evaluation("the base model", [False] * 8, blank=[True] * 2 + [False] * 6)
+    assert gate.sees_the_image(
+        before, evaluation("new", [True] * 4, blank=[True] * 4), BOUNDS
+    ).passed
 
 
 def test_the_verdict_names_what_failed_and_is_json():
@@ -158,14 +162,14 @@ def test_the_verdict_names_what_failed_and_is_json():
 
 
 def test_the_numbers_of_every_check_are_json():
-    before, after = standing("a-0001", [True, False]), standing("new", [False, False])
+    before, after = evaluation("a-0001", [True, False]), evaluation("new", [False, False])
     checks = (
         gate.same_base("a", "b"),
         gate.changes_logits(0.1),
-        gate.reproduces(before.own, BOUNDS),
-        gate.held_out(before.own, after.own, BOUNDS),
+        gate.reproduces(before.with_image, BOUNDS),
+        gate.held_out(before.with_image, after.with_image, BOUNDS),
         gate.regression(before, after, BOUNDS),
-        gate.others_stay(after.own, BOUNDS),
+        gate.others_stay(after.with_image, BOUNDS),
         gate.stops(before, after, BOUNDS),
         gate.sees_the_image(before, after, BOUNDS),
     )

@@ -1,4 +1,4 @@
-"""What a run learns from and rehearses."""
+"""What a run learns from and replays."""
 
 import torch
 
@@ -25,7 +25,7 @@ def correction(image, question, task="vqa"):
 
 
 def asked_by(monkeypatch, corrections):
-    """Return the questions whose own answers are rehearsed, study by study."""
+    """Return the questions whose own answers are replay, study by study."""
     base, asked = LocalModel.load("radfound-tiny"), []
 
     def generate(visual, prompts, max_new_tokens):
@@ -34,10 +34,10 @@ def asked_by(monkeypatch, corrections):
 
     monkeypatch.setattr(base, "generate", generate)
     found = lessons_of(base, corrections, Visuals(base))
-    return [(each.study, len(each.branches)) for each in found.rehearsed], asked
+    return [(each.study, len(each.branches)) for each in found.replay], asked
 
 
-def test_a_question_that_was_corrected_elsewhere_is_rehearsed_but_never_beside_its_correction(
+def test_a_question_that_was_corrected_elsewhere_is_replayed_but_never_beside_its_correction(
     monkeypatch,
 ):
     corrections = [correction("s1", "Is it one?"), correction("s2", "Is it two?")]
@@ -47,13 +47,13 @@ def test_a_question_that_was_corrected_elsewhere_is_rehearsed_but_never_beside_i
     assert len(dict(studies)) == 2 and len({count for _, count in studies}) == 1
 
 
-def test_a_question_that_was_corrected_everywhere_is_not_rehearsed(monkeypatch):
+def test_a_question_that_was_corrected_everywhere_is_not_replayed(monkeypatch):
     corrections = [correction("s1", "Is it one?"), correction("s2", "Is it one?")]
     _, asked = asked_by(monkeypatch, corrections)
     assert "Is it one?" not in {each.question for each in asked}
 
 
-def test_of_many_questions_some_are_rehearsed(monkeypatch):
+def test_of_many_questions_some_are_replayed(monkeypatch):
     corrections = [correction(f"s{n}", f"Is it {n}?") for n in range(60)]
     studies, _ = asked_by(monkeypatch, corrections)
     assert len(studies) == 48 and max(count for _, count in studies) <= 10

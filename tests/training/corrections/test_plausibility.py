@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from training.corrections.adapt import Marks
 from training.corrections.lessons import Lesson
-from training.corrections.plausibility import misfits, repeats
+from training.corrections.plausibility import find_implausible, repeats
+from training.corrections.trainer import AnswerScores
 from training.packing import Branch
 
 MISSED = [-1.0 - 0.1 * n for n in range(20)]  # one in ten is less likely than -2.7
@@ -17,10 +17,10 @@ class Known:
     def __init__(self, thinks, right=()):
         self._thinks, self._right = thinks, right
 
-    def mark(self, lessons):
+    def score(self, lessons):
         asked = [(b.question[0], b.answer[0]) for lesson in lessons for b in lesson.branches]
         likely = [self._thinks.get(each, -5.0) for each in asked]
-        return Marks([each in self._right for each in asked], likely, [0.5] * len(asked))
+        return AnswerScores([each in self._right for each in asked], likely, [0.5] * len(asked))
 
 
 def corrections(*pairs):
@@ -32,43 +32,47 @@ def corrections(*pairs):
 
 
 def test_an_unlikely_text_that_suits_other_questions_as_well_is_found():
-    found = misfits(Known({(1, 11): -1.0}), corrections((1, 11), (2, 12), (3, 13)), MISSED)
+    found = find_implausible(Known({(1, 11): -1.0}), corrections((1, 11), (2, 12), (3, 13)), MISSED)
     assert found.corrections == ("c1", "c2") and found.examined == 3
 
 
 def test_an_unlikely_text_that_suits_its_own_question_best_is_let_pass():
-    found = misfits(Known({(1, 11): -4.0, (2, 12): -4.9}), corrections((1, 11), (2, 12)), MISSED)
+    found = find_implausible(
+        Known({(1, 11): -4.0, (2, 12): -4.9}), corrections((1, 11), (2, 12)), MISSED
+    )
     assert found.corrections == ()
 
 
 def test_a_likely_text_is_let_pass_wherever_else_it_suits():
     everywhere = {(q, a): -0.5 for q in (1, 2) for a in (11, 12)}
-    assert misfits(Known(everywhere), corrections((1, 11), (2, 12)), MISSED).corrections == ()
+    assert (
+        find_implausible(Known(everywhere), corrections((1, 11), (2, 12)), MISSED).corrections == ()
+    )
 
 
 def test_what_the_base_model_says_itself_is_not_counted():
     known = Known({(1, 11): -0.1}, right={(1, 11)})
-    assert misfits(known, corrections((1, 11), (2, 12)), MISSED).examined == 1
+    assert find_implausible(known, corrections((1, 11), (2, 12)), MISSED).examined == 1
 
 
 def test_a_base_model_that_misses_nothing_calls_no_text_unlikely():
-    assert misfits(Known({}), corrections((1, 11), (2, 12)), []).corrections == ()
+    assert find_implausible(Known({}), corrections((1, 11), (2, 12)), []).corrections == ()
 
 
 def test_texts_about_one_question_cannot_be_compared():
-    assert misfits(Known({}), corrections((1, 11), (1, 12)), MISSED).corrections == ()
+    assert find_implausible(Known({}), corrections((1, 11), (1, 12)), MISSED).corrections == ()
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_corrections_are_no_error(count):
-    found = misfits(Known({}), corrections((1, 11))[:count], MISSED)
+    found = find_implausible(Known({}), corrections((1, 11))[:count], MISSED)
     assert (found.corrections, found.examined) == ((), count)
 
 
 def test_a_text_that_goes_round_and_round_is_found_however_likely():
     loop = [5, 6, 7] * 40
     lesson = Lesson(torch.zeros(1, 1, 1), [Branch([1], loop)], "s", ("c",))
-    assert misfits(Known({(1, 5): -0.1}), [lesson], MISSED).corrections == ("c",)
+    assert find_implausible(Known({(1, 5): -0.1}), [lesson], MISSED).corrections == ("c",)
     assert not repeats([5, 6, 7] * 3)
     assert not repeats(list(range(100)))
     assert not repeats([])

@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 import torch
 
-from training.corrections.upper import UpperLayers
+from training.corrections.upper_layers import UpperLayers
 from training.experiments import speed
 from training.experiments.speed import Case, Settings, learn_ours, learn_plainly
 
@@ -31,19 +31,19 @@ def answers(ids):
 
 def test_both_sides_learn_the_same_answers_and_are_examined_alike(cases, monkeypatch):
     seen = {"plain": Counter(), "ours": Counter()}
-    texts, run = speed.Collator.texts, UpperLayers.run
+    texts, run = speed.Collator.texts, UpperLayers.forward
 
     def written(self, some):
         inputs = texts(self, some)
         seen["plain"] += answers(row[row != -100].tolist() for row in inputs["labels"])
         return inputs
 
-    def ran(self, readings):
-        seen["ours"] += answers(reading.branch.answer for reading in readings)
-        return run(self, readings)
+    def ran(self, cached):
+        seen["ours"] += answers(reading.branch.answer for reading in cached)
+        return run(self, cached)
 
     monkeypatch.setattr(speed.Collator, "texts", written)
-    monkeypatch.setattr(UpperLayers, "run", ran)
+    monkeypatch.setattr(UpperLayers, "forward", ran)
     plain, ours = learn_plainly(*cases, BRIEF), learn_ours(*cases, BRIEF)
     assert (
         seen["plain"] == seen["ours"] and sum(seen["ours"].values()) == 16
@@ -53,9 +53,9 @@ def test_both_sides_learn_the_same_answers_and_are_examined_alike(cases, monkeyp
     assert plain.once_s.clock == 0.0 < min(ours.once_s.clock, ours.epoch_s.clock)
 
 
-def test_what_is_rehearsed_is_learnt_beside_the_answers(cases):
+def test_replay_is_learnt_beside_the_answers(cases):
     torch.manual_seed(0)
-    assert learn_ours(*cases, BRIEF, rehearse=True).epoch_s.clock > 0
+    assert learn_ours(*cases, BRIEF, replay=True).epoch_s.clock > 0
 
 
 def test_the_table_has_the_ratios_of_each_side():

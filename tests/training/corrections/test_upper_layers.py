@@ -3,7 +3,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from radfound.engine.local.backend import LocalModel, Prompt
-from training.corrections.upper import UpperLayers, _alike
+from training.corrections.upper_layers import UpperLayers, _groups_of_like_length
 from training.packing import branch
 
 SAID = [[("Is it CT?", "No."), ("What is it?", "An MRI of the brain.")], [("Where?", "Left.")]]
@@ -44,11 +44,11 @@ def test_the_upper_layers_say_what_the_whole_model_with_its_adapter_says(
     base, visual, studies, count
 ):
     upper = UpperLayers(base, count)
-    readings = upper.read(studies)
+    cached = upper.precompute(studies)
     torch.manual_seed(0)
     adapted(base, upper)
     with torch.no_grad():
-        run = upper.run(readings)
+        run = upper.forward(cached)
     said = [
         log_probabilities[range(length), targets].mean()
         for log_probabilities, targets, length in zip(
@@ -68,12 +68,12 @@ def test_the_upper_layers_say_what_the_whole_model_with_its_adapter_says(
 
 def test_what_the_base_model_says_is_kept_beside_a_reading(base, studies):
     upper = UpperLayers(base, 1)
-    readings = upper.read(studies)
-    before = upper.run(readings).logits
+    cached = upper.precompute(studies)
+    before = upper.forward(cached).logits
     adapted(base, upper)
-    kept = upper.head(torch.cat([reading.said for reading in readings])).float()
+    kept = upper.head(torch.cat([each.teacher_hidden for each in cached])).float()
     assert torch.allclose(kept, before, atol=0.05)
-    assert not torch.allclose(upper.run(readings).logits, before, atol=0.05)
+    assert not torch.allclose(upper.forward(cached).logits, before, atol=0.05)
 
 
 def test_an_adapter_does_not_change_how_a_study_is_read(base, visual):
@@ -94,4 +94,4 @@ def test_an_adapter_does_not_change_how_a_study_is_read(base, visual):
     ],
 )
 def test_answers_of_like_length_are_run_together(lengths, groups):
-    assert _alike(lengths) == groups
+    assert _groups_of_like_length(lengths) == groups

@@ -83,13 +83,13 @@ def test_region_images_model_and_file_each_have_tokens_of_their_own(make, tmp_pa
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 400])
-def test_a_damaged_file_is_encoded_anew(make, tmp_path, caplog, content):
+def test_a_damaged_file_is_encoded_again(make, tmp_path, caplog, content):
     tokens = make().of(["ct01"], None)
     (file,) = files(tmp_path)
     file.write_bytes(content)
     again = make()
     assert torch.equal(again.of(["ct01"], None), tokens) and again.encoded == 1
-    assert "encoded anew" in caplog.text
+    assert "encoded again" in caplog.text
     last = make()
     last.of(["ct01"], None)
     assert last.encoded == 0

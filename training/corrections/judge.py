@@ -1,0 +1,191 @@
+"""Trains an adapter and evaluates it beside the active adapter and the base model.
+
+The checks are those of `training.corrections.gate`; here is when each is made, and on which questions.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+
+from radfound.model import checkpoints
+from radfound.records.adapters import AdapterStore
+from training.corrections import gate
+from training.corrections.frozen_base import BASE_MODEL, Evaluation, FrozenBase
+from training.corrections.lessons import Lesson, Lessons
+from training.corrections.plausibility import find_implausible
+from training.corrections.trainer import Recipe, logit_change, train_adapter
+from training.loop.optimise import Progress
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(Recipe, gate.Bounds):
+    """Settings of a fine-tuning run: hyperparameters, and the tolerances of the gate.
+
+    Parameters
+    ----------
+    rank : int
+        Of the adapter.
+    replay_studies : int
+        Largest number of bundled studies used for replay.
+    held_out_share : float
+        Share of the newly corrected studies that is held out at first, to evaluate the adapter on.
+    newest : int
+        Largest number of corrections, the newest ones.
+    kept_adapters : int
+        Number of the newest adapters that keep their weights (`AdapterStore.prune`).
+    from_scratch : bool
+        Start with a new adapter instead of the active one.
+    """
+
+    rank: int = 8
+    replay_studies: int = 48
+    held_out_share: float = 0.2
+    newest: int = 1000
+    kept_adapters: int = 20
+    from_scratch: bool = False
+
+
+class Judge:
+    """One fine-tuning run on a frozen base: `check_corrections`, `train`, then `verdict`.
+
+    Parameters
+    ----------
+    frozen : FrozenBase
+    store : AdapterStore
+    parent : str or None
+        The active adapter.
+    lessons : Lessons
+    config : FinetuneConfig
+    """
+
+    def __init__(
+        self,
+        frozen: FrozenBase,
+        store: AdapterStore,
+        parent: str | None,
+        lessons: Lessons,
+        config: FinetuneConfig,
+    ):
+        self._frozen, self._config = frozen, config
+        self._corrected = lessons.corrected
+        self._replay = lessons.replay + frozen.replay
+        # A checkpoint without a regression set is evaluated on what it should not change.
+        self._questions = frozen.regression_set or self._replay or self._corrected
+        self._learnt = set(store.manifest(parent).get("corrections", ())) if parent else set()
+        self._held_out = _held_out(lessons.corrected, self._learnt, config)
+        self._start_from = store.path(parent) if parent and not config.from_scratch else None
+        self._before = [self._evaluation_of(store, None)]
+        if parent:
+            self._before.append(self._evaluation_of(store, parent))
+        with frozen.loaded(store, parent):
+            self._held_out_before = frozen.score(self._held_out)
+        self._checks: list[gate.Check] = []
+        self.after: Evaluation | None = None
+
+    def check_corrections(self) -> gate.Verdict:
+        """Return the checks that need no training: whether the new corrections are plausible."""
+        if self._frozen.regression_set:
+            base = self._before[0].with_image
+            missed = [
+                log_probability
+                for log_probability, correct in zip(base.log_probability, base.correct, strict=True)
+                if not correct
+            ]
+            new = _not_learnt(self._corrected, self._learnt)
+            found = find_implausible(self._frozen, new, missed)
+            self._checks.append(gate.plausible(found, self._config))
+        return gate.Verdict(tuple(self._checks))
+
+    def train(self, report: Report) -> int:
+        """Train the adapter; return the number of steps.
+
+        Studies that are held out at first are learnt too, once the adapter has been scored on them.
+        """
+        self._frozen.new_adapter(self._config.rank, self._start_from, self._config.seed)
+        steps = 0
+        if self._held_out:
+            rest = [each for each in self._corrected if each not in self._held_out]
+            steps += self._train_on(rest, report, "training without the held-out studies")
+            after = self._frozen.score(self._held_out)
+            self._checks.append(gate.held_out(self._held_out_before, after, self._config))
+        return steps + self._train_on(self._corrected, report, "training on all corrections")
+
+    def verdict(self, force: bool) -> gate.Verdict:
+        """Evaluate the trained adapter."""
+        frozen, bounds = self._frozen, self._config
+        corrections = frozen.precompute(self._corrected)
+        after = self.after = frozen.evaluate("the new adapter", self._questions)
+        checks = [
+            gate.same_base(frozen.base.revision, checkpoints.revision(frozen.checkpoint)),
+            gate.changes_logits(logit_change(frozen.base, frozen.upper, corrections)),
+            gate.reproduces(frozen.score(self._corrected), bounds),
+            *self._checks,
+        ]
+        for before in self._before:
+            if frozen.regression_set:
+                checks.append(gate.regression(before, after, bounds))
+            checks.append(gate.stops(before, after, bounds))
+            checks.append(gate.sees_the_image(before, after, bounds))
+        if not frozen.regression_set:
+            checks.append(gate.others_stay(after.with_image, bounds))
+        passed = all(check.passed for check in checks)
+        return gate.Verdict(tuple(checks), forced=force and not passed)
+
+    def _evaluation_of(self, store: AdapterStore, adapter: str | None) -> Evaluation:
+        if self._frozen.regression_set:
+            return self._frozen.evaluation_of(store, adapter)
+        with self._frozen.loaded(store, adapter):
+            return self._frozen.evaluate(adapter or BASE_MODEL, self._questions)
+
+    def _train_on(self, corrected: list[Lesson], report: Report, phase: str) -> int:
+        steps = 0
+
+        def count_and_report(progress: Progress) -> None:
+            nonlocal steps
+            steps = progress.step
+            report(replace(progress, message=phase))
+
+        frozen = self._frozen
+        train_adapter(
+            frozen.base,
+            frozen.upper,
+            frozen.precompute(corrected),
+            frozen.precompute(self._replay),
+            self._config,
+            count_and_report,
+            frozen.precompute_rejected(corrected) if self._config.preference else (),
+        )
+        return steps
+
+
+def _not_learnt(corrected: Sequence[Lesson], learnt: Collection[str]) -> list[Lesson]:
+    """Return the part of the lessons that the active adapter has not learnt."""
+    found = []
+    for lesson in corrected:
+        new = [
+            (branch, correction)
+            for branch, correction in zip(lesson.branches, lesson.corrections, strict=True)
+            if correction not in learnt
+        ]
+        if new:
+            branches, corrections = zip(*new, strict=True)
+            found.append(Lesson(lesson.visual, list(branches), lesson.study, corrections))
+    return found
+
+
+def _held_out(
+    corrected: Sequence[Lesson], learnt: Collection[str], config: FinetuneConfig
+) -> list[Lesson]:
+    """Choose the lessons to hold out, from studies of which the active adapter has learnt nothing."""
+    studies: dict[str, bool] = {}
+    for lesson in corrected:
+        is_new = not any(each in learnt for each in lesson.corrections)
+        studies[lesson.study] = studies.get(lesson.study, True) and is_new
+    new = sorted(study for study, is_new in studies.items() if is_new)
+    count = min(round(config.held_out_share * len(new)), len(studies) - 1)
+    chosen = set(random.Random(config.seed).sample(new, max(0, count)))
+    return [lesson for lesson in corrected if lesson.study in chosen]

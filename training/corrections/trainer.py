@@ -1,0 +1,273 @@
+"""Trains the adapter until every correction is reproduced, with replay so that other answers stay."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from radfound.engine.local.backend import LocalModel
+from training.corrections.upper_layers import AnswerLogits, CachedAnswer, UpperLayers
+from training.loop.optimise import Draw, LoopConfig, Progress, optimise
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 32  # answers scored in one forward pass
+_BETA = 0.1  # of direct preference optimisation, as its authors have it
+_REPEATED = 0.5  # reproduced corrections for each one that is not, so that they are not forgotten
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hyperparameters.
+
+    Parameters
+    ----------
+    layers : int
+        How many of the language model's upper layers learn.
+    learning_rate : float
+    max_steps : int
+        The run ends sooner where every correction is reproduced.
+    answers_per_step : int
+        Half of them corrections, half replay.
+    confident : float
+        A correction counts as reproduced when each of its tokens is the most likely one and has at least
+        this probability.
+    kl_weight : float
+        Weight of the Kullback-Leibler divergence from the base model on replayed answers (Learning without
+        Forgetting, arXiv 1606.09282).
+    seed : int
+    preference : float
+        Weight of direct preference optimisation (arXiv 2305.18290): the reader's text is chosen, the model's
+        text that it replaced is rejected, the base model is the reference; 0 for none.
+    """
+
+    layers: int = 8
+    learning_rate: float = 1.5e-3
+    max_steps: int = 200
+    answers_per_step: int = 24
+    confident: float = 0.7
+    kl_weight: float = 2.0
+    seed: int = 0
+    preference: float = 0.0
+
+
+class _AllReproduced(Exception):
+    """Raised to end the optimiser loop early."""
+
+
+class _Objective(nn.Module):
+    """Objective: corrections that are not reproduced yet, beside replay of the base model's answers.
+
+    The corrections come in rounds: those that are not reproduced yet, and some of the others.
+    """
+
+    def __init__(
+        self,
+        base: LocalModel,
+        upper: UpperLayers,
+        corrected: Sequence[CachedAnswer],
+        replay: Sequence[CachedAnswer],
+        recipe: Recipe,
+        rejected: Sequence[CachedAnswer | None] = (),
+    ):
+        super().__init__()
+        self.model = base.model
+        self._upper, self._corrected, self._replay = upper, corrected, replay
+        self._recipe, self._random = recipe, random.Random(recipe.seed)
+        self._pairs = _pairs(upper, corrected, rejected) if recipe.preference else {}
+        self._half = max(1, recipe.answers_per_step // 2)
+        self._round: list[CachedAnswer] = []
+        self._replay_queue: list[CachedAnswer] = []
+        self._missed: list[CachedAnswer] = []
+
+    def forward(self, draw: Draw) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the loss of one step, and its parts."""
+        corrected, replay = self._next_batch()
+        pairs = [(each, self._pairs[each]) for each in corrected if each in self._pairs]
+        answers = [*corrected, *replay, *(pair.rejected for _, pair in pairs)]
+        output = self._upper.forward(answers)
+        count = sum(output.lengths[: len(corrected)])
+        end = count + sum(output.lengths[len(corrected) : len(corrected) + len(replay)])
+        # Every answer counts with the square root of its length.
+        weights = torch.cat([torch.full((n,), n**-0.5) for n in output.lengths])
+        weights = weights.to(output.logits.device)
+        losses = F.cross_entropy(output.logits[:count], output.targets[:count], reduction="none")
+        parts = {"corrections": _weighted(losses, weights[:count])}
+        if replay:
+            with torch.no_grad():
+                teacher = self._upper.head(torch.cat([each.teacher_hidden for each in replay]))
+            divergence = F.kl_div(
+                output.logits[count:end].log_softmax(-1),
+                teacher.float().log_softmax(-1),
+                reduction="none",
+                log_target=True,
+            ).sum(-1)
+            parts["kl"] = _weighted(divergence, weights[count:end])
+        if pairs:
+            policy = dict(zip(answers, _log_probabilities(output), strict=True))
+            margins = [policy[each] - policy[pair.rejected] - pair.margin for each, pair in pairs]
+            parts["preference"] = -F.logsigmoid(_BETA * torch.stack(margins)).mean()
+        total = parts["corrections"] + self._recipe.kl_weight * parts.get("kl", 0.0)
+        total = total + self._recipe.preference * parts.get("preference", 0.0)
+        return total, {name: part.item() for name, part in parts.items()}
+
+    def _next_batch(self) -> tuple[list[CachedAnswer], list[CachedAnswer]]:
+        """Return the corrections and the replay of the next step."""
+        if not self._round:
+            self._round = self._new_round()
+        if len(self._replay_queue) < self._half:
+            self._replay_queue += self._random.sample(self._replay, len(self._replay))
+        corrected, self._round = self._round[: self._half], self._round[self._half :]
+        replay, self._replay_queue = (
+            self._replay_queue[: self._half],
+            self._replay_queue[self._half :],
+        )
+        return corrected, replay
+
+    def _new_round(self) -> list[CachedAnswer]:
+        """Return the corrections of the next round; raises _AllReproduced where none is left."""
+        self._missed = self._not_reproduced(self._missed) or self._not_reproduced(self._corrected)
+        if not self._missed:
+            raise _AllReproduced
+        others = self._random.sample(
+            self._corrected, min(len(self._corrected), round(_REPEATED * len(self._missed)))
+        )
+        chosen = [*self._missed, *(each for each in others if each not in self._missed)]
+        self._random.shuffle(chosen)
+        return chosen
+
+    def _not_reproduced(self, cached: Sequence[CachedAnswer]) -> list[CachedAnswer]:
+        scores = score_answers(self._upper, cached)
+        return [
+            each
+            for each, correct, least in zip(
+                cached, scores.correct, scores.least_probability, strict=True
+            )
+            if not correct or least < self._recipe.confident
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """The rejected text of a correction, and how much likelier the chosen one is to the base model, in nats."""
+
+    rejected: CachedAnswer
+    margin: float
+
+
+@torch.no_grad()
+def _pairs(
+    upper: UpperLayers, corrected: Sequence[CachedAnswer], rejected: Sequence[CachedAnswer | None]
+) -> dict[CachedAnswer, _Pair]:
+    def reference(answer: CachedAnswer) -> torch.Tensor:
+        targets = torch.tensor(answer.branch.answer, device=answer.teacher_hidden.device)
+        logits = upper.head(answer.teacher_hidden).float()
+        return _log_probabilities(AnswerLogits(logits, targets, [len(targets)]))[0]
+
+    return {
+        chosen: _Pair(other, float(reference(chosen) - reference(other)))
+        for chosen, other in zip(corrected, rejected or [None] * len(corrected), strict=True)
+        if other is not None
+    }
+
+
+def _log_probabilities(output: AnswerLogits) -> list[torch.Tensor]:
+    """Return the log-probability of each whole answer."""
+    chosen = -F.cross_entropy(output.logits, output.targets, reduction="none")
+    return [answer.sum() for answer in chosen.split(output.lengths)]
+
+
+def _weighted(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return (values * weights).sum() / weights.sum()
+
+
+def train_adapter(
+    base: LocalModel,
+    upper: UpperLayers,
+    corrected: Sequence[CachedAnswer],
+    replay: Sequence[CachedAnswer],
+    recipe: Recipe,
+    report: Callable[[Progress], None],
+    rejected: Sequence[CachedAnswer | None] = (),
+) -> None:
+    """Train the adapter that is loaded; ends early where every correction is reproduced.
+
+    Parameters
+    ----------
+    base : LocalModel
+        With a trainable adapter.
+    upper : UpperLayers
+    corrected, replay : sequence of CachedAnswer
+    recipe : Recipe
+    report : callable
+        Called every few steps.
+    rejected : sequence of CachedAnswer or None
+        For each correction the text that the reader replaced; needed for `recipe.preference` only.
+    """
+    adapter = [p for p in base.model.language_model.parameters() if p.requires_grad]
+    loop = LoopConfig(
+        recipe.max_steps,
+        recipe.learning_rate,
+        batch_size=recipe.answers_per_step,
+        warmup_steps=5,
+        weight_decay=0.0,
+        log_every=5,
+        seed=recipe.seed,
+    )
+    try:
+        objective = _Objective(base, upper, corrected, replay, recipe, rejected)
+        optimise(objective, {1.0: adapter}, loop, progress=report)
+    except _AllReproduced:
+        logger.info("every correction is reproduced")
+
+
+@dataclass(frozen=True, eq=False)
+class AnswerScores:
+    """Scores of given answers, in their order.
+
+    Parameters
+    ----------
+    correct : list of bool
+        Whether every token, the stop token too, is the most likely one: then greedy decoding gives this answer.
+    log_probability : list of float
+        Mean over the answer's tokens.
+    least_probability : list of float
+        The probability of its least likely token.
+    """
+
+    correct: list[bool]
+    log_probability: list[float]
+    least_probability: list[float]
+
+
+@torch.no_grad()
+def score_answers(upper: UpperLayers, cached: Sequence[CachedAnswer]) -> AnswerScores:
+    """Score given answers by teacher forcing, with the adapter that is loaded."""
+    scores = AnswerScores([], [], [])
+    for start in range(0, len(cached), _BATCH):
+        some = cached[start : start + _BATCH]
+        with torch.autocast(some[0].hidden.device.type, torch.bfloat16):
+            output = upper.forward(some)
+        log_probabilities = output.logits.log_softmax(-1)
+        best = (log_probabilities.argmax(-1) == output.targets).split(output.lengths)
+        chosen = log_probabilities.gather(-1, output.targets[:, None])[:, 0]
+        for correct, tokens in zip(best, chosen.split(output.lengths), strict=True):
+            scores.correct.append(bool(correct.all()))
+            scores.log_probability.append(float(tokens.mean()))
+            scores.least_probability.append(float(tokens.min().exp()))
+    return scores
+
+
+@torch.no_grad()
+def logit_change(base: LocalModel, upper: UpperLayers, cached: Sequence[CachedAnswer]) -> float:
+    """Return the largest change that the adapter makes to a logit of the first answers."""
+    with_adapter = upper.forward(cached[:_BATCH]).logits
+    with base.without_adapter():
+        without = upper.forward(cached[:_BATCH]).logits
+    return float((with_adapter - without).abs().max())
