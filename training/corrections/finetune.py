@@ -21,7 +21,7 @@ from training.corrections.frozen_base import FrozenBase
 from training.corrections.judge import FinetuneConfig, Judge, Report
 from training.corrections.lessons import Lessons, lessons_of
 from training.corrections.visual_tokens import TokenSource, VisualTokens
-from training.loop.optimise import Progress
+from training.loop.config import Progress
 
 __all__ = ["FinetuneConfig", "FinetuneResult", "finetune", "finetune_in"]
 

@@ -16,7 +16,7 @@ from training.corrections.frozen_base import BASE_MODEL, Evaluation, FrozenBase
 from training.corrections.lessons import Lesson, Lessons
 from training.corrections.plausibility import find_implausible
 from training.corrections.trainer import Recipe, logit_change, train_adapter
-from training.loop.optimise import Progress
+from training.loop.config import Progress
 
 Report = Callable[[Progress], None]
 

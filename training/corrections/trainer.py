@@ -13,7 +13,8 @@ from torch import nn
 
 from radfound.engine.local.backend import LocalModel
 from training.corrections.upper_layers import AnswerLogits, CachedAnswer, UpperLayers
-from training.loop.optimise import Draw, LoopConfig, Progress, optimise
+from training.loop.config import Draw, LoopConfig, Progress
+from training.loop.optimise import optimise
 
 logger = logging.getLogger(__name__)
 

@@ -31,7 +31,8 @@ from radfound.model.processing_radfound import (
     pad_left,
 )
 from radfound.study.frames import Frames, make_frames
-from training.loop.optimise import Draw, LoopConfig, optimise
+from training.loop.config import Draw, LoopConfig
+from training.loop.optimise import optimise
 
 PHANTOMS = {"2D": 2500, "3D": 1500}
 STEPS = 1600

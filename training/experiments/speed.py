@@ -39,7 +39,8 @@ from training.corrections.finetune import FinetuneConfig
 from training.corrections.frozen_base import FrozenBase
 from training.corrections.lessons import Lesson
 from training.corrections.upper_layers import CachedAnswer, UpperLayers
-from training.loop.optimise import Draw, LoopConfig, optimise
+from training.loop.config import Draw, LoopConfig
+from training.loop.optimise import optimise
 from training.packing import branch
 
 KINDS = ("single images", "3D volumes")

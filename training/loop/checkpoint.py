@@ -6,7 +6,7 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -19,11 +19,9 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from radfound.exceptions import TrainingError
+from training.loop.config import LoopConfig
 from training.loop.processes import is_sharded
 from training.loop.weights import Snapshot, WeightAverage, changing, load_snapshot, take_snapshot
-
-if TYPE_CHECKING:
-    from training.loop.optimise import LoopConfig
 
 # What may change between a run and its resumption without making it another run.
 _FREE = {"steps", "log_every", "checkpoint_every", "validate_every", "patience"}

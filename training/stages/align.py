@@ -23,8 +23,9 @@ from radfound.model.processing_radfound import RadFoundProcessor
 from radfound.model.stem import load_imagenet_stem
 from radfound.study.frames import FrameConfig
 from training.data.frame_bank import FrameBank, augment
+from training.loop.config import Draw
 from training.loop.manifest import hash_examples, write_manifest
-from training.loop.optimise import Draw, optimise
+from training.loop.optimise import optimise
 from training.packing import branch, pack, packed_loss
 from training.stages.common import StageConfig, load_parts, save_parts, stage_examples, stage_model
 from training.stages.config import run_stage

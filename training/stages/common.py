@@ -23,7 +23,7 @@ from radfound.model.processing_radfound import (
 )
 from radfound.model.sizes import new_model
 from training.data.sources import read_source
-from training.loop.optimise import LoopConfig
+from training.loop.config import LoopConfig
 from training.loop.processes import process_number, training_device
 from training.loop.weights import whole_state
 

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from radfound.model.processing_radfound import RadFoundProcessor
-from training.loop.optimise import Draw, LoopConfig, optimise
+from training.loop.config import Draw, LoopConfig
+from training.loop.optimise import optimise
 
 # The label that each of the first visual tokens stands for.
 SLOTS = ("modality", "plane", "region") * 3

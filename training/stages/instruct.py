@@ -29,8 +29,9 @@ from radfound.model.modeling_radfound import RadFoundForConditionalGeneration
 from radfound.model.processing_radfound import RadFoundProcessor
 from radfound.study.frames import FrameConfig
 from training.data.frame_bank import FrameBank, augment
+from training.loop.config import Draw
 from training.loop.manifest import hash_examples, write_manifest
-from training.loop.optimise import Draw, optimise
+from training.loop.optimise import optimise
 from training.loop.processes import is_first_process
 from training.loop.weights import whole_state
 from training.lora import lora_config

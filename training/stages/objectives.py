@@ -12,7 +12,7 @@ from radfound.exceptions import TrainingError
 from radfound.model.configuration_radfound import RadFoundVisionConfig
 from radfound.model.modeling_radfound import Layer, PatchStem, RadFoundVisionModel
 from training.data.frame_bank import FrameBank, augment
-from training.loop.optimise import Draw
+from training.loop.config import Draw
 
 
 def contrast(

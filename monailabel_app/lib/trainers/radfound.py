@@ -24,7 +24,7 @@ from ..lifecycle.quiet import without_progress_bars
 
 if TYPE_CHECKING:
     from training.corrections.finetune import FinetuneConfig
-    from training.loop.optimise import Progress
+    from training.loop.config import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 from torch import nn
 
-from training.loop.optimise import LoopConfig, optimise
+from training.loop.config import LoopConfig
+from training.loop.optimise import optimise
 from training.loop.weights import whole_state
 
 

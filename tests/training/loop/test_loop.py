@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from radfound.exceptions import TrainingError
-from training.loop.optimise import Draw, LoopConfig, epoch_order, learning_rate_factor, optimise
+from training.loop.config import Draw, LoopConfig, epoch_order, learning_rate_factor
+from training.loop.optimise import optimise
 
 
 class Regression(nn.Module):

@@ -8,8 +8,8 @@ import pytest
 
 from radfound.datasets import Example, Turn
 from radfound.exceptions import TrainingError
+from training.loop.config import LoopConfig
 from training.loop.manifest import hash_examples, write_manifest
-from training.loop.optimise import LoopConfig
 
 
 @dataclass(frozen=True)

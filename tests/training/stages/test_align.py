@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from training.loop.optimise import Draw, LoopConfig
+from training.loop.config import Draw, LoopConfig
 from training.stages.align import AlignObjective, AlignWeights, Targets, set_dropout
 from training.stages.grounding import SLOTS, right_words, slot_words, words_loss
 

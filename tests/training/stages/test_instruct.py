@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from radfound.datasets.example import Example, Turn
 from radfound.exceptions import TrainingError
-from training.loop.optimise import Draw, LoopConfig, optimise
+from training.loop.config import Draw, LoopConfig
+from training.loop.optimise import optimise
 from training.stages.common import load_parts, save_parts
 from training.stages.grounding import SLOTS
 from training.stages.instruct import (

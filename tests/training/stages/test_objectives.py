@@ -7,7 +7,7 @@ import torch
 from radfound.exceptions import TrainingError
 from radfound.model.configuration_radfound import RadFoundVisionConfig
 from radfound.model.modeling_radfound import RadFoundVisionModel
-from training.loop.optimise import Draw, LoopConfig
+from training.loop.config import Draw, LoopConfig
 from training.stages.objectives import (
     PretrainObjective,
     PretrainWeights,

@@ -14,7 +14,7 @@ from radfound.exceptions import DatasetError, TrainingError
 from radfound.model import sizes
 from radfound.model.checkpoints import load
 from training.data.shards import write_shards
-from training.loop.optimise import LoopConfig
+from training.loop.config import LoopConfig
 from training.stages import align, instruct, merge, pretrain
 from training.stages.common import StageConfig, stage_examples, stage_model
 from training.stages.config import run_stage
