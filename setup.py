@@ -40,6 +40,7 @@ setup(
         "filelock>=3.12,<5",
         "isal>=1.7,<2",
         "tqdm>=4.60,<5",
+        "pydantic>=2.7,<3",
         "pyyaml>=6,<7",
         "tokenizers>=0.22,<1",
     ],

@@ -27,7 +27,8 @@ from radfound.records import trace as audit
 from radfound.records.adapters import AdapterStore, store_path
 from radfound.records.answers import AnswerJournal, journal_path
 from radfound.records.corrections import Correction, CorrectionLog, log_path
-from radfound.wire import adapters_to_json, answer_to_json, correction_to_json, parse_ask
+from radfound.study.region import region_key
+from radfound.wire import answer_to_json, correction_to_json, parse_ask
 
 if TYPE_CHECKING:
     from radfound.engine.engine import Engine
@@ -163,7 +164,7 @@ def _trace(args: argparse.Namespace) -> str:
 def _adapters_list(args: argparse.Namespace) -> str:
     store = _store(args)
     if args.json:
-        return _json(adapters_to_json(store))
+        return _json(store.to_json())
     lines = [("*" if store.active() is None else " ") + f" {BASE}"]
     for info in store.list():
         mark = "*" if info.active else " "
@@ -461,7 +462,7 @@ def _answer_text(answer: Answer) -> str:
 
 def _correction_text(correction: Correction) -> str:
     asked = correction.question or correction.task
-    where = f" in {json.dumps(correction.region)}" if correction.region else ""
+    where = f" in {region_key(correction.region)}" if correction.region else ""
     lines = [
         f"{correction.created}  {correction.verdict} by {correction.author}  {correction.id}",
         f"  {', '.join(correction.images)}{where}: {asked}",

@@ -1,16 +1,58 @@
-"""What the engine says about a study."""
+"""Tasks, answers, and which model version gave an answer."""
 
 from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, field
+from typing import Annotated
 
-TASKS = ("vqa", "caption", "report")
+from pydantic import Field
+
+from radfound.validation import Text
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model can be asked to do.
+
+    Parameters
+    ----------
+    name : str
+        As it stands in requests and records.
+    label : str
+        In words, for people.
+    prompt : str or None
+        The instruction; None where the question is the instruction.
+    max_new_tokens : int
+        Limit of an answer where the request sets none.
+    """
+
+    name: str
+    label: str
+    prompt: str | None
+    max_new_tokens: int
+
+    @property
+    def needs_question(self) -> bool:
+        """Whether a request must have a question."""
+        return self.prompt is None
+
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task("vqa", "answer", None, 48),
+        Task("caption", "caption", "Describe the study in one or two sentences.", 80),
+        Task("report", "report", "Write a report of the study with findings and impression.", 160),
+    )
+}
+
+_Name = Annotated[Text, Field(max_length=200)]
 
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """Which weights spoke.
+    """Which weights gave an answer.
 
     Parameters
     ----------
@@ -22,9 +64,17 @@ class ModelVersion:
         Id of the LoRA adapter that was active, or None for the base model.
     """
 
-    name: str
-    revision: str
-    adapter: str | None = None
+    name: _Name
+    revision: _Name
+    adapter: _Name | None = None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An earlier question about the same study, and its answer."""
+
+    question: Text
+    answer: Text
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from radfound.datasets.metadata import without_footer
 from radfound.question import TASKS
 from radfound.reading import read_study
+from radfound.study.region import Box, Plane
 from radfound.study.study import Study
 
 KINDS = ("closed", "open", "")
@@ -39,7 +39,7 @@ class Turn:
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
-            raise ValueError(f"task is {self.task!r}; expected one of {TASKS}")
+            raise ValueError(f"task is {self.task!r}; expected one of {', '.join(TASKS)}")
         if self.kind not in KINDS:
             raise ValueError(f"kind is {self.kind!r}; expected one of {KINDS}")
 
@@ -61,7 +61,7 @@ class Example:
     source, split : str
     footer : bool
         Whether the lowest 6 % of the image is to be cut off.
-    region : dict or None
+    region : Box, Plane or None
         As `radfound.study.frames.make_frames` takes it.
     """
 
@@ -73,7 +73,7 @@ class Example:
     source: str = ""
     split: str = "train"
     footer: bool = False
-    region: dict[str, Any] | None = None
+    region: Box | Plane | None = None
 
     def read(self) -> Study:
         """Read the study from its files."""

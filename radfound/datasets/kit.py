@@ -27,6 +27,7 @@ from radfound.datasets.tables import read_json_lines
 from radfound.datasets.wording import radiographic_findings, report_text, whole_sentences
 from radfound.exceptions import DatasetError
 from radfound.reading import read_study
+from radfound.study.region import Plane, PointAndNormal
 from radfound.study.slices import slicing_axis
 from radfound.study.study import StudyImage
 
@@ -287,7 +288,7 @@ def _nearest_axis(image: StudyImage) -> int:
     return int(np.argmax(np.abs(image.affine[:3, slicing_axis(image)])))
 
 
-def _plane_places(image: StudyImage, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def _plane_places(image: StudyImage, count: int) -> Iterator[tuple[str, Plane]]:
     """Yield plane name and region for `count` slices in the middle of each patient axis."""
     size = np.array(image.voxels.shape[::-1])
     corners = np.array([[(size[a] - 1) * ((n >> a) & 1) for a in range(3)] for n in range(8)])
@@ -301,4 +302,4 @@ def _plane_places(image: StudyImage, count: int) -> Iterator[tuple[str, dict[str
         for share in np.linspace(0.25, 0.75, count):
             point = (low + high) / 2
             point[axis] = low[axis] + share * (high[axis] - low[axis])
-            yield plane, {"slice_mm": {"point": point.tolist(), "normal": normal.tolist()}}
+            yield plane, Plane(PointAndNormal(tuple(point.tolist()), tuple(normal.tolist())))

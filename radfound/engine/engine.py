@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,16 +25,16 @@ from radfound.engine.local.sequence import Prefix, PrefixCache, Token
 from radfound.exceptions import AdapterError, NotFoundError, RadFoundError, RequestError
 from radfound.model.attribution import Evidence
 from radfound.model.processing_radfound import split_report
-from radfound.question import Answer, ModelVersion
+from radfound.question import TASKS, Answer, ModelVersion, Turn
 from radfound.records.adapters import AdapterStore
+from radfound.study.region import Box, Plane, region_from_json
 from radfound.study.study import Study
-from radfound.wire import MAX_NEW_TOKENS, parse_region
+from radfound.wire import MAX_NEW_TOKENS
 
 logger = logging.getLogger(__name__)
 
 _TRY_AGAIN_S = 60.0
 _TRIED_BEFORE = 4
-DEFAULT_NEW_TOKENS = {"vqa": 48, "caption": 80, "report": 160}
 MAX_PROMPT_TOKENS = 2048
 """Most tokens of a question with its history, if the model's context has room for as many."""
 MAX_EVIDENCE_TOKENS = 256
@@ -49,6 +48,9 @@ class _Refused:
     adapter: str
     reason: str
     until: float  # then it is tried again: somebody may have put it right
+
+
+_Key = tuple[str, Box | Plane | None]
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Engine:
         self._adapters = adapters
         self._adapter: str | None = None
         self._refused: _Refused | None = None
-        self._encoded: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._encoded: OrderedDict[_Key, Any] = OrderedDict()
         self._cached_studies = cached_studies
         self.prefixes = PrefixCache(prefix_bytes)
         self._writer = Writer(model.batch(), self._follow_active_adapter)
@@ -134,8 +136,8 @@ class Engine:
         task: str = "vqa",
         question: str | None = None,
         *,
-        history: Sequence[Mapping[str, str]] = (),
-        region: dict[str, Any] | None = None,
+        history: Sequence[Turn] = (),
+        region: Box | Plane | None = None,
         max_new_tokens: int | None = None,
         cancel: threading.Event | None = None,
     ) -> Answer:
@@ -146,10 +148,10 @@ class Engine:
         study : Study
         task : {"vqa", "caption", "report"}
         question : str, needed for "vqa"
-        history : sequence of {"question": str, "answer": str}
+        history : sequence of Turn
             Earlier turns about the same study, oldest first.
-        region : dict, optional
-            As `radfound.study.frames.make_frames` takes it.
+        region : Box or Plane, optional
+            Part of the study that the question is about.
         max_new_tokens : int, optional
             1 to 512; by default 48 for an answer, 80 for a caption, 160 for a report.
         cancel : threading.Event, optional
@@ -183,14 +185,14 @@ class Engine:
         task: str = "vqa",
         question: str | None = None,
         *,
-        history: Sequence[Mapping[str, str]] = (),
-        region: dict[str, Any] | None = None,
+        history: Sequence[Turn] = (),
+        region: Box | Plane | None = None,
         max_new_tokens: int | None = None,
         cancel: threading.Event | None = None,
     ) -> Iterator[str | Answer]:
         """Yield the text piece by piece, then the Answer; takes and raises what `answer` does."""
         limit = _token_limit(task, max_new_tokens)
-        region = parse_region(region)
+        region = region_from_json(region)
         prompt = Prompt(task, question, tuple(history))
         question_ids = self._question_ids(prompt, limit)
         began = time.monotonic()
@@ -223,7 +225,7 @@ class Engine:
         task: str,
         question: str | None = None,
         *,
-        history: Sequence[Mapping[str, str]] = (),
+        history: Sequence[Turn] = (),
         max_new_tokens: int | None = None,
         images: int = 1,
         evidence: bool = False,
@@ -252,8 +254,8 @@ class Engine:
         study: Study,
         answer: Answer,
         *,
-        history: Sequence[Mapping[str, str]] = (),
-        region: dict[str, Any] | None = None,
+        history: Sequence[Turn] = (),
+        region: Box | Plane | None = None,
     ) -> Evidence:
         """Return where the model looked for an answer, with the adapter that wrote it.
 
@@ -282,7 +284,7 @@ class Engine:
 
         def look() -> Evidence:
             with self._speaking_as(answer.model.adapter):
-                return self.model.evidence(study, region, prompt, answer.text)
+                return self.model.evidence(study, region_from_json(region), prompt, answer.text)
 
         return self._writer.call(look)
 
@@ -309,7 +311,7 @@ class Engine:
             )
         return ids
 
-    def _prefix(self, study: Study, region: dict[str, Any] | None) -> Prefix:
+    def _prefix(self, study: Study, region: Box | Plane | None) -> Prefix:
         key = _key(study, region)
         prefix = self.prefixes.get(key)
         if prefix is None:
@@ -317,9 +319,7 @@ class Engine:
             self.prefixes.put(key, prefix)
         return prefix
 
-    def _encode(
-        self, key: tuple[str, str], study: Study, region: dict[str, Any] | None = None
-    ) -> Any:
+    def _encode(self, key: _Key, study: Study, region: Box | Plane | None = None) -> Any:
         if key not in self._encoded:
             self._encoded[key] = self.model.encode(study, region)
             while len(self._encoded) > self._cached_studies:
@@ -406,14 +406,14 @@ class Engine:
 
 def _token_limit(task: str, asked: int | None) -> int:
     if asked is None:
-        return DEFAULT_NEW_TOKENS.get(task, DEFAULT_NEW_TOKENS["vqa"])
+        return TASKS.get(task, TASKS["vqa"]).max_new_tokens
     if not 1 <= asked <= MAX_NEW_TOKENS:
         raise RequestError(f"max_new_tokens: found {asked}; expected 1 to {MAX_NEW_TOKENS}")
     return asked
 
 
-def _key(study: Study, region: dict[str, Any] | None) -> tuple[str, str]:
-    return study.digest, json.dumps(region, sort_keys=True)
+def _key(study: Study, region: Box | Plane | None) -> _Key:
+    return study.digest, region
 
 
 def _since(began: float) -> int:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from radfound.model.modeling_radfound import Layer, RadFoundForConditionalGenera
 from radfound.model.processing_radfound import RadFoundProcessor, pad_frames
 from radfound.study.evidence_map import lay_back, nrrd_bytes, write_nrrd
 from radfound.study.frames import FrameSource, make_frames
+from radfound.study.region import Box, Plane
 from radfound.study.study import Study
 
 
@@ -60,7 +60,7 @@ def find_evidence(
     model: RadFoundForConditionalGeneration,
     processor: RadFoundProcessor,
     study: Study,
-    region: dict[str, Any] | None,
+    region: Box | Plane | None,
     prompt_ids: tuple[Sequence[int], Sequence[int]],
     answer_ids: Sequence[int],
 ) -> Evidence:
@@ -71,7 +71,7 @@ def find_evidence(
     model : RadFoundForConditionalGeneration
     processor : RadFoundProcessor
     study : Study
-    region : dict or None
+    region : Box, Plane or None
         As `radfound.study.frames.make_frames` takes it.
     prompt_ids : (sequence of int, sequence of int)
         The prompt's two pieces, as `RadFoundProcessor.prompt_ids` returns them.

@@ -7,7 +7,7 @@ is asked, and is tokenised apart from the rest, so that it can be computed once 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,14 +17,12 @@ from transformers.processing_utils import ProcessorMixin
 
 from radfound.exceptions import RequestError
 from radfound.model.configuration_radfound import RadFoundConfig
+from radfound.question import TASKS, Turn
 from radfound.study.frames import FrameConfig, Frames, make_frames
+from radfound.study.region import Box, Plane
 from radfound.study.study import Study
 
 SYSTEM_PROMPT = "You are a radiology assistant. Answer from the study."
-TASK_PROMPTS = {
-    "caption": "Describe the study in one or two sentences.",
-    "report": "Write a report of the study with findings and impression.",
-}
 IMAGE_TOKEN = "<image>"
 _FIRST_QUESTION = "\x00"
 
@@ -65,7 +63,7 @@ class RadFoundImageProcessor(BaseImageProcessor):
     def preprocess(
         self,
         images: Study | Sequence[Study],
-        regions: Sequence[dict[str, Any] | None] | None = None,
+        regions: Sequence[Box | Plane | None] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Cut studies into frames and pad them to one frame count.
@@ -73,7 +71,7 @@ class RadFoundImageProcessor(BaseImageProcessor):
         Parameters
         ----------
         images : Study or sequence of Study, B of them
-        regions : sequence of dict or None, optional
+        regions : sequence of Box, Plane or None, optional
             One for each study, as `make_frames` takes it.
 
         Returns
@@ -136,7 +134,7 @@ class RadFoundProcessor(ProcessorMixin):
         super().__init__(image_processor, tokenizer, **kwargs)
 
     def prompt(
-        self, task: str, question: str | None, history: Sequence[Mapping[str, str]] = ()
+        self, task: str, question: str | None, history: Sequence[Turn] = ()
     ) -> tuple[str, str]:
         """Return the prompt in two pieces: system and study, then earlier turns and the question.
 
@@ -145,7 +143,7 @@ class RadFoundProcessor(ProcessorMixin):
         task : {"vqa", "caption", "report"}
         question : str or None
             Needed for "vqa", ignored otherwise.
-        history : sequence of {"question": str, "answer": str}
+        history : sequence of Turn
 
         Raises
         ------
@@ -157,15 +155,13 @@ class RadFoundProcessor(ProcessorMixin):
                 raise RequestError(
                     "question: it is empty; expected what you want to know about the study"
                 )
-        elif task not in TASK_PROMPTS:
-            raise RequestError(f"task: found {task!r}; expected one of 'vqa', 'caption', 'report'")
+        elif task not in TASKS:
+            raise RequestError(f"task: found {task!r}; expected {' or '.join(TASKS)}")
         turns = [{"role": "system", "content": SYSTEM_PROMPT}]
         for turn in history:
-            turns.append({"role": "user", "content": self._plain(turn["question"])})
-            turns.append({"role": "assistant", "content": self._plain(turn["answer"])})
-        turns.append(
-            {"role": "user", "content": TASK_PROMPTS.get(task) or self._plain(str(question))}
-        )
+            turns.append({"role": "user", "content": self._plain(turn.question)})
+            turns.append({"role": "assistant", "content": self._plain(turn.answer)})
+        turns.append({"role": "user", "content": TASKS[task].prompt or self._plain(str(question))})
         first = turns[1]["content"]
         turns[1] = {
             "role": "user",
@@ -184,7 +180,7 @@ class RadFoundProcessor(ProcessorMixin):
         return text.strip()
 
     def prompt_ids(
-        self, task: str, question: str | None, history: Sequence[Mapping[str, str]] = ()
+        self, task: str, question: str | None, history: Sequence[Turn] = ()
     ) -> tuple[list[int], list[int]]:
         """Return the token ids of the prompt's two pieces."""
         before, after = self.prompt(task, question, history)
@@ -203,7 +199,7 @@ class RadFoundProcessor(ProcessorMixin):
         images: Study | Sequence[Study] | None = None,
         text: str | Sequence[str] | None = None,
         task: str = "vqa",
-        regions: Sequence[dict[str, Any] | None] | None = None,
+        regions: Sequence[Box | Plane | None] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Prepare studies and questions for `RadFoundForConditionalGeneration`.
@@ -214,7 +210,7 @@ class RadFoundProcessor(ProcessorMixin):
         text : str or sequence of str, B questions
             None for captions and reports.
         task : {"vqa", "caption", "report"}
-        regions : sequence of dict or None, optional
+        regions : sequence of Box, Plane or None, optional
 
         Returns
         -------

@@ -181,6 +181,17 @@ class AdapterStore:
             noted = [*self.refusals(), {"created": utc_now(), **manifest}][-_REFUSALS_KEPT:]
             replace_text(self.root / _REFUSALS, json.dumps(noted, indent=2, allow_nan=False) + "\n")
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the published adapters, the active one (None: the base model), and the refusals."""
+        return {
+            "active": self.active(),
+            "adapters": [
+                {"id": info.id, "active": info.active, "manifest": info.manifest}
+                for info in self.list()
+            ],
+            "refused": self.refusals(),
+        }
+
     def refusals(self) -> builtins.list[dict[str, Any]]:
         """Return what `note_refusal` has kept, oldest first."""
         refused: builtins.list[dict[str, Any]]

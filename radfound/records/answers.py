@@ -11,7 +11,7 @@ from radfound.correction import utc_now
 from radfound.exceptions import NotFoundError
 from radfound.question import Answer, ModelVersion
 from radfound.records.database import Database
-from radfound.study.region import region_key
+from radfound.study.region import Box, Plane, region_from_json, region_key
 
 _APPLICATION_ID = 0x52464A31  # "RFJ1"
 _COLUMNS = (
@@ -53,7 +53,7 @@ class Given:
         Ids under which the caller knows the images.
     task : {"vqa", "caption", "report"}
     question : str or None
-    region : dict or None
+    region : Box, Plane or None
         Where in the study the question looked.
     uncertainty : float or None
         See `Answer`.
@@ -65,7 +65,7 @@ class Given:
     images: tuple[str, ...]
     task: str
     question: str | None
-    region: dict[str, Any] | None
+    region: Box | Plane | None
     uncertainty: float | None
     model: ModelVersion
 
@@ -95,7 +95,7 @@ class AnswerJournal:
         """Set a damaged file aside, so that another one is begun; the log says so."""
         self._file.recover()
 
-    def record(self, answer: Answer, region: dict[str, Any] | None) -> None:
+    def record(self, answer: Answer, region: Box | Plane | None) -> None:
         """Note that an answer was given about a region, or about the whole study (None)."""
         model = answer.model
         values = (
@@ -142,7 +142,7 @@ def _given(
         tuple(json.loads(images)),
         task,
         question,
-        json.loads(region) if region is not None else None,
+        region_from_json(json.loads(region)) if region is not None else None,
         uncertainty,
         ModelVersion(*model),
     )

@@ -15,7 +15,7 @@ from radfound.exceptions import CorrectionError, NotFoundError, StorageError
 from radfound.question import ModelVersion
 from radfound.records.database import Database
 from radfound.records.hash_chain import Linked, Verification, link, verify
-from radfound.study.region import region_key
+from radfound.study.region import Box, Plane, region_from_json, region_key
 
 __all__ = ["Correction", "CorrectionLog", "log_path", "newest_of", "rows_digest", "rows_digests"]
 
@@ -285,5 +285,9 @@ def _from_row(row: tuple[Any, ...]) -> Correction:
     )
     values["model"] = ModelVersion(name, revision, adapter) if name is not None else None
     values["images"] = tuple(json.loads(values["images"]))
-    values["region"] = json.loads(values["region"]) if values["region"] is not None else None
+    values["region"] = _region(values["region"])
     return Correction(**values)
+
+
+def _region(text: str | None) -> Box | Plane | None:
+    return None if text is None else region_from_json(json.loads(text))

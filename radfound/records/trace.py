@@ -17,6 +17,7 @@ from radfound.records.answers import AnswerJournal, Given
 from radfound.records.corrections import CorrectionLog, rows_digests
 from radfound.records.durable import make_directory, replace_text
 from radfound.records.hash_chain import Verification
+from radfound.study.region import region_to_json
 from radfound.wire import correction_to_json
 
 DATASET_ROWS = "data/corrections.jsonl"
@@ -111,7 +112,7 @@ def trace_to_json(found: Trace) -> dict[str, Any]:
         "images": list(given.images) if given else None,
         "task": given.task if given else None,
         "question": given.question if given else None,
-        "region": given.region if given else None,
+        "region": region_to_json(given.region) if given else None,
         "model": vars(found.model) if found.model else None,
         "adapter": lesson.manifest if lesson else None,
         "snapshot_rows": lesson.snapshot_rows if lesson else None,

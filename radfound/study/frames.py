@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from radfound.exceptions import RequestError
 from radfound.study.intensity import apply_window, percentile_range, scale_between
+from radfound.study.region import Box, Plane
 from radfound.study.slices import DISPLAY, Slice, oriented_slice, slicing_axis
 from radfound.study.study import Study, StudyImage
 
@@ -95,16 +96,15 @@ class Frames:
         return self.pixels.shape[0]
 
 
-def make_frames(study: Study, config: FrameConfig, region: dict[str, Any] | None = None) -> Frames:
+def make_frames(study: Study, config: FrameConfig, region: Box | Plane | None = None) -> Frames:
     """Cut a study into at most `config.max_frames` frames in radiological display orientation.
 
     Parameters
     ----------
     study : Study
     config : FrameConfig
-    region : dict, optional
-        `{"box_mm": [[x0, y0, z0], [x1, y1, z1]]}` keeps what lies in a RAS box,
-        `{"slice_mm": {"point": [x, y, z], "normal": [x, y, z]}}` one plane.
+    region : Box or Plane, optional
+        A box keeps the slices that cross it, cropped to it; a plane gives one slice.
 
     Returns
     -------
@@ -163,7 +163,7 @@ def _intensity_scale(image: StudyImage, config: FrameConfig) -> Callable[[np.nda
     return lambda grey: np.repeat(scale_between(grey, bottom, top)[None], 3, axis=0)
 
 
-def _slices(image: StudyImage, budget: int, region: dict[str, Any] | None) -> Iterator[Slice]:
+def _slices(image: StudyImage, budget: int, region: Box | Plane | None) -> Iterator[Slice]:
     if not image.is_volume:
         yield Slice(image.voxels[0], image.affine, "unknown")
     elif region is None:
@@ -171,13 +171,11 @@ def _slices(image: StudyImage, budget: int, region: dict[str, Any] | None) -> It
         depth = image.voxels.shape[2 - axis]
         for index in _evenly(0, depth, budget):
             yield oriented_slice(image, axis, index)
-    elif "box_mm" in region:
-        yield from _box_slices(image, budget, np.asarray(region["box_mm"], dtype=float))
+    elif isinstance(region, Box):
+        yield from _box_slices(image, budget, np.asarray(region.box_mm))
     else:
-        plane = region["slice_mm"]
-        piece = _plane_slice(
-            image, np.asarray(plane["point"], float), np.asarray(plane["normal"], float)
-        )
+        plane = region.slice_mm
+        piece = _plane_slice(image, np.asarray(plane.point), np.asarray(plane.normal))
         if piece is not None:
             yield piece
 

@@ -1,70 +1,132 @@
-"""Where in a study a question, or its correction, looks."""
+"""Regions of interest: a box or a plane in a study, in mm."""
 
 from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Annotated, Any
 
-from radfound.exceptions import RequestError
-from radfound.shapes import number_of, object_of
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic.dataclasses import dataclass
+
+from radfound.validation import CONFIG, Number, fault, validate
 
 
-def parse_region(value: object) -> dict[str, Any] | None:
-    """Check a region of interest.
+def _three_numbers(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return check(value)
+    except ValidationError:
+        raise fault("expected three finite numbers, x, y and z in mm") from None
 
-    Returns
-    -------
-    dict or None
-        {"box_mm": [[x0, y0, z0], [x1, y1, z1]]} with x0 < x1 and so on, or
-        {"slice_mm": {"point": [x, y, z], "normal": [x, y, z]}} with a normal of length 1; RAS, mm.
+
+Point = Annotated[tuple[Number, Number, Number], WrapValidator(_three_numbers)]
+"""x, y and z in mm, RAS."""
+
+
+def _two_corners(value: Any) -> Any:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise fault("expected two corners, [[x0, y0, z0], [x1, y1, z1]]")
+    return value
+
+
+def _rising(corners: tuple[Point, Point]) -> tuple[Point, Point]:
+    for axis, low, high in zip("xyz", *corners, strict=True):
+        if low >= high:
+            raise fault(f"{axis} runs from {low:g} to {high:g} mm; expected a rise")
+    return corners
+
+
+def _of_length_one(vector: Point) -> Point:
+    length = math.hypot(*vector)
+    if not 1e-6 < length < math.inf:
+        raise fault(f"its length is {length:g}; expected a direction")
+    if abs(length - 1) < 1e-9:  # dividing again would change the last digit
+        return vector
+    x, y, z = vector
+    return x / length, y / length, z / length
+
+
+@dataclass(frozen=True, config=CONFIG)
+class Box:
+    """A box along the axes of the patient.
+
+    Parameters
+    ----------
+    box_mm : ((x0, y0, z0), (x1, y1, z1))
+        Its lowest and its highest corner; RAS, mm.
+    """
+
+    box_mm: Annotated[tuple[Point, Point], BeforeValidator(_two_corners), AfterValidator(_rising)]
+
+
+@dataclass(frozen=True, config=CONFIG)
+class PointAndNormal:
+    """A point of a plane in mm, RAS, and its normal, which is scaled to length 1."""
+
+    point: Point
+    normal: Annotated[Point, AfterValidator(_of_length_one)]
+
+
+@dataclass(frozen=True, config=CONFIG)
+class Plane:
+    """A plane through the study: the slice that a reader looks at."""
+
+    slice_mm: PointAndNormal
+
+
+def _kind(value: object) -> str | None:
+    if isinstance(value, (Box, Plane)):
+        value = asdict(value)
+    if isinstance(value, Mapping) and len(value) == 1:
+        return str(next(iter(value)))
+    return None
+
+
+Region = Annotated[
+    Annotated[Box, Tag("box_mm")] | Annotated[Plane, Tag("slice_mm")],
+    Discriminator(
+        _kind,
+        custom_error_type="region",
+        custom_error_message="expected an object with either box_mm or slice_mm",
+    ),
+]
+"""A box or a plane; hashable, so that it can be part of a cache's key."""
+
+_ADAPTER: TypeAdapter[Box | Plane | None] = TypeAdapter(Region | None)
+
+
+def region_from_json(value: object) -> Box | Plane | None:
+    """Return a region, or None for the whole study.
+
+    Parameters
+    ----------
+    value : object
+        {"box_mm": [[x0, y0, z0], [x1, y1, z1]]}, {"slice_mm": {"point": …, "normal": …}} or None.
 
     Raises
     ------
     RequestError
-        If it is neither a box nor a slice, or has no extent; the message names the part.
+        If it is neither a box nor a plane, or has no extent; the message names the part.
     """
-    if value is None:
-        return None
-    data = object_of("region", value)
-    if set(data) == {"box_mm"}:
-        return {"box_mm": _box(data["box_mm"])}
-    if set(data) == {"slice_mm"}:
-        plane = object_of("region.slice_mm", data["slice_mm"])
-        point = _vector("region.slice_mm.point", plane.get("point"))
-        return {"slice_mm": {"point": point, "normal": _normal(plane.get("normal"))}}
-    found = ", ".join(sorted(str(key)[:40] for key in data)) or "nothing"
-    raise RequestError(f"region: found {found}; expected either box_mm or slice_mm")
+    return validate(_ADAPTER, value, "region", within="region")
 
 
-def region_key(region: dict[str, Any] | None) -> str | None:
-    """Return a region as text that is equal for equal regions; None for the whole study."""
-    return None if region is None else json.dumps(region, sort_keys=True)
+def region_to_json(region: Box | Plane | None) -> dict[str, Any] | None:
+    """Return a region as `region_from_json` takes it."""
+    return None if region is None else json.loads(region_key(region) or "")
 
 
-def _box(value: object) -> list[list[float]]:
-    name = "region.box_mm"
-    if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise RequestError(f"{name}: expected two corners, [[x0, y0, z0], [x1, y1, z1]]")
-    low, high = (_vector(f"{name}[{index}]", corner) for index, corner in enumerate(value))
-    for axis, start, end in zip("xyz", low, high, strict=True):
-        if start >= end:
-            raise RequestError(f"{name}: {axis} runs from {start:g} to {end:g} mm; expected a rise")
-    return [low, high]
-
-
-def _normal(value: object) -> list[float]:
-    name = "region.slice_mm.normal"
-    vector = _vector(name, value)
-    length = math.hypot(*vector)
-    if not 1e-6 < length < math.inf:
-        raise RequestError(f"{name}: its length is {length:g}; expected a direction")
-    if abs(length - 1) < 1e-9:  # dividing again would change the last digit
-        return vector
-    return [part / length for part in vector]
-
-
-def _vector(name: str, value: object) -> list[float]:
-    if not isinstance(value, (list, tuple)) or len(value) != 3:
-        raise RequestError(f"{name}: expected three numbers, x, y and z in mm")
-    return [number_of(name, part) for part in value]
+def region_key(region: Box | Plane | None) -> str | None:
+    """Return a region as one line of JSON, equal for equal regions; None for the whole study."""
+    return None if region is None else json.dumps(asdict(region), sort_keys=True)

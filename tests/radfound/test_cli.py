@@ -16,6 +16,7 @@ from radfound.question import Answer, ModelVersion
 from radfound.records.adapters import AdapterStore, store_path
 from radfound.records.answers import AnswerJournal, journal_path
 from radfound.records.corrections import Correction, CorrectionLog, log_path
+from radfound.study.region import Box
 
 from .adapter_files import save_adapter
 
@@ -145,7 +146,7 @@ def test_model_adapters_region_and_token_limit_reach_the_engine(engine, studies)
     [(checkpoint, adapters, device)] = engine.loaded
     assert (checkpoint, adapters.active(), device) == ("radfound-tiny", "a-0002", "cpu")
     assert engine.asked[0][3] == {
-        "region": {"box_mm": [[-10.0, -20.5, 0.0], [10.0, 20.0, 30.0]]},
+        "region": Box(((-10.0, -20.5, 0.0), (10.0, 20.0, 30.0))),
         "max_new_tokens": 12,
     }
 

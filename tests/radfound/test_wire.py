@@ -9,12 +9,12 @@ from radfound.exceptions import (
     RequestError,
     StudyAmbiguousError,
 )
-from radfound.question import Answer, ModelVersion
+from radfound.question import Answer, ModelVersion, Turn
 from radfound.records.adapters import AdapterStore
 from radfound.records.corrections import Correction
+from radfound.study.region import Box
 from radfound.wire import (
     AskRequest,
-    adapters_to_json,
     answer_from_json,
     answer_to_json,
     correction_from_json,
@@ -214,9 +214,9 @@ def test_question_with_all_its_parts_is_read():
     )
     assert asked == AskRequest(
         question="And now?",
-        history=({"question": "Before?", "answer": "No."},),
+        history=(Turn("Before?", "No."),),
         images=("l cc", "r cc"),
-        region={"box_mm": [[-10.0, 0.0, 5.5], [10.0, 20.0, 6.0]]},
+        region=Box(((-10.0, 0.0, 5.5), (10.0, 20.0, 6.0))),
         max_new_tokens=32,
     )
 
@@ -301,9 +301,9 @@ def test_unforeseen_error_tells_nothing_of_the_patient():
 def test_adapters_are_listed_with_the_active_one(tmp_path):
     folder = save_adapter(tmp_path / "trained")
     store = AdapterStore(tmp_path / "adapters")
-    assert adapters_to_json(store) == {"active": None, "adapters": [], "refused": []}
+    assert store.to_json() == {"active": None, "adapters": [], "refused": []}
     store.publish(folder, {"metrics": {"kept": 1.0}})
-    listed = json.loads(json.dumps(adapters_to_json(store)))
+    listed = json.loads(json.dumps(store.to_json()))
     assert listed["active"] == "a-0001"
     [adapter] = listed["adapters"]
     assert (adapter["id"], adapter["active"]) == ("a-0001", True)

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 
 from radfound.engine.local.backend import LocalModel
 from radfound.records.durable import make_directory, replacing
-from radfound.study.region import region_key
+from radfound.study.region import Box, Plane, region_key
 from radfound.study.study import Study
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ _END = ".safetensors"
 class TokenSource(Protocol):
     """Where the visual tokens of corrected studies come from."""
 
-    def of(self, images: Sequence[str], region: dict[str, Any] | None) -> torch.Tensor:
+    def of(self, images: Sequence[str], region: Box | Plane | None) -> torch.Tensor:
         """Return the visual tokens, shape (1, T, width); raises RadFoundError if a study cannot be read."""
 
 
@@ -60,7 +60,7 @@ class VisualTokens:
         self._max_bytes = max_bytes
         self.encoded = 0
 
-    def of(self, images: Sequence[str], region: dict[str, Any] | None) -> torch.Tensor:
+    def of(self, images: Sequence[str], region: Box | Plane | None) -> torch.Tensor:
         """Return the visual tokens, shape (1, T, width); raises RadFoundError if a study cannot be read."""
         kept = self._kept(images, region)
         if kept is not None and (known := _load(kept)) is not None:
@@ -73,7 +73,7 @@ class VisualTokens:
             self._keep(kept, tokens)
         return tokens
 
-    def _kept(self, images: Sequence[str], region: dict[str, Any] | None) -> Path | None:
+    def _kept(self, images: Sequence[str], region: Box | Plane | None) -> Path | None:
         if self._folder is None or self._version is None:
             return None
         versions = [(image, self._version(image)) for image in images]

@@ -14,7 +14,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,6 +23,7 @@ from radfound.datasets import Example, Kit
 from radfound.datasets.metadata import METADATA_QUESTIONS
 from radfound.engine.local.backend import Prompt
 from radfound.model.checkpoints import REGRESSION, bundled
+from radfound.study.region import Box, Plane
 from radfound.study.study import Study
 from training.corrections.frozen_base import FrozenBase
 from training.corrections.lessons import Lesson
@@ -135,7 +135,7 @@ class Visuals:
     def __init__(self, ward: Ward):
         self._ward = ward
 
-    def of(self, images: Sequence[str], region: dict[str, Any] | None) -> torch.Tensor:
+    def of(self, images: Sequence[str], region: Box | Plane | None) -> torch.Tensor:
         """Return the visual tokens of an image, shape (1, T, width)."""
         return self._ward.tokens(images[0])
 

@@ -27,6 +27,7 @@ from radfound.records.adapters import AdapterStore
 from radfound.records.answers import AnswerJournal
 from radfound.records.corrections import CorrectionLog
 from radfound.records.scores import ScoreBook
+from radfound.study.region import Box, Plane
 from radfound.study.study import Study
 from radfound.wire import AskRequest, parse_ask
 
@@ -337,7 +338,7 @@ class RadFoundService:
         timings = {**answer.timings_ms, "evidence": took_ms}
         return replace(answer, evidence=EVIDENCE_NAME, timings_ms=timings), evidence
 
-    def _note(self, answer: Answer, region: dict[str, Any] | None) -> None:
+    def _note(self, answer: Answer, region: Box | Plane | None) -> None:
         """Write an answer into journal and scores; a reader gets it even where that fails."""
         self.metrics.note_answer(answer)
         try:

@@ -9,8 +9,8 @@ from typing import Any
 
 from fastapi import Request, UploadFile
 
-from radfound.correction import is_storable
 from radfound.exceptions import RequestError
+from radfound.validation import is_storable
 
 _PLAIN_NAME = re.compile(r"[^\x00-\x1f]{1,150}")
 

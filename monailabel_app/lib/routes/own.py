@@ -23,7 +23,6 @@ from radfound import __version__
 from radfound.exceptions import RadFoundError, RequestError
 from radfound.question import TASKS, Answer
 from radfound.wire import (
-    adapters_to_json,
     answer_to_json,
     correction_from_json,
     correction_to_json,
@@ -156,21 +155,21 @@ def add_correction(body: Any = Body(...), user: User = Depends(_ANNOTATOR)) -> d
 @router.get("/adapters", summary="List adapters")
 def list_adapters(user: User = Depends(_USER)) -> dict[str, Any]:
     """Return the published adapters and which one answers (null: the base model)."""
-    return adapters_to_json(_service().adapters)
+    return _service().adapters.to_json()
 
 
 @router.post("/adapters/rollback", summary="Go back to what answered before")
 def roll_back(user: User = Depends(_ADMIN)) -> dict[str, Any]:
     """Let the adapter answer that was active before this one."""
     _service().adapters.rollback()
-    return adapters_to_json(_service().adapters)
+    return _service().adapters.to_json()
 
 
 @router.post("/adapters/{adapter}/activate", summary="Choose the adapter that answers")
 def activate(adapter: str, user: User = Depends(_ADMIN)) -> dict[str, Any]:
     """Let an adapter answer from the next question on; `base` means none."""
     _service().adapters.activate(None if adapter == BASE else adapter)
-    return adapters_to_json(_service().adapters)
+    return _service().adapters.to_json()
 
 
 @router.get("/metrics", summary="Counters for Prometheus", response_class=Response)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,9 @@ from radfound.model.attribution import Evidence, find_evidence
 from radfound.model.devices import device_of
 from radfound.model.modeling_radfound import RadFoundForConditionalGeneration
 from radfound.model.processing_radfound import RadFoundProcessor
+from radfound.question import Turn
 from radfound.records.adapter_weights import check_weights
+from radfound.study.region import Box, Plane
 from radfound.study.study import Study
 
 
@@ -51,7 +53,7 @@ class Prompt:
 
     task: str
     question: str | None = None
-    history: Sequence[Mapping[str, str]] = ()
+    history: Sequence[Turn] = ()
 
 
 class StudyModel(Protocol):
@@ -68,7 +70,7 @@ class StudyModel(Protocol):
     """How many tokens may follow the study: history, question and answer together."""
     max_images: int
 
-    def encode(self, study: Study, region: dict[str, Any] | None = None) -> Any:
+    def encode(self, study: Study, region: Box | Plane | None = None) -> Any:
         """Read a study once; what comes back can be asked about many times, with any adapter."""
 
     def embed(self, encoded: Any) -> np.ndarray:
@@ -92,7 +94,7 @@ class StudyModel(Protocol):
         """Return the mean log-probability of the tokens of `text` as the answer."""
 
     def evidence(
-        self, study: Study, region: dict[str, Any] | None, prompt: Prompt, text: str
+        self, study: Study, region: Box | Plane | None, prompt: Prompt, text: str
     ) -> Evidence:
         """Return where it looked to write `text` as the answer."""
 
@@ -160,7 +162,7 @@ class LocalModel:
         self._is_tuned, self._reader = True, None
 
     @torch.no_grad()
-    def encode(self, study: Study, region: dict[str, Any] | None = None) -> torch.Tensor:
+    def encode(self, study: Study, region: Box | Plane | None = None) -> torch.Tensor:
         """Return the study's visual tokens, shape (1, num_visual_tokens, text hidden_size)."""
         inputs = self.processor.image_processor.preprocess(study, regions=[region]).to(
             self.model.device
@@ -321,7 +323,7 @@ class LocalModel:
         return float(chosen.mean())
 
     def evidence(
-        self, study: Study, region: dict[str, Any] | None, prompt: Prompt, text: str
+        self, study: Study, region: Box | Plane | None, prompt: Prompt, text: str
     ) -> Evidence:
         """Return where it looked to write `text` as the answer."""
         asked = self.processor.prompt_ids(prompt.task, prompt.question, prompt.history)

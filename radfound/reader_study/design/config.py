@@ -40,13 +40,14 @@ from radfound.reader_study.design.fields import (
     check_unique,
     checked_id,
     list_field,
+    object_of,
     optional_number_field,
     optional_text_field,
     text_field,
 )
 from radfound.reader_study.design.plan import Criterion, criterion_from
-from radfound.shapes import kind_of, object_of
 from radfound.study.taxonomy import ORGAN_SYSTEMS
+from radfound.validation import kind_of
 
 INSTRUCTIONS = """You will see studies, one after the other, and beside each some texts about it. The texts come \
 from different authors, in an order that changes; who wrote what is not shown, and please do not try to guess.
@@ -156,7 +157,7 @@ def read_config(path: str | Path) -> Config:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ReaderStudyError(f"{file}: cannot be read as YAML ({error})") from error
     name = file.name
-    top = object_of(name, value, ReaderStudyError)
+    top = object_of(name, value)
     check_fields(name, top, ("title", "readers", "sources", "cases"), _FIELDS)
     sources = list_field(name, top, "sources", lambda place, one: _source(place, one, file.parent))
     check_unique(f"{name}, sources", [source.name for source in sources])
@@ -230,7 +231,7 @@ def _criterion(place: str, value: object) -> Criterion:
 
 
 def _source(place: str, value: object, folder: Path) -> SourceConfig:
-    row = object_of(place, value, ReaderStudyError)
+    row = object_of(place, value)
     check_fields(place, row, ("name",), ("answers", "column", "server"))
     answers = optional_text_field(place, row, "answers")
     server = optional_text_field(place, row, "server")
@@ -262,7 +263,7 @@ def _case(
     default_task: str | None,
     sources: Sequence[SourceConfig],
 ) -> CaseConfig:
-    row = object_of(place, value, ReaderStudyError)
+    row = object_of(place, value)
     check_fields(place, row, ("id", "images"), _CASE_FIELDS)
     name = text_field(place, row, "id")
     place = f"{place} ({name})"
@@ -297,7 +298,7 @@ def _case(
 
 def _texts(place: str, value: object, sources: Sequence[SourceConfig]) -> Mapping[str, str]:
     """Return the texts that stand with a case, one of each source that has no other origin."""
-    texts = object_of(f"{place}: texts", value, ReaderStudyError)
+    texts = object_of(f"{place}: texts", value)
     expected = [source.name for source in sources if source.kind == "texts"]
     for name, text in texts.items():
         if name not in expected:

@@ -8,10 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from radfound.exceptions import ReaderStudyError
-from radfound.shapes import kind_of
+from radfound.validation import kind_of
 
 _T = TypeVar("_T")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def object_of(place: str, value: object) -> Mapping[str, Any]:
+    """Return a JSON object."""
+    if not isinstance(value, Mapping):
+        raise ReaderStudyError(f"{place}: found {kind_of(value)}; expected an object")
+    return value
 
 
 def check_fields(

@@ -38,12 +38,12 @@ from radfound.reader_study.design.fields import (
     check_unique,
     id_field,
     list_field,
+    object_of,
     optional_number_field,
     optional_text_field,
     text_field,
 )
 from radfound.records.durable import replace_text
-from radfound.shapes import object_of
 
 SCHEMA = "radfound.reader_study/1"
 PLAN, KEY, TOKENS, CASES, RATINGS = "plan.json", "key.json", "tokens.txt", "cases", "ratings.sqlite"
@@ -290,7 +290,7 @@ def _found(rows: Sequence[_Named], wanted: str, what: str) -> _Named:
 
 
 def _plan(value: object, folder: Path) -> Plan:
-    top = object_of(PLAN, value, ReaderStudyError)
+    top = object_of(PLAN, value)
     if top.get("schema") != SCHEMA:
         raise ReaderStudyError(
             f"{PLAN}: schema is {top.get('schema')!r}; this version reads {SCHEMA!r}"
@@ -324,7 +324,7 @@ def _plan(value: object, folder: Path) -> Plan:
 
 def criterion_from(place: str, value: object) -> Criterion:
     """Return a criterion from JSON or YAML; ReaderStudyError begins with `place`."""
-    row = object_of(place, value, ReaderStudyError)
+    row = object_of(place, value)
     check_fields(place, row, ("key", "name", "description", "anchors"), ("better",))
     anchors = row["anchors"]
     if isinstance(anchors, Mapping):  # a scale is easier to write with its numbers
@@ -350,7 +350,7 @@ def criterion_from(place: str, value: object) -> Criterion:
 
 
 def _case(place: str, value: object) -> Case:
-    row = object_of(place, value, ReaderStudyError)
+    row = object_of(place, value)
     check_fields(place, row, ("id", "images", "task"), ("question", "context", "series", "volume"))
     if row["task"] not in TASKS:
         raise ReaderStudyError(f"{place}: task is {row['task']!r}; expected {' or '.join(TASKS)}")
@@ -373,7 +373,7 @@ def _image(place: str, value: object) -> str:
 
 
 def _reader(place: str, value: object) -> Reader:
-    row = object_of(place, value, ReaderStudyError)
+    row = object_of(place, value)
     check_fields(place, row, ("id", "token_sha256", "items"), ())
     digest = text_field(place, row, "token_sha256")
     if not re.fullmatch("[0-9a-f]{64}", digest):
@@ -382,7 +382,7 @@ def _reader(place: str, value: object) -> Reader:
 
 
 def _item(place: str, value: object) -> Item:
-    row = object_of(place, value, ReaderStudyError)
+    row = object_of(place, value)
     check_fields(place, row, ("id", "case", "candidates"), ())
     return Item(
         id_field(place, row, "id"),
@@ -392,6 +392,6 @@ def _item(place: str, value: object) -> Item:
 
 
 def _candidate(place: str, value: object) -> Candidate:
-    row = object_of(place, value, ReaderStudyError)
+    row = object_of(place, value)
     check_fields(place, row, ("id", "text"), ())
     return Candidate(id_field(place, row, "id"), text_field(place, row, "text", may_be_empty=True))

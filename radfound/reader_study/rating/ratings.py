@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from radfound.correction import is_storable, utc_now
+from radfound.correction import utc_now
 from radfound.exceptions import NotFoundError, RequestError
 from radfound.reader_study.design.plan import SCALE, Item, Plan, Reader
 from radfound.records.database import Database
+from radfound.validation import is_storable
 
 SCORE, PREFERENCE, COMMENT, AGREEMENT = "score", "preference", "comment", "agreement"
 FIRST, SECOND, TIE = "first", "second", "tie"

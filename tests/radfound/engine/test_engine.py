@@ -17,8 +17,9 @@ from radfound.engine.confidence import (
 from radfound.engine.engine import Engine
 from radfound.engine.local.backend import Prompt
 from radfound.exceptions import AdapterError, Cancelled, RequestError
-from radfound.question import Answer
+from radfound.question import Answer, Turn
 from radfound.records.adapters import AdapterStore
+from radfound.study.region import Box
 from radfound.study.study import Study
 
 
@@ -63,11 +64,11 @@ def test_questions_history_and_region_each_change_what_the_model_reads(engine, s
             engine.model.encode(study, region), Prompt("vqa", question, history), "yes"
         )
 
-    box = {"box_mm": [[-15.0, -15.0, 0.0], [-2.0, -2.0, 9.0]]}
+    box = Box(((-15.0, -15.0, 0.0), (-2.0, -2.0, 9.0)))
     scores = [
         score(),
         score("Where?"),
-        score(history=[{"question": "a", "answer": "b"}]),
+        score(history=[Turn("a", "b")]),
         score(region=box),
     ]
     assert len({round(s, 4) for s in scores}) == 4

@@ -12,6 +12,7 @@ from radfound.reading.geometry import flat_affine
 from radfound.records.adapters import AdapterStore
 from radfound.study.evidence_map import HIGHEST, lay_back, write_nrrd
 from radfound.study.frames import FrameConfig, make_frames
+from radfound.study.region import Box, Plane, PointAndNormal
 from radfound.study.study import Study, StudyImage
 
 from ..miniature import rotation
@@ -78,7 +79,7 @@ def test_a_region_is_mapped_inside_and_nothing_outside():
     image = StudyImage(voxels, affine_of((1.0, 1.0, 4.0), (0, 0, 1), 20))
     corners = image.affine @ np.array([[30, 50], [20, 40], [4, 12], [1, 1]])
     box = np.sort(corners[:3].T, axis=0)
-    region = {"box_mm": box.tolist()}
+    region = Box(box.tolist())
     found = brightness_laid_back(image, region)
     assert voxels[np.unravel_index(found.argmax(), found.shape)] == 1000
     k, j, i = np.nonzero(found)
@@ -102,7 +103,7 @@ def test_a_plane_is_mapped_on_the_voxels_that_it_runs_through(normal):
     voxels = block((24, 56, 64), (11, 28, 32), (4, 7, 7))
     image = StudyImage(voxels, affine_of((1.0, 1.0, 2.0)))
     point = (image.affine @ [32, 28, 11, 1])[:3]
-    region = {"slice_mm": {"point": point.tolist(), "normal": list(normal)}}
+    region = Plane(PointAndNormal(point.tolist(), list(normal)))
     found = brightness_laid_back(image, region)
     assert voxels[np.unravel_index(found.argmax(), found.shape)] == 1000
     k, j, i = np.nonzero(found)
@@ -193,7 +194,7 @@ def test_captions_reports_and_regions_have_maps_too(engine, study):
     for task in ("caption", "report"):
         answer = engine.answer(study, task, max_new_tokens=4)
         assert engine.evidence(study, answer).maps[0].any()
-    box = {"box_mm": [[-15.0, -15.0, 0.0], [-2.0, -2.0, 9.0]]}
+    box = Box(((-15.0, -15.0, 0.0), (-2.0, -2.0, 9.0)))
     found = asked(engine, study, region=box).maps[0]
     assert found.any() and not found[6:].any()
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from radfound.engine.local.backend import LocalModel, Prompt
+from radfound.question import Turn
 from radfound.study.study import Study, StudyImage
 
 QUESTIONS = ["What is shown?", "Is there an effusion on the left side of the chest?", "Why?"]
@@ -22,7 +23,7 @@ def encoded(local):
 @pytest.fixture(scope="module")
 def pairs(encoded):
     pairs = [(study, Prompt("vqa", question)) for study in encoded for question in QUESTIONS]
-    earlier = [{"question": "Which organ?", "answer": "the liver"}]
+    earlier = [Turn("Which organ?", "the liver")]
     pairs += [(encoded[0], Prompt("caption")), (encoded[1], Prompt("vqa", "And now?", earlier))]
     return pairs
 

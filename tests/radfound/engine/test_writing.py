@@ -9,6 +9,7 @@ from radfound.engine.local import scheduler as writing
 from radfound.engine.local.backend import LocalModel, Prompt
 from radfound.engine.local.scheduler import Writer
 from radfound.exceptions import Cancelled, RequestError
+from radfound.study.region import Box
 from radfound.study.study import Study, StudyImage
 
 
@@ -171,6 +172,6 @@ def test_a_follow_up_reads_the_study_no_second_time(study):
     for question in ("Why?", "Where?"):
         engine.answer(study, "vqa", question, max_new_tokens=2)
     assert (engine.prefixes.hits, engine.prefixes.misses) == (1, 1)
-    region = {"box_mm": [[-3.0, -3.0, 0.0], [0.0, 0.0, 2.0]]}
+    region = Box(((-3.0, -3.0, 0.0), (0.0, 0.0, 2.0)))
     engine.answer(study, "vqa", "Why?", region=region, max_new_tokens=2)
     assert (engine.prefixes.hits, engine.prefixes.misses) == (1, 2)

@@ -4,6 +4,7 @@ import pytest
 from radfound.exceptions import RequestError
 from radfound.model.checkpoints import load
 from radfound.model.processing_radfound import split_report
+from radfound.question import Turn
 from radfound.study.study import Study, StudyImage
 
 
@@ -20,16 +21,12 @@ def study(depth):
 def test_everything_up_to_the_study_is_the_same_for_all_questions(processor):
     prefixes = {tuple(processor.prompt_ids("vqa", q)[0]) for q in ("Why?", "Is there air?", "1")}
     prefixes.add(tuple(processor.prompt_ids("report", None)[0]))
-    prefixes.add(
-        tuple(processor.prompt_ids("vqa", "And now?", [{"question": "Why?", "answer": "So."}])[0])
-    )
+    prefixes.add(tuple(processor.prompt_ids("vqa", "And now?", [Turn("Why?", "So.")])[0]))
     assert len(prefixes) == 1
 
 
 def test_the_question_comes_last_and_earlier_turns_before_it(processor):
-    _, after = processor.prompt(
-        "vqa", "And on the left?", [{"question": "Effusion?", "answer": "Right."}]
-    )
+    _, after = processor.prompt("vqa", "And on the left?", [Turn("Effusion?", "Right.")])
     assert after.index("Effusion?") < after.index("Right.") < after.index("And on the left?")
     assert after.rstrip().endswith("assistant")
 

@@ -6,8 +6,9 @@ import pytest
 from radfound.exceptions import NotFoundError, StorageError
 from radfound.question import Answer, ModelVersion
 from radfound.records.answers import AnswerJournal, journal_path
+from radfound.study.region import Box
 
-REGION = {"box_mm": [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]}
+REGION = Box(((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
 
 
 def answer(**changes) -> Answer:

@@ -17,6 +17,7 @@ from radfound.records.trace import (
     verification_text,
     verify,
 )
+from radfound.study.region import region_from_json
 from radfound.wire import correction_from_json
 
 from ..adapter_files import save_adapter
@@ -64,7 +65,7 @@ def places(tmp_path):
 def test_an_answer_leads_to_its_adapter_its_snapshot_and_what_was_learnt(places):
     journal, log, _ = places
     given = answer("a-0001")
-    journal.record(given, BOX)
+    journal.record(given, region_from_json(BOX))
     log.append(correction("c3", answer_id=given.id))
     found = trace(given.id, *places)
     assert found.model == given.model

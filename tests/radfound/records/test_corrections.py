@@ -15,6 +15,7 @@ import pytest
 from radfound.exceptions import CorrectionError, NotFoundError, StorageError
 from radfound.question import ModelVersion
 from radfound.records.corrections import Correction, CorrectionLog, log_path, rows_digest
+from radfound.study.region import Plane, PointAndNormal
 
 ROOT = Path(__file__).parents[3]
 
@@ -119,7 +120,7 @@ def test_refusal_does_not_repeat_what_a_reader_wrote():
 
 def test_region_is_kept_as_a_question_has_it():
     made = correction(region={"slice_mm": {"point": [1, 2, 3], "normal": [0, 3, -4]}})
-    assert made.region == {"slice_mm": {"point": [1.0, 2.0, 3.0], "normal": [0.0, 0.6, -0.8]}}
+    assert made.region == Plane(PointAndNormal((1.0, 2.0, 3.0), (0.0, 0.6, -0.8)))
 
 
 # The log

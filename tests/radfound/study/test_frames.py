@@ -3,6 +3,7 @@ import pytest
 
 from radfound.exceptions import RequestError
 from radfound.study.frames import PLANES, FrameConfig, make_frames
+from radfound.study.region import Box, Plane, PointAndNormal
 from radfound.study.slices import slicing_axis
 from radfound.study.study import Study, StudyImage
 
@@ -88,7 +89,7 @@ def test_a_multi_view_study_gives_one_frame_for_each_view():
 
 def test_a_box_region_keeps_only_slices_inside_it():
     affine = affine_of(np.eye(3), (1, 1, 2), origin=(0, 0, 0))
-    region = {"box_mm": [[5, 5, 10], [25, 25, 16]]}
+    region = Box(((5, 5, 10), (25, 25, 16)))
     frames = make_frames(Study((volume(affine),)), FrameConfig(64, 16), region)
     assert [source.pixel_to_ras[2, 3] for source in frames.sources] == [10, 12, 14, 16]
 
@@ -98,7 +99,7 @@ def test_a_slice_region_gives_one_frame_through_its_point(normal):
     affine = affine_of(np.diag([-1, -1, 1]), (1, 1, 1))
     bright = (20, 15, 10)
     point = (affine @ [*bright, 1])[:3].tolist()
-    region = {"slice_mm": {"point": point, "normal": normal}}
+    region = Plane(PointAndNormal(point, normal))
     frames = make_frames(Study((volume(affine, bright_at=bright),)), WHOLE_RANGE, region)
     assert len(frames) == 1
     assert np.linalg.norm(brightest_ras(frames) - point) < 2.0
@@ -107,7 +108,7 @@ def test_a_slice_region_gives_one_frame_through_its_point(normal):
 def test_a_region_outside_the_study_is_refused():
     study = Study((volume(affine_of(np.eye(3), (1, 1, 1))),))
     with pytest.raises(RequestError, match="region"):
-        make_frames(study, SMALL, {"box_mm": [[900, 900, 900], [950, 950, 950]]})
+        make_frames(study, SMALL, Box(((900, 900, 900), (950, 950, 950))))
 
 
 def test_ct_fills_the_three_channels_with_three_windows():

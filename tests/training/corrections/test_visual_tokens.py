@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from radfound.exceptions import StudyUnreadableError
+from radfound.study.region import Plane, PointAndNormal
 from training.corrections.visual_tokens import VisualTokens
 
 
@@ -45,7 +46,7 @@ def files(tmp_path):
     return sorted((tmp_path / "visual").iterdir())
 
 
-REGION = {"slice_mm": {"point": [0.0, 0.0, 3.0], "normal": [0.0, 0.0, 1.0]}}
+REGION = Plane(PointAndNormal((0.0, 0.0, 3.0), (0.0, 0.0, 1.0)))
 
 
 def test_a_study_is_encoded_once_even_across_trainings(make, tmp_path):
