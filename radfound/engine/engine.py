@@ -20,8 +20,9 @@ from radfound.engine.confidence import (
     normalised_entropy,
 )
 from radfound.engine.local.backend import LocalModel, Prompt, StudyModel
-from radfound.engine.local.scheduler import Writer
-from radfound.engine.local.sequence import Prefix, PrefixCache, Token
+from radfound.engine.local.kv_cache import KVCache, PrefixCache
+from radfound.engine.local.scheduler import Scheduler
+from radfound.engine.local.sequence import Token
 from radfound.exceptions import AdapterError, NotFoundError, RadFoundError, RequestError
 from radfound.model.attribution import Evidence
 from radfound.model.processing_radfound import split_report
@@ -92,7 +93,7 @@ class Engine:
         self._encoded: OrderedDict[_Key, Any] = OrderedDict()
         self._cached_studies = cached_studies
         self.prefixes = PrefixCache(prefix_bytes)
-        self._writer = Writer(model.batch(), self._follow_active_adapter)
+        self._scheduler = Scheduler(model.batch(), self._follow_active_adapter)
 
     @classmethod
     def load(
@@ -112,10 +113,10 @@ class Engine:
         """The weights that answer now; where none is being written, those of the next answer."""
 
         def look() -> ModelVersion:
-            self._follow_active_adapter(self._writer.is_idle)
+            self._follow_active_adapter(self._scheduler.is_idle)
             return self._version()
 
-        return self._writer.call(look)
+        return self._scheduler.call(look)
 
     def next_adapter(self) -> tuple[str | None, str | None]:
         """Return the adapter of the next answer and, if it is not the active one, why; never waits."""
@@ -198,7 +199,7 @@ class Engine:
         began = time.monotonic()
         start: _Start | None = None
 
-        def begin() -> tuple[Prefix, list[int]]:
+        def begin() -> tuple[KVCache, list[int]]:
             nonlocal start
             ready = time.monotonic()
             prefix = self._prefix(study, region)
@@ -209,7 +210,7 @@ class Engine:
 
         tokens: list[Token] = []
         first_ms = 0
-        for token in self._writer.write(begin, limit, cancel):
+        for token in self._scheduler.stream(begin, limit, cancel):
             tokens.append(token)
             first_ms = first_ms or _since(began)
             if token.text:
@@ -286,11 +287,13 @@ class Engine:
             with self._speaking_as(answer.model.adapter):
                 return self.model.evidence(study, region_from_json(region), prompt, answer.text)
 
-        return self._writer.call(look)
+        return self._scheduler.call(look)
 
     def embed(self, study: Study) -> np.ndarray:
         """Return where a study lies among others: float32, shape (D,), of length 1."""
-        return self._writer.call(lambda: self.model.embed(self._encode(_key(study, None), study)))
+        return self._scheduler.call(
+            lambda: self.model.embed(self._encode(_key(study, None), study))
+        )
 
     def _question_ids(
         self, prompt: Prompt, new_tokens: int, with_evidence: bool = False
@@ -311,11 +314,11 @@ class Engine:
             )
         return ids
 
-    def _prefix(self, study: Study, region: Box | Plane | None) -> Prefix:
+    def _prefix(self, study: Study, region: Box | Plane | None) -> KVCache:
         key = _key(study, region)
         prefix = self.prefixes.get(key)
         if prefix is None:
-            prefix = self.model.read(self._encode(key, study, region))
+            prefix = self.model.prefill(self._encode(key, study, region))
             self.prefixes.put(key, prefix)
         return prefix
 

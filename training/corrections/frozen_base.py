@@ -13,7 +13,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from radfound.engine.local.backend import Generated, LocalModel
-from radfound.engine.local.sequence import Prefix, PrefixCache
+from radfound.engine.local.kv_cache import KVCache, PrefixCache
 from radfound.model.checkpoints import REGRESSION, bundled
 from radfound.records.adapters import WEIGHTS_FILE, AdapterStore
 from radfound.study.study import Study, StudyImage
@@ -102,14 +102,14 @@ class FrozenBase:
             for study in bundled(self.checkpoint, REGRESSION)
         ]
 
-    def prefixes(self, visual: Sequence[torch.Tensor]) -> list[Prefix]:
+    def prefixes(self, visual: Sequence[torch.Tensor]) -> list[KVCache]:
         """Return the prefilled keys and values of studies, from their visual tokens."""
         found = {id(each): self._prefixes.get(each) for each in visual}
         new = {id(each): each for each in visual if found[id(each)] is None}
         names = list(new)
         for start in range(0, len(names), _PREFILL_BATCH):
             some = names[start : start + _PREFILL_BATCH]
-            made = self.base.read_many([new[name] for name in some])
+            made = self.base.prefill_many([new[name] for name in some])
             for name, prefix in zip(some, made, strict=True):
                 found[name] = prefix
                 self._prefixes.put(new[name], prefix)

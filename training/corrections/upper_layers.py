@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from radfound.engine.local.backend import LocalModel
-from radfound.engine.local.sequence import Prefix
+from radfound.engine.local.kv_cache import KVCache
 from training.packing import Branch
 
 _BATCH = 32  # answers in one forward pass
@@ -30,7 +30,7 @@ class CachedAnswer:
     Parameters
     ----------
     branch : Branch
-    study : Prefix
+    study : KVCache
         Keys and values of the system prompt and the study, of the layers that learn.
     hidden : tensor, shape (L, width)
         Hidden states that enter the first layer that learns.
@@ -39,7 +39,7 @@ class CachedAnswer:
     """
 
     branch: Branch
-    study: Prefix
+    study: KVCache
     hidden: torch.Tensor
     teacher_hidden: torch.Tensor
 
@@ -82,14 +82,14 @@ class UpperLayers:
         return list(range(self.first, self._layers))
 
     @torch.no_grad()
-    def precompute(self, studies: Sequence[tuple[Prefix, Sequence[Branch]]]) -> list[CachedAnswer]:
+    def precompute(self, studies: Sequence[tuple[KVCache, Sequence[Branch]]]) -> list[CachedAnswer]:
         """Run questions and answers through the base model, without adapter.
 
         Each pair is run after the prefill of its study.
 
         Parameters
         ----------
-        studies : sequence of (Prefix, sequence of Branch)
+        studies : sequence of (KVCache, sequence of Branch)
             Keys and values of a study, and questions with their answers.
 
         Returns
@@ -112,8 +112,8 @@ class UpperLayers:
     def _precompute_batch(
         self,
         branches: Sequence[tuple[int, Branch]],
-        whole: Sequence[Prefix],
-        upper: Sequence[Prefix],
+        whole: Sequence[KVCache],
+        upper: Sequence[KVCache],
     ) -> list[CachedAnswer]:
         rows = [torch.tensor(each.question + each.answer[:-1]) for _, each in branches]
         ids = pad_sequence(rows, batch_first=True).to(self._base.model.device)
@@ -205,12 +205,12 @@ def _groups_of_like_length(lengths: Sequence[int]) -> list[list[int]]:
     return [group for group in (order[:cut], order[cut:]) if group]
 
 
-def _upper_part(study: Prefix, first: int) -> Prefix:
-    return Prefix(tuple((keys.clone(), values.clone()) for keys, values in study.layers[first:]))
+def _upper_part(study: KVCache, first: int) -> KVCache:
+    return KVCache(tuple((keys.clone(), values.clone()) for keys, values in study.layers[first:]))
 
 
 def _stacked(
-    studies: Sequence[Prefix], first: int = 0
+    studies: Sequence[KVCache], first: int = 0
 ) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
     """Return keys and values of some studies as one batch, by layer number."""
     layers = zip(*(study.layers for study in studies), strict=True)

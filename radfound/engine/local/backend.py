@@ -14,8 +14,10 @@ from peft import PeftModel
 from transformers import DynamicCache
 
 from radfound.engine.confidence import Calibration
+from radfound.engine.local.batch import Batch
 from radfound.engine.local.fast_llama import Llama, UnknownWeights
-from radfound.engine.local.sequence import Batch, Layers, Prefix, Token, read
+from radfound.engine.local.kv_cache import KVCache, Layers, forward
+from radfound.engine.local.sequence import Token
 from radfound.exceptions import AdapterError
 from radfound.model import checkpoints
 from radfound.model.attribution import Evidence, find_evidence
@@ -76,7 +78,7 @@ class StudyModel(Protocol):
     def embed(self, encoded: Any) -> np.ndarray:
         """Return where a study lies among others: float32, shape (D,), of length 1."""
 
-    def read(self, encoded: Any) -> Prefix:
+    def prefill(self, encoded: Any) -> KVCache:
         """Read the beginning of every prompt about a study; no adapter changes it."""
 
     def question_ids(self, prompt: Prompt) -> list[int]:
@@ -132,7 +134,7 @@ class LocalModel:
         self.room = model.config.text_config.max_position_embeddings - len(before)
         self.max_images = processor.image_processor.max_frames
         self._is_tuned = False
-        self._reader: Callable[..., tuple[torch.Tensor, Layers]] | None = None
+        self._forward_function: Callable[..., tuple[torch.Tensor, Layers]] | None = None
 
     @classmethod
     def load(
@@ -159,7 +161,7 @@ class LocalModel:
 
         Its weights are copied for that, so they must not change any more, but by `load_adapter`.
         """
-        self._is_tuned, self._reader = True, None
+        self._is_tuned, self._forward_function = True, None
 
     @torch.no_grad()
     def encode(self, study: Study, region: Box | Plane | None = None) -> torch.Tensor:
@@ -175,24 +177,24 @@ class LocalModel:
         embedding: np.ndarray = (mean / mean.norm().clamp_min(1e-12)).cpu().numpy()
         return embedding
 
-    def read(self, encoded: torch.Tensor) -> Prefix:
+    def prefill(self, encoded: torch.Tensor) -> KVCache:
         """Read the beginning of every prompt about a study.
 
         An adapter changes how questions are read and answered, never how the study is read: what is
         cached of a study serves every version (decision 0007).
         """
-        return self.read_many([encoded])[0]
+        return self.prefill_many([encoded])[0]
 
     @torch.no_grad()
-    def read_many(self, encoded: Sequence[torch.Tensor]) -> list[Prefix]:
+    def prefill_many(self, encoded: Sequence[torch.Tensor]) -> list[KVCache]:
         """Read the beginning of every prompt about some studies, side by side."""
         before, _ = self.processor.prompt_ids("caption", None)
         ids = torch.tensor([before] * len(encoded), device=self.model.device)
         mask = torch.ones_like(ids)
         embeds = self.model.merge_visual_embeds(ids, torch.cat(list(encoded)))
-        _, layers = self._read_on((), embeds, mask, mask.cumsum(1) - 1, adapted=False)
+        _, layers = self._forward((), embeds, mask, mask.cumsum(1) - 1, adapted=False)
         return [
-            Prefix(tuple((keys[n : n + 1], values[n : n + 1]) for keys, values in layers))
+            KVCache(tuple((keys[n : n + 1], values[n : n + 1]) for keys, values in layers))
             for n in range(len(encoded))
         ]
 
@@ -205,7 +207,7 @@ class LocalModel:
             else nullcontext()
         )
 
-    def _read_on(
+    def _forward(
         self,
         layers: Layers,
         embeds: torch.Tensor,
@@ -213,19 +215,19 @@ class LocalModel:
         positions: torch.Tensor,
         adapted: bool = True,
     ) -> tuple[torch.Tensor, Layers]:
-        if self._reader is None:
-            self._reader = self._new_reader()
-        return self._reader(layers, embeds, mask, positions, adapted)
+        if self._forward_function is None:
+            self._forward_function = self._new_forward_function()
+        return self._forward_function(layers, embeds, mask, positions, adapted)
 
-    def _new_reader(self) -> Callable[..., tuple[torch.Tensor, Layers]]:
+    def _new_forward_function(self) -> Callable[..., tuple[torch.Tensor, Layers]]:
         if self._is_tuned and self.model.device.type == "cpu":
             try:
                 return Llama(self.model.language_model)
             except UnknownWeights:
                 pass  # transformers reads them, only slower
-        return self._read_plainly
+        return self._forward_plainly
 
-    def _read_plainly(
+    def _forward_plainly(
         self,
         layers: Layers,
         embeds: torch.Tensor,
@@ -234,7 +236,7 @@ class LocalModel:
         adapted: bool,
     ) -> tuple[torch.Tensor, Layers]:
         with nullcontext() if adapted else self.without_adapter():
-            return read(self.model, layers, embeds, mask, positions)
+            return forward(self.model, layers, embeds, mask, positions)
 
     def question_ids(self, prompt: Prompt) -> list[int]:
         """Return the token ids of the rest of a prompt; raises RequestError."""
@@ -242,12 +244,12 @@ class LocalModel:
 
     def batch(self) -> Batch:
         """Return what writes answers side by side."""
-        return Batch(self.model, self.processor, self._read_on)
+        return Batch(self.model, self.processor, self._forward)
 
     def stream(self, encoded: torch.Tensor, prompt: Prompt, max_new_tokens: int) -> Iterator[Token]:
         """Write an answer, greedily, token by token."""
         batch = self.batch()
-        [(_, token)] = batch.join([self.read(encoded)], [self.question_ids(prompt)])
+        [(_, token)] = batch.join([self.prefill(encoded)], [self.question_ids(prompt)])
         yield token
         for _ in range(max_new_tokens - 1):
             if token.last:
@@ -284,25 +286,25 @@ class LocalModel:
         for start in range(0, len(prompts), batch_size):
             some = encoded[start : start + batch_size]
             studies = {id(study): study for study in some}  # each distinct study is read once
-            read = dict(zip(studies, self.read_many(list(studies.values())), strict=True))
+            read = dict(zip(studies, self.prefill_many(list(studies.values())), strict=True))
             asked = [self.question_ids(each) for each in prompts[start : start + batch_size]]
             written += self.write([read[id(study)] for study in some], asked, max_new_tokens)
         return written
 
     def write(
         self,
-        prefixes: Sequence[Prefix],
+        prefixes: Sequence[KVCache],
         questions: Sequence[Sequence[int]],
         max_new_tokens: int,
     ) -> list[Generated]:
         """Write answers side by side, to questions that are token ids about studies that were read."""
         batch = self.batch()
-        written = {draft: [token] for draft, token in batch.join(prefixes, questions)}
+        written = {sequence: [token] for sequence, token in batch.join(prefixes, questions)}
         for _ in range(max_new_tokens - 1):
             if not len(batch):
                 break
-            for draft, token in batch.step():
-                written[draft].append(token)
+            for sequence, token in batch.step():
+                written[sequence].append(token)
         return [_generated(tokens) for tokens in written.values()]
 
     @torch.no_grad()
@@ -311,7 +313,7 @@ class LocalModel:
         answer = self.processor.answer_ids(text)
         ids = [*self.question_ids(prompt), *answer[:-1]]
         cache = DynamicCache(config=self.model.config.text_config)
-        for number, (keys, values) in enumerate(self.read(encoded).layers):
+        for number, (keys, values) in enumerate(self.prefill(encoded).layers):
             cache.update(keys, values, number)
         logits = self.model.language_model(
             input_ids=torch.tensor([ids], device=self.model.device),
@@ -351,7 +353,7 @@ class LocalModel:
         AdapterError
             If it does not fit; the base model is left without an adapter.
         """
-        self._reader = None
+        self._forward_function = None
         if isinstance(self.model.language_model, PeftModel):
             self.model.language_model = self.model.language_model.unload()
         if folder is None:

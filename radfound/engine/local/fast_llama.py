@@ -17,7 +17,7 @@ from peft.tuners import lora
 from torch import nn
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaForCausalLM
 
-from radfound.engine.local.sequence import Layers
+from radfound.engine.local.kv_cache import Layers
 
 Multiply = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 

@@ -1,4 +1,4 @@
-"""The one thread that uses the model: it writes waiting answers side by side."""
+"""The one thread that uses the model: it batches the requests that wait."""
 
 from __future__ import annotations
 
@@ -10,35 +10,37 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
-from radfound.engine.local.sequence import Batch, Draft, Prefill, Prefix, Token
+from radfound.engine.local.batch import Batch, Prefill
+from radfound.engine.local.kv_cache import KVCache
+from radfound.engine.local.sequence import RunningSequence, Token
 from radfound.exceptions import Cancelled
 
 T = TypeVar("T")
-Beginning = Callable[[], tuple[Prefix, Sequence[int]]]
+Prepare = Callable[[], tuple[KVCache, Sequence[int]]]
 
-_SIDE_BY_SIDE = 8
-_PIECE_TOKENS = 256
-_LOOK_S = 0.1
+_MAX_RUNNING = 8
+_CHUNK_TOKENS = 256
+_POLL_S = 0.1
 # A thread for each answer would leave memory behind: the allocator keeps a pool for every thread.
 _LINGER_S = 60.0
 
 
-class _Order:
-    """An answer that somebody waits for."""
+class _Request:
+    """An answer that a caller waits for."""
 
-    def __init__(self, begin: Beginning, limit: int):
+    def __init__(self, begin: Prepare, limit: int):
         self.begin, self.left = begin, limit
-        self.said: queue.SimpleQueue[Token | BaseException | None] = queue.SimpleQueue()
-        self.is_gone = False  # nobody waits any more
+        self.tokens: queue.SimpleQueue[Token | BaseException | None] = queue.SimpleQueue()
+        self.is_cancelled = False
 
 
-_Begun = tuple[_Order, Prefix, Sequence[int]]
+_Admitted = tuple[_Request, KVCache, Sequence[int]]
 
 
-class Writer:
-    """Writes answers, several at once; newcomers join between two tokens of the others.
+class Scheduler:
+    """Generates several answers at once; new requests join between two decoding steps.
 
-    Prompts are read in pieces, and the answers under way get as much time as each piece took: a long
+    Prompts are prefilled in chunks, and the running sequences get as much time as each chunk took: a long
     prompt makes the others at most half as fast, whatever its length. The thread ends when there has been
     nothing to do for a while.
 
@@ -46,43 +48,41 @@ class Writer:
     ----------
     batch : Batch
     may_begin : callable
-        Called in the thread before newcomers begin, with whether no answer is under way; returns
-        whether they may. Here the adapter is changed.
+        Called in the thread before requests are admitted, with whether the scheduler is idle; returns
+        whether they may be. Here the adapter is changed.
     """
 
     def __init__(self, batch: Batch, may_begin: Callable[[bool], bool]):
         self._batch, self._may_begin = batch, may_begin
         self._lock = threading.Condition()
         self._calls: deque[tuple[Callable[[], object], Future[object]]] = deque()
-        self._waiting: deque[_Order] = deque()
-        self._reading: deque[tuple[list[_Order], Prefill]] = deque()
-        self._next_piece = 0.0  # when the answers under way have had their time
-        self._writing: dict[Draft, _Order] = {}
+        self._waiting: deque[_Request] = deque()
+        self._prefilling: deque[tuple[list[_Request], Prefill]] = deque()
+        self._next_chunk = 0.0  # not before then, so that running sequences get their share
+        self._running: dict[RunningSequence, _Request] = {}
         self._is_running = False
 
     @property
     def is_idle(self) -> bool:
-        """Whether no answer is being written, and no prompt read."""
-        return not (self._writing or self._reading)
+        """Whether no sequence is running and no prompt is being prefilled."""
+        return not (self._running or self._prefilling)
 
     def call(self, work: Callable[[], T]) -> T:
-        """Return what a function returns that uses the model, between two tokens."""
+        """Run a function that uses the model between two steps, and return its result."""
         future: Future[T] = Future()
         with self._lock:
             self._calls.append((work, future))  # type: ignore[arg-type]
             self._wake()
         return future.result()
 
-    def write(
-        self, begin: Beginning, limit: int, cancel: threading.Event | None
-    ) -> Iterator[Token]:
+    def stream(self, begin: Prepare, limit: int, cancel: threading.Event | None) -> Iterator[Token]:
         """Yield an answer's tokens, at most `limit`.
 
         Parameters
         ----------
         begin : callable
-            Called in the thread when it is this answer's turn; returns what the prompt begins with
-            and the token ids of the rest. What it raises is raised here.
+            Called in the thread when the request is admitted; returns the KV cache of the prompt's
+            beginning and the token ids of the rest. What it raises is raised here.
         limit : int
         cancel : threading.Event, optional
 
@@ -91,9 +91,9 @@ class Writer:
         Cancelled
             If `cancel` was set before the end.
         """
-        order = _Order(begin, limit)
+        request = _Request(begin, limit)
         with self._lock:
-            self._waiting.append(order)
+            self._waiting.append(request)
             self._wake()
         try:
             while True:
@@ -101,16 +101,16 @@ class Writer:
                     raise Cancelled("the answer was cancelled")
                 try:
                     # Waiting in short steps lets a caller who has given up leave.
-                    said = order.said.get(timeout=_LOOK_S)
+                    token = request.tokens.get(timeout=_POLL_S)
                 except queue.Empty:
                     continue
-                if said is None:
+                if token is None:
                     return
-                if isinstance(said, BaseException):
-                    raise said
-                yield said
+                if isinstance(token, BaseException):
+                    raise token
+                yield token
         finally:
-            order.is_gone = True
+            request.is_cancelled = True
 
     def _wake(self) -> None:
         if self._is_running:
@@ -136,32 +136,36 @@ class Writer:
                 except BaseException as error:
                     future.set_exception(error)
             try:
-                self._dismiss()
+                self._drop_cancelled()
                 self._admit()
-                if self._reading and (not self._writing or time.monotonic() >= self._next_piece):
-                    self._read_piece()
-                if self._writing:
-                    self._deliver(self._batch.step())
-            except BaseException as error:  # who waits must hear of it, whatever it is
+                if self._prefilling and (not self._running or time.monotonic() >= self._next_chunk):
+                    self._prefill_chunk()
+                if self._running:
+                    self._emit(self._batch.step())
+            except BaseException as error:  # every caller must be told, whatever it is
                 self._fail(error)
 
-    def _dismiss(self) -> None:
-        """Let those leave whom nobody waits for."""
-        for draft, order in list(self._writing.items()):
-            if order.is_gone:
-                self._batch.leave(draft)
-                del self._writing[draft]
-        self._reading = deque(
-            (orders, prompts)
-            for orders, prompts in self._reading
-            if not all(order.is_gone for order in orders)
+    def _drop_cancelled(self) -> None:
+        """Remove the requests that were cancelled."""
+        for sequence, request in list(self._running.items()):
+            if request.is_cancelled:
+                self._batch.leave(sequence)
+                del self._running[sequence]
+        self._prefilling = deque(
+            (requests, prompts)
+            for requests, prompts in self._prefilling
+            if not all(request.is_cancelled for request in requests)
         )
         with self._lock:
-            self._waiting = deque(order for order in self._waiting if not order.is_gone)
+            self._waiting = deque(request for request in self._waiting if not request.is_cancelled)
 
     def _admit(self) -> None:
-        """Begin as many waiting answers as there is room and, with others under way, time for."""
-        room = _SIDE_BY_SIDE - len(self._writing) - sum(len(orders) for orders, _ in self._reading)
+        """Admit as many requests as there is room and, with others running, time for."""
+        room = (
+            _MAX_RUNNING
+            - len(self._running)
+            - sum(len(requests) for requests, _ in self._prefilling)
+        )
         if not self._waiting or room < 1:
             return
         try:
@@ -169,66 +173,70 @@ class Writer:
                 return
         except BaseException as error:
             while self._waiting:
-                self._waiting.popleft().said.put(error)
+                self._waiting.popleft().tokens.put(error)
             return
-        short: list[_Begun] = []
-        until = time.monotonic() + _LOOK_S
+        short: list[_Admitted] = []
+        until = time.monotonic() + _POLL_S
         while self._waiting and room and (self.is_idle or time.monotonic() < until):
-            order = self._waiting.popleft()
+            request = self._waiting.popleft()
             try:
-                prefix, question = order.begin()
+                prefix, question = request.begin()
             except BaseException as error:
-                order.said.put(error)
+                request.tokens.put(error)
                 continue
             room -= 1
-            if len(question) > _PIECE_TOKENS:
-                self._start([(order, prefix, question)])
+            if len(question) > _CHUNK_TOKENS:
+                self._start([(request, prefix, question)])
             else:
-                short.append((order, prefix, question))
+                short.append((request, prefix, question))
         if short:
             self._start(short)
-            self._reading.rotate()
+            self._prefilling.rotate()
 
-    def _start(self, begun: Sequence[_Begun]) -> None:
-        orders, prefixes, questions = zip(*begun, strict=True)
+    def _start(self, admitted: Sequence[_Admitted]) -> None:
+        requests, prefixes, questions = zip(*admitted, strict=True)
         try:
-            self._reading.append((list(orders), self._batch.prefill(prefixes, questions)))
+            self._prefilling.append(
+                (list(requests), self._batch.begin_prefill(prefixes, questions))
+            )
         except BaseException as error:
-            _tell(orders, error)
+            _send_error(requests, error)
 
-    def _read_piece(self) -> None:
-        """Read a piece of those whose turn it is; with the last one their answers begin."""
-        orders, prompts = self._reading.popleft()
+    def _prefill_chunk(self) -> None:
+        """Prefill the next chunk; after the last one the sequences run."""
+        requests, prompts = self._prefilling.popleft()
         began = time.monotonic()
         try:
-            first = self._batch.read(prompts, _PIECE_TOKENS)
+            first = self._batch.prefill(prompts, _CHUNK_TOKENS)
         except BaseException as error:
-            _tell(orders, error)
+            _send_error(requests, error)
             return
         ended = time.monotonic()
-        self._next_piece = ended + (ended - began)
+        self._next_chunk = ended + (ended - began)
         if first is None:
-            self._reading.append((orders, prompts))
+            self._prefilling.append((requests, prompts))
             return
-        self._writing |= {draft: order for (draft, _), order in zip(first, orders, strict=True)}
-        self._deliver(first)
+        self._running |= {
+            sequence: request for (sequence, _), request in zip(first, requests, strict=True)
+        }
+        self._emit(first)
 
-    def _deliver(self, tokens: Sequence[tuple[Draft, Token]]) -> None:
-        for draft, token in tokens:
-            order = self._writing[draft]
-            order.left -= 1
-            order.said.put(token)
-            if token.last or order.left == 0:
-                order.said.put(None)
-                self._batch.leave(draft)
-                del self._writing[draft]
+    def _emit(self, tokens: Sequence[tuple[RunningSequence, Token]]) -> None:
+        for sequence, token in tokens:
+            request = self._running[sequence]
+            request.left -= 1
+            request.tokens.put(token)
+            if token.last or request.left == 0:
+                request.tokens.put(None)
+                self._batch.leave(sequence)
+                del self._running[sequence]
 
     def _fail(self, error: BaseException) -> None:
-        _tell(self._writing.values(), error)
-        self._writing.clear()
+        _send_error(self._running.values(), error)
+        self._running.clear()
         self._batch.clear()
 
 
-def _tell(orders: Iterable[_Order], error: BaseException) -> None:
-    for order in orders:
-        order.said.put(error)
+def _send_error(requests: Iterable[_Request], error: BaseException) -> None:
+    for request in requests:
+        request.tokens.put(error)

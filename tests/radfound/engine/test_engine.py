@@ -101,7 +101,7 @@ def test_a_wrong_argument_is_refused_by_name_and_the_engine_goes_on(engine, stud
     ("asked", "named"),
     [
         ({"question": "x" * 3000}, "question: the prompt has 3,"),
-        ({"history": [{"question": "a" * 1000, "answer": "b" * 1000}] * 2}, "leave out the oldest"),
+        ({"history": [Turn("a" * 1000, "b" * 1000)] * 2}, "leave out the oldest"),
         ({"max_new_tokens": 512, "question": "x" * 1600}, "an answer of 512"),
     ],
 )

@@ -25,7 +25,7 @@ def visual(base):
 @pytest.fixture
 def studies(base, visual):
     return [
-        (base.read(tokens), [branch(base.processor, "vqa", q, a) for q, a in some])
+        (base.prefill(tokens), [branch(base.processor, "vqa", q, a) for q, a in some])
         for tokens, some in zip(visual, SAID, strict=True)
     ]
 
@@ -77,9 +77,9 @@ def test_what_the_base_model_says_is_kept_beside_a_reading(base, studies):
 
 
 def test_an_adapter_does_not_change_how_a_study_is_read(base, visual):
-    before = base.read(visual[0])
+    before = base.prefill(visual[0])
     adapted(base, UpperLayers(base, 2))
-    after = base.read(visual[0])
+    after = base.prefill(visual[0])
     for (old_keys, old_values), (keys, values) in zip(before.layers, after.layers, strict=True):
         assert torch.equal(old_keys, keys) and torch.equal(old_values, values)
 

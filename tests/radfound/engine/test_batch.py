@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from radfound.engine.local.backend import LocalModel, Prompt
-from radfound.engine.local.sequence import Prefix, PrefixCache
+from radfound.engine.local.kv_cache import KVCache, PrefixCache
 from radfound.study.study import Study, StudyImage
 
 QUESTIONS = ["Why?", "What is shown in this image of the chest?", "Is there air?", "Where is it?"]
@@ -20,7 +20,7 @@ def prefixes(local):
         voxels = np.random.default_rng(seed).integers(0, 99, (3, 20, 20)).astype(np.int16)
         return local.encode(Study((StudyImage(voxels, np.eye(4)),)))
 
-    return [local.read(encoded(seed)) for seed in range(len(QUESTIONS))]
+    return [local.prefill(encoded(seed)) for seed in range(len(QUESTIONS))]
 
 
 def ids(local, question):
@@ -69,9 +69,9 @@ def test_several_that_join_together_are_written_as_if_alone(local, prefixes):
 def test_prompts_that_are_read_in_pieces_are_answered_as_those_read_at_once(local, prefixes, most):
     asked = [ids(local, question) for question in QUESTIONS]
     at_once, batch = local.batch().join(prefixes, asked), local.batch()
-    prompts = batch.prefill(prefixes, asked)
+    prompts = batch.begin_prefill(prefixes, asked)
     pieces = 1
-    while (tokens := batch.read(prompts, most)) is None:
+    while (tokens := batch.prefill(prompts, most)) is None:
         pieces += 1
     assert pieces >= max(map(len, asked)) // max(1, most // len(asked))
     assert len(batch) == len(tokens) == len(at_once)
@@ -93,7 +93,7 @@ def test_columns_in_which_nobody_is_left_are_dropped(local, prefixes):
 
 
 def prefix_of(count):
-    return Prefix(((torch.zeros(1, 1, count, 1), torch.zeros(1, 1, count, 1)),))
+    return KVCache(((torch.zeros(1, 1, count, 1), torch.zeros(1, 1, count, 1)),))
 
 
 def test_the_prefix_cache_lets_go_of_what_was_used_longest_ago():

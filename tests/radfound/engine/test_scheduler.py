@@ -7,7 +7,7 @@ import torch
 from radfound.engine.engine import Engine
 from radfound.engine.local import scheduler as writing
 from radfound.engine.local.backend import LocalModel, Prompt
-from radfound.engine.local.scheduler import Writer
+from radfound.engine.local.scheduler import Scheduler
 from radfound.exceptions import Cancelled, RequestError
 from radfound.study.region import Box
 from radfound.study.study import Study, StudyImage
@@ -25,20 +25,20 @@ def study():
 
 @pytest.fixture(scope="module")
 def begin(local, study):
-    prefix = local.read(local.encode(study))
+    prefix = local.prefill(local.encode(study))
     return lambda: (prefix, local.question_ids(Prompt("vqa", "Why?")))
 
 
 @pytest.fixture
-def writer(local):
-    return Writer(local.batch(), lambda is_idle: True)
+def scheduler(local):
+    return Scheduler(local.batch(), lambda is_idle: True)
 
 
-def test_a_newcomer_is_written_while_a_long_answer_goes_on(writer, begin):
-    long = writer.write(begin, 400, None)
+def test_a_newcomer_is_written_while_a_long_answer_goes_on(scheduler, begin):
+    long = scheduler.stream(begin, 400, None)
     next(long)
-    assert len(list(writer.write(begin, 3, None))) == 3
-    assert not writer.is_idle
+    assert len(list(scheduler.stream(begin, 3, None))) == 3
+    assert not scheduler.is_idle
     long.close()
 
 
@@ -50,121 +50,121 @@ def test_newcomers_wait_where_they_may_not_begin(local, begin):
         asked.append(is_idle)
         return is_idle
 
-    writer = Writer(local.batch(), may_begin)
-    first = writer.write(begin, 6, None)
+    scheduler = Scheduler(local.batch(), may_begin)
+    first = scheduler.stream(begin, 6, None)
     next(first)
-    assert len(list(writer.write(begin, 2, None))) == 2
+    assert len(list(scheduler.stream(begin, 2, None))) == 2
     assert len(list(first)) == 5
     assert asked[0] is True and asked[-1] is True
 
 
-def test_who_leaves_makes_room_at_once(writer, begin):
-    readers = [writer.write(begin, 400, None) for _ in range(8)]
+def test_who_leaves_makes_room_at_once(scheduler, begin):
+    readers = [scheduler.stream(begin, 400, None) for _ in range(8)]
     for reader in readers:
         next(reader)
     readers[0].close()
-    assert len(list(writer.write(begin, 2, None))) == 2
+    assert len(list(scheduler.stream(begin, 2, None))) == 2
     for reader in readers[1:]:
         reader.close()
 
 
 @pytest.fixture
 def long_prompt(local, study):
-    prefix = local.read(local.encode(study))
+    prefix = local.prefill(local.encode(study))
     return lambda: (prefix, local.question_ids(Prompt("vqa", "Why? " * 300)))
 
 
-def reading(writer, monkeypatch):
+def reading(scheduler, monkeypatch):
     """Count the pieces that are read."""
-    pieces, read = [], writer._batch.read
-    monkeypatch.setattr(writer._batch, "read", lambda *each: pieces.append(1) or read(*each))
+    pieces, read = [], scheduler._batch.prefill
+    monkeypatch.setattr(scheduler._batch, "prefill", lambda *each: pieces.append(1) or read(*each))
     return pieces
 
 
 def test_a_short_question_is_answered_while_a_long_one_is_read(
-    writer, begin, long_prompt, monkeypatch
+    scheduler, begin, long_prompt, monkeypatch
 ):
-    monkeypatch.setattr(writing, "_PIECE_TOKENS", 8)
-    pieces = reading(writer, monkeypatch)
+    monkeypatch.setattr(writing, "_CHUNK_TOKENS", 8)
+    pieces = reading(scheduler, monkeypatch)
     first = []
-    long = threading.Thread(target=lambda: first.extend(writer.write(long_prompt, 1, None)))
+    long = threading.Thread(target=lambda: first.extend(scheduler.stream(long_prompt, 1, None)))
     long.start()
-    assert len(list(writer.write(begin, 12, None))) == 12
+    assert len(list(scheduler.stream(begin, 12, None))) == 12
     assert not first and len(pieces) < 1500 // 8
     long.join(120)
     assert len(first) == 1 and len(pieces) >= 1500 // 8
 
 
-def test_the_reading_of_a_prompt_stops_when_its_caller_leaves(writer, long_prompt, monkeypatch):
-    monkeypatch.setattr(writing, "_PIECE_TOKENS", 8)
-    pieces, cancel = reading(writer, monkeypatch), threading.Event()
+def test_the_reading_of_a_prompt_stops_when_its_caller_leaves(scheduler, long_prompt, monkeypatch):
+    monkeypatch.setattr(writing, "_CHUNK_TOKENS", 8)
+    pieces, cancel = reading(scheduler, monkeypatch), threading.Event()
     threading.Timer(0.05, cancel.set).start()
     with pytest.raises(Cancelled):
-        list(writer.write(long_prompt, 1, cancel))
-    while not writer.call(lambda: writer.is_idle):
+        list(scheduler.stream(long_prompt, 1, cancel))
+    while not scheduler.call(lambda: scheduler.is_idle):
         pass
     assert len(pieces) < 1500 // 8
 
 
 def test_who_waits_is_told_where_nobody_may_begin(local, begin):
-    writer = Writer(local.batch(), lambda is_idle: 1 / 0)
+    scheduler = Scheduler(local.batch(), lambda is_idle: 1 / 0)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            list(writer.write(begin, 3, None))
+            list(scheduler.stream(begin, 3, None))
 
 
-def test_what_goes_wrong_for_one_is_heard_by_that_one(writer, begin):
-    going = writer.write(begin, 50, None)
+def test_what_goes_wrong_for_one_is_heard_by_that_one(scheduler, begin):
+    going = scheduler.stream(begin, 50, None)
     next(going)
 
     def wrong():
         raise RequestError("question: wrong")
 
     with pytest.raises(RequestError, match="wrong"):
-        next(writer.write(wrong, 5, None))
+        next(scheduler.stream(wrong, 5, None))
     assert next(going)
     going.close()
 
 
 def test_what_goes_wrong_for_all_is_heard_by_all_and_the_next_is_answered(
-    writer, begin, monkeypatch
+    scheduler, begin, monkeypatch
 ):
-    readers = [writer.write(begin, 400, None) for _ in range(2)]
+    readers = [scheduler.stream(begin, 400, None) for _ in range(2)]
     for reader in readers:
         next(reader)
     with monkeypatch.context() as broken:
-        broken.setattr(writer._batch, "step", lambda: 1 / 0)
+        broken.setattr(scheduler._batch, "step", lambda: 1 / 0)
         for reader in readers:
             with pytest.raises(ZeroDivisionError):
                 list(reader)
-    assert len(list(writer.write(begin, 3, None))) == 3
+    assert len(list(scheduler.stream(begin, 3, None))) == 3
 
 
-def test_a_call_between_two_tokens_returns_or_raises(writer, begin):
-    long = writer.write(begin, 400, None)
+def test_a_call_between_two_tokens_returns_or_raises(scheduler, begin):
+    long = scheduler.stream(begin, 400, None)
     next(long)
-    assert writer.call(lambda: 7) == 7
+    assert scheduler.call(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
-        writer.call(lambda: 1 / 0)
+        scheduler.call(lambda: 1 / 0)
     long.close()
 
 
-def test_one_who_has_given_up_is_not_begun(writer):
+def test_one_who_has_given_up_is_not_begun(scheduler):
     cancel = threading.Event()
     cancel.set()
     with pytest.raises(Cancelled):
-        next(writer.write(lambda: pytest.fail("begun"), 5, cancel))
+        next(scheduler.stream(lambda: pytest.fail("begun"), 5, cancel))
 
 
-def test_one_thread_writes_all_and_ends_when_there_is_nothing_to_do(writer, begin, monkeypatch):
+def test_one_thread_writes_all_and_ends_when_there_is_nothing_to_do(scheduler, begin, monkeypatch):
     monkeypatch.setattr(writing, "_LINGER_S", 0.3)
     before = set(threading.enumerate())
     for _ in range(3):
-        list(writer.write(begin, 2, None))
+        list(scheduler.stream(begin, 2, None))
     (thread,) = set(threading.enumerate()) - before
     thread.join(10)
     assert not thread.is_alive()
-    assert len(list(writer.write(begin, 2, None))) == 2
+    assert len(list(scheduler.stream(begin, 2, None))) == 2
 
 
 def test_a_follow_up_reads_the_study_no_second_time(study):

@@ -75,7 +75,7 @@ def test_a_tuned_model_writes_what_transformers_writes(local, adapted):
     expected = written_side_by_side(local)
     local.tune()
     assert_same(written_side_by_side(local), expected, abs=1e-4)
-    assert isinstance(local._reader, Llama)
+    assert isinstance(local._forward_function, Llama)
 
 
 def test_an_adapter_that_is_loaded_later_counts(local, tmp_path):
@@ -103,7 +103,7 @@ def test_queries_without_shared_keys_and_layers_with_biases_are_read_alike():
     expected = written_side_by_side(local)
     local.tune()
     assert_same(written_side_by_side(local), expected, abs=1e-4)
-    assert isinstance(local._reader, Llama)
+    assert isinstance(local._forward_function, Llama)
 
 
 def test_another_architecture_and_a_variant_of_lora_are_left_to_transformers(local):
@@ -136,7 +136,7 @@ def said(local, file, prompts, dtype):
 
 def in_both_ways(local, *what):
     """What is said by transformers, and when tuned."""
-    local._is_tuned, local._reader = False, None
+    local._is_tuned, local._forward_function = False, None
     plainly = said(local, *what)
     local.tune()
     return plainly, said(local, *what)
