@@ -282,7 +282,7 @@ def test_a_training_that_is_cancelled_leaves_nothing_half_made(server, correctio
     own = server.studies / ".radfound"
     server.post("/train/radfound", json={"max_steps": 100_000, "learning_rate": 1e-9})
     status, deadline = own / "training.json", time.monotonic() + 300
-    while '"message": "learning' not in status.read_text() and time.monotonic() < deadline:
+    while '"message": "training' not in status.read_text() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert server.delete("/train/").ok
     assert server.training_status()["status"] == "STOPPED"

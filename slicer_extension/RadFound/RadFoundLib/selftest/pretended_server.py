@@ -172,7 +172,7 @@ class StubServer:
         if self._training is None:
             return 404, {"detail": "No tasks running"}
         step = self._step()
-        report: dict = {"status": "running", "message": "learning", "step": step}
+        report: dict = {"status": "running", "message": "training", "step": step}
         report.update(total=self.steps, seconds_left=(self.steps - step) * self.step_s)
         if step >= self.steps:
             report = self._learnt()
