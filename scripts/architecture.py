@@ -14,7 +14,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
-BEGIN, END = "<!-- wings: scripts/architecture.py --write -->", "<!-- end of wings -->"
+BEGIN, END = (
+    "<!-- shown: a picture, which scripts/architecture.py draws -->",
+    "<!-- end of wings -->",
+)
 PACKAGES = {
     "radfound": ROOT / "radfound",
     "training": ROOT / "training",
@@ -60,22 +63,15 @@ def _imported(name: str, path: Path, known: Mapping[str, Path]) -> Iterator[str]
 def wing_of(module: str) -> str:
     """Return the wing of a module: its folder below the package, or the module itself at the top."""
     parts = module.split(".")
-    depth = 3 if parts[:2] in (["monailabel_app", "lib"], ["radfound", "engine"]) else 2
-    is_file = modules_in_wing_are_files(parts, depth)
-    return ".".join(parts[: depth - 1] if is_file and depth == 3 else parts[:depth])
-
-
-def modules_in_wing_are_files(parts: list[str], depth: int) -> bool:
-    """Whether the part at `depth` is a module and no folder."""
-    folder = PACKAGES[parts[0]].joinpath(*parts[1:depth])
-    return not folder.is_dir()
+    return ".".join(parts[: 3 if parts[:2] == ["monailabel_app", "lib"] else 2])
 
 
 def wings() -> dict[str, set[str]]:
     """Return for each wing those that it imports."""
     found: dict[str, set[str]] = defaultdict(set)
     for module, targets in imports().items():
-        found[wing_of(module)] |= {wing_of(target) for target in targets}
+        if module not in PACKAGES:  # a package's public face names what lies in its wings
+            found[wing_of(module)] |= {wing_of(target) for target in targets}
     return {wing: targets - {wing} for wing, targets in found.items()}
 
 

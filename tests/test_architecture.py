@@ -1,4 +1,5 @@
 import ast
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -85,6 +86,37 @@ def test_arrows_run_one_way(part):
 def test_a_wrong_arrow_is_seen_in_whatever_form(statement):
     assert forbidden_imports(statement, "radfound")
     assert not forbidden_imports(statement.replace("training", "training_log"), "radfound")
+
+
+ARCHITECTURE = runpy.run_path(str(ROOT / "scripts" / "architecture.py"))
+# They name each other's types.
+KNOWN_CYCLE = [
+    f"radfound.reading.dicom.{name}" for name in ("frames", "header", "kinds", "mosaic", "nuclear")
+]
+
+
+def test_no_wing_imports_another_that_imports_it():
+    assert ARCHITECTURE["cycles"](ARCHITECTURE["wings"]()) == []
+
+
+def test_no_modules_import_each_other():
+    assert ARCHITECTURE["cycles"](ARCHITECTURE["imports"]()) == [KNOWN_CYCLE]
+
+
+def test_no_folder_holds_more_than_a_dozen_modules():
+    for folder in {path.parent for path in ARCHITECTURE["modules"]().values()}:
+        modules = [each for each in folder.glob("*.py") if not each.name.startswith("__")]
+        assert len(modules) <= 12, folder
+
+
+def test_the_picture_of_the_wings_is_up_to_date():
+    text = ARCHITECTURE["PAGE"].read_text(encoding="utf-8")
+    assert ARCHITECTURE["page"](text) == text
+
+
+def test_a_cycle_is_found_whatever_its_length():
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}
+    assert ARCHITECTURE["cycles"](graph) == [["a", "b", "c"]]
 
 
 def run_python(script: str) -> str:

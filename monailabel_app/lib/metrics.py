@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from monailabel.utils.async_tasks.utils import processes
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -14,14 +14,33 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from radfound.exceptions import RadFoundError
 from radfound.question import Answer
-
-if TYPE_CHECKING:
-    from .answering.service import RadFoundService
+from radfound.records.corrections import CorrectionLog
 
 logger = logging.getLogger(__name__)
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 150)
 _METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
+
+
+class Watched(Protocol):
+    """State that is looked up when the metrics are asked for: the service's."""
+
+    log: CorrectionLog
+
+    @property
+    def waiting(self) -> int:
+        """How many questions are in the queue."""
+
+    @property
+    def running(self) -> int:
+        """How many answers are being generated."""
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the model is in memory."""
+
+    def cache_counts(self) -> dict[tuple[str, str], int]:
+        """Return how often each cache had what was asked for ("hit") or not ("miss")."""
 
 
 class Metrics:
@@ -60,7 +79,7 @@ class Metrics:
             "radfound_tokens", "Pieces of text sent, a token each", registry=self.registry
         )
 
-    def watch(self, service: RadFoundService) -> None:
+    def watch(self, service: Watched) -> None:
         """Have the state of a service collected too."""
         self.registry.register(_State(service))
 
@@ -84,7 +103,7 @@ class Metrics:
 class _State:
     """What is looked up at the moment that somebody asks."""
 
-    def __init__(self, service: RadFoundService):
+    def __init__(self, service: Watched):
         self._service = service
 
     def collect(self) -> Iterable[Metric]:

@@ -8,7 +8,9 @@ from pathlib import Path
 from radfound.records.durable import remove_temporary_files
 
 from ..studies.uploads import remove_stale
-from ..trainers import VISUAL_TOKENS
+
+VISUAL_TOKENS = "visual"
+"""The folder, beside the status of the newest training, where visual tokens of studies are kept."""
 
 _MAX_SETTINGS_BYTES = 100_000
 

@@ -1,5 +1,5 @@
 """The trainers that MONAI Label lists."""
 
-from .radfound import VISUAL_TOKENS, RadFoundTrainer
+from .radfound import RadFoundTrainer
 
-__all__ = ["VISUAL_TOKENS", "RadFoundTrainer"]
+__all__ = ["RadFoundTrainer"]

@@ -20,6 +20,7 @@ from radfound.exceptions import RadFoundError, RequestError
 from radfound.records.durable import make_directory, read_json, replace_text
 
 from ..answering.service import RadFoundService
+from ..lifecycle.leftovers import VISUAL_TOKENS
 from ..lifecycle.quiet import without_progress_bars
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-VISUAL_TOKENS = "visual"
-"""The folder, beside the status of the newest run, where visual tokens of studies are kept."""
 _LAST_LINES_S = 0.5
 
 
