@@ -1,4 +1,19 @@
-"""What answers: the engine, the protocol that every backend keeps, and the backends.
+"""What answers: the engine, and the backend that runs RadFound's own model (`local`).
 
-`protocol` and `engine` know no torch, tokens or caches; those are a backend's own.
+`Engine` is imported when it is first used: it brings torch.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from radfound.engine.engine import Engine
+
+__all__ = ["Engine"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Engine":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from radfound.engine.engine import Engine
+
+    return Engine

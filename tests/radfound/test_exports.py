@@ -30,3 +30,14 @@ def test_importing_it_imports_none_of_them():
     heavy = "{'torch', 'numpy', 'pydantic', 'transformers'} & set(sys.modules)"
     script = f"import sys, radfound; assert not {heavy}, {heavy}"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_scripts_that_name_the_former_addresses_go_on():
+    from monailabel_app.lib.datastore import StudyDatastore
+    from monailabel_app.lib.studies import datastore
+    from radfound.engine import Engine
+    from radfound.frames import make_frames
+    from radfound.study import frames
+
+    assert (make_frames, Engine) == (frames.make_frames, radfound.Engine)
+    assert StudyDatastore is datastore.StudyDatastore
