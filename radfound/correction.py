@@ -17,12 +17,11 @@ from pydantic import (
     model_validator,
 )
 from pydantic.dataclasses import dataclass
-from typing_extensions import Self
 
 from radfound.exceptions import CorrectionError
 from radfound.question import TASKS, ModelVersion
 from radfound.study.region import Region
-from radfound.validation import CONFIG, Text, fault, first_fault, kind_of, one_of, shown
+from radfound.validation import CONFIG, Text, first_fault, kind_of, one_of, shown
 
 VERDICTS = ("accepted", "edited", "rejected")
 MAX_TEXT_CHARS = 20_000
@@ -46,19 +45,19 @@ def is_blank(text: str) -> bool:
 
 def _id(value: object) -> str:
     if not isinstance(value, str) or not _ID.fullmatch(value):
-        raise fault(f"found {shown(value)}; expected 1 to 128 letters, digits or . _ : -")
+        raise ValueError(f"found {shown(value)}; expected 1 to 128 letters, digits or . _ : -")
     return value
 
 
 def _images(value: object) -> object:
     if not isinstance(value, (list, tuple)):
-        raise fault(f"found {kind_of(value)}; expected a list of ids")
+        raise ValueError(f"found {kind_of(value)}; expected a list of ids")
     if not 1 <= len(value) <= MAX_IMAGES:
-        raise fault(f"found {len(value)} ids; expected 1 to {MAX_IMAGES}")
+        raise ValueError(f"found {len(value)} ids; expected 1 to {MAX_IMAGES}")
     if not all(isinstance(each, str) and each.strip() for each in value):
-        raise fault("found an empty id, or none that is text; expected the image's id")
+        raise ValueError("found an empty id, or none that is text; expected the image's id")
     if len(set(value)) != len(value):
-        raise fault("found the same id twice; expected each image once")
+        raise ValueError("found the same id twice; expected each image once")
     return tuple(value)
 
 
@@ -71,14 +70,14 @@ def _time(value: object) -> str:
             raise ValueError("no time zone")
         return _iso_utc(moment)
     except (ValueError, OverflowError):
-        raise fault(
+        raise ValueError(
             f"found {shown(value)}; expected ISO 8601 with a time zone, such as 2026-08-01T09:30:00Z"
         ) from None
 
 
 def _named(author: str) -> str:
     if not author.strip():
-        raise fault("found nothing; expected who made the correction")
+        raise ValueError("found nothing; expected who made the correction")
     return author
 
 
@@ -141,14 +140,14 @@ class Correction:
 
     @model_validator(mode="wrap")
     @classmethod
-    def _raise_correction_error(cls, data: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
+    def _raise_correction_error(cls, data: Any, check: ModelWrapValidatorHandler[Any]) -> Any:
         try:
             return check(data)
         except ValidationError as error:
             raise CorrectionError(first_fault(error, "correction")) from None
 
     @model_validator(mode="after")
-    def _fit_together(self) -> Self:
+    def _fit_together(self) -> Correction:
         object.__setattr__(self, "question", _question_of(self.task, self.question))
         object.__setattr__(self, "text", _text_of(self.verdict, self.text, self.model_text))
         return self

@@ -17,7 +17,6 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
 )
-from pydantic_core import PydanticCustomError
 
 from radfound.exceptions import RadFoundError, RequestError
 
@@ -51,17 +50,12 @@ def is_storable(text: str) -> bool:
     return True
 
 
-def fault(message: str) -> PydanticCustomError:
-    """Return an error for a validator to raise; the message says what was found and expected."""
-    return PydanticCustomError("fault", "{message}", {"message": message})
-
-
 def one_of(choices: Collection[str]) -> BeforeValidator:
     """Return a validator of text that is one of some words."""
 
     def check(value: object) -> object:
         if value not in tuple(choices):
-            raise fault(f"found {shown(value)}; expected {' or '.join(choices)}")
+            raise ValueError(f"found {shown(value)}; expected {' or '.join(choices)}")
         return value
 
     return BeforeValidator(check)
@@ -69,13 +63,13 @@ def one_of(choices: Collection[str]) -> BeforeValidator:
 
 def _storable(text: str) -> str:
     if not is_storable(text):
-        raise fault("holds half a surrogate pair; expected valid Unicode")
+        raise ValueError("holds half a surrogate pair; expected valid Unicode")
     return text
 
 
 def _in_range(number: float) -> float:
     if not abs(number) <= 1e9:
-        raise fault("found a number that is not finite or beyond 1e9")
+        raise ValueError("found a number that is not finite or beyond 1e9")
     return number
 
 
@@ -152,6 +146,8 @@ def _in_words(fault: Any, name: str) -> str:
     kind, context, value = fault["type"], fault.get("ctx") or {}, fault["input"]
     if kind in _EXPECTED:
         return f"found {kind_of(value)}; expected {_EXPECTED[kind]}"
+    if kind == "value_error":  # of a validator of this project
+        return str(context["error"])
     if kind == "missing":
         return "missing"
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):

@@ -20,7 +20,7 @@ from radfound.exceptions import (
 )
 from radfound.question import TASKS, Answer, ModelVersion, Turn
 from radfound.study.region import Region, region_to_json
-from radfound.validation import CONFIG, Fraction, Text, Truth, fault, kind_of, one_of, validate
+from radfound.validation import CONFIG, Fraction, Text, Truth, kind_of, one_of, validate
 
 ANSWER_SCHEMA = "radfound.answer/1"
 CORRECTION_SCHEMA = "radfound.correction/1"
@@ -36,9 +36,9 @@ MAX_HISTORY_CHARS = 20_000
 def _image_ids(value: object) -> object:
     if isinstance(value, (list, tuple)):
         if len(value) > MAX_IMAGES:
-            raise fault(f"found {len(value)} ids; at most {MAX_IMAGES} are read at once")
+            raise ValueError(f"found {len(value)} ids; at most {MAX_IMAGES} are read at once")
         if any(isinstance(each, str) and not each.strip() for each in value):
-            raise fault("found an empty id; expected the image's id")
+            raise ValueError("found an empty id; expected the image's id")
     return value
 
 
@@ -138,14 +138,14 @@ def correction_from_json(value: object) -> Correction:
 
 def _few_turns(turns: object) -> object:
     if isinstance(turns, (list, tuple)) and len(turns) > MAX_HISTORY_TURNS:
-        raise fault(f"found {len(turns)} turns; at most {MAX_HISTORY_TURNS} fit")
+        raise ValueError(f"found {len(turns)} turns; at most {MAX_HISTORY_TURNS} fit")
     return () if turns is None else turns
 
 
 def _short_turns(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
     count = sum(len(turn.question) + len(turn.answer) for turn in turns)
     if count > MAX_HISTORY_CHARS:
-        raise fault(
+        raise ValueError(
             f"found {count:,} characters; at most {MAX_HISTORY_CHARS:,} fit; leave out the oldest turns"
         )
     return turns
@@ -156,7 +156,7 @@ def _token_limit(value: object) -> object:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_NEW_TOKENS:
         found = value if isinstance(value, int) and not isinstance(value, bool) else kind_of(value)
-        raise fault(f"found {found}; expected a whole number from 1 to {MAX_NEW_TOKENS}")
+        raise ValueError(f"found {found}; expected a whole number from 1 to {MAX_NEW_TOKENS}")
     return value
 
 

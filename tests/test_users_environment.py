@@ -27,7 +27,10 @@ ROOT = Path(__file__).parents[1]
 OWN = ("radfound", "training", "monailabel_app")
 FOUND_BESIDE = (*OWN, "scripts", "tests")
 # Imported by `library`, which names the extra that brings what it needs.
-BEHIND_AN_EXTRA = {"radfound/reader_study/rating/server.py": "reader-study"}
+BEHIND_AN_EXTRA = {
+    "radfound/reader_study/rating/server.py": "reader-study",
+    "radfound/same_origin.py": "reader-study",  # of that server, and of the app
+}
 CORRECTION = {
     "schema": "radfound.correction/1",
     "id": "9c0e8a4e-5d0f-4c52-8f5c-6a1f0d1f7f10",

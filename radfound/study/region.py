@@ -20,14 +20,14 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from radfound.validation import CONFIG, Number, fault, validate
+from radfound.validation import CONFIG, Number, validate
 
 
 def _three_numbers(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     try:
         return check(value)
     except ValidationError:
-        raise fault("expected three finite numbers, x, y and z in mm") from None
+        raise ValueError("expected three finite numbers, x, y and z in mm") from None
 
 
 Point = Annotated[tuple[Number, Number, Number], WrapValidator(_three_numbers)]
@@ -36,21 +36,21 @@ Point = Annotated[tuple[Number, Number, Number], WrapValidator(_three_numbers)]
 
 def _two_corners(value: Any) -> Any:
     if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise fault("expected two corners, [[x0, y0, z0], [x1, y1, z1]]")
+        raise ValueError("expected two corners, [[x0, y0, z0], [x1, y1, z1]]")
     return value
 
 
 def _rising(corners: tuple[Point, Point]) -> tuple[Point, Point]:
     for axis, low, high in zip("xyz", *corners, strict=True):
         if low >= high:
-            raise fault(f"{axis} runs from {low:g} to {high:g} mm; expected a rise")
+            raise ValueError(f"{axis} runs from {low:g} to {high:g} mm; expected a rise")
     return corners
 
 
 def _of_length_one(vector: Point) -> Point:
     length = math.hypot(*vector)
     if not 1e-6 < length < math.inf:
-        raise fault(f"its length is {length:g}; expected a direction")
+        raise ValueError(f"its length is {length:g}; expected a direction")
     if abs(length - 1) < 1e-9:  # dividing again would change the last digit
         return vector
     x, y, z = vector

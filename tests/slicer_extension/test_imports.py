@@ -22,8 +22,8 @@ for name in {absent!r}:
 for name in {replaced!r}:
     sys.modules[name] = MagicMock()
 import RadFoundLib
-for module in pkgutil.iter_modules(RadFoundLib.__path__):
-    __import__("RadFoundLib." + module.name)
+for module in pkgutil.walk_packages(RadFoundLib.__path__, "RadFoundLib."):
+    __import__(module.name)
     print(module.name)
 """
 
@@ -37,7 +37,7 @@ def test_the_library_imports_where_the_model_and_the_server_are_absent(version):
         [python(version), "-B", "-c", script], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
-    assert {"client", "jobs", "outbox"} <= set(run.stdout.split())
+    assert {"RadFoundLib.net.client", "RadFoundLib.session.outbox"} <= set(run.stdout.split())
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -53,7 +53,7 @@ import sys
 sys.path.insert(0, {str(FOLDER)!r})
 for name in {sorted(SLICERS_OWN | SHIPPED)!r}:
     sys.modules[name] = None
-import RadFoundLib.client, RadFoundLib.jobs, RadFoundLib.outbox
+import RadFoundLib.net.client, RadFoundLib.session.jobs, RadFoundLib.session.outbox
 """
     subprocess.run([sys.executable, "-c", script], check=True)
 

@@ -97,16 +97,20 @@ def test_a_reader_connects_uploads_asks_stops_corrects_trains_and_goes_back(
     assert found["rolled back"] == adapter
 
 
+def uploaded(server, name):
+    return server.studies / ".radfound" / "uploads" / name
+
+
 def test_what_arrives_is_what_was_sent(client, server, volume):
     image = client.upload(str(volume), volume.name)
-    assert (server.studies / f"{image}.nii").read_bytes() == volume.read_bytes()
+    assert uploaded(server, f"{image}.nii").read_bytes() == volume.read_bytes()
 
 
 def test_a_volume_packed_on_the_way_is_read_all_the_same(server, volume, monkeypatch):
     client = Client(server.url)
     monkeypatch.setattr(type(client._place), "is_local", False)
     image = client.upload(volume.read_bytes() + b"\0", volume.name)
-    assert (server.studies / f"{image}.nii.gz").stat().st_size < volume.stat().st_size
+    assert uploaded(server, f"{image}.nii.gz").stat().st_size < volume.stat().st_size
     assert client.ask("vqa", [image], "What is shown?", max_new_tokens=4)["images"] == [image]
 
 

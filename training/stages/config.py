@@ -85,7 +85,9 @@ def run_stage(
     arguments : sequence of str, optional
         Instead of the process's own.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m training.{name}", description=description)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m training.stages.{name}", description=description
+    )
     stage_arguments(parser)
     given = parser.parse_intermixed_args(arguments)
     # Of several processes one speaks; what goes wrong in another is still told.

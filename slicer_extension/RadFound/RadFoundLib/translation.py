@@ -10,7 +10,7 @@ _translators: list[Callable[[str, str], str]] = []
 def use_translator(translate: Callable[[str, str], str]) -> None:
     """Let `translate(context, text)` put what this package says into the reader's language.
 
-    The context is what Slicer calls a file of a package: "RadFoundLib.net.client".
+    The context is what Slicer calls a file of a package, folder and name: "net.client".
     """
     _translators[:] = [translate]
 

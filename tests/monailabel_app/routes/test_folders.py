@@ -3,6 +3,7 @@
 import io
 import re
 import sys
+import time
 import zipfile
 
 import pytest
@@ -69,7 +70,10 @@ def test_what_is_linked_is_named_by_its_link_or_file_alone(used, tmp_path):
     outside.write_bytes((used.studies / f"{PICTURE}.png").read_bytes())
     (used.studies / "linked.png").symlink_to(outside)
     try:
-        assert "linked" in used.get("/datastore/?output=all").json()["objects"]
+        deadline = time.monotonic() + 30
+        while "linked" not in used.get("/datastore/?output=all").json()["objects"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)  # the folder is listed at most once a second
         assert used.get("/datastore/image/info?image=linked").json()["path"] == "linked.png"
     finally:
         (used.studies / "linked.png").unlink()

@@ -91,7 +91,7 @@ def test_the_pages_pictures_are_there():
 
 def test_the_page_names_the_keys_that_the_browser_knows():
     source = "".join(
-        (ROOT / "radfound" / "reader_study" / "page" / name).read_text(encoding="utf-8")
+        (ROOT / "radfound" / "reader_study" / "rating" / "page" / name).read_text(encoding="utf-8")
         for name in ("screens.js", "viewer.js", "form.js", "app.js")
     )
     for key in "jkcnbwsxivfo":

@@ -35,6 +35,8 @@ REASONS = {
     ".m": "it holds text",
     ".py": "it holds text",
     "__init__.py": "the file is empty",
+    "0.dcm": "48 slices do not divide 256 x 256 pixels into equal tiles",
+    "1.dcm": "48 slices do not divide 256 x 256 pixels into equal tiles",
     ".rst": "it holds text",
     ".csv": "it holds text",
     ".txt": "it holds text",
@@ -82,4 +84,4 @@ def assert_agrees_with_nibabel(path):
 
 def test_counts_of_shipped_files_are_those_of_the_docs():
     reasons = [reason_for(path) for path in shipped() if path.is_relative_to(NIBABEL)]
-    assert (len(reasons), sum(reason is None for reason in reasons)) == (88, 8)
+    assert (len(reasons), sum(reason is None for reason in reasons)) == (88, 6)

@@ -80,5 +80,5 @@ def test_what_runs_inside_slicer_as_a_unit_test_passes(running):
 
 
 def test_texts_are_translated_with_the_context_that_slicer_gives_them(module, running):
-    assert ("RadFoundLib.panel.section_ask", "Quick questions") in running.app.translated
-    assert ("RadFoundLib.panel.section_server", "Connect") in running.app.translated
+    assert ("panel.section_ask", "Quick questions") in running.app.translated
+    assert ("panel.section_server", "Connect") in running.app.translated

@@ -133,7 +133,7 @@ def test_an_error_of_a_stage_is_one_line_and_no_traceback(capsys):
     with pytest.raises(SystemExit) as stop:
         run_stage("some", Inner, stage, None, ["steps=3"])
     assert stop.value.code == 2
-    assert capsys.readouterr().err == "training.some: the folder is empty\n"
+    assert capsys.readouterr().err == "training.stages.some: the folder is empty\n"
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "align", "instruct"])

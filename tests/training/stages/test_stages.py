@@ -20,7 +20,7 @@ from training.stages.common import StageConfig, stage_examples, stage_model
 from training.stages.config import run_stage
 
 ROOT = Path(__file__).parents[3]
-CONFIGS = ROOT / "training" / "configs"
+CONFIGS = ROOT / "training" / "stages" / "configs"
 PARALLEL = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SHORT = [
     "model=radfound-tiny", "loop.steps=3", "loop.batch_size=4", "loop.warmup_steps=1", "loop.log_every=1",
