@@ -1,6 +1,6 @@
-"""What answers: the engine, and the backend that runs RadFound's own model (`local`).
+"""The engine, which answers questions, and the backend of RadFound's own model (`local`).
 
-`Engine` is imported when it is first used: it brings torch.
+`Engine` is imported on first use, because it imports torch.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,8 +1,8 @@
-"""How sure an answer is, from the probabilities of its tokens.
+"""Confidence and uncertainty of an answer, from its token probabilities.
 
-Length-normalised probability and entropy after Malinin and Gales (arXiv 2002.07650): free at request
-time, and comparable between short and long answers. A `Calibration`, fitted on questions whose answers
-are known, turns the first into the probability of being right.
+Length-normalised probability and entropy after Malinin and Gales (arXiv 2002.07650): no extra forward
+pass, and comparable between short and long answers. A `Calibration`, fitted on questions with known
+answers, maps the probability to the probability of a correct answer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 CALIBRATION_FILE = "calibration.json"
 CALIBRATION_SCHEMA = "radfound.calibration/1"
-_LEAST = 1e-6  # a probability nearer to 0 or 1 counts as this far from it
+_EPSILON = 1e-6  # probabilities are clipped to [epsilon, 1 - epsilon]
 _ASKS_YES_OR_NO = frozenset(
     "is are was were am does do did has have had can could will would should any".split()
 )
@@ -43,14 +43,14 @@ def normalised_entropy(entropies: Sequence[float], vocabulary: int) -> float | N
 
 def logit(probability: float) -> float:
     """Return log(p / (1 - p)), finite for 0 and 1 too."""
-    kept = min(max(probability, _LEAST), 1 - _LEAST)
-    return math.log(kept / (1 - kept))
+    clipped = min(max(probability, _EPSILON), 1 - _EPSILON)
+    return math.log(clipped / (1 - clipped))
 
 
 def calibration_group(task: str, question: str | None) -> str | None:
-    """Return which curve an answer is calibrated by: "closed", "open", or None for captions and reports.
+    """Return the calibration group of a question: "closed", "open", or None for captions and reports.
 
-    A question is closed where its first word asks for yes or no; the engine knows no more of it.
+    A question is closed if its first word asks for yes or no.
     """
     if task != "vqa":
         return None
@@ -60,7 +60,7 @@ def calibration_group(task: str, question: str | None) -> str | None:
 
 @dataclass(frozen=True)
 class Curve:
-    """From a length-normalised probability p to the probability of being right.
+    """Maps a length-normalised probability p to the probability of a correct answer.
 
     sigmoid(logit(p) / temperature + bias), after Guo et al. (2017) and Platt (1999).
     """
@@ -70,18 +70,18 @@ class Curve:
     fitted_on: int
 
     def apply(self, probability: float) -> float:
-        """Return the probability of being right, in (0, 1)."""
+        """Return the probability of a correct answer, in (0, 1)."""
         return 1 / (1 + math.exp(-(logit(probability) / self.temperature + self.bias)))
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The curves of one model, by `calibration_group`.
+    """Calibration curves of one model, by `calibration_group`.
 
     Parameters
     ----------
     revision : str
-        Of the weights that they were fitted to; they say nothing about others.
+        Weights that the curves were fitted to; invalid for other weights.
     curves : dict of str to Curve
     """
 
@@ -91,7 +91,7 @@ class Calibration:
     def confidence(
         self, task: str, question: str | None, probability: float | None
     ) -> float | None:
-        """Return the calibrated probability that an answer is right, or None where no curve speaks of it."""
+        """Return the calibrated probability that an answer is right, or None without a curve."""
         curve = self.curves.get(calibration_group(task, question) or "")
         return None if curve is None or probability is None else curve.apply(probability)
 
@@ -107,13 +107,13 @@ class Calibration:
             replace_text(path, json.dumps(data, indent=2) + "\n", private=False)
         except OSError as error:
             raise StorageError(
-                f"{path}: cannot be written ({error.strerror}); copy the checkpoint to a folder of yours"
+                f"{path}: cannot be written ({error.strerror}); copy the checkpoint to a writable folder"
             ) from error
         return path
 
     @classmethod
     def read(cls, folder: Path, revision: str) -> Calibration | None:
-        """Return the calibration that stands beside weights of this revision, or None if there is none.
+        """Return the calibration in a checkpoint's folder, or None if there is none for this revision.
 
         Raises
         ------
@@ -129,11 +129,11 @@ class Calibration:
             found = cls(str(data["revision"]), curves)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
-                f"{path.name}: cannot be read ({error}); delete it, or make it anew with `radfound bench --calibrate`"
+                f"{path.name}: cannot be read ({error}); delete it, or fit it again with `radfound bench --calibrate`"
             ) from error
         if found.revision != revision:
             logger.warning(
-                "%s was made for other weights (%s, these are %s): answers come without confidence "
+                "%s belongs to other weights (%s, but %s are loaded): answers have no confidence "
                 "until `radfound bench --calibrate` is run",
                 CALIBRATION_FILE, found.revision, revision,
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The one object that answers."""
+"""The engine: answers questions about studies with one model and its adapters."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from radfound.wire import MAX_NEW_TOKENS
 
 logger = logging.getLogger(__name__)
 
-_TRY_AGAIN_S = 60.0
-_TRIED_BEFORE = 4
+_RETRY_S = 60.0
+_MAX_FALLBACKS = 4
 MAX_PROMPT_TOKENS = 2048
-"""Most tokens of a question with its history, if the model's context has room for as many."""
+"""Limit for a question with its history; a shorter model context lowers it."""
 MAX_EVIDENCE_TOKENS = 256
-"""The same where a map of where the model looked is wanted, which takes as much memory as training does."""
+"""The same with an evidence map, whose backward pass needs as much memory as training."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class _Refused:
 
     adapter: str
     reason: str
-    until: float  # then it is tried again: somebody may have put it right
+    until: float  # monotonic time of the next attempt: the adapter may have been repaired
 
 
 _Key = tuple[str, Box | Plane | None]
@@ -62,20 +62,20 @@ class _Start:
 
 
 class Engine:
-    """Answers questions about studies, with the adapter that is active at that moment.
+    """Answers questions about studies with the active adapter.
 
-    Safe for use by several threads: answers are written side by side, and an adapter is changed when
-    those that began with the one before have ended.
+    Thread-safe: requests are decoded in one batch. The adapter is switched once all sequences that started
+    with the previous adapter have ended.
 
     Parameters
     ----------
     model : StudyModel
     adapters : AdapterStore, optional
-        Where to look, before each answer, for the adapter to use.
+        The active adapter is looked up here before each answer.
     cached_studies : int
-        How many encoded studies to keep.
+        Number of encoded studies to cache.
     prefix_bytes : int
-        How much memory to give to what the language model has read of studies.
+        Memory limit of the prefix cache (KV caches of studies).
     """
 
     def __init__(
@@ -103,23 +103,23 @@ class Engine:
         adapters: AdapterStore | None = None,
         device: str | None = None,
     ) -> Engine:
-        """Load a checkpoint, as `radfound.model.checkpoints.load` names them, and return its engine."""
+        """Return an engine for a checkpoint, named as for `radfound.model.checkpoints.load`."""
         model = LocalModel.load(checkpoint, device)
         model.tune()
         return cls(model, adapters=adapters)
 
     @property
     def model_version(self) -> ModelVersion:
-        """The weights that answer now; where none is being written, those of the next answer."""
+        """Model version of the running sequences; if the scheduler is idle, of the next answer."""
 
-        def look() -> ModelVersion:
+        def current() -> ModelVersion:
             self._follow_active_adapter(self._scheduler.is_idle)
             return self._version()
 
-        return self._scheduler.call(look)
+        return self._scheduler.call(current)
 
     def next_adapter(self) -> tuple[str | None, str | None]:
-        """Return the adapter of the next answer and, if it is not the active one, why; never waits."""
+        """Return the adapter of the next answer and, if it is not the active one, the reason; never blocks."""
         if self._adapters is None:
             return None, None
         try:
@@ -154,7 +154,7 @@ class Engine:
         region : Box or Plane, optional
             Part of the study that the question is about.
         max_new_tokens : int, optional
-            1 to 512; by default 48 for an answer, 80 for a caption, 160 for a report.
+            1 to 512; the default is 48 for an answer, 80 for a caption, 160 for a report.
         cancel : threading.Event, optional
             Stops the answer when set.
 
@@ -178,7 +178,7 @@ class Engine:
         ):
             if isinstance(piece, Answer):
                 return piece
-        raise AssertionError("a stream ends with its answer")
+        raise AssertionError("a stream ends with its Answer")
 
     def stream(
         self,
@@ -191,7 +191,7 @@ class Engine:
         max_new_tokens: int | None = None,
         cancel: threading.Event | None = None,
     ) -> Iterator[str | Answer]:
-        """Yield the text piece by piece, then the Answer; takes and raises what `answer` does."""
+        """Yield the text in pieces, then the Answer; parameters and errors as for `answer`."""
         limit = _token_limit(task, max_new_tokens)
         region = region_from_json(region)
         prompt = Prompt(task, question, tuple(history))
@@ -199,18 +199,18 @@ class Engine:
         began = time.monotonic()
         start: _Start | None = None
 
-        def begin() -> tuple[KVCache, list[int]]:
+        def prepare() -> tuple[KVCache, list[int]]:
             nonlocal start
             ready = time.monotonic()
             prefix = self._prefix(study, region)
-            # It was fitted to the base model; nobody has measured what an adapter's probabilities are worth.
+            # The calibration was fitted to the base model and does not hold for an adapter.
             calibration = self.model.calibration if self._adapter is None else None
             start = _Start(self._version(), calibration, _since(ready))
             return prefix, question_ids
 
         tokens: list[Token] = []
         first_ms = 0
-        for token in self._scheduler.stream(begin, limit, cancel):
+        for token in self._scheduler.stream(prepare, limit, cancel):
             tokens.append(token)
             first_ms = first_ms or _since(began)
             if token.text:
@@ -231,16 +231,16 @@ class Engine:
         images: int = 1,
         evidence: bool = False,
     ) -> None:
-        """Raise RequestError for what is too much to answer, before a study is read for it.
+        """Raise RequestError if a request exceeds the model's limits, before its study is loaded.
 
         Parameters
         ----------
         task, question, history, max_new_tokens
             As `answer` takes them.
         images : int
-            How many images the study has.
+            Number of images in the study.
         evidence : bool
-            Whether `evidence` is asked for too.
+            Whether an evidence map is requested too.
         """
         if images > self.model.max_images:
             raise RequestError(
@@ -258,39 +258,39 @@ class Engine:
         history: Sequence[Turn] = (),
         region: Box | Plane | None = None,
     ) -> Evidence:
-        """Return where the model looked for an answer, with the adapter that wrote it.
+        """Return the evidence maps of an answer, with the adapter that gave the answer.
 
         Parameters
         ----------
         study : Study
         answer : Answer
-            Of this engine, about that study.
+            An answer of this engine about that study.
         history, region
-            As they were when it was asked.
+            Those of the original question.
 
         Raises
         ------
         RequestError
-            If other base weights wrote the answer, or the prompt is too long.
+            If other base weights gave the answer, or the prompt is too long.
         AdapterError, NotFoundError
-            If the adapter that wrote it cannot be used any more.
+            If that adapter can no longer be used.
         """
         if answer.model.revision != self.model.revision:
             raise RequestError(
-                f"answer: written by base model {answer.model.revision}, this one is "
-                f"{self.model.revision}; ask again"
+                f"answer: given by base model {answer.model.revision}, but {self.model.revision} is loaded; "
+                "ask again"
             )
         prompt = Prompt(answer.task, answer.question, tuple(history))
         self._question_ids(prompt, 0, with_evidence=True)
 
-        def look() -> Evidence:
-            with self._speaking_as(answer.model.adapter):
+        def compute() -> Evidence:
+            with self._using_adapter(answer.model.adapter):
                 return self.model.evidence(study, region_from_json(region), prompt, answer.text)
 
-        return self._scheduler.call(look)
+        return self._scheduler.call(compute)
 
     def embed(self, study: Study) -> np.ndarray:
-        """Return where a study lies among others: float32, shape (D,), of length 1."""
+        """Return the embedding of a study: float32, shape (D,), length 1."""
         return self._scheduler.call(
             lambda: self.model.embed(self._encode(_key(study, None), study))
         )
@@ -303,13 +303,13 @@ class Engine:
         most = MAX_EVIDENCE_TOKENS if with_evidence else MAX_PROMPT_TOKENS
         allowed = min(most, self.model.room - new_tokens)
         if len(ids) > allowed:
-            what, advice = (
+            part, advice = (
                 ("history", "leave out the oldest turns")
                 if prompt.history
                 else ("question", "shorten it")
             )
             raise RequestError(
-                f"{what}: the prompt has {len(ids):,} tokens; at most {allowed:,} fit beside the study "
+                f"{part}: the prompt has {len(ids):,} tokens; at most {allowed:,} fit beside the study "
                 f"and an answer of {new_tokens}; {advice}"
             )
         return ids
@@ -334,9 +334,9 @@ class Engine:
         return ModelVersion(self.model.name, self.model.revision, self._adapter)
 
     def _follow_active_adapter(self, is_idle: bool) -> bool:
-        """Use the store's active adapter, if none writes with another; return whether answers may begin.
+        """Switch to the active adapter once the scheduler is idle; return whether requests may be admitted.
 
-        One that cannot be used leaves the one before in place.
+        If the active adapter cannot be used, the previous one stays.
         """
         if self._adapters is None:
             return True
@@ -353,35 +353,36 @@ class Engine:
             self._use(wanted)
         except (AdapterError, NotFoundError) as error:
             assert wanted is not None
-            self._use_the_one_before(self._adapters, wanted)
-            self._refused = _Refused(wanted, str(error), time.monotonic() + _TRY_AGAIN_S)
+            self._use_former(self._adapters, wanted)
+            self._refused = _Refused(wanted, str(error), time.monotonic() + _RETRY_S)
             logger.error("%s; answering with %s", error, self._adapter or "the base model")
         return True
 
     def _is_refused(self, adapter: str | None) -> bool:
         refused = self._refused
-        is_it = refused is not None and refused.adapter == adapter
-        return is_it and time.monotonic() < refused.until  # type: ignore[union-attr]
+        if refused is None or refused.adapter != adapter:
+            return False
+        return time.monotonic() < refused.until
 
-    def _use_the_one_before(self, store: AdapterStore, refused: str) -> None:
-        """Use what was active before, or the newest before that which can be used."""
-        before = [each for each in dict.fromkeys(store.former()) if each != refused]
-        for adapter in before[:_TRIED_BEFORE]:
+    def _use_former(self, store: AdapterStore, refused: str) -> None:
+        """Use the most recent former adapter that loads, or the base model."""
+        former = [name for name in dict.fromkeys(store.former()) if name != refused]
+        for adapter in former[:_MAX_FALLBACKS]:
             try:
                 return self._use(adapter)
             except (AdapterError, NotFoundError) as error:
                 logger.error("%s", error)
         self._use(None)
 
-    def _go_back_to(self, adapter: str | None) -> None:
+    def _restore(self, adapter: str | None) -> None:
         try:
             self._use(adapter)
         except (AdapterError, NotFoundError):
             self._use(None)
 
     @contextmanager
-    def _speaking_as(self, adapter: str | None) -> Iterator[None]:
-        """Use an adapter for a moment between two tokens; answers under way go on with theirs."""
+    def _using_adapter(self, adapter: str | None) -> Iterator[None]:
+        """Use an adapter between two decoding steps; running sequences keep theirs."""
         current = self._adapter
         if adapter == current:
             yield
@@ -392,7 +393,7 @@ class Engine:
             self._use(adapter)
             yield
         finally:
-            self._go_back_to(current)
+            self._restore(current)
 
     def _use(self, adapter: str | None) -> None:
         folder = None
@@ -401,18 +402,18 @@ class Engine:
             base = self._adapters.manifest(adapter).get("base_revision")
             if base not in (None, self.model.revision):
                 raise AdapterError(
-                    f"adapter {adapter}: trained on base model {base}, this one is {self.model.revision}; train it anew"
+                    f"adapter {adapter}: trained on base model {base}, but {self.model.revision} is loaded; train it again"
                 )
         self.model.load_adapter(folder)
         self._adapter, self._refused = adapter, None
 
 
-def _token_limit(task: str, asked: int | None) -> int:
-    if asked is None:
+def _token_limit(task: str, requested: int | None) -> int:
+    if requested is None:
         return TASKS.get(task, TASKS["vqa"]).max_new_tokens
-    if not 1 <= asked <= MAX_NEW_TOKENS:
-        raise RequestError(f"max_new_tokens: found {asked}; expected 1 to {MAX_NEW_TOKENS}")
-    return asked
+    if not 1 <= requested <= MAX_NEW_TOKENS:
+        raise RequestError(f"max_new_tokens: found {requested}; expected 1 to {MAX_NEW_TOKENS}")
+    return requested
 
 
 def _key(study: Study, region: Box | Plane | None) -> _Key:

@@ -1,4 +1,1 @@
-"""RadFound's own model behind the protocol: scheduler, sequences, KV caches, a fast path on CPUs.
-
-The only part of the engine that imports torch and `radfound.model`.
-"""
+"""RadFound's own model behind the protocol: scheduler, sequences, KV caches, fast forward pass on CPUs."""

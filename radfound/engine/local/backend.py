@@ -1,4 +1,4 @@
-"""What the engine asks of a model, and RadFound's own model behind it."""
+"""The protocol between engine and model, and RadFound's own model behind it."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from radfound.study.study import Study
 
 @dataclass(frozen=True)
 class Generated:
-    """A whole answer, written without streaming.
+    """A complete answer, generated without streaming.
 
     Parameters
     ----------
     text : str
     log_probabilities, entropies : tuple of float
-        Of each token, as in `Token`; the stop token is among them.
+        Of each token, as in `Token`, stop token included.
     complete : bool
-        Whether it ended with the stop token, and not at the limit.
+        Whether the answer ended with the stop token rather than at the token limit.
     """
 
     text: str
@@ -51,7 +51,7 @@ class Generated:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is asked about a study."""
+    """Task, question and history for one study."""
 
     task: str
     question: str | None = None
@@ -59,9 +59,9 @@ class Prompt:
 
 
 class StudyModel(Protocol):
-    """A model that reads studies and writes about them.
+    """A model that answers questions about studies.
 
-    Not safe for use by several threads at once; the engine sees to that.
+    Not thread-safe; the engine serialises all calls.
     """
 
     name: str
@@ -69,28 +69,28 @@ class StudyModel(Protocol):
     vocabulary: int
     calibration: Calibration | None
     room: int
-    """How many tokens may follow the study: history, question and answer together."""
+    """Most tokens after the study: history, question and answer together."""
     max_images: int
 
     def encode(self, study: Study, region: Box | Plane | None = None) -> Any:
-        """Read a study once; what comes back can be asked about many times, with any adapter."""
+        """Encode a study; the result serves any number of questions and any adapter."""
 
     def embed(self, encoded: Any) -> np.ndarray:
-        """Return where a study lies among others: float32, shape (D,), of length 1."""
+        """Return the embedding of a study: float32, shape (D,), length 1."""
 
     def prefill(self, encoded: Any) -> KVCache:
-        """Read the beginning of every prompt about a study; no adapter changes it."""
+        """Prefill the part of the prompt that all questions about a study share; no adapter changes it."""
 
     def question_ids(self, prompt: Prompt) -> list[int]:
         """Return the token ids of the rest of a prompt; raises RequestError."""
 
     def batch(self) -> Batch:
-        """Return what writes answers side by side."""
+        """Return an empty batch for decoding."""
 
     def generate(
         self, encoded: Sequence[Any], prompts: Sequence[Prompt], max_new_tokens: int
     ) -> list[Generated]:
-        """Write many answers at once; each has the text that `stream` would write."""
+        """Generate many answers in batches, each with the same text as `stream`."""
 
     def score(self, encoded: Any, prompt: Prompt, text: str) -> float:
         """Return the mean log-probability of the tokens of `text` as the answer."""
@@ -98,14 +98,14 @@ class StudyModel(Protocol):
     def evidence(
         self, study: Study, region: Box | Plane | None, prompt: Prompt, text: str
     ) -> Evidence:
-        """Return where it looked to write `text` as the answer."""
+        """Return the evidence maps for `text` as the answer."""
 
     def load_adapter(self, folder: Path | None) -> None:
-        """Put a LoRA adapter in front of the language model, or take it away."""
+        """Load a LoRA adapter into the language model, or unload it if None."""
 
 
 class LocalModel:
-    """RadFound in this process.
+    """RadFound's own model, run in this process.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ class LocalModel:
     processor : RadFoundProcessor
     name, revision : str
     calibration : Calibration, optional
-        What the base model's probabilities are worth.
+        Of the base model's probabilities.
     """
 
     def __init__(
@@ -143,12 +143,12 @@ class LocalModel:
         device: str | None = None,
         dtype: torch.dtype = torch.bfloat16,
     ) -> LocalModel:
-        """Load a checkpoint as `radfound.model.checkpoints.load` does, onto CUDA where there is one.
+        """Load a checkpoint as `radfound.model.checkpoints.load` does, onto CUDA if available.
 
         Raises
         ------
         DeviceError
-            If there is no such device.
+            If the device does not exist.
         """
         place = device_of(device)
         model, processor, name, revision = checkpoints.load(checkpoint, dtype)
@@ -157,9 +157,9 @@ class LocalModel:
         return cls(model, processor, name, revision, calibration)
 
     def tune(self) -> None:
-        """Read and write faster from now on, if the language model is a llama on a CPU.
+        """Use the fast forward pass from now on, if the language model is a llama on a CPU.
 
-        Its weights are copied for that, so they must not change any more, but by `load_adapter`.
+        The fast pass copies the weights: afterwards only `load_adapter` may change them.
         """
         self._is_tuned, self._forward_function = True, None
 
@@ -178,16 +178,15 @@ class LocalModel:
         return embedding
 
     def prefill(self, encoded: torch.Tensor) -> KVCache:
-        """Read the beginning of every prompt about a study.
+        """Prefill system prompt and study, which all questions about the study share.
 
-        An adapter changes how questions are read and answered, never how the study is read: what is
-        cached of a study serves every version (decision 0007).
+        Adapters act on the tokens after the study only, so one KV cache serves every adapter (decision 0007).
         """
         return self.prefill_many([encoded])[0]
 
     @torch.no_grad()
     def prefill_many(self, encoded: Sequence[torch.Tensor]) -> list[KVCache]:
-        """Read the beginning of every prompt about some studies, side by side."""
+        """Prefill system prompt and study for several studies in one batch."""
         before, _ = self.processor.prompt_ids("caption", None)
         ids = torch.tensor([before] * len(encoded), device=self.model.device)
         mask = torch.ones_like(ids)
@@ -199,7 +198,7 @@ class LocalModel:
         ]
 
     def without_adapter(self) -> AbstractContextManager[None]:
-        """Return a context in which the base model answers."""
+        """Return a context manager that disables the adapter."""
         language_model = self.model.language_model
         return (
             language_model.disable_adapter()
@@ -224,7 +223,7 @@ class LocalModel:
             try:
                 return Llama(self.model.language_model)
             except UnknownWeights:
-                pass  # transformers reads them, only slower
+                pass  # transformers can run them, but more slowly
         return self._forward_plainly
 
     def _forward_plainly(
@@ -243,11 +242,11 @@ class LocalModel:
         return self.processor.prompt_ids(prompt.task, prompt.question, prompt.history)[1]
 
     def batch(self) -> Batch:
-        """Return what writes answers side by side."""
+        """Return an empty batch for decoding."""
         return Batch(self.model, self.processor, self._forward)
 
     def stream(self, encoded: torch.Tensor, prompt: Prompt, max_new_tokens: int) -> Iterator[Token]:
-        """Write an answer, greedily, token by token."""
+        """Decode an answer greedily, token by token."""
         batch = self.batch()
         [(_, token)] = batch.join([self.prefill(encoded)], [self.question_ids(prompt)])
         yield token
@@ -265,31 +264,34 @@ class LocalModel:
         max_new_tokens: int,
         batch_size: int = 32,
     ) -> list[Generated]:
-        """Write many answers at once, greedily.
+        """Decode many answers greedily, in batches.
 
-        Prompts about the same tensor that stand near each other share the reading of it.
+        Prompts in one batch about the same tensor share its prefill.
 
         Parameters
         ----------
         encoded : sequence of tensor
-            What `encode` returned, one for each prompt; the same one may stand there often.
+            As returned by `encode`, one for each prompt; a tensor may occur several times.
         prompts : sequence of Prompt
         max_new_tokens : int
         batch_size : int
-            How many are written side by side.
+            Sequences decoded together.
 
         Returns
         -------
         list of Generated, in the order of the prompts
         """
-        written: list[Generated] = []
+        answers: list[Generated] = []
         for start in range(0, len(prompts), batch_size):
-            some = encoded[start : start + batch_size]
-            studies = {id(study): study for study in some}  # each distinct study is read once
-            read = dict(zip(studies, self.prefill_many(list(studies.values())), strict=True))
-            asked = [self.question_ids(each) for each in prompts[start : start + batch_size]]
-            written += self.write([read[id(study)] for study in some], asked, max_new_tokens)
-        return written
+            chunk = encoded[start : start + batch_size]
+            studies = {id(study): study for study in chunk}  # each distinct study is prefilled once
+            caches = dict(zip(studies, self.prefill_many(list(studies.values())), strict=True))
+            questions = [
+                self.question_ids(prompt) for prompt in prompts[start : start + batch_size]
+            ]
+            prefixes = [caches[id(study)] for study in chunk]
+            answers += self.write(prefixes, questions, max_new_tokens)
+        return answers
 
     def write(
         self,
@@ -297,15 +299,15 @@ class LocalModel:
         questions: Sequence[Sequence[int]],
         max_new_tokens: int,
     ) -> list[Generated]:
-        """Write answers side by side, to questions that are token ids about studies that were read."""
+        """Decode answers in one batch, from the KV caches of studies and the token ids of questions."""
         batch = self.batch()
-        written = {sequence: [token] for sequence, token in batch.join(prefixes, questions)}
+        generated = {sequence: [token] for sequence, token in batch.join(prefixes, questions)}
         for _ in range(max_new_tokens - 1):
             if not len(batch):
                 break
             for sequence, token in batch.step():
-                written[sequence].append(token)
-        return [_generated(tokens) for tokens in written.values()]
+                generated[sequence].append(token)
+        return [_generated(tokens) for tokens in generated.values()]
 
     @torch.no_grad()
     def score(self, encoded: torch.Tensor, prompt: Prompt, text: str) -> float:
@@ -327,13 +329,13 @@ class LocalModel:
     def evidence(
         self, study: Study, region: Box | Plane | None, prompt: Prompt, text: str
     ) -> Evidence:
-        """Return where it looked to write `text` as the answer."""
-        asked = self.processor.prompt_ids(prompt.task, prompt.question, prompt.history)
+        """Return the evidence maps for `text` as the answer."""
+        prompt_ids = self.processor.prompt_ids(prompt.task, prompt.question, prompt.history)
         answer = self.processor.answer_ids(text)
-        return find_evidence(self.model, self.processor, study, region, asked, answer)
+        return find_evidence(self.model, self.processor, study, region, prompt_ids, answer)
 
     def check_adapter(self, folder: Path) -> None:
-        """Raise AdapterError if the adapter in a folder is not sound, or not for this language model."""
+        """Raise AdapterError if an adapter is damaged or does not fit this language model."""
         model = self.model.language_model
         base = model.get_base_model() if isinstance(model, PeftModel) else model
         check_weights(
@@ -346,12 +348,12 @@ class LocalModel:
         )
 
     def load_adapter(self, folder: Path | None) -> None:
-        """Put a LoRA adapter in front of the language model, or take it away.
+        """Load a LoRA adapter into the language model, or unload it if None.
 
         Raises
         ------
         AdapterError
-            If it does not fit; the base model is left without an adapter.
+            If the adapter does not fit; the base model stays without an adapter.
         """
         self._forward_function = None
         if isinstance(self.model.language_model, PeftModel):
@@ -362,7 +364,7 @@ class LocalModel:
         base = self.model.language_model
         try:
             self.model.language_model = PeftModel.from_pretrained(base, str(folder)).eval()
-        except Exception as error:  # whatever peft makes of a file that nobody foresaw
+        except Exception as error:  # peft raises many types on unexpected files
             raise AdapterError(
                 f"adapter {folder.name}: does not fit {self.name} ({error}); activate another or train a new one"
             ) from error

@@ -1,6 +1,6 @@
-"""Greedy decoding of several answers in one batch; others join, and leave, between two steps.
+"""Greedy decoding of several sequences in one batch; sequences join and leave between two steps.
 
-Each answer attends to its own study and its own tokens only, and has the text that it would have alone.
+Each sequence attends to its own study and tokens only, so its text does not depend on the batch.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Prefill:
     Parameters
     ----------
     layers : tuple of (keys, values)
-        Of the prompts' beginnings, of one length for all B prompts.
+        KV caches of the B prompts' prefixes, all of one length.
     embeds : tensor, shape (B, L, width)
-    mask : int64 tensor, shape (B, all tokens before and L)
+    mask : int64 tensor, shape (B, prefix length + L)
     """
 
     def __init__(self, layers: Layers, embeds: torch.Tensor, mask: torch.Tensor):
@@ -37,20 +37,20 @@ class Prefill:
 
     @torch.no_grad()
     def step(self, forward: Forward, most: int | None = None) -> torch.Tensor | None:
-        """Prefill the next chunk; return the logits at the end of the prompts once that is reached.
+        """Prefill the next chunk; return the logits at the end of the prompts after the last chunk.
 
         Parameters
         ----------
         forward : Forward
         most : int, optional
-            Tokens of the chunk, over all prompts together; all that are left by default.
+            Most tokens in the chunk, over all prompts together; all the rest by default.
         """
         rows, left, _ = self._embeds.shape
         count = left if most is None else min(left, max(1, most // rows))
         chunk, rest = self._embeds.split((count, left - count), 1)
         positions, self._positions = self._positions.split((count, left - count), 1)
-        seen = self.mask[:, : self.mask.shape[1] - (left - count)]
-        logits, self.layers = forward(self.layers, chunk, seen, positions)
+        mask = self.mask[:, : self.mask.shape[1] - (left - count)]
+        logits, self.layers = forward(self.layers, chunk, mask, positions)
         self._embeds = rest
         return logits if left == count else None
 
@@ -87,14 +87,14 @@ class Batch:
     def join(
         self, prefixes: Sequence[KVCache], questions: Sequence[Sequence[int]]
     ) -> list[tuple[RunningSequence, Token]]:
-        """Prefill prompts, and return the first token of each answer.
+        """Prefill prompts and return the first token of each answer.
 
         Parameters
         ----------
         prefixes : sequence of KVCache
-            All of one length, as those of one model are.
+            All of one length, as for one model.
         questions : sequence of token ids
-            What follows each prefix in the prompt.
+            The rest of each prompt, after the prefix.
         """
         first = self.prefill(self.begin_prefill(prefixes, questions))
         assert first is not None
@@ -104,7 +104,7 @@ class Batch:
     def begin_prefill(
         self, prefixes: Sequence[KVCache], questions: Sequence[Sequence[int]]
     ) -> Prefill:
-        """Prepare a prefill in chunks; takes what `join` does."""
+        """Prepare a chunked prefill; parameters as for `join`."""
         device = self._model.device
         layers = tuple(
             (torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer]))
@@ -126,7 +126,7 @@ class Batch:
         ----------
         prompts : Prefill
         most : int, optional
-            Tokens of the chunk, over all prompts together; all that are left by default.
+            Most tokens in the chunk, over all prompts together; all the rest by default.
 
         Returns
         -------
@@ -137,26 +137,26 @@ class Batch:
         if logits is None:
             return None
         sequences = [RunningSequence(self._processor) for _ in logits]
-        chosen, tokens = _choose(sequences, logits)
+        chosen, tokens = _choose_greedily(sequences, logits)
         self._merge(sequences, prompts.layers, prompts.mask, chosen)
-        return self._close(tokens)
+        return self._remove_ended(tokens)
 
     @torch.no_grad()
     def step(self) -> list[tuple[RunningSequence, Token]]:
-        """Decode one token of every sequence; those that end with it leave."""
+        """Decode one token for every sequence; finished sequences leave."""
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(self), 1)], dim=1)
         embeds = self._model.get_input_embeddings()(self._chosen[:, None])
         positions = self._mask.sum(1, keepdim=True) - 1
         logits, self._layers = self._forward(self._layers, embeds, self._mask, positions)
-        self._chosen, tokens = _choose(self._sequences, logits)
-        return self._close(tokens)
+        self._chosen, tokens = _choose_greedily(self._sequences, logits)
+        return self._remove_ended(tokens)
 
     def leave(self, sequence: RunningSequence) -> None:
-        """Remove a sequence; nothing happens if it has ended."""
+        """Remove a sequence, if it is still running."""
         if sequence in self._sequences:
-            self._keep([row for row, each in enumerate(self._sequences) if each is not sequence])
+            self._keep([row for row, other in enumerate(self._sequences) if other is not sequence])
 
-    def _close(
+    def _remove_ended(
         self, tokens: list[tuple[RunningSequence, Token]]
     ) -> list[tuple[RunningSequence, Token]]:
         ended = {id(sequence) for sequence, token in tokens if token.last}
@@ -167,7 +167,7 @@ class Batch:
         return tokens
 
     def _keep(self, rows: list[int]) -> None:
-        """Drop the other rows, and the columns that are padding in all rows that are left."""
+        """Keep these rows, and drop the columns that are padding in all of them."""
         if not rows:
             self.clear()
             return
@@ -187,11 +187,11 @@ class Batch:
         mask: torch.Tensor,
         chosen: torch.Tensor,
     ) -> None:
-        """Append rows, all padded on the left to one width."""
+        """Append rows, padded on the left to a common width."""
         if self._sequences:
             width = max(mask.shape[1], self._mask.shape[1])
             mask = torch.cat(
-                [F.pad(each, (width - each.shape[1], 0)) for each in (self._mask, mask)]
+                [F.pad(part, (width - part.shape[1], 0)) for part in (self._mask, mask)]
             )
             chosen = torch.cat([self._chosen, chosen])
             layers = tuple(
@@ -202,7 +202,7 @@ class Batch:
         self._layers, self._mask, self._chosen = layers, mask, chosen
 
 
-def _choose(
+def _choose_greedily(
     sequences: Sequence[RunningSequence], logits: torch.Tensor
 ) -> tuple[torch.Tensor, list[tuple[RunningSequence, Token]]]:
     log_probabilities = logits.float().log_softmax(-1)
@@ -214,5 +214,5 @@ def _choose(
 
 
 def _stack(above: torch.Tensor, below: torch.Tensor, width: int) -> torch.Tensor:
-    """Stack (B, heads, T, width) tensors, padded on the left to one T."""
-    return torch.cat([F.pad(each, (0, 0, width - each.shape[2], 0)) for each in (above, below)])
+    """Stack (B, heads, T, width) tensors, padded on the left to a common T."""
+    return torch.cat([F.pad(part, (0, 0, width - part.shape[2], 0)) for part in (above, below)])

@@ -1,9 +1,9 @@
-"""A llama on a CPU, read in few, large steps.
+"""Fast forward pass of a llama on a CPU, with few, large matrix products.
 
-One answer is written token by token, and each token reads every weight once. transformers' modules spend
-more time between the weights than on them: separate products for queries, keys and values, weights in an
-order that the processor has to rearrange each time, dozens of small operations a layer. Here the weights
-lie in the order that oneDNN multiplies them in, and what has one input is one product.
+Decoding one token reads every weight once. In transformers' modules the overhead costs more than the
+products: separate products for queries, keys and values, weights that the processor reorders for each
+product, dozens of small operations a layer. Here the weights are packed once for oneDNN, and linear layers
+with the same input are one product.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Multiply = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class UnknownWeights(TypeError):
-    """Weights of a kind that only transformers and peft know how to use."""
+    """The model or its adapter is of a kind that only transformers and peft support."""
 
 
 class _Product:
-    """Linear layers with the same input as one, and their LoRA adapters beside it."""
+    """Linear layers with the same input, fused into one product, with their LoRA adapters."""
 
     def __init__(self, *linears: nn.Module):
         bases = [_base(linear) for linear in linears]
@@ -42,7 +42,7 @@ class _Product:
         if self._lora is None or not adapted:
             return y
         down, up = self._lora
-        # As peft does: the adapter in its own precision, its sum with the base rounded once.
+        # As in peft: the adapter in its own precision, its sum with the base rounded once.
         return (y + F.linear(F.linear(x.to(down.dtype), down), up)).to(y.dtype)
 
 
@@ -54,9 +54,9 @@ def _base(linear: nn.Module) -> nn.Linear:
 
 
 def _multiplier(weight: torch.Tensor) -> Multiply:
-    """Return what multiplies with a weight, packed for this processor where it can be."""
+    """Return the product with a weight, packed for this processor if possible."""
     if weight.dtype == torch.bfloat16 and _can_pack_bfloat16():
-        # What torch.compile calls too; it would need a compiler on the reader's machine.
+        # torch.compile calls this operator too, but needs a compiler on the user's machine.
         multiply = torch.ops.mkldnn._linear_pointwise
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, 1)
         return lambda x, bias: multiply(x, packed, bias, "none", [], "")
@@ -64,14 +64,14 @@ def _multiplier(weight: torch.Tensor) -> Multiply:
 
 
 def _can_pack_bfloat16() -> bool:
-    """Whether this build of torch and this processor can; the operators are no part of torch's API."""
+    """Whether torch and the processor support it; the operators are not part of torch's public API."""
     needed = ("_is_mkldnn_bf16_supported", "_linear_pointwise", "_reorder_linear_weight")
     onednn = torch.ops.mkldnn
     return all(hasattr(onednn, name) for name in needed) and onednn._is_mkldnn_bf16_supported()
 
 
 def _joint_lora(linears: Sequence[nn.Module]) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Return what maps the input down, shape (ranks, in), and up again, (out, ranks), scaled."""
+    """Return the joint LoRA matrices: down, shape (ranks, in), and up, (out, ranks), scaled."""
     downs, ups = [], []
     for linear in linears:
         if type(linear) is not lora.Linear or linear.disable_adapters:
@@ -91,7 +91,7 @@ def _joint_lora(linears: Sequence[nn.Module]) -> tuple[torch.Tensor, torch.Tenso
 
 
 class _Layer:
-    """One layer, as `LlamaDecoderLayer` computes it."""
+    """One decoder layer, equal to `LlamaDecoderLayer`."""
 
     def __init__(self, layer: LlamaDecoderLayer):
         attention, mlp = layer.self_attn, layer.mlp
@@ -111,7 +111,7 @@ class _Layer:
         self,
         x: torch.Tensor,
         past: tuple[torch.Tensor, torch.Tensor] | None,
-        turn: tuple[torch.Tensor, torch.Tensor],
+        rotation: tuple[torch.Tensor, torch.Tensor],
         mask: torch.Tensor | None,
         adapted: bool,
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
@@ -119,22 +119,22 @@ class _Layer:
         joint = self._qkv(_norm(self._before_attention, x), adapted).view(
             rows, count, -1, self._width
         )
-        turned = self._heads * (self._group + 1)
-        query_key, values = joint.split((turned, self._heads), dim=2)
-        query_key = _rotate(query_key, *turn)
-        queries, keys = query_key.split((turned - self._heads, self._heads), dim=2)
+        rotated = self._heads * (self._group + 1)
+        query_key, values = joint.split((rotated, self._heads), dim=2)
+        query_key = _rotate(query_key, *rotation)
+        queries, keys = query_key.split((rotated - self._heads, self._heads), dim=2)
         keys, values = keys.transpose(1, 2), values.transpose(1, 2)
-        if past is None:  # not a view, which would keep the queries alive
+        if past is None:  # a view would keep the queries in memory
             keys, values = keys.contiguous(), values.contiguous()
         else:
             keys, values = torch.cat((past[0], keys), 2), torch.cat((past[1], values), 2)
-        # The heads that share keys stand below each other as if they were further queries.
+        # Heads that share keys are stacked as additional queries.
         queries = (
             queries.unflatten(2, (self._heads, self._group)).permute(0, 2, 3, 1, 4).flatten(2, 3)
         )
-        seen = F.scaled_dot_product_attention(queries, keys, values, mask)
-        seen = seen.unflatten(2, (self._group, count)).permute(0, 3, 1, 2, 4).flatten(2)
-        x = x + self._out(seen, adapted)
+        mixed = F.scaled_dot_product_attention(queries, keys, values, mask)
+        mixed = mixed.unflatten(2, (self._group, count)).permute(0, 3, 1, 2, 4).flatten(2)
+        x = x + self._out(mixed, adapted)
         gate, up = self._gate_up(_norm(self._before_mlp, x), adapted).chunk(2, dim=-1)
         return x + self._down(self._activate(gate) * up, adapted), (keys, values)
 
@@ -144,22 +144,22 @@ def _norm(norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate (B, L, heads, width) by position; `sin` bears the signs of the half that is turned over."""
+    """Rotate (B, L, heads, width) by position; `sin` is negative in its first half."""
     return x * cos + x.roll(x.shape[-1] // 2, -1) * sin
 
 
 class Llama:
-    """Reads on after what was read before, as `radfound.engine.local.sequence.read` does, with the weights of a llama.
+    """The forward pass of `radfound.engine.local.kv_cache.forward`, with the weights of a llama.
 
     Parameters
     ----------
     model : LlamaForCausalLM, or a PeftModel with a LoRA adapter around one
-        Its weights are copied: make another one of these when they have changed.
+        The weights are copied: create a new `Llama` when they change.
 
     Raises
     ------
     UnknownWeights
-        If it is anything else.
+        If the model is of another kind.
     """
 
     def __init__(self, model: nn.Module):
@@ -181,25 +181,26 @@ class Llama:
         positions: torch.Tensor,
         adapted: bool = True,
     ) -> tuple[torch.Tensor, Layers]:
-        """Read on, with the adapter or without; takes and returns what `radfound.engine.local.sequence.read` does."""
-        cos, sin = (turn[:, :, None] for turn in self._positions(embeds, positions))
+        """Run the forward pass, with or without the adapter; arguments and result as for `forward`."""
+        cos, sin = (part[:, :, None] for part in self._positions(embeds, positions))
         half = sin.shape[-1] // 2
-        turn = cos, torch.cat((-sin[..., :half], sin[..., half:]), -1)
+        rotation = cos, torch.cat((-sin[..., :half], sin[..., half:]), -1)
         bias = _attention_bias(mask, embeds, self._group)
-        x, read = embeds, []
+        x, extended = embeds, []
         for number, layer in enumerate(self._layers):
-            x, kept = layer(x, layers[number] if layers else None, turn, bias, adapted)
-            read.append(kept)
-        return self._head(_norm(self._norm, x[:, -1])), tuple(read)
+            past = layers[number] if layers else None
+            x, keys_values = layer(x, past, rotation, bias, adapted)
+            extended.append(keys_values)
+        return self._head(_norm(self._norm, x[:, -1])), tuple(extended)
 
 
 def _attention_bias(mask: torch.Tensor, embeds: torch.Tensor, group: int) -> torch.Tensor | None:
-    """Return what is added to attention, shape (B, 1, group * L, T), or None where all is seen."""
+    """Return the attention bias, shape (B, 1, group * L, T), or None if nothing is masked."""
     (rows, width), count = mask.shape, embeds.shape[1]
     if count == 1 and bool(mask.all()):
         return None
-    seen = torch.ones(count, width, dtype=torch.bool).tril(width - count) & mask.bool()[:, None]
+    visible = torch.ones(count, width, dtype=torch.bool).tril(width - count) & mask.bool()[:, None]
     bias = torch.zeros(rows, count, width, dtype=embeds.dtype)
-    # Not minus infinity: a row of padding sees nothing, and must not become NaN.
-    bias.masked_fill_(~seen, torch.finfo(embeds.dtype).min)
+    # Not minus infinity: a row of padding attends to nothing and must not become NaN.
+    bias.masked_fill_(~visible, torch.finfo(embeds.dtype).min)
     return bias.repeat(1, group, 1)[:, None]

@@ -1,4 +1,4 @@
-"""Keys and values of what the language model has processed, and the forward pass that extends them."""
+"""KV caches of the language model, and the forward pass that extends them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 Layers = tuple[tuple[torch.Tensor, torch.Tensor], ...]
 """Keys and values of every layer, each of shape (B, heads, T, head width)."""
 Forward = Callable[[Layers, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, Layers]]
-"""`forward` with its model in place."""
+"""`forward` with its model bound."""
 
 
 @dataclass(frozen=True, eq=False)
 class KVCache:
-    """Keys and values of a prompt's beginning: system prompt and study.
+    """KV cache of a prompt's prefix: system prompt and study.
 
     Parameters
     ----------
@@ -33,12 +33,12 @@ class KVCache:
 
     @property
     def nbytes(self) -> int:
-        """How much memory it takes."""
+        """Size in bytes."""
         return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
 
 
 class PrefixCache:
-    """The KV caches of prompts' beginnings that were used last, by study and region.
+    """Least-recently-used cache of prefixes, by study and region.
 
     Parameters
     ----------
@@ -80,9 +80,9 @@ def forward(
     Parameters
     ----------
     layers : tuple of (keys, values)
-        Of the tokens before; empty at the start.
+        Of the previous tokens; empty at the start.
     embeds : tensor, shape (B, L, width)
-    mask : int64 tensor, shape (B, all tokens so far and L)
+    mask : int64 tensor, shape (B, previous tokens + L)
     positions : int64 tensor, shape (B, L)
 
     Returns
@@ -90,7 +90,7 @@ def forward(
     logits : tensor, shape (B, vocabulary)
         At the last position.
     layers : tuple of (keys, values)
-        With the new tokens.
+        Extended by the new tokens.
     """
     cache = DynamicCache(config=model.config.text_config)
     for number, (keys, values) in enumerate(layers):

@@ -1,4 +1,4 @@
-"""The one thread that uses the model: it batches the requests that wait."""
+"""The scheduler: one thread owns the model and batches the waiting requests."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Prepare = Callable[[], tuple[KVCache, Sequence[int]]]
 _MAX_RUNNING = 8
 _CHUNK_TOKENS = 256
 _POLL_S = 0.1
-# A thread for each answer would leave memory behind: the allocator keeps a pool for every thread.
+# One thread stays, since the allocator keeps a memory pool for every thread that ever ran.
 _LINGER_S = 60.0
 
 
 class _Request:
-    """An answer that a caller waits for."""
+    """A caller's request for an answer."""
 
     def __init__(self, begin: Prepare, limit: int):
         self.begin, self.left = begin, limit
@@ -38,18 +38,18 @@ _Admitted = tuple[_Request, KVCache, Sequence[int]]
 
 
 class Scheduler:
-    """Generates several answers at once; new requests join between two decoding steps.
+    """Decodes several requests in one batch; new requests join between two decoding steps.
 
-    Prompts are prefilled in chunks, and the running sequences get as much time as each chunk took: a long
-    prompt makes the others at most half as fast, whatever its length. The thread ends when there has been
-    nothing to do for a while.
+    Prompts are prefilled in chunks. After each chunk the running sequences decode for as long as the chunk
+    took, so a long prompt slows them down by a factor of 2 at most. The thread ends after a minute without
+    work.
 
     Parameters
     ----------
     batch : Batch
     may_begin : callable
-        Called in the thread before requests are admitted, with whether the scheduler is idle; returns
-        whether they may be. Here the adapter is changed.
+        Called in the scheduler's thread before requests are admitted; takes whether the scheduler is idle,
+        returns whether to admit. The adapter is switched here.
     """
 
     def __init__(self, batch: Batch, may_begin: Callable[[bool], bool]):
@@ -58,7 +58,7 @@ class Scheduler:
         self._calls: deque[tuple[Callable[[], object], Future[object]]] = deque()
         self._waiting: deque[_Request] = deque()
         self._prefilling: deque[tuple[list[_Request], Prefill]] = deque()
-        self._next_chunk = 0.0  # not before then, so that running sequences get their share
+        self._next_chunk = 0.0  # earliest time of the next chunk while sequences run
         self._running: dict[RunningSequence, _Request] = {}
         self._is_running = False
 
@@ -81,8 +81,8 @@ class Scheduler:
         Parameters
         ----------
         begin : callable
-            Called in the thread when the request is admitted; returns the KV cache of the prompt's
-            beginning and the token ids of the rest. What it raises is raised here.
+            Called in the scheduler's thread on admission; returns the KV cache of the prompt's prefix and
+            the token ids of the rest. Its exceptions are raised here.
         limit : int
         cancel : threading.Event, optional
 
@@ -100,7 +100,7 @@ class Scheduler:
                 if cancel is not None and cancel.is_set():
                     raise Cancelled("the answer was cancelled")
                 try:
-                    # Waiting in short steps lets a caller who has given up leave.
+                    # Short waits, so that `cancel` is noticed.
                     token = request.tokens.get(timeout=_POLL_S)
                 except queue.Empty:
                     continue
@@ -120,11 +120,11 @@ class Scheduler:
             threading.Thread(target=self._run, name="radfound-model", daemon=True).start()
 
     def _has_work(self) -> bool:
-        def something() -> bool:
+        def pending() -> bool:
             return bool(self._calls or self._waiting or not self.is_idle)
 
         with self._lock:
-            self._is_running = self._lock.wait_for(something, _LINGER_S)
+            self._is_running = self._lock.wait_for(pending, _LINGER_S)
             return self._is_running
 
     def _run(self) -> None:
@@ -142,11 +142,11 @@ class Scheduler:
                     self._prefill_chunk()
                 if self._running:
                     self._emit(self._batch.step())
-            except BaseException as error:  # every caller must be told, whatever it is
+            except BaseException as error:  # every waiting caller must get it
                 self._fail(error)
 
     def _drop_cancelled(self) -> None:
-        """Remove the requests that were cancelled."""
+        """Remove cancelled requests."""
         for sequence, request in list(self._running.items()):
             if request.is_cancelled:
                 self._batch.leave(sequence)
@@ -160,7 +160,7 @@ class Scheduler:
             self._waiting = deque(request for request in self._waiting if not request.is_cancelled)
 
     def _admit(self) -> None:
-        """Admit as many requests as there is room and, with others running, time for."""
+        """Admit waiting requests up to the batch limit and, while others run, the time limit."""
         room = (
             _MAX_RUNNING
             - len(self._running)
@@ -203,7 +203,7 @@ class Scheduler:
             _send_error(requests, error)
 
     def _prefill_chunk(self) -> None:
-        """Prefill the next chunk; after the last one the sequences run."""
+        """Prefill the next chunk; after the last chunk the sequences start to run."""
         requests, prompts = self._prefilling.popleft()
         began = time.monotonic()
         try:

@@ -1,4 +1,4 @@
-"""An answer while it is generated: its tokens, and the text that each adds."""
+"""A sequence during decoding: its tokens, and the text that each token adds."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Token:
     Parameters
     ----------
     text : str
-        What it adds to the answer; may be empty while a character is incomplete.
+        Text that the token adds; may be empty while a character is incomplete.
     log_probability : float
     entropy : float
-        Of the distribution it was chosen from, in nats.
+        Of the next-token distribution, in nats.
     last : bool
         Whether it is the stop token.
     """
@@ -31,7 +31,7 @@ class Token:
 
 
 class RunningSequence:
-    """An answer while it is decoded."""
+    """A sequence in the batch."""
 
     def __init__(self, processor: RadFoundProcessor):
         self._tokenizer = processor.tokenizer
@@ -39,12 +39,12 @@ class RunningSequence:
         self._shown = ""
 
     def add(self, chosen: int, log_probability: float, entropy: float) -> Token:
-        """Return the next token."""
+        """Append a token id and return its Token."""
         last = chosen == self._tokenizer.eos_token_id
         if not last:
             self._ids.append(chosen)
         text = self._tokenizer.decode(self._ids, skip_special_tokens=True)
-        # Half a character decodes to U+FFFD: wait for its other half.
+        # An incomplete character decodes to U+FFFD: wait for the rest.
         piece = "" if text.endswith("\ufffd") else text[len(self._shown) :]
         self._shown += piece
         return Token(piece, log_probability, entropy, last)
