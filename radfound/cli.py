@@ -1,7 +1,7 @@
 """The command line: ask about files, audit corrections, choose adapters, run benchmark and reader studies.
 
-Results go to stdout, everything else to stderr. Nothing heavy is imported before a command needs
-it, so that `--help` answers at once.
+Results go to stdout, everything else to stderr. Heavy imports wait until a command needs them, so that
+`--help` is fast.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str or None
-        The arguments after the program's name; those of the process if None.
+        Arguments after the program's name; the process's arguments if None.
 
     Returns
     -------
     int
-        0, or 2 for bad input, or 130 where the user interrupted.
+        0; 2 for bad input; 130 if the user interrupted.
     """
     try:
         args = _parse(sys.argv[1:] if argv is None else list(argv))
@@ -59,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             format="radfound: %(levelname)s: %(message)s",
         )
         result = args.run(args)
-        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack a letter of the answer
+        if isinstance(
+            sys.stdout, io.TextIOWrapper
+        ):  # the terminal's encoding may lack a character of the answer
             sys.stdout.reconfigure(errors="replace")
         print(result, flush=True)
     except RadFoundError as error:
@@ -68,12 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("radfound: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # a consumer such as `head` closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
-# Commands: each returns what is to be printed --------------------------------------------------
+# Commands: each returns the text to print -------------------------------------------------------
 
 
 def _ask(args: argparse.Namespace) -> str:
@@ -87,13 +89,13 @@ def _ask(args: argparse.Namespace) -> str:
         params["region"] = {"box_mm": [args.box_mm[:3], args.box_mm[3:]]}
     request = parse_ask(params)
     if args.command == "ask" and request.question is None:
-        raise RequestError("question: found nothing; put it last, in quotes")
+        raise RequestError("question: missing; put it last, in quotes")
     adapters = AdapterStore(store_path(_folder(args.studies))) if args.studies else None
     _check_map_path(args.evidence)
 
     with redirect_stdout(sys.stderr), _progress(args.max_new_tokens) as progress:
         start = time.monotonic()
-        progress.set_description("reading")
+        progress.set_description("loading the study")
         study = _read_study(files, args.series, args.volume)
         read_ms = round(1000 * (time.monotonic() - start))
         progress.set_description("loading the model")
@@ -108,7 +110,7 @@ def _ask(args: argparse.Namespace) -> str:
         )
         answer = _last(pieces, progress)
         if args.evidence:
-            progress.set_description("looking where it looked")
+            progress.set_description("computing the evidence map")
             evidence = engine.evidence(study, answer, region=request.region)
             written = [path.name for path in evidence.write(args.evidence)]
             answer = replace(answer, evidence=written[0])
@@ -222,7 +224,7 @@ def _bench(args: argparse.Namespace) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every other error does."""
+    """Reports errors in one line, like all other errors."""
 
     def error(self, message: str) -> NoReturn:
         raise RequestError(f"{message} (see {self.prog} --help)")
@@ -230,7 +232,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     args, rest = _parser().parse_known_args(argv)
-    # argparse takes one run of positionals; the question may follow an option: a.nii --json "?"
+    # argparse takes one group of positionals; the question may follow an option: a.nii --json "?"
     unknown = [word for word in rest if word.startswith("-")]
     if unknown or (rest and args.command not in _TASKS):
         raise RequestError(f"unknown argument {(unknown or rest)[0]!r} (see radfound --help)")
@@ -242,7 +244,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     common = _Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="print one JSON document")
-    common.add_argument("--verbose", action="store_true", help="say on stderr what is being done")
+    common.add_argument("--verbose", action="store_true", help="log progress to stderr")
 
     parser = _Parser(
         prog="radfound",
@@ -259,16 +261,16 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=help_text, usage=usage, parents=[common])
         _add_ask_arguments(command, name)
 
-    corrections = _group(commands, "corrections", "look at what readers corrected")
+    corrections = _group(commands, "corrections", "show and export the readers' corrections")
     command = corrections.add_parser("list", help="print the corrections", parents=[common])
     _add_studies(command)
     command.add_argument("--image", metavar="ID", help="only those about this image")
     command.set_defaults(run=_corrections_list)
     command = corrections.add_parser(
-        "verify", help="look for changed or removed rows", parents=[common]
+        "verify", help="check for changed or removed corrections", parents=[common]
     )
     _add_studies(command)
-    command.add_argument("--head", metavar="HASH", help="what an earlier call printed as head")
+    command.add_argument("--head", metavar="HASH", help="the head that an earlier call printed")
     command.set_defaults(run=_corrections_verify)
     command = corrections.add_parser(
         "export", help="write the corrections to a file or data set", parents=[common]
@@ -281,22 +283,26 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="a .jsonl file, or a folder that Hugging Face datasets loads",
     )
-    command.add_argument("--latest", action="store_true", help="only the newest of each question")
+    command.add_argument(
+        "--latest", action="store_true", help="only the newest correction of each question"
+    )
     command.set_defaults(run=_corrections_export)
 
     command = commands.add_parser(
-        "trace", help="say which weights gave an answer, and what taught them", parents=[common]
+        "trace",
+        help="print the model version of an answer and its training corrections",
+        parents=[common],
     )
     _add_studies(command)
     command.add_argument("id", metavar="ANSWER_ID")
     command.set_defaults(run=_trace)
 
-    adapters = _group(commands, "adapters", "choose which fine-tuned version answers")
+    adapters = _group(commands, "adapters", "list, activate and remove adapters")
     for name, help_text, run in (
         ("list", "print the published adapters", _adapters_list),
-        ("activate", "let an adapter answer from now on", _adapters_activate),
-        ("rollback", "go back to what was active before", _adapters_rollback),
-        ("prune", "remove the weights of old adapters, not what is known of them", _adapters_prune),
+        ("activate", "activate an adapter", _adapters_activate),
+        ("rollback", "activate the previous adapter again", _adapters_rollback),
+        ("prune", "delete the weights of old adapters, but keep their manifests", _adapters_prune),
     ):
         command = adapters.add_parser(name, help=help_text, parents=[common])
         _add_studies(command)
@@ -304,16 +310,20 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("id", help=f"such as a-0003, or {BASE} for the base model")
         if name == "prune":
             command.add_argument(
-                "--keep", type=int, default=20, metavar="N", help="the newest that stay (20)"
+                "--keep",
+                type=int,
+                default=20,
+                metavar="N",
+                help="number of newest adapters to keep (20)",
             )
         command.set_defaults(run=run)
 
     command = commands.add_parser(
-        "bench", help="score a model on RadVLBench, beside controls", parents=[common]
+        "bench", help="evaluate a model on RadVLBench, with controls", parents=[common]
     )
     _add_bench_arguments(command)
 
-    studies = _group(commands, "reader-study", "let radiologists rate texts without their sources")
+    studies = _group(commands, "reader-study", "blinded rating of texts by radiologists")
     reader_study.add_commands(studies, common)
     return parser
 
@@ -332,26 +342,26 @@ def _add_ask_arguments(command: argparse.ArgumentParser, name: str) -> None:
         help="DICOM folder, zip or file, NIfTI, NRRD, MetaImage, PNG or JPEG; "
         f"several files are the views of one study{last}",
     )
-    command.add_argument("--series", help="which DICOM series, where there are several")
-    command.add_argument("--volume", type=int, help="which volume of a 4D image, from 0")
+    command.add_argument("--series", help="the DICOM series, if there are several")
+    command.add_argument("--volume", type=int, help="the volume of a 4D image, counted from 0")
     command.add_argument(
         "--box-mm",
         type=float,
         nargs=6,
         metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1"),
-        help="look only at this box, RAS in mm",
+        help="restrict the question to this box, RAS in mm",
     )
     command.add_argument("--model", default="radfound-mini", help="default: radfound-mini")
-    command.add_argument("--device", help='such as "cuda"; chosen by itself if left out')
+    command.add_argument("--device", help='such as "cuda"; default: chosen automatically')
     command.add_argument("--max-new-tokens", type=int, metavar="N", help="1 to 512")
     command.add_argument(
-        "--studies", metavar="DIR", help="answer with the adapter that is active for these studies"
+        "--studies", metavar="DIR", help="use the active adapter of this folder of studies"
     )
     command.add_argument(
         "--evidence",
         type=Path,
         metavar="FILE.nrrd",
-        help="write where the model looked, as a map over the image",
+        help="write the evidence map, a volume on the voxels of the image",
     )
     command.set_defaults(run=_ask)
 
@@ -365,13 +375,13 @@ def _add_bench_arguments(command: argparse.ArgumentParser) -> None:
         required=True,
         help="folder of the data kit, your own .jsonl file, or NAME=FOLDER such as slake=data/Slake1.0 (docs/data.md)",
     )
-    add("--out", type=Path, required=True, metavar="DIR", help="where tables and plots go")
-    add("--limit", type=int, metavar="N", help="at most N studies a split, for a trial")
+    add("--out", type=Path, required=True, metavar="DIR", help="output folder for tables and plots")
+    add("--limit", type=int, metavar="N", help="at most N studies per split, for a trial run")
     add("--compare", type=Path, metavar="DIR", help="the --out folder of another model's run")
     add(
         "--calibrate",
         action="store_true",
-        help="fit confidence on the validation split first, and keep it beside the checkpoint",
+        help="first fit the confidence calibration on the validation split and save it in the checkpoint's folder",
     )
     add(
         "--radeval",
@@ -379,17 +389,22 @@ def _add_bench_arguments(command: argparse.ArgumentParser) -> None:
         const="radgraph,bertscore",
         default="",
         metavar="SCORES",
-        help="score texts by RadEval too, where it is installed; default: %(const)s",
+        help="also compute these RadEval scores, if RadEval is installed; default: %(const)s",
     )
-    add("--write-docs", type=Path, metavar="FILE", help="put the tables between its marks")
-    add("--device", help='such as "cuda"; chosen by itself if left out')
+    add(
+        "--write-docs",
+        type=Path,
+        metavar="FILE",
+        help="insert the tables between the marks of this Markdown file",
+    )
+    add("--device", help='such as "cuda"; default: chosen automatically')
     add("--seed", type=int, default=0, help="default: 0")
     command.set_defaults(run=_bench)
 
 
 def _add_studies(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--studies", metavar="DIR", required=True, help="the folder of studies that the server uses"
+        "--studies", metavar="DIR", required=True, help="the server's folder of studies"
     )
 
 
@@ -404,7 +419,7 @@ def _store(args: argparse.Namespace) -> AdapterStore:
     return AdapterStore(store_path(_folder(args.studies)))
 
 
-# Reading and answering -------------------------------------------------------------------------
+# Loading and answering -------------------------------------------------------------------------
 
 
 def _read_study(files: list[str], series: str | None, volume: int | None) -> Study:
@@ -433,14 +448,14 @@ def _last(pieces: Iterator[str | Answer], progress: Any) -> Answer:
 
 @contextmanager
 def _progress(total: int | None) -> Iterator[Any]:
-    """Count tokens on stderr where a person is watching."""
+    """Show a token count on stderr, if it is a terminal."""
     from tqdm import tqdm
 
     with tqdm(total=total, unit=" tokens", file=sys.stderr, disable=None, leave=False) as progress:
         yield progress
 
 
-# Text for people -------------------------------------------------------------------------------
+# Text output -----------------------------------------------------------------------------------
 
 
 def _json(value: dict[str, Any]) -> str:

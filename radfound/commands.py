@@ -1,4 +1,4 @@
-"""What `python -m` commands share."""
+"""Error handling shared by the `python -m` commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from radfound.exceptions import RadFoundError
 
 
 def run_command(main: Callable[[], object]) -> None:
-    """Run a command; an error of RadFound ends it with one line and status 1."""
+    """Run a command; on a RadFoundError, print one line and exit with status 1."""
     try:
         main()
     except RadFoundError as error:

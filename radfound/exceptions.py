@@ -1,7 +1,7 @@
-"""The one error tree of RadFound.
+"""The error tree of RadFound.
 
-Every error says what was found, what was expected and what to do. `code` is stable and goes over
-the wire; `http_status` is what the server answers with.
+Every message states what was found, what was expected and what to do. `code` is stable and part of the
+HTTP reply; `http_status` is the status of that reply.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ class StudyUnreadableError(StudyError):
 
 
 class UnknownKindError(StudyUnreadableError):
-    """A file is, by its content, of none of the kinds that can be read."""
+    """A file's content is of no supported format."""
 
     code = "study_kind_unknown"
     http_status = 415
 
 
 class ReaderFailedError(StudyUnreadableError):
-    """A reader failed on a file in a way that nobody foresaw, which is worth a report."""
+    """A loader failed on a file unexpectedly; please report it."""
 
 
 class StudyAmbiguousError(StudyError):
-    """There is more than one series (or 4D volume) to choose from.
+    """There are several series (or volumes of a 4D image) to choose from.
 
     Parameters
     ----------
     message : str
     choices : sequence of str
-        What can be given as `series=` (or `volume=`) instead.
+        Valid values of `series=` (or `volume=`).
     argument : str
-        Which of the two.
+        Name of the argument: "series" or "volume".
     words : sequence of str
-        What each choice is; empty where nothing is known of them.
+        Description of each choice; empty if none is known.
     """
 
     code = "study_ambiguous"
@@ -100,13 +100,13 @@ class RequestError(RadFoundError):
 
 
 class CorrectionError(RequestError):
-    """A correction is not of the shape that the log accepts; the message names the field."""
+    """A correction does not match its schema; the message names the field."""
 
     code = "correction_invalid"
 
 
 class NotFoundError(RadFoundError):
-    """Nothing is known under the given id."""
+    """The given id is unknown."""
 
     code = "not_found"
     http_status = 404
@@ -120,7 +120,7 @@ class StorageError(RadFoundError):
 
 
 class DamagedError(StorageError):
-    """A file that RadFound keeps is not whole."""
+    """A file that RadFound keeps is damaged."""
 
 
 class CheckpointError(RadFoundError):
@@ -131,7 +131,7 @@ class CheckpointError(RadFoundError):
 
 
 class DeviceError(RadFoundError):
-    """The device that was asked for is not there."""
+    """The requested device is not available."""
 
     code = "device_unavailable"
     http_status = 503
@@ -145,13 +145,13 @@ class AdapterError(RadFoundError):
 
 
 class DatasetError(RadFoundError):
-    """A data set is missing, incomplete or not in the layout that its publisher describes."""
+    """A data set is missing, incomplete or not in its published layout."""
 
     code = "dataset_invalid"
 
 
 class ReaderStudyError(RequestError):
-    """A reader study's configuration, plan or key is not as it must be; the message says where."""
+    """A reader study's configuration, plan or key is invalid; the message names the field."""
 
     code = "reader_study_invalid"
 
@@ -164,20 +164,20 @@ class TrainingError(RadFoundError):
 
 
 class Cancelled(RadFoundError):
-    """The caller asked to stop before the answer was complete."""
+    """The caller cancelled the request before the answer was complete."""
 
     code = "cancelled"
     http_status = 499
 
 
 class Busy(RadFoundError):
-    """More questions wait than can be answered soon.
+    """The queue of requests is full.
 
     Parameters
     ----------
     message : str
     retry_after_s : int
-        When to ask again.
+        Seconds to wait before the next attempt.
     """
 
     code = "busy"

@@ -14,20 +14,19 @@ def library(name: str, extra: str) -> Any:
     Parameters
     ----------
     name : str
-        Of an optional library, or of a module of this package that imports some.
+        Module of an optional library, or of this package if it imports one.
     extra : str
-        Of `extras_require` in setup.py.
+        Its extra in `extras_require` of setup.py.
 
     Raises
     ------
     RequestError
-        If something that it imports is not installed; the message names the extra.
+        If the module or one of its imports is not installed; the message names the extra.
     """
     try:
         return importlib.import_module(name)
     except ImportError as error:
         missing = (error.name or name).partition(".")[0]
         raise RequestError(
-            f"{missing}: not installed, and needed here; run `pip install '.[{extra}]'` in the folder "
-            "of RadFound"
+            f"{missing}: not installed; run `pip install '.[{extra}]'` in the folder of RadFound"
         ) from error

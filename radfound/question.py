@@ -1,4 +1,4 @@
-"""Tasks, answers, and which model version gave an answer."""
+"""Tasks, questions and answers, with the model version of an answer."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from radfound.validation import Text
 
 @dataclass(frozen=True)
 class Task:
-    """What a model can be asked to do.
+    """A task of the model.
 
     Parameters
     ----------
     name : str
-        As it stands in requests and records.
+        Name in requests and records.
     label : str
-        In words, for people.
+        Name shown to users.
     prompt : str or None
-        The instruction; None where the question is the instruction.
+        The instruction; None if the question is the instruction.
     max_new_tokens : int
-        Limit of an answer where the request sets none.
+        Default limit of an answer.
     """
 
     name: str
@@ -52,7 +52,7 @@ _Name = Annotated[Text, Field(max_length=200)]
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """Which weights gave an answer.
+    """Weights that gave an answer.
 
     Parameters
     ----------
@@ -92,16 +92,16 @@ class Answer:
     sections : dict or None
         {"findings": str, "impression": str} for a report.
     confidence : float or None
-        Calibrated probability of being right, in [0, 1]; None where no calibration exists: for captions
-        and reports, for a checkpoint without one, and with an adapter.
+        Calibrated probability of a correct answer, in [0, 1]; None without a calibration: for captions
+        and reports, for checkpoints without one, and with an adapter.
     uncertainty : float or None
         Mean entropy of the answer's tokens divided by the entropy of a uniform choice, in [0, 1].
     evidence : str or None
-        Name of the evidence map, where one was asked for.
+        File name of the evidence map, if one was requested.
     timings_ms : dict of str to int
         "read", "encode", "first_token" and "total", counted from the start of the request.
     finished : bool
-        False where the token limit or a cancel cut the text off.
+        False if the token limit or a cancellation cut the text off.
     """
 
     task: str

@@ -1,6 +1,6 @@
-"""Values from outside, checked by pydantic, with its errors in this project's words.
+"""Validation of external values by pydantic, with RadFound's error messages.
 
-A message begins with the name of the field and never repeats a text, which may be a patient's.
+A message begins with the name of the field and never quotes text, which may be a patient's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from radfound.exceptions import RadFoundError, RequestError
 T = TypeVar("T")
 
 CONFIG = ConfigDict(extra="forbid", hide_input_in_errors=True, revalidate_instances="always")
-"""Of every model of the wire."""
+"""Configuration of every model of the contract."""
 
 _EXPECTED = {
     "string_type": "text",
@@ -42,7 +42,7 @@ _EXPECTED = {
 
 
 def is_storable(text: str) -> bool:
-    """Whether text can be written as UTF-8 (JSON may carry lone surrogates, which cannot)."""
+    """Whether text can be encoded as UTF-8; lone surrogates, which JSON allows, cannot."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -51,7 +51,7 @@ def is_storable(text: str) -> bool:
 
 
 def one_of(choices: Collection[str]) -> BeforeValidator:
-    """Return a validator of text that is one of some words."""
+    """Return a validator that accepts only these texts."""
 
     def check(value: object) -> object:
         if value not in tuple(choices):
@@ -74,7 +74,7 @@ def _in_range(number: float) -> float:
 
 
 Text = Annotated[str, Strict(), AfterValidator(_storable)]
-"""Text that can be stored."""
+"""Text that can be encoded as UTF-8."""
 Number = Annotated[float, Strict(), AfterValidator(_in_range)]
 """A finite number of at most 1e9."""
 Fraction = Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)]
@@ -90,20 +90,20 @@ def validate(
     *,
     within: str = "",
 ) -> T:
-    """Return a value as its type.
+    """Validate a value against a type.
 
     Parameters
     ----------
     adapter : TypeAdapter
-        Of the type.
+        The type.
     value : object
-        As it came out of JSON or YAML.
+        As parsed from JSON or YAML.
     name : str
-        What the whole value is called where the fault is in no field of it.
+        Name of the whole value, for faults outside its fields.
     error : type of RadFoundError
-        What to raise.
+        Raised for an invalid value.
     within : str
-        Name of the field that the value is in, which the names of its own fields are added to.
+        Name of the enclosing field, prefixed to the names of the value's fields.
     """
     try:
         return adapter.validate_python(value)
@@ -112,14 +112,14 @@ def validate(
 
 
 def first_fault(error: ValidationError, name: str, within: str = "") -> str:
-    """Return the first fault in words, beginning with the field's name."""
+    """Return a message for the first fault, beginning with the field's name."""
     first = error.errors(include_url=False)[0]
-    where = field_name((within, *first["loc"]) if within else first["loc"]) or name
-    return f"{where}: {_in_words(first, name)}"
+    field = field_name((within, *first["loc"]) if within else first["loc"]) or name
+    return f"{field}: {_in_words(first, name)}"
 
 
 def field_name(location: Sequence[int | str]) -> str:
-    """Return where in a value a fault is, such as `history[0].answer`."""
+    """Return the path of a field, such as `history[0].answer`."""
     name, before = "", None
     for part in location:
         if isinstance(part, int):
@@ -131,7 +131,7 @@ def field_name(location: Sequence[int | str]) -> str:
 
 
 def kind_of(value: object) -> str:
-    """Return what kind of JSON value was found, in words."""
+    """Return the kind of a JSON value in words."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -146,7 +146,7 @@ def _in_words(fault: Any, name: str) -> str:
     kind, context, value = fault["type"], fault.get("ctx") or {}, fault["input"]
     if kind in _EXPECTED:
         return f"found {kind_of(value)}; expected {_EXPECTED[kind]}"
-    if kind == "value_error":  # of a validator of this project
+    if kind == "value_error":  # raised by RadFound's own validators
         return str(context["error"])
     if kind == "missing":
         return "missing"
@@ -172,6 +172,6 @@ def _bounds(context: Mapping[str, Any]) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a short value as it was found; of a long one its beginning."""
+    """Return the repr of a value, shortened to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

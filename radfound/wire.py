@@ -1,6 +1,6 @@
-"""The JSON that RadFound exchanges: answers, corrections, questions and errors.
+"""The JSON contract of server and clients: answers, corrections, questions and errors.
 
-The shapes are strict: a value of another shape is refused by the name of its field, and never guessed.
+Validation is strict: an invalid value raises an error that names its field; no value is converted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CORRECTION_SCHEMA = "radfound.correction/1"
 MAX_NEW_TOKENS = 512
 MAX_HISTORY_TURNS = 64
 MAX_HISTORY_CHARS = 20_000
-"""Of all turns together; the engine counts tokens later."""
+"""Limit for all turns together; the engine applies its token limit later."""
 
 
 # Answers --------------------------------------------------------------------------------------
@@ -36,8 +36,8 @@ MAX_HISTORY_CHARS = 20_000
 def _image_ids(value: object) -> object:
     if isinstance(value, (list, tuple)):
         if len(value) > MAX_IMAGES:
-            raise ValueError(f"found {len(value)} ids; at most {MAX_IMAGES} are read at once")
-        if any(isinstance(each, str) and not each.strip() for each in value):
+            raise ValueError(f"found {len(value)} ids; a study has at most {MAX_IMAGES} images")
+        if any(isinstance(image_id, str) and not image_id.strip() for image_id in value):
             raise ValueError("found an empty id; expected the image's id")
     return value
 
@@ -46,7 +46,7 @@ ImageIds = Annotated[tuple[Text, ...], BeforeValidator(_image_ids)]
 
 
 class AnswerJson(BaseModel):
-    """`radfound.answer/1`; see `radfound.Answer` for the meaning of the fields."""
+    """`radfound.answer/1`; `radfound.Answer` documents the fields."""
 
     model_config = CONFIG | ConfigDict(extra="ignore")
 
@@ -76,7 +76,7 @@ def answer_to_json(answer: Answer) -> dict[str, Any]:
 
 
 def answer_from_json(value: object) -> Answer:
-    """Return the answer in `radfound.answer/1`; RequestError names a field of another shape."""
+    """Parse `radfound.answer/1`; a RequestError names the invalid field."""
     checked = validate(_ANSWER, value, "answer")
     return Answer(**{name: getattr(checked, name) for name in Answer.__dataclass_fields__})
 
@@ -108,15 +108,15 @@ def correction_to_json(correction: Correction) -> dict[str, Any]:
 
 
 def correction_from_json(value: object) -> Correction:
-    """Return the correction in `radfound.correction/1`.
+    """Parse `radfound.correction/1`.
 
-    `answer_id`, `question`, `text`, `created`, `model`, `image_hash` and `region` may be left out
-    or null; whether a question or a text is needed depends on the task and the verdict.
+    `answer_id`, `question`, `text`, `created`, `model`, `image_hash` and `region` may be missing or
+    null; task and verdict decide whether a question or a text is required.
 
     Raises
     ------
     CorrectionError
-        If a field is missing, unknown or not of its shape; the message begins with its name.
+        If a field is missing, unknown or invalid; the message begins with its name.
     """
     if not isinstance(value, Mapping):
         raise CorrectionError(f"correction: found {kind_of(value)}; expected an object")
@@ -128,21 +128,21 @@ def correction_from_json(value: object) -> Correction:
             raise CorrectionError(f"{str(name)[:40]}: not a field of {CORRECTION_SCHEMA}")
     for name in _NEEDED:
         if value.get(name) is None:
-            raise CorrectionError(f"{name}: missing; every correction needs it")
-    fields = {name: each for name, each in value.items() if name != "schema" and each is not None}
+            raise CorrectionError(f"{name}: missing; every correction must have it")
+    fields = {name: part for name, part in value.items() if name != "schema" and part is not None}
     return _CORRECTION.validate_python(fields)
 
 
 # Questions ------------------------------------------------------------------------------------
 
 
-def _few_turns(turns: object) -> object:
+def _check_turn_count(turns: object) -> object:
     if isinstance(turns, (list, tuple)) and len(turns) > MAX_HISTORY_TURNS:
         raise ValueError(f"found {len(turns)} turns; at most {MAX_HISTORY_TURNS} fit")
     return () if turns is None else turns
 
 
-def _short_turns(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+def _check_turn_length(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
     count = sum(len(turn.question) + len(turn.answer) for turn in turns)
     if count > MAX_HISTORY_CHARS:
         raise ValueError(
@@ -161,23 +161,23 @@ def _token_limit(value: object) -> object:
 
 
 class AskRequest(BaseModel):
-    """A question of a caller, whatever the task.
+    """A client's request for an answer, caption or report.
 
-    Keys of other names are ignored, since clients of MONAI Label send their own.
+    Unknown keys are ignored, since clients of MONAI Label send their own.
 
     Parameters
     ----------
     question : str or None
-        Without surrounding blanks; None where nothing was asked.
+        Stripped; None if empty.
     history : tuple of Turn
         Earlier turns, oldest first.
     images : tuple of str
-        Ids of the study's images where there is more than one; empty otherwise.
+        Ids of the study's images, if there are several; empty otherwise.
     region : Box, Plane or None
     max_new_tokens : int or None
         1 to 512.
     evidence : bool
-        Whether an evidence map is wanted too.
+        Whether an evidence map is requested.
     """
 
     model_config = CONFIG | ConfigDict(extra="ignore", frozen=True)
@@ -187,12 +187,12 @@ class AskRequest(BaseModel):
         AfterValidator(lambda text: (text or "").strip() or None),
     ] = None
     history: Annotated[
-        tuple[Turn, ...], BeforeValidator(_few_turns), AfterValidator(_short_turns)
+        tuple[Turn, ...], BeforeValidator(_check_turn_count), AfterValidator(_check_turn_length)
     ] = ()
     images: Annotated[ImageIds, BeforeValidator(lambda ids: () if ids is None else ids)] = ()
     region: Region | None = None
     max_new_tokens: Annotated[int | None, BeforeValidator(_token_limit)] = None
-    evidence: Annotated[Truth, BeforeValidator(lambda wish: False if wish is None else wish)] = (
+    evidence: Annotated[Truth, BeforeValidator(lambda value: False if value is None else value)] = (
         False
     )
 
@@ -201,14 +201,14 @@ _ASK = TypeAdapter(AskRequest)
 
 
 def parse_ask(params: object) -> AskRequest:
-    """Check the parameters that a client sends with a question.
+    """Validate the parameters of a request.
 
-    `image` and `model` are refused: MONAI Label would let them replace those of the address.
+    `image` and `model` are rejected: in MONAI Label they would override those in the address.
 
     Raises
     ------
     RequestError
-        If a parameter is not of its shape; the message begins with its name.
+        If a parameter is invalid; the message begins with its name.
     """
     for name in ("image", "model"):
         if isinstance(params, Mapping) and name in params:
@@ -220,12 +220,12 @@ def parse_ask(params: object) -> AskRequest:
 
 
 def error_to_json(error: BaseException) -> dict[str, Any]:
-    """Return the reply to an error; nothing of an error that was not foreseen."""
+    """Return an error as a reply; an unexpected error shows no details."""
     if isinstance(error, StudyAmbiguousError) and error.choices:
         return {"detail": {**_detail(error), "choices": _choices_to_json(error)}}
     if isinstance(error, RadFoundError):
         return {"detail": _detail(error)}
-    message = "the server failed at this request; its log says more"
+    message = "the server failed on this request; its log has the details"
     return {"detail": {"code": "internal_error", "message": message}}
 
 
@@ -234,7 +234,7 @@ def _detail(error: RadFoundError) -> dict[str, Any]:
 
 
 def _choices_to_json(error: StudyAmbiguousError) -> list[dict[str, Any]]:
-    """Return what can be asked for instead: the parameter as a request has it, and what it is."""
+    """Return each choice as a request parameter with its description."""
     words = error.words or ("",) * len(error.choices)
     return [
         {error.argument: int(choice) if error.argument == "volume" else choice, "is": text}
