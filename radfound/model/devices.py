@@ -1,4 +1,4 @@
-"""Where a model computes, checked before the model is loaded."""
+"""The device of a model, checked before the model is loaded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from radfound.exceptions import DeviceError
 
 
 def device_of(name: str | None) -> torch.device:
-    """Return the device of that name, or the best one there is.
+    """Return the device of this name, by default the best device of this machine.
 
     Raises
     ------
@@ -18,10 +18,10 @@ def device_of(name: str | None) -> torch.device:
     try:
         device = torch.device(name or _names()[-1])
         torch.empty(0, device=device)
-    except (AssertionError, RuntimeError):  # the former where torch was built without CUDA
+    except (AssertionError, RuntimeError):  # AssertionError if torch was built without CUDA
         raise DeviceError(
-            f"device: {name} is not there; expected one of this machine: {', '.join(_names())}; "
-            "leave it out to have one chosen"
+            f"device: {name} is not there; expected one of {', '.join(_names())}; "
+            "leave it out for the default"
         ) from None
     return device
 

@@ -1,7 +1,7 @@
 """RadFound in PyTorch: vision encoder, resampler and language model, in Hugging Face form.
 
-Frames are read one by one (intra-image layers), then together (inter-image context layers), and a fixed
-number of learned queries carries what they hold into the language model's embedding space.
+Frames are encoded one by one (intra-image layers), then together (inter-image context layers). A fixed
+number of learned queries resamples them into the language model's embedding space.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class RadFoundVisionOutput(ModelOutput):
     Parameters
     ----------
     last_hidden_state : tensor, shape (B, F, N, hidden_size)
-        After the context layers; padding frames hold numbers without meaning.
+        After the context layers; undefined for padding frames.
     frame_hidden_state : tensor, shape (B, F, N, hidden_size)
-        Before the context layers: what each frame says on its own.
+        Before the context layers: each frame on its own.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -63,7 +63,7 @@ class PatchStem(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention; queries may come from elsewhere than keys and values."""
+    """Multi-head self-attention or cross-attention."""
 
     def __init__(self, width: int, heads: int, context_width: int | None = None):
         super().__init__()
@@ -71,7 +71,7 @@ class Attention(nn.Module):
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(context_width or width, 2 * width)
         self.output = nn.Linear(width, width)
-        # Where somebody wants to see the weights of attention, shape (B, heads, T, S), they are put here.
+        # If a list, attention weights of shape (B, heads, T, S) are appended to it.
         self.seen: list[torch.Tensor] | None = None
 
     def forward(
@@ -80,7 +80,7 @@ class Attention(nn.Module):
         context: torch.Tensor | None = None,
         mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Attend from (B, T, width) to (B, S, context width); mask (B, S) is True where there is something."""
+        """Attend from (B, T, width) to (B, S, context width); mask (B, S) is False for padding."""
         batch, length, width = hidden.shape
         source = hidden if context is None else context
         query = self.query(hidden).view(batch, length, self.heads, -1).transpose(1, 2)
@@ -89,21 +89,21 @@ class Attention(nn.Module):
             .view(batch, source.shape[1], 2, self.heads, -1)
             .permute(2, 0, 3, 1, 4)
         )
-        seen_by = None if mask is None else mask[:, None, None, :]
+        visible = None if mask is None else mask[:, None, None, :]
         if self.seen is None:
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen_by)
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
         else:
-            mixed = self._mix_in_the_open(query, key, value, seen_by)
+            mixed = self._attend_and_record(query, key, value, visible)
         return self.output(mixed.transpose(1, 2).reshape(batch, length, width))
 
-    def _mix_in_the_open(
+    def _attend_and_record(
         self,
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
         mask: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Do what `scaled_dot_product_attention` does, which keeps its weights to itself."""
+        """Compute `scaled_dot_product_attention` and record its weights."""
         assert self.seen is not None
         scores = (query @ key.transpose(-2, -1)).float() / query.shape[-1] ** 0.5
         if mask is not None:
@@ -114,7 +114,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Pre-norm transformer layer, with cross-attention instead of self-attention where asked."""
+    """Pre-norm transformer layer with self-attention, or cross-attention if `cross`."""
 
     def __init__(self, config: RadFoundVisionConfig, cross: bool = False):
         super().__init__()
@@ -144,9 +144,9 @@ class Layer(nn.Module):
 
 
 class FramePlace(nn.Module):
-    """Embeds where a frame lies (mm), its plane and its view.
+    """Embeds the position (mm), plane and view of a frame.
 
-    The projection begins at zero: a frame without a known place is read as if places did not exist.
+    All weights start at zero, so at first the embedding has no effect.
     """
 
     num_wavelengths = 8
@@ -175,7 +175,7 @@ class FramePlace(nn.Module):
 
 
 class RadFoundPreTrainedModel(PreTrainedModel):
-    """Weights' initialisation and what Hugging Face needs to know about the parts."""
+    """Weight initialisation and Hugging Face settings."""
 
     config_class: Any = RadFoundConfig
     base_model_prefix = "model"
@@ -237,7 +237,7 @@ class RadFoundVisionModel(RadFoundPreTrainedModel):
         ----------
         stem_features : tensor, shape (M, C, H, W)
         keep : int64 tensor, shape (M, K), optional
-            The patches of each frame that are read; all of them where it is left out.
+            The patches of each frame to encode; all by default.
 
         Returns
         -------
@@ -252,7 +252,7 @@ class RadFoundVisionModel(RadFoundPreTrainedModel):
         return self.frame_norm(tokens)
 
     def look_across(self, tokens: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
-        """Run the inter-image layers on the placed tokens of all frames of a study.
+        """Run the inter-image layers on the tokens of all frames of a study, positions added.
 
         Parameters
         ----------
@@ -286,9 +286,9 @@ class RadFoundVisionModel(RadFoundPreTrainedModel):
         frame_mask : bool tensor, shape (B, F), optional
             False where a frame is padding. A black frame that is data stays True.
         positions_mm, planes, views : tensors, shapes (B, F, 3), (B, F), (B, F), optional
-            As in `radfound.study.frames.Frames`; taken as unknown where absent.
+            As in `radfound.study.frames.Frames`; unknown by default.
         stem_features : tensor, shape (B, F, C, H, W), optional
-            Instead of `pixel_values`, where the stem's output is at hand.
+            Precomputed output of the stem, instead of `pixel_values`.
 
         Returns
         -------
@@ -389,7 +389,7 @@ class RadFoundForConditionalGeneration(RadFoundPreTrainedModel, GenerationMixin)
     ) -> torch.Tensor:
         """Return the visual tokens of studies, shape (B, num_visual_tokens, text hidden_size).
 
-        Takes what `RadFoundVisionModel.forward` takes.
+        Parameters as for `RadFoundVisionModel.forward`.
         """
         hidden = self.vision_model(frame_mask=frame_mask, **inputs).last_hidden_state
         if frame_mask is None:
@@ -404,7 +404,7 @@ class RadFoundForConditionalGeneration(RadFoundPreTrainedModel, GenerationMixin)
         Raises
         ------
         ValueError
-            If a prompt does not hold exactly one study's placeholders.
+            If a prompt does not hold the placeholders of exactly one study.
         """
         places = input_ids == self.config.image_token_id
         expected = visual_embeds.shape[1]
@@ -413,7 +413,7 @@ class RadFoundForConditionalGeneration(RadFoundPreTrainedModel, GenerationMixin)
             raise ValueError(
                 f"prompts hold {found.tolist()} image placeholders; expected {expected} in each"
             )
-        # The placeholder lies outside the language model's vocabulary, which stays as it was trained.
+        # The placeholder id is outside the language model's vocabulary, which stays unchanged.
         embeds = self.get_input_embeddings()(input_ids.masked_fill(places, 0))
         return embeds.masked_scatter(places[..., None], visual_embeds.to(embeds.dtype))
 
@@ -443,9 +443,9 @@ class RadFoundForConditionalGeneration(RadFoundPreTrainedModel, GenerationMixin)
         visual_embeds : tensor, shape (B, num_visual_tokens, text hidden_size), optional
             The study's visual tokens, instead of `pixel_values`.
         labels : int64 tensor, shape (B, L), optional
-            -100 where nothing is to be learned.
+            -100 for positions without loss.
         logits_to_keep : int
-            Compute logits for the last so many positions only; 0 for all.
+            Number of last positions to compute logits for; 0 for all.
 
         Returns
         -------
@@ -484,7 +484,7 @@ class RadFoundForConditionalGeneration(RadFoundPreTrainedModel, GenerationMixin)
     def prepare_inputs_for_generation(
         self, *args: Any, is_first_iteration: bool = False, **kwargs: Any
     ) -> dict[str, Any]:
-        """Hand the study over once: after the first step it lives in the key-value cache."""
+        """Pass the study in the first step only: afterwards it is in the KV cache."""
         vision = {name: kwargs.pop(name, None) for name in (*self._vision_inputs, "visual_embeds")}
         inputs = super().prepare_inputs_for_generation(
             *args, is_first_iteration=is_first_iteration, **kwargs

@@ -1,7 +1,7 @@
-"""From a study and a question to the model's inputs, in Hugging Face form.
+"""Processor from studies and questions to model inputs, in Hugging Face form.
 
-The prompt is system, study, earlier turns, question: everything up to the study does not depend on what
-is asked, and is tokenised apart from the rest, so that it can be computed once for all questions.
+The prompt is system, study, earlier turns, question. The part up to the study does not depend on the
+question and is tokenised separately, so that its KV cache serves all questions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FIRST_QUESTION = "\x00"
 
 
 class RadFoundImageProcessor(BaseImageProcessor):
-    """Studies to padded batches of frames.
+    """Converts studies to padded batches of frames.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class RadFoundImageProcessor(BaseImageProcessor):
 
     @property
     def frame_config(self) -> FrameConfig:
-        """The settings that `make_frames` takes."""
+        """The settings of `make_frames`."""
         windows = tuple((center, width) for center, width in self.windows_hu)
         return FrameConfig(
             self.image_size, self.max_frames, windows, (self.percentiles[0], self.percentiles[1])
@@ -90,7 +90,7 @@ class RadFoundImageProcessor(BaseImageProcessor):
 
 
 def pad_frames(batch: Sequence[Frames]) -> dict[str, torch.Tensor]:
-    """Stack the frames of several studies; what is padding is False in `frame_mask`."""
+    """Stack the frames of several studies; `frame_mask` is False for padding."""
     most = max(len(frames) for frames in batch)
 
     def padded(name: str) -> torch.Tensor:
@@ -110,13 +110,13 @@ def pad_frames(batch: Sequence[Frames]) -> dict[str, torch.Tensor]:
 
 
 class RadFoundProcessor(ProcessorMixin):
-    """Studies, tasks and questions to model inputs, and generated ids back to text.
+    """Converts studies, tasks and questions to model inputs, and generated ids to text.
 
     Parameters
     ----------
     image_processor : RadFoundImageProcessor
     tokenizer : PreTrainedTokenizerBase
-        With a chat template; `<image>` is added to it where it is missing.
+        With a chat template; `<image>` is added if missing.
     num_visual_tokens : int
         Placeholders of a study in the prompt.
     """
@@ -148,13 +148,11 @@ class RadFoundProcessor(ProcessorMixin):
         Raises
         ------
         RequestError
-            If the task is unknown or there is no question to answer.
+            If the task is unknown or the question is missing.
         """
         if task == "vqa":
             if not question or not question.strip():
-                raise RequestError(
-                    "question: it is empty; expected what you want to know about the study"
-                )
+                raise RequestError("question: empty; expected a question about the study")
         elif task not in TASKS:
             raise RequestError(f"task: found {task!r}; expected {' or '.join(TASKS)}")
         turns = [{"role": "system", "content": SYSTEM_PROMPT}]
@@ -174,7 +172,7 @@ class RadFoundProcessor(ProcessorMixin):
         return before, first + after
 
     def _plain(self, text: str) -> str:
-        """Take control tokens out of a caller's text: they are the template's to write."""
+        """Remove control tokens from a caller's text: only the template may contain them."""
         for token in (*self.tokenizer.all_special_tokens, IMAGE_TOKEN):
             text = text.replace(token, " ")
         return text.strip()
@@ -187,11 +185,11 @@ class RadFoundProcessor(ProcessorMixin):
         return self.text_ids(before), self.text_ids(after)
 
     def text_ids(self, text: str) -> list[int]:
-        """Return the token ids of a text, with nothing added to it."""
+        """Return the token ids of a text, without special tokens."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def answer_ids(self, text: str) -> list[int]:
-        """Return the token ids of an answer as the model is to write it, stop token included."""
+        """Return the token ids of an answer, stop token included."""
         return [*self.text_ids(self._plain(text)), self.tokenizer.eos_token_id]
 
     def __call__(
@@ -226,7 +224,7 @@ class RadFoundProcessor(ProcessorMixin):
         return inputs
 
     def batch_decode(self, ids: Any, **kwargs: Any) -> list[str]:
-        """Turn generated ids into texts."""
+        """Decode generated ids to texts."""
         return self.tokenizer.batch_decode(ids, skip_special_tokens=True, **kwargs)
 
 
@@ -239,7 +237,7 @@ def pad_left(sequences: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch
 
 
 def split_report(text: str) -> dict[str, str] | None:
-    """Return {"findings": …, "impression": …} of a report's text, or None where it names neither."""
+    """Return {"findings": …, "impression": …} of a report, or None without these headings."""
     found = re.match(
         r"\s*(?:findings:)?\s*(.*?)\s*impression:\s*(.*)\Z", text, re.IGNORECASE | re.DOTALL
     )

@@ -1,7 +1,7 @@
-"""Sizes of model for those with GPUs and data: configurations, and new models ready to be trained.
+"""Model sizes for training on GPUs: configurations, and new models.
 
-`radfound-mini` and `radfound-tiny` are in `radfound.model.checkpoints`. The sizes here have no trained weights of
-their own: the language model comes from a folder or the hub, vision encoder and connector are learnt.
+`radfound-mini` and `radfound-tiny` are in `radfound.model.checkpoints`. The sizes here have no trained
+weights: the language model comes from a folder or the hub, vision encoder and connector are trained.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def size_config(name: str, text_config: PreTrainedConfig | None = None) -> RadFo
     name : str
         One of `SIZES`.
     text_config : PreTrainedConfig, optional
-        Of any causal language model, instead of the one that the size names.
+        Of any causal language model, instead of the size's own.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def size_config(name: str, text_config: PreTrainedConfig | None = None) -> RadFo
         text,
         num_visual_tokens=size["num_visual_tokens"],
         num_connector_layers=size["num_connector_layers"],
-        image_token_id=vocabulary,  # the first that the language model does not know
+        image_token_id=vocabulary,  # the first id outside the language model's vocabulary
     )
 
 
@@ -92,8 +92,8 @@ def new_model(
     name : str
         One of `SIZES`.
     language_model : str or Path, optional
-        Folder or hub id of a causal language model, read in bfloat16. Without it the language model is
-        on the meta device: enough to train the vision encoder, or to count parameters.
+        Folder or hub id of a causal language model, loaded in bfloat16. By default the language model is on
+        the meta device: enough to train the vision encoder, or to count parameters.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def new_model(
                 "causal language model"
             ) from error
     config = size_config(name, text_config)
-    # A random language model of billions of weights would take minutes, only to be replaced.
+    # Initialising billions of random weights would take minutes, only to be replaced.
     with torch.device("meta"):
         model = RadFoundForConditionalGeneration(config)
     model.vision_model = RadFoundVisionModel(config.vision_config)

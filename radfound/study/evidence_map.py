@@ -1,4 +1,4 @@
-"""What a model made of each patch, laid back over the images that the patches were cut from."""
+"""Evidence maps: values of patches, mapped back to the voxels of the images."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ HIGHEST = 255
 def lay_back(
     patches: np.ndarray, sources: Sequence[FrameSource], image_size: int, study: Study
 ) -> tuple[np.ndarray, ...]:
-    """Lay values of patches over the images of a study.
+    """Map values of patches back to the voxels of a study.
 
-    Between the middles of patches, and between the slices that the model saw, values are interpolated
-    linearly. What no frame showed is 0.
+    Values are interpolated linearly between patch centres and between the slices of the frames. Voxels
+    outside all frames are 0.
 
     Parameters
     ----------
     patches : float array, shape (F, N, N), not negative
-        For each frame, rows of patches from the top, each from the left.
+        For each frame, rows from the top, columns from the left.
     sources : sequence of FrameSource, F of them
         As `radfound.study.frames.make_frames` returns them.
     image_size : int
         Side of a frame in pixels.
     study : Study
-        The one that the frames were cut from.
+        The study of the frames.
 
     Returns
     -------
     tuple of uint8 array, shape (D, H, W)
-        One map for each image, on its voxels; `HIGHEST` stands for the highest value in the study.
+        One map for each image, on its voxels; the highest value in the study maps to `HIGHEST`.
     """
     patches = np.where(_shows_something(sources, patches.shape[-1], image_size), patches, 0.0)
     patches = patches.astype(np.float32) / (float(patches.max()) or 1.0)
@@ -77,7 +77,7 @@ def write_nrrd(path: str | Path, values: np.ndarray, affine: np.ndarray) -> None
 
 
 def nrrd_bytes(values: np.ndarray, affine: np.ndarray) -> bytes:
-    """Return what `write_nrrd` would write."""
+    """Return the file of `write_nrrd` as bytes."""
     with tempfile.TemporaryDirectory(prefix="radfound-") as folder:
         path = Path(folder) / "map.nrrd"
         write_nrrd(path, values, affine)
@@ -85,7 +85,7 @@ def nrrd_bytes(values: np.ndarray, affine: np.ndarray) -> bytes:
 
 
 def _shows_something(sources: Sequence[FrameSource], count: int, image_size: int) -> np.ndarray:
-    """Return which patches, shape (F, count, count), do not lie in the black border altogether."""
+    """Return which patches, shape (F, count, count), overlap the image rather than the black border."""
     edges = np.arange(count + 1) * (image_size / count)
     shown = np.array([source.shown for source in sources])[:, :, None]
     columns = (edges[1:] > shown[:, 0]) & (edges[:-1] < shown[:, 2])
@@ -94,7 +94,7 @@ def _shows_something(sources: Sequence[FrameSource], count: int, image_size: int
 
 
 class _PlacedFrames:
-    """The frames of one image: parallel to each other, and in the order of their depth."""
+    """The frames of one image: parallel, ordered by depth."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class _PlacedFrames:
         self._patch_px = image_size / patches.shape[-1]
         self._shown = sources[0].shown
         from_ras = np.linalg.inv(sources[0].pixel_to_ras)
-        # Maps (i, j, k, 1) to column, row and depth; a step of depth is one slice.
+        # Maps (i, j, k, 1) to column, row and depth; depth is in slices.
         self._to_frame = from_ras @ image.affine
         self._depths = np.array([(from_ras @ source.pixel_to_ras)[2, 3] for source in sources])
         gap = float(np.diff(self._depths).mean()) if len(sources) > 1 else 0.0
@@ -124,7 +124,7 @@ class _PlacedFrames:
         return self._across_the_grid()
 
     def _along_the_grid(self, axes: np.ndarray) -> np.ndarray:
-        """Interpolate axis by axis, which is quick: every frame is a slice of voxels."""
+        """Interpolate axis by axis; fast, for frames that are slices of voxels."""
         column, row, depth = (
             self._to_frame[a, axis] * np.arange(self._shape[2 - axis]) + self._to_frame[a, 3]
             for a, axis in enumerate(axes)
@@ -139,7 +139,7 @@ class _PlacedFrames:
         return np.ascontiguousarray(np.moveaxis(found, range(3), order))
 
     def _across_the_grid(self) -> np.ndarray:
-        """Look every voxel near the frames up; needed for a plane that runs askew."""
+        """Look up each voxel near the frame; for oblique planes."""
         found = np.zeros(self._shape, np.uint8)
         j, i = np.mgrid[0 : self._shape[1], 0 : self._shape[2]]
         left, top, right, bottom = (edge - 0.5 for edge in self._shown)
@@ -176,11 +176,9 @@ class _PlacedFrames:
 
 
 def _linear_weights(places: np.ndarray, knots: np.ndarray) -> np.ndarray:
-    """Return what each knot counts at each place, float32, shape (places, knots); the ends reach on."""
+    """Return linear interpolation weights, float32, shape (places, knots), constant beyond the ends."""
     identity = np.eye(len(knots))
-    return np.stack([np.interp(places, knots, each) for each in identity], axis=1).astype(
-        np.float32
-    )
+    return np.stack([np.interp(places, knots, row) for row in identity], axis=1).astype(np.float32)
 
 
 def _as_bytes(values: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A study becomes frames: the slices and views that the model sees, each with its place in the body."""
+"""Cut a study into frames: the slices and views that the model takes, with their positions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VIEWS = ("unknown", "PA", "AP", "LATERAL", "L CC", "R CC", "L MLO", "R MLO", "ot
 
 @dataclass(frozen=True)
 class FrameConfig:
-    """How a study is cut into frames; saved with the checkpoint.
+    """Settings of `make_frames`; saved with the checkpoint.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class FrameConfig:
     windows_hu : tuple of three (centre, width) pairs in HU
         The three channels of a CT frame: wide, soft tissue, lung.
     percentiles : (float, float)
-        Grey values mapped to 0 and 1 for everything but CT in HU.
+        Percentiles mapped to 0 and 1, for all images except CT in HU.
     """
 
     image_size: int = 256
@@ -54,7 +54,7 @@ class FrameConfig:
 
 @dataclass(frozen=True, eq=False)
 class FrameSource:
-    """Where a frame came from, so that evidence can be laid back over the volume.
+    """Geometry of a frame, to map evidence back to the volume.
 
     Parameters
     ----------
@@ -63,8 +63,8 @@ class FrameSource:
     pixel_to_ras : float64 array, shape (4, 4)
         Maps (column, row, 0, 1) of the frame, in pixels, to RAS in mm.
     shown : (int, int, int, int)
-        The columns and rows that show the image, as (first column, first row, end column, end row);
-        around them is a black border.
+        Extent of the image in the frame, as (first column, first row, end column, end row); the rest is
+        black border.
     """
 
     image: int
@@ -118,7 +118,7 @@ def make_frames(study: Study, config: FrameConfig, region: Box | Plane | None = 
     """
     if len(study.images) > config.max_frames:
         raise RequestError(
-            f"images: the study has {len(study.images)}, the model reads at most {config.max_frames}; choose fewer"
+            f"images: the study has {len(study.images)}; the model reads at most {config.max_frames}; choose fewer"
         )
     budget = config.max_frames // len(study.images)
     pixels, sources, planes, views = [], [], [], []
@@ -135,9 +135,7 @@ def make_frames(study: Study, config: FrameConfig, region: Box | Plane | None = 
             )
             views.append(_view_index(image.view))
     if not pixels:
-        raise RequestError(
-            "region: it lies outside the study; move it or ask about the whole volume"
-        )
+        raise RequestError("region: outside the study; move it or ask about the whole volume")
     middle = np.array([(config.image_size - 1) / 2, (config.image_size - 1) / 2, 0.0, 1.0])
     centres = np.stack([(source.pixel_to_ras @ middle)[:3] for source in sources])
     return Frames(
@@ -181,7 +179,7 @@ def _slices(image: StudyImage, budget: int, region: Box | Plane | None) -> Itera
 
 
 def _evenly(start: int, stop: int, count: int) -> list[int]:
-    """At most `count` whole numbers spread evenly over [start, stop), each in the middle of its share."""
+    """Return at most `count` evenly spaced integers in [start, stop), each in the middle of its share."""
     count = min(count, stop - start)
     return [start + int((n + 0.5) * (stop - start) / count) for n in range(count)]
 

@@ -1,4 +1,4 @@
-"""Grey values to numbers between 0 and 1: windows for CT, robust percentiles for the rest."""
+"""Scale grey values to [0, 1]: windows for CT, robust percentiles for other images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SAMPLE_SIZE = 1_000_000
 _JUDGED_SIZE = 250_000
 _BACKGROUND_SHARE = 0.05
 _FEWEST_FOREGROUND_VOXELS = 16
-# Where the numbers of air lie, noise included, and those that only a mixture of two tissues has.
+# CT numbers of air, noise included, and those of partial volume only.
 _AIR_HU = (-1100, -900)
 _BELOW_FAT_HU = (-600, -300)
 _LEAST_AIR = 0.005 / 200
@@ -64,10 +64,9 @@ def apply_window(hu: np.ndarray, center_hu: float, width_hu: float) -> np.ndarra
 def percentile_scale(voxels: np.ndarray, low: float = 0.5, high: float = 99.5) -> np.ndarray:
     """Map grey values linearly to [0, 1] between two robust percentiles, clipping outside.
 
-    Where at least 5 % of the voxels hold exactly the smallest value, as the air around a
-    skull-stripped brain or a collimated radiograph does, that background does not count: else it
-    would decide the percentiles. Percentiles of large volumes come from a regular sample of about a
-    million voxels.
+    If at least 5 % of the voxels hold exactly the smallest value, as in a skull-stripped brain or a
+    collimated radiograph, they are excluded as background: otherwise they would dominate the percentiles.
+    Large volumes are sampled regularly, at about a million voxels.
 
     Parameters
     ----------
@@ -90,9 +89,9 @@ def percentile_scale(voxels: np.ndarray, low: float = 0.5, high: float = 99.5) -
 def percentile_range(
     voxels: np.ndarray, low: float = 0.5, high: float = 99.5
 ) -> tuple[float, float]:
-    """Return the grey values that `percentile_scale` maps to 0 and 1; equal where all voxels are.
+    """Return the grey values that `percentile_scale` maps to 0 and 1; equal if all voxels are equal.
 
-    Takes and raises what `percentile_scale` does.
+    Parameters and errors as for `percentile_scale`.
     """
     if not 0 <= low < high <= 100:
         raise IntensityError(
@@ -110,7 +109,7 @@ def percentile_range(
         foreground = sample
     bottom, top = (float(value) for value in np.percentile(foreground, (low, high)))
     if not top > bottom:
-        # Nearly all voxels are equal: what differs is all there is to see.
+        # Nearly all voxels are equal: show the few that differ.
         bottom, top = smallest, largest
     return bottom, top
 
@@ -123,12 +122,11 @@ def scale_between(voxels: np.ndarray, bottom: float, top: float) -> np.ndarray:
 
 
 def looks_like_hounsfield(voxels: np.ndarray) -> bool:
-    """Judge from the values alone whether they are CT numbers.
+    """Return whether values are CT numbers, for files that do not name their modality.
 
-    For files that do not name their modality. True where there is soft tissue near zero, nothing
-    far outside what tissue, bone and metal reach, and air: a peak of its own near -1000, with less
-    between it and fat. Differences, field maps, phase maps and z-scores have values below zero as
-    well, but fewer the further below. What is uncertain is no CT.
+    True if there is soft tissue near zero, nothing far outside the range of tissue, bone and metal, and a
+    separate peak of air near -1000. Difference images, field maps, phase maps and z-scores have negative
+    values too, but without such a peak. In doubt the result is False.
     """
     voxels = np.asarray(voxels)
     if voxels.size == 0 or voxels.dtype.kind not in "if":
@@ -151,8 +149,8 @@ def _share_per_hu(sample: np.ndarray, low: float, high: float) -> float:
 
 
 def _scale(voxels: np.ndarray, bottom: float, top: float) -> np.ndarray:
-    """Map [bottom, top] to [0, 1] in float32, touching the memory of one result only."""
-    # In float64 where float32 cannot tell the two ends apart, as in large 32-bit counts.
+    """Map [bottom, top] to [0, 1] in float32, in place."""
+    # In float64 if float32 cannot resolve the range, as with large 32-bit counts.
     exact = np.float32(top) - np.float32(bottom) > 1e-3 * max(abs(top), abs(bottom), 1e-30)
     scaled = voxels.astype(np.float32 if exact else np.float64)
     np.subtract(scaled, bottom, out=scaled)
@@ -162,9 +160,9 @@ def _scale(voxels: np.ndarray, bottom: float, top: float) -> np.ndarray:
 
 
 def _sample(voxels: np.ndarray, size: int = _SAMPLE_SIZE) -> np.ndarray:
-    """Return about `size` voxels at regular steps, all of them in a small volume."""
+    """Return about `size` voxels at regular steps; all voxels of a small volume."""
     step = max(1, voxels.size // size)
     while math.gcd(step, voxels.shape[-1] if voxels.ndim else 1) != 1:
-        # A step that shares a factor with the row length would see some columns only.
+        # A step that shares a factor with the row length would sample some columns only.
         step += 1
     return voxels.ravel()[::step]

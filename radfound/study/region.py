@@ -43,14 +43,16 @@ def _two_corners(value: Any) -> Any:
 def _rising(corners: tuple[Point, Point]) -> tuple[Point, Point]:
     for axis, low, high in zip("xyz", *corners, strict=True):
         if low >= high:
-            raise ValueError(f"{axis} runs from {low:g} to {high:g} mm; expected a rise")
+            raise ValueError(
+                f"{axis} runs from {low:g} to {high:g} mm; expected the lower value first"
+            )
     return corners
 
 
 def _of_length_one(vector: Point) -> Point:
     length = math.hypot(*vector)
     if not 1e-6 < length < math.inf:
-        raise ValueError(f"its length is {length:g}; expected a direction")
+        raise ValueError(f"vector of length {length:g}; expected a direction")
     if abs(length - 1) < 1e-9:  # dividing again would change the last digit
         return vector
     x, y, z = vector
@@ -64,7 +66,7 @@ class Box:
     Parameters
     ----------
     box_mm : ((x0, y0, z0), (x1, y1, z1))
-        Its lowest and its highest corner; RAS, mm.
+        Lowest and highest corner, RAS, mm.
     """
 
     box_mm: Annotated[tuple[Point, Point], BeforeValidator(_two_corners), AfterValidator(_rising)]
@@ -80,7 +82,7 @@ class PointAndNormal:
 
 @dataclass(frozen=True, config=CONFIG)
 class Plane:
-    """A plane through the study: the slice that a reader looks at."""
+    """A plane through the study, such as the slice on display."""
 
     slice_mm: PointAndNormal
 
@@ -101,13 +103,13 @@ Region = Annotated[
         custom_error_message="expected an object with either box_mm or slice_mm",
     ),
 ]
-"""A box or a plane; hashable, so that it can be part of a cache's key."""
+"""A box or a plane; hashable, as part of cache keys."""
 
 _ADAPTER: TypeAdapter[Box | Plane | None] = TypeAdapter(Region | None)
 
 
 def region_from_json(value: object) -> Box | Plane | None:
-    """Return a region, or None for the whole study.
+    """Parse a region; None stands for the whole study.
 
     Parameters
     ----------
@@ -117,16 +119,16 @@ def region_from_json(value: object) -> Box | Plane | None:
     Raises
     ------
     RequestError
-        If it is neither a box nor a plane, or has no extent; the message names the part.
+        If the value is neither a box nor a plane, or has no extent; the message names the field.
     """
     return validate(_ADAPTER, value, "region", within="region")
 
 
 def region_to_json(region: Box | Plane | None) -> dict[str, Any] | None:
-    """Return a region as `region_from_json` takes it."""
+    """Return a region as JSON, for `region_from_json`."""
     return None if region is None else json.loads(region_key(region) or "")
 
 
 def region_key(region: Box | Plane | None) -> str | None:
-    """Return a region as one line of JSON, equal for equal regions; None for the whole study."""
+    """Return a region as canonical one-line JSON; None for the whole study."""
     return None if region is None else json.dumps(asdict(region), sort_keys=True)

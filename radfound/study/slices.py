@@ -1,4 +1,4 @@
-"""Slices of a volume, turned as a radiologist looks at them."""
+"""Slices of a volume in radiological display orientation."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 
 from radfound.study.study import StudyImage
 
-# For each plane, the directions (as RAS axis and sign) in which a radiologist's display runs down the
-# rows and along the columns: an axial slice has anterior at the top and the patient's right on the left.
+# For each plane, the directions (RAS axis and sign) of increasing row and column in radiological display:
+# an axial slice has anterior at the top and the patient's right on the left.
 DISPLAY = {
     "axial": ((1, -1), (0, -1)),
     "coronal": ((2, -1), (0, -1)),
@@ -42,10 +42,10 @@ class Slice:
 
 
 def slicing_axis(image: StudyImage) -> int:
-    """Return the voxel axis (0, 1, 2 for i, j, k) along which a volume is leafed through.
+    """Return the voxel axis (0, 1, 2 for i, j, k) along which a volume is sliced.
 
-    The axis of the thickest slices where the volume is clearly anisotropic, otherwise the one nearest to
-    the patient's long axis, which gives axial slices.
+    The axis of largest spacing if the volume is clearly anisotropic; otherwise the axis nearest to the
+    patient's long axis, which gives axial slices.
     """
     spacing = image.spacing_mm
     thickest = int(np.argmax(spacing))
@@ -57,22 +57,22 @@ def slicing_axis(image: StudyImage) -> int:
 def oriented_slice(
     image: StudyImage, axis: int, index: int, crop: np.ndarray | None = None
 ) -> Slice:
-    """Take one slice and turn it to display orientation.
+    """Return one slice in display orientation.
 
     Parameters
     ----------
     image : StudyImage
     axis : int
-        The voxel axis that the slice is perpendicular to: 0, 1, 2 for i, j, k.
+        Voxel axis perpendicular to the slice: 0, 1, 2 for i, j, k.
     index : int
-        Which slice along it.
+        Index of the slice along the axis.
     crop : int array, shape (3, 2), optional
-        Per voxel axis, the first and last index to keep.
+        First and last index to keep on each voxel axis.
 
     Returns
     -------
     Slice
-        Its grey values are a view of the image's.
+        Its grey values are a view of the voxels.
     """
     directions = image.affine[:3, :3] / image.spacing_mm
     normal = directions[:, axis]

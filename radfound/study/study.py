@@ -1,4 +1,4 @@
-"""One or more images of one patient, with where they lie in the body and where they came from."""
+"""A study: one or more images of one patient, with geometry and source."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class StudyImage:
     Parameters
     ----------
     voxels : array, shape (D, H, W)
-        Grey values indexed [k, j, i]; D is 1 for a 2D image. CT is in Hounsfield units where
-        `hounsfield` says so; MONOCHROME1 has been inverted, so that larger is brighter.
+        Grey values indexed [k, j, i]; D is 1 for a 2D image. In Hounsfield units if `hounsfield`;
+        MONOCHROME1 is inverted, so that larger is brighter.
     affine : float64 array, shape (4, 4)
         Maps (i, j, k, 1), that is (column, row, slice), to RAS in mm, as Slicer's IJKToRAS does.
     modality : str or None
-        DICOM code of `radfound.study.taxonomy.MODALITIES`; None where the file does not say.
+        DICOM code of `radfound.study.taxonomy.MODALITIES`; None if not stated.
     view : str or None
         Projection or mammographic view, such as "PA", "LATERAL", "L CC", "R MLO".
     body_part : str or None
@@ -32,7 +32,7 @@ class StudyImage:
     hounsfield : bool
         Whether the values are Hounsfield units.
     calibrated : bool
-        Whether `affine` is the file's; False for PNG and JPEG, whose pixels have no size in mm.
+        Whether `affine` comes from the file; False for PNG and JPEG, whose pixels have no size in mm.
     source : str
         File or folder name, for messages; no directory and no patient name.
     """
@@ -58,7 +58,7 @@ class StudyImage:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of voxels, geometry and what the frames depend on; names the content, not the file."""
+        """SHA-256 of voxels, geometry and all metadata that frames depend on; independent of the file."""
         sha = hashlib.sha256()
         meta = (
             self.voxels.shape,
@@ -74,16 +74,16 @@ class StudyImage:
 
 
 class Study:
-    """The images of one patient that are read together.
+    """Images of one patient that belong together.
 
-    A radiograph is one image of one slice, a mammogram exam four, a CT one image of many slices:
-    the same type for all three.
+    A radiograph is one image of one slice, a mammography exam four such images, a CT one image of many
+    slices.
 
     Parameters
     ----------
     images : sequence of StudyImage, at least one
     id : str
-        The name under which the caller knows the study; the beginning of the content's digest if empty.
+        The caller's name of the study; if empty, the first 16 digits of the digest.
     """
 
     def __init__(self, images: Sequence[StudyImage], id: str = ""):
@@ -94,8 +94,8 @@ class Study:
 
     @property
     def id(self) -> str:
-        """The name under which the caller knows the study."""
-        # The digest of a volume takes a while, and not everybody asks for it.
+        """The caller's name of the study, or the first 16 digits of the digest."""
+        # Lazy: the digest of a volume takes a while.
         return self._given_id or self.digest[:16]
 
     @cached_property
@@ -105,5 +105,5 @@ class Study:
 
 
 def display_name(path: str | os.PathLike[str]) -> str:
-    """Return the last part of a path, the only part that messages may show, as text for any encoding."""
+    """Return the last part of a path as valid text; messages show no other part."""
     return (Path(path).name or str(path)).encode("utf-8", "replace").decode()

@@ -1,6 +1,6 @@
-"""The 10 imaging modalities and 19 organ systems that RadFound speaks of.
+"""The 10 imaging modalities and 19 organ systems of RadFound.
 
-The paper (arXiv 2409.16183) gives the two counts; the lists are this project's reading of them.
+The paper (arXiv 2409.16183) gives only the two counts; the lists are this project's choice.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ _RELATED = {
 
 
 def modality_of(code: str | None) -> str | None:
-    """Return the one of `MODALITIES` that a DICOM modality code belongs to, or None.
+    """Return the code in `MODALITIES` for a DICOM modality code, or None.
 
-    Retired and special codes go to their nearest relative: intravascular ultrasound is ultrasound,
-    a dental film is a radiograph. Secondary captures and documents belong to none.
+    Retired and special codes map to the nearest modality: intravascular ultrasound to ultrasound, a dental
+    film to a radiograph. Secondary captures and documents map to None.
     """
     code = (code or "").strip().upper()
     code = _RELATED.get(code, code)
@@ -105,7 +105,7 @@ def _organ_patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
 
 
 def organ_system_of(text: str) -> str | None:
-    """Return the one of `ORGAN_SYSTEMS` that a text names most often, the first listed of equals, or None."""
+    """Return the organ system that a text names most often, the first listed on a tie, or None."""
     counts = {system: len(pattern.findall(text)) for system, pattern in _organ_patterns()}
     best = max(counts, key=counts.__getitem__)
     return best if counts[best] else None
