@@ -1,4 +1,4 @@
-"""RadVLBench from a model's name to the files of its results: what `radfound bench` does."""
+"""RadVLBench, from a model's name to result files; behind `radfound bench`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _LIBRARIES = ("torch", "transformers", "numpy", "sacrebleu", "rouge-score", "pyc
 
 @dataclass(frozen=True)
 class Options:
-    """What `radfound bench` was asked for; its `--help` describes each."""
+    """Options of `radfound bench`, described by its `--help`."""
 
     data: str
     out: Path
@@ -64,13 +64,13 @@ class Options:
 
 
 def bench(options: Options) -> dict[str, Any]:
-    """Ask, score and write; returns what results.json holds, with "report" in Markdown.
+    """Run the benchmark and write its files; return results.json, with "report" in Markdown.
 
     Raises
     ------
     RadFoundError
-        If data, a library or the checkpoint is missing, or the folder cannot be written: before the
-        long work begins.
+        If data, a library or the checkpoint is missing, or the folder cannot be written; raised before the
+        model runs.
     """
     began = time.monotonic()
     scorer = Scorer(options.seed, radeval_metrics(options.radeval) if options.radeval else [])
@@ -102,36 +102,36 @@ def bench(options: Options) -> dict[str, Any]:
 
 
 def calibrate(model: StudyModel, source: Source) -> Calibration:
-    """Fit confidence to the validation split's questions."""
+    """Fit the confidence calibration on the questions of the validation split."""
     items = calibration_items(source)
-    said = ask_items(model, items, TASKS["vqa"], progress_bar)
-    fitted: dict[str, list[tuple[float, float, str]]] = {}
-    for item, answer in zip(items, said, strict=True):
+    answers = ask_items(model, items, TASKS["vqa"], progress_bar)
+    samples: dict[str, list[tuple[float, float, str]]] = {}
+    for item, answer in zip(items, answers, strict=True):
         group = calibration_group(item.turn.task, item.prompt.question)
         row = (probability(answer), is_right(item, answer.text), item.example.key)
-        fitted.setdefault(str(group), []).append(row)
-    curves = {group: fit_curve(*zip(*rows, strict=True)) for group, rows in fitted.items()}
-    kept = {group: curve for group, curve in curves.items() if curve}
-    if not kept:
+        samples.setdefault(str(group), []).append(row)
+    curves = {group: fit_curve(*zip(*rows, strict=True)) for group, rows in samples.items()}
+    fitted = {group: curve for group, curve in curves.items() if curve}
+    if not fitted:
         raise DatasetError(
-            f"--calibrate: {len(items)} questions in the validation split of {source.root}; that is too few to fit "
-            "a confidence to; leave --calibrate out"
+            f"--calibrate: the validation split of {source.root} has {len(items)} questions, too few for a "
+            "calibration; leave --calibrate out"
         )
-    return Calibration(model.revision, kept)
+    return Calibration(model.revision, fitted)
 
 
 @contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Any]:
-    """Show on stderr how far something is, and the time left, where a person is watching."""
+    """Show progress and remaining time on stderr, if it is a terminal."""
     with tqdm(total=total, desc=what, file=sys.stderr, disable=None, leave=False) as bar:
         yield bar.update
 
 
 def _check(options: Options) -> None:
-    """Fail now for what would fail when the answers have been written."""
+    """Raise RequestError early for options that would fail after generation."""
     if options.calibrate and not shipped_folder(options.model).is_dir():
         raise RequestError(
-            f"--calibrate: {options.model} is no folder that a calibration can be kept in; give the checkpoint's"
+            f"--calibrate: {options.model} is not a folder; give the checkpoint's folder"
         )
     if options.write_docs:
         marked_parts(options.write_docs)

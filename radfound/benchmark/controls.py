@@ -1,4 +1,4 @@
-"""What a score has to be compared with: no look at the study, a blank one, another patient's, and a probe."""
+"""Controls for a score: majority answer, blank image, another patient's image."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ logger = logging.getLogger(__name__)
 
 
 def majority_answers(items: Sequence[Item], training: Sequence[Item]) -> list[str]:
-    """Return what someone would say who has read the training split and does not look.
+    """Return answers from the training split alone, without the image.
 
-    To a question: the commonest answer to training questions of the same group that begin with the same
-    word, or else of the same group. For a caption or a report: the training text nearest to all others.
+    For a question: the most frequent answer to training questions of its group with the same first word, or
+    else of its group. For a caption or report: the training text nearest to all others.
     """
-    seen: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    counts: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
     for item in training:
         for kind in _kinds(item):
-            seen[kind][item.turn.answer] += 1
-    known = {
+            counts[kind][item.turn.answer] += 1
+    majority = {
         kind: _central_text(list(answers.elements()))
         if kind[0] in ("caption", "report")
         else answers.most_common(1)[0][0]
-        for kind, answers in seen.items()
+        for kind, answers in counts.items()
     }
-    anything = Counter(item.turn.answer for item in training).most_common(1)[0][0]
-    return [next((known[k] for k in _kinds(item) if k in known), anything) for item in items]
+    overall = Counter(item.turn.answer for item in training).most_common(1)[0][0]
+    return [next((majority[k] for k in _kinds(item) if k in majority), overall) for item in items]
 
 
 def _kinds(item: Item) -> list[tuple[str, ...]]:
-    """Return the kinds of question that an item is of, the narrowest first."""
+    """Return the kinds of question of an item, narrowest first."""
     words = (item.prompt.question or "").lower().split()
     return [(item.group, *words[:1]), (item.group,)] if item.turn.task == "vqa" else [(item.group,)]
 
 
 def _central_text(texts: Sequence[str]) -> str:
-    """Return the text whose words are, by cosine of their counts, nearest to those of all texts."""
+    """Return the text with the highest mean cosine similarity of word counts to all texts."""
     bags = [Counter(words_of(text).split()) for text in texts]
     places = {word: place for place, word in enumerate(sorted(set().union(*bags)))}
     counts = np.zeros((len(bags), len(places)), dtype=np.float32)
@@ -65,10 +65,10 @@ def blanked(study: Study) -> Study:
 
 
 def other_patients(examples: Sequence[Example], seed: int) -> list[int]:
-    """Return, for each study, the place of another patient's; each study is taken once.
+    """Return a permutation of the studies that gives each the study of another patient.
 
-    Patients are shuffled, each one's studies kept together; then everyone is given the study that stands as
-    many places on as the patient with most studies has, which cannot be one of his own.
+    Patients are shuffled with their studies together; then the order is rotated by the largest number of
+    studies of one patient, so that no patient keeps one of their own.
 
     Raises
     ------
@@ -81,11 +81,11 @@ def other_patients(examples: Sequence[Example], seed: int) -> list[int]:
     most = max(map(len, of_patient.values()))
     if 2 * most > len(examples):
         raise DatasetError(
-            f"one patient has {most} of the {len(examples)} studies, so that some cannot be answered from another "
-            "patient's image; give more patients, or a larger --limit"
+            f"one patient has {most} of the {len(examples)} studies, too many to swap images between patients; "
+            "give more patients, or a larger --limit"
         )
     patients = list(of_patient.values())
     random.Random(seed).shuffle(patients)
     order = [place for places in patients for place in places]
-    given = dict(zip(order, order[most:] + order[:most], strict=True))
-    return [given[place] for place in range(len(examples))]
+    swapped = dict(zip(order, order[most:] + order[:most], strict=True))
+    return [swapped[place] for place in range(len(examples))]

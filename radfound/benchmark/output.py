@@ -1,4 +1,4 @@
-"""What a run of RadVLBench leaves behind: results.json, report.md, answers.csv; plots are in `plots`."""
+"""Files of a RadVLBench run: results.json, report.md, answers.csv; for plots see `plots`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMNS = {
     OTHER: "another patient's image",
     PROBE: "ImageNet probe",
 }
-"""The columns of the table, in their order, with their headings."""
+"""The columns of the table in order, with their headings."""
 
 TITLES = {
     "metadata": "Modality, plane and region",
@@ -35,22 +35,22 @@ ANSWER_FIELDS = (
     "task", "id", "patient", "group", "rows", "modality", "organ_system", "question", "truth",
     MODEL, MAJORITY, BLANK, OTHER, PROBE, "probability", "confidence", "right",
 )  # fmt: skip
-FEWEST_SHOWN = 10  # items that a part needs for a row of its own; results.json has all
+FEWEST_SHOWN = 10  # fewest items for a row in the report; results.json has all rows
 MARKS = ("<!-- radvlbench -->", "<!-- /radvlbench -->")
 
 
 def write_json(results: dict[str, Any], folder: Path) -> None:
-    """Write results.json; what could not be scored is null."""
+    """Write results.json, with null for missing scores."""
     text = json.dumps(without_nan(results), indent=1, ensure_ascii=False)
     (folder / "results.json").write_text(text + "\n", encoding="utf-8")
 
 
 def without_nan(value: Any) -> Any:
-    """Return JSON values with null for what is not a finite number."""
+    """Return JSON values with null for numbers that are not finite."""
     if isinstance(value, dict):
-        return {key: without_nan(each) for key, each in value.items()}
+        return {key: without_nan(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [without_nan(each) for each in value]
+        return [without_nan(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -63,7 +63,7 @@ def _answer_lines(runs: Sequence[Run], calibration: Calibration | None) -> Itera
     for run in runs:
         for k, item in enumerate(run.task.items):
             right = is_right(item, run.answers[MODEL][k])
-            sure = confidence_of(item, run.probabilities[k], calibration)
+            confidence = confidence_of(item, run.probabilities[k], calibration)
             line = {
                 "task": run.task.name,
                 "id": item.id,
@@ -75,7 +75,7 @@ def _answer_lines(runs: Sequence[Run], calibration: Calibration | None) -> Itera
                 "question": item.prompt.question or "",
                 "truth": item.turn.answer,
                 "probability": f"{run.probabilities[k]:.4f}",
-                "confidence": "" if sure is None else f"{sure:.4f}",
+                "confidence": "" if confidence is None else f"{confidence:.4f}",
                 "right": "" if math.isnan(right) else int(right),
             }
             yield line | {name: texts[k] for name, texts in run.answers.items()}
@@ -124,7 +124,7 @@ def report(results: dict[str, Any]) -> str:
 
 
 def is_shown(row: dict[str, Any]) -> bool:
-    """Whether a row is to be shown: one on new images alone needs enough of them."""
+    """Whether the report shows a row; rows on new images need enough items."""
     return not row["row"].endswith(NEW_IMAGE) or row["n"] >= FEWEST_SHOWN
 
 
@@ -151,7 +151,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _split_lines(by: dict[str, Any]) -> list[str]:
-    """Return the first score of each group by modality and organ system, where there are enough items."""
+    """Return the first score of each group by modality and organ system, for parts with enough items."""
     shown = [column for column in COLUMNS if column != PROBE]
     rows = []
     for parts in by.values():
@@ -206,13 +206,13 @@ def _comparison_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def write_docs(text: str, path: Path) -> None:
-    """Put the tables between the two `MARKS` of a Markdown file."""
+    """Insert the tables between the two `MARKS` of a Markdown file."""
     before, after = marked_parts(path)
     path.write_text(f"{before}{MARKS[0]}\n{text}{MARKS[1]}{after}", encoding="utf-8")
 
 
 def marked_parts(path: Path) -> tuple[str, str]:
-    """Return what stands before and after the two `MARKS` of a Markdown file.
+    """Return the text before and after the two `MARKS` of a Markdown file.
 
     Raises
     ------
@@ -231,13 +231,13 @@ def marked_parts(path: Path) -> tuple[str, str]:
 
 
 def make_folder(path: Path) -> Path:
-    """Make the folder that all is written to, before the long work begins."""
+    """Create the output folder before the model runs."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK):
             raise PermissionError(13, "permission denied")
     except OSError as error:
         raise StorageError(
-            f"--out: {path} cannot be written ({error.strerror}); name another"
+            f"--out: {path} cannot be written ({error.strerror}); give another folder"
         ) from error
     return path

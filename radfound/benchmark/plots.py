@@ -1,4 +1,4 @@
-"""Pictures of a run: reliability, and each task's scores beside their controls."""
+"""Plots of a run: reliability diagrams, and the scores of each task with their controls."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def _is_drawn(row: dict[str, Any]) -> bool:
-    """Whether a row is among the telling ones: few enough to be read."""
+    """Whether a row is plotted: main scores over both splits only."""
     of_part = row["row"].endswith((", validation", ", test"))
     drawn = row["score"] in _DRAWN and not of_part and is_shown(row)
     return drawn and math.isfinite(row[MODEL]["value"])
@@ -57,12 +57,12 @@ def _scores(title: str, rows: Sequence[dict[str, Any]], path: Path) -> Path:
     for k, column in enumerate(shown):
         places = [row * (len(shown) + 1) + k for row in range(len(rows))]
         values = [100 * row[column]["value"] for row in rows]
-        reach = [
+        errors = [
             [max(0.0, 100 * (row[column]["value"] - row[column]["low"])) for row in rows],
             [max(0.0, 100 * (row[column]["high"] - row[column]["value"])) for row in rows],
         ]
         axes.barh(
-            places, values, height=0.85, xerr=reach, color=_COLOURS[column], label=COLUMNS[column],
+            places, values, height=0.85, xerr=errors, color=_COLOURS[column], label=COLUMNS[column],
             error_kw={"elinewidth": 0.9, "ecolor": "#222222"},
         )  # fmt: skip
     one_score = len({row["score"] for row in rows}) == 1
@@ -109,11 +109,11 @@ def _reliability(table: dict[str, Any], path: Path) -> Path:
             )  # fmt: skip
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
         axes.set_title(f"{name} (n = {table[name]['n']})", loc="left", fontsize=10)
-        marks = axes.legend(
+        legend = axes.legend(
             loc="upper center", bbox_to_anchor=(0.5, -0.1), fontsize=8, frameon=False
         )
-        for handle in marks.legend_handles:
+        for handle in legend.legend_handles:
             handle.set_sizes([30])
-    figure.supxlabel("how sure the model is", fontsize=10)
-    figure.supylabel("share right", fontsize=10)
+    figure.supxlabel("confidence of the model", fontsize=10)
+    figure.supylabel("share of correct answers", fontsize=10)
     return _save(figure, path)

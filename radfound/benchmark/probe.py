@@ -1,8 +1,8 @@
-"""The anchor of the metadata task: what ImageNet features and a linear probe tell of the same figures.
+"""Linear probe on ImageNet features, a control for the metadata task.
 
-A frozen EfficientNet-Lite0, the mean of its last features over the frame, and logistic regression on the
-training split's figures. It knows the few answers there are and has not to put them into words. Size of the frame,
-scaling and C are those that gave the probe its best scores on the held-out figures themselves, in its favour.
+A frozen EfficientNet-Lite0, its last features averaged over the frame, and logistic regression on the
+figures of the training split. The probe chooses among known classes and generates no text. Frame size, scaling
+and C were chosen on the held-out figures themselves, in favour of the probe.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ def image_features(
     ----------
     examples : sequence of N Example
     advance : callable, optional
-        Told how many studies have been read since it was last called.
+        Called with the number of studies processed since the last call.
     """
     stem = EfficientNetLite0Stem().eval()
     load_imagenet_stem(stem)
     found = []
     for start in range(0, len(examples), BATCH):
-        some = examples[start : start + BATCH]
-        frames = [make_frames(e.read(), FRAMES, e.region).pixels for e in some]
+        chunk = examples[start : start + BATCH]
+        frames = [make_frames(e.read(), FRAMES, e.region).pixels for e in chunk]
         with torch.autocast("cpu", torch.bfloat16):
             features = stem(torch.cat(frames) * 2.0 - 1.0).float().mean((2, 3))
         found += [part.mean(0) for part in features.split([len(pixels) for pixels in frames])]
-        advance(len(some))
+        advance(len(chunk))
     return torch.stack(found).numpy()
 
 
@@ -52,29 +52,26 @@ def probe_answers(
     training: Sequence[Item],
     features: Callable[[Sequence[Example]], np.ndarray] = image_features,
 ) -> list[str]:
-    """Return a linear probe's answers to questions whose answers are classes.
-
-    One probe for each group.
-    """
+    """Return the answers of linear probes, one for each group, to questions with classes as answers."""
     examples = {id(item.example): item.example for item in (*training, *items)}
     place = {name: row for row, name in enumerate(examples)}
     known = features(list(examples.values()))
     answers = [""] * len(items)
     for group in {item.group for item in items}:
-        learnt = [item for item in training if item.group == group]
-        asked = [k for k, item in enumerate(items) if item.group == group]
-        told = _told(
-            known[[place[id(item.example)] for item in learnt]],
-            [item.turn.answer for item in learnt],
-            known[[place[id(items[k].example)] for k in asked]],
+        fitted = [item for item in training if item.group == group]
+        tested = [k for k, item in enumerate(items) if item.group == group]
+        predicted = _predict(
+            known[[place[id(item.example)] for item in fitted]],
+            [item.turn.answer for item in fitted],
+            known[[place[id(items[k].example)] for k in tested]],
         )
-        for k, answer in zip(asked, told, strict=True):
+        for k, answer in zip(tested, predicted, strict=True):
             answers[k] = answer
     return answers
 
 
-def _told(known: np.ndarray, classes: Sequence[str], asked: np.ndarray) -> list[str]:
-    if len(set(classes)) < 2:  # there is nothing to tell apart
-        return [classes[0] if classes else ""] * len(asked)
+def _predict(known: np.ndarray, classes: Sequence[str], tested: np.ndarray) -> list[str]:
+    if len(set(classes)) < 2:  # logistic regression needs two classes
+        return [classes[0] if classes else ""] * len(tested)
     probe = library("sklearn.linear_model", "bench").LogisticRegression(C=0.1, max_iter=2000)
-    return [str(answer) for answer in probe.fit(known, classes).predict(asked)]
+    return [str(answer) for answer in probe.fit(known, classes).predict(tested)]

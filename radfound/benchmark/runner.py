@@ -1,7 +1,7 @@
-"""Asking a model everything that RadVLBench asks, and the same without the image.
+"""Run a model on the tasks of RadVLBench, with and without the image.
 
-Every study is read once, its blank copy too. Answers are written in batches of prompts of like length; a
-prompt that stands twice before the same visual tokens, as those before a blank image do, is answered once.
+Every study and its blank copy is encoded once. Answers are generated in batches of prompts of similar length.
+Equal prompts with equal visual tokens, as for blank images, are answered once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Progress = Callable[[str, int], Any]
 
 @dataclass(frozen=True)
 class Run:
-    """A task's answers.
+    """Answers to a task.
 
     Parameters
     ----------
@@ -60,53 +60,55 @@ class _Ask:
 
 @contextmanager
 def no_progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Count nothing."""
+    """Show no progress."""
     yield lambda count: None
 
 
 def run_tasks(
     model: StudyModel, tasks: Sequence[Task], seed: int = 0, progress: Progress = no_progress
 ) -> list[Run]:
-    """Return all answers of a model, and those of its controls.
+    """Return the answers of a model and of its controls.
 
     Parameters
     ----------
     model : StudyModel
     tasks : sequence of Task
     seed : int
-        Of who gets which other patient's image.
+        Seed of the swap of images between patients.
     progress : callable, optional
-        From what is done and how many steps it has to a context that gives a callable to count them.
+        Takes a label and the number of steps; returns a context manager of a callable that counts steps.
     """
     examples = [_studies(task.items) for task in tasks]
-    seen, blank = _encode(model, [e for some in examples for e in some], progress)
+    encoded, blank = _encode(model, [e for studies in examples for e in studies], progress)
     asks: list[_Ask] = []
-    for task, some in zip(tasks, examples, strict=True):
-        other = dict(zip(map(id, some), other_patients(some, seed), strict=True))
+    for task, studies in zip(tasks, examples, strict=True):
+        other = dict(zip(map(id, studies), other_patients(studies, seed), strict=True))
         for item in task.items:
             name = id(item.example)
-            for encoded in (seen[name], blank[name], seen[id(some[other[name]])]):
-                asks.append(_Ask(encoded, item.prompt, task.max_new_tokens))
-    written = _generate(model, asks, progress)
+            swapped = encoded[id(studies[other[name]])]
+            for visual in (encoded[name], blank[name], swapped):
+                asks.append(_Ask(visual, item.prompt, task.max_new_tokens))
+    generated = _generate(model, asks, progress)
     runs = []
     for task in tasks:
-        mine, written = written[: 3 * len(task.items)], written[3 * len(task.items) :]
-        runs.append(_run(task, mine, progress))
+        count = 3 * len(task.items)
+        runs.append(_run(task, generated[:count], progress))
+        generated = generated[count:]
     return runs
 
 
 def ask_items(
     model: StudyModel, items: Sequence[Item], limit: int, progress: Progress = no_progress
 ) -> list[Generated]:
-    """Return the model's answers alone, without controls."""
-    seen, _ = _encode(model, _studies(items), progress, with_blank=False)
+    """Return the model's answers, without controls."""
+    encoded, _ = _encode(model, _studies(items), progress, with_blank=False)
     return _generate(
-        model, [_Ask(seen[id(item.example)], item.prompt, limit) for item in items], progress
+        model, [_Ask(encoded[id(item.example)], item.prompt, limit) for item in items], progress
     )
 
 
-def _run(task: Task, written: Sequence[Generated], progress: Progress) -> Run:
-    texts = [answer.text.strip() for answer in written]
+def _run(task: Task, generated: Sequence[Generated], progress: Progress) -> Run:
+    texts = [answer.text.strip() for answer in generated]
     answers = {
         MODEL: texts[::3],
         MAJORITY: majority_answers(task.items, task.training),
@@ -119,7 +121,7 @@ def _run(task: Task, written: Sequence[Generated], progress: Progress) -> Run:
             answers[PROBE] = probe_answers(
                 task.items, task.training, lambda examples: image_features(examples, advance)
             )
-    return Run(task, answers, [probability(answer) for answer in written[::3]])
+    return Run(task, answers, [probability(answer) for answer in generated[::3]])
 
 
 def probability(answer: Generated) -> float:
@@ -134,35 +136,35 @@ def _studies(items: Sequence[Item]) -> list[Example]:
 def _encode(
     model: StudyModel, examples: Sequence[Example], progress: Progress, with_blank: bool = True
 ) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]:
-    seen, blank = {}, {}
-    read: dict[tuple[Any, ...], tuple[torch.Tensor, torch.Tensor | None]] = {}
-    with progress("reading studies", len(examples)) as advance:
+    by_example, blank = {}, {}
+    encoded: dict[tuple[Any, ...], tuple[torch.Tensor, torch.Tensor | None]] = {}
+    with progress("encoding studies", len(examples)) as advance:
         for example in examples:
             name = (example.files, example.footer, repr(example.region))
-            if name not in read:
+            if name not in encoded:
                 study = example.read()
                 empty = model.encode(blanked(study), example.region) if with_blank else None
-                read[name] = model.encode(study, example.region), empty
-            seen[id(example)], blank[id(example)] = read[name]
+                encoded[name] = model.encode(study, example.region), empty
+            by_example[id(example)], blank[id(example)] = encoded[name]
             advance(1)
-    return seen, blank
+    return by_example, blank
 
 
 def _generate(model: StudyModel, asks: Sequence[_Ask], progress: Progress) -> list[Generated]:
     names = [ask.name for ask in asks]
     distinct = dict(zip(names, asks, strict=True))
-    # Long answers first: the time left is then over- and not underestimated.
+    # Long answers first, so that the remaining time is over- rather than underestimated.
     order = sorted(
         distinct, key=lambda name: (-distinct[name].limit, len(name[2] or ""), name[2] or "", name)
     )
-    written: dict[Any, Generated] = {}
+    generated: dict[Any, Generated] = {}
     with progress("answering", len(order)) as advance:
         while order:
             limit = distinct[order[0]].limit
-            some = [name for name in order[:BATCH] if distinct[name].limit == limit]
-            order = order[len(some) :]
-            batch = [distinct[name] for name in some]
-            said = model.generate([a.encoded for a in batch], [a.prompt for a in batch], limit)
-            written.update(zip(some, said, strict=True))
-            advance(len(some))
-    return [written[name] for name in names]
+            chunk = [name for name in order[:BATCH] if distinct[name].limit == limit]
+            order = order[len(chunk) :]
+            batch = [distinct[name] for name in chunk]
+            answers = model.generate([a.encoded for a in batch], [a.prompt for a in batch], limit)
+            generated.update(zip(chunk, answers, strict=True))
+            advance(len(chunk))
+    return [generated[name] for name in names]

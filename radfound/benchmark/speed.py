@@ -1,7 +1,7 @@
-"""How fast RadFound reads and answers, beside what others take for the same, in one run.
+"""Speed of loading and answering, compared with other libraries in the same run.
 
-`python -m radfound.benchmark.speed` prints JSON; `make bench` has it in a table. Times are medians of a few
-runs on whatever machine it is; only the ratios travel.
+`python -m radfound.benchmark.speed` prints JSON; `make bench` prints a table. Times are medians of a few runs;
+only the ratios are comparable between machines.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from radfound.study.frames import FrameConfig, make_frames
 from radfound.study.study import Study
 
 logger = logging.getLogger(__name__)
-PIPELINE_SIZE = (96, 96, 96)  # what MONAI's volume models commonly take
+PIPELINE_SIZE = (96, 96, 96)  # a common input size of MONAI's volume models
 
 
 def phantom(shape: tuple[int, int, int] = (300, 512, 512), seed: int = 0) -> np.ndarray:
@@ -49,23 +49,23 @@ def phantom(shape: tuple[int, int, int] = (300, 512, 512), seed: int = 0) -> np.
 
 
 def write_nifti(voxels: np.ndarray, path: Path) -> None:
-    """Write (D, H, W) voxels of 0.7 x 0.7 x 1 mm as NIfTI, stored as other software stores them."""
+    """Write (D, H, W) voxels of 0.7 x 0.7 x 1 mm as NIfTI, in the usual layout."""
     nibabel.save(nibabel.Nifti1Image(voxels.T, np.diag([-0.7, -0.7, 1.0, 1.0])), path)
 
 
 def median_seconds(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Return the median wall time of each, called in turns, so that what disturbs the machine hits all."""
+    """Return median wall times; the runs alternate, so that other load on the machine affects all alike."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
             began = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - began)
-    return {name: statistics.median(each) for name, each in times.items()}
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
 def reading(path: Path, repeats: int) -> dict[str, float]:
-    """Return the seconds to get from a volume's file to frames, and what SimpleITK and MONAI take."""
+    """Return the seconds from a volume's file to frames, and those of SimpleITK and MONAI."""
     import SimpleITK
 
     transforms = library("monai.transforms", "server")
@@ -94,15 +94,15 @@ def reading(path: Path, repeats: int) -> dict[str, float]:
 def first_tokens(engine: Engine, plain: LocalModel, path: Path, repeats: int) -> dict[str, float]:
     """Return the seconds to the first token of a follow-up question, three ways.
 
-    Plain `transformers` reads, encodes and generates each time; `no_prefix` has the study's visual
-    tokens at hand, `follow_up` also what the language model made of them.
+    `plain` loads, encodes and generates with `transformers` each time; `no_prefix` has the cached visual
+    tokens of the study, `follow_up` also their KV cache.
     """
     study = read_study(path)
     without = Engine(engine.model, prefix_bytes=0)
     questions = iter(f"Is there a finding in region {n}?" for n in range(10_000))
 
-    def ask(some: Engine) -> None:
-        some.answer(study, "vqa", next(questions), max_new_tokens=1)
+    def ask(asked: Engine) -> None:
+        asked.answer(study, "vqa", next(questions), max_new_tokens=1)
 
     def ask_plainly() -> None:
         inputs = plain.processor(read_study(path), next(questions))
@@ -119,7 +119,7 @@ def first_tokens(engine: Engine, plain: LocalModel, path: Path, repeats: int) ->
 
 
 def side_by_side(engine: Engine, study: Study, tokens: int, repeats: int) -> dict[str, float]:
-    """Return the seconds that eight reports take one after another, and asked for at once."""
+    """Return the seconds for eight reports, requested one after another and concurrently."""
 
     def ask(_: int = 0) -> Answer:
         return engine.answer(study, "report", max_new_tokens=tokens)
@@ -137,29 +137,29 @@ def side_by_side(engine: Engine, study: Study, tokens: int, repeats: int) -> dic
 def generating(
     engine: Engine, plain: LocalModel, study: Study, tokens: int, repeats: int
 ) -> dict[str, float]:
-    """Return the tokens a second of one report: the engine's, and those of plain `generate`."""
+    """Return tokens per second for one report, of the engine and of plain `generate`."""
     inputs = plain.processor(study, None, task="report")
     visual = plain.encode(study)
     inputs = {"input_ids": inputs["input_ids"], "visual_embeds": visual}
-    written = 0
+    count = 0
 
-    def write() -> None:
-        nonlocal written
-        written = len(list(local.stream(encoded, Prompt("report"), tokens)))
+    def stream() -> None:
+        nonlocal count
+        count = len(list(local.stream(encoded, Prompt("report"), tokens)))
 
-    def write_plainly() -> None:
+    def generate_plainly() -> None:
         plain.model.generate(
             **inputs, min_new_tokens=tokens, max_new_tokens=tokens, do_sample=False
         )
 
     assert isinstance(engine.model, LocalModel)
     local, encoded = engine.model, engine.model.encode(study)
-    seconds = median_seconds({"engine": write, "plain": write_plainly}, repeats)
-    return {"engine": written / seconds["engine"], "plain_generate": tokens / seconds["plain"]}
+    seconds = median_seconds({"engine": stream, "plain": generate_plainly}, repeats)
+    return {"engine": count / seconds["engine"], "plain_generate": tokens / seconds["plain"]}
 
 
 def measure(model: str, repeats: int, shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Run everything and return the numbers with their ratios."""
+    """Run all measurements and return times with ratios."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "volume.nii.gz"
         write_nifti(phantom(shape), path)

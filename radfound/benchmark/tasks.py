@@ -1,11 +1,11 @@
-"""RadVLBench's tasks: what is asked about which studies, and what there was to learn it from.
+"""RadVLBench's tasks: questions about studies, and the items of the training split.
 
-- metadata: modality, plane and region of a figure, asked in words; validation and test split.
-- vqa: closed and open questions of the test split; also those about images that are not in training.
+- metadata: questions about modality, plane and region of a figure; validation and test split.
+- vqa: closed and open questions of the test split, with a row for images that are not in training.
 - caption, report: texts about the studies of the test split.
 
-`--data` names the kit of this project's development, one's own JSONL file, or any layout of
-`radfound.datasets` as NAME=FOLDER.
+`--data` is the folder of this project's data kit, a JSONL file of your own, or NAME=FOLDER for a layout of
+`radfound.datasets`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from radfound.exceptions import DatasetError, RequestError
 from radfound.study.taxonomy import MODALITIES, modality_of, organ_system_of
 
 TASKS = {"metadata": 8, "vqa": 24, "caption": 80, "report": 160}
-"""Each task with the most tokens that an answer may have."""
+"""Tasks with their token limits."""
 
 NEW_IMAGE = ", image not in training"
 SPLITS = ("validation", "test", "both")
@@ -33,7 +33,7 @@ ROWS = (
     "caption",
     "report",
 )
-"""The rows of the table, in their order."""
+"""The rows of the table in order."""
 
 NOT_STATED = "not stated"
 _KIT_SOURCES = {"metadata": "MedPix-2.0", "vqa": "VQA-RAD", "caption": "MedPix-2.0", "report": "MedPix-2.0"}  # fmt: skip
@@ -42,7 +42,7 @@ _CODES = {"MRI": "MR", "X-ray": "DX", "mammography": "MG", "ultrasound": "US"}
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to say about one study.
+    """One question or text about one study.
 
     Parameters
     ----------
@@ -51,9 +51,9 @@ class Item:
     turn : Turn
         With the reference answer.
     group : str
-        "modality", "plane", "region", "closed", "open", "caption" or "report": what is scored alike.
+        "modality", "plane", "region", "closed", "open", "caption" or "report"; items of a group have the same metrics.
     rows : tuple of str
-        The rows of the table that it counts in.
+        The rows of the table that include the item.
     """
 
     id: str
@@ -64,26 +64,26 @@ class Item:
 
     @property
     def prompt(self) -> Prompt:
-        """What the model is asked: the first wording."""
+        """The prompt, with the first wording of the question."""
         return Prompt(self.turn.task, self.turn.questions[0] if self.turn.questions else None)
 
     @property
     def modality(self) -> str:
         """One of the names in `radfound.study.taxonomy.MODALITIES`, or "not stated"."""
-        said = self.example.labels.get("modality", "")
-        code = modality_of(_CODES.get(said, said))
+        label = self.example.labels.get("modality", "")
+        code = modality_of(_CODES.get(label, label))
         return MODALITIES[code] if code else NOT_STATED
 
     @property
     def organ_system(self) -> str:
-        """One of `radfound.study.taxonomy.ORGAN_SYSTEMS`, by the words of caption, question and answer, or "not stated"."""
+        """One of `radfound.study.taxonomy.ORGAN_SYSTEMS`, from caption, question and answer, or "not stated"."""
         words = (self.example.text, *self.turn.questions[:1], self.turn.answer)
         return organ_system_of(" ".join(words)) or NOT_STATED
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked, and the training split's items of the same kind."""
+    """Items to answer, and the items of the training split."""
 
     name: str
     items: tuple[Item, ...]
@@ -91,7 +91,7 @@ class Task:
 
     @property
     def max_new_tokens(self) -> int:
-        """The most tokens that an answer may have."""
+        """Token limit of an answer."""
         return TASKS[self.name]
 
     @property
@@ -102,13 +102,13 @@ class Task:
         for file in files:
             found.update(hashlib.sha256(file.read_bytes()).digest())
         for item in self.items:
-            said = (item.id, item.prompt.question, item.turn.answer, item.rows)
-            found.update(repr(said).encode())
+            fields = (item.id, item.prompt.question, item.turn.answer, item.rows)
+            found.update(repr(fields).encode())
         return found.hexdigest()
 
 
 class Source:
-    """A data set by layout and place.
+    """A data set on disk and its layout.
 
     Parameters
     ----------
@@ -125,30 +125,31 @@ class Source:
         self._read: dict[str, list[Example]] = {}
 
     def items(self, task: str, split: str, limit: int | None = None) -> list[Item]:
-        """Return what a task asks about the studies of a split; at most `limit` studies, evenly chosen."""
+        """Return the items of a task in a split, from at most `limit` evenly chosen studies."""
         if split not in self._read:
             self._read[split] = list(open_dataset(self.layout, self.root, split))
-        asked = {}
-        for number, example in enumerate(self._read[split]):
-            if self.layout != "kit" or example.source == _KIT_SOURCES[task]:
-                asked[number] = list(_items(task, example))
-        chosen = [some for some in asked.values() if some]
+        by_example = [
+            list(_items(task, example))
+            for example in self._read[split]
+            if self.layout != "kit" or example.source == _KIT_SOURCES[task]
+        ]
+        chosen = [items for items in by_example if items]
         if limit is not None:
             chosen = chosen[:: max(1, len(chosen) // limit)][:limit]
-        return [item for some in chosen for item in some]
+        return [item for items in chosen for item in items]
 
     def pictures(self, split: str) -> set[str]:
-        """Return the names of all images of a split that `items` has read."""
+        """Return the names of all images of a split that `items` has loaded."""
         return _pictures(self._read[split])
 
 
 def load_task(name: str, source: Source, limit: int | None = None) -> Task:
-    """Read a task's items.
+    """Load a task with its items.
 
     Raises
     ------
     DatasetError
-        If the data are missing, or nothing in them is of this task.
+        If the data are missing or have no items of this task.
     """
     if name not in TASKS:
         raise RequestError(f"--tasks: found {name!r}; expected some of {', '.join(TASKS)}")
@@ -163,17 +164,17 @@ def load_task(name: str, source: Source, limit: int | None = None) -> Task:
         items = _question_rows(source.items(name, "test", limit), source.pictures("train"))
     else:
         items = [_in_rows(item, item.group) for item in source.items(name, "test", limit)]
-    for split, some in (("test", items), ("train", training)):
-        if not some:
+    for split, found in (("test", items), ("train", training)):
+        if not found:
             raise DatasetError(
-                f"{source.root}: nothing of the task {name!r} in the {split} split; leave the task out with "
+                f"{source.root}: no items of the task {name!r} in the {split} split; leave the task out with "
                 "--tasks, or add such studies (docs/data.md shows the fields)"
             )
     return Task(name, tuple(items), tuple(training))
 
 
 def calibration_items(source: Source) -> list[Item]:
-    """Return the validation split's questions, those on metadata among them."""
+    """Return the questions of the validation split, including those on metadata."""
     return [item for name in ("metadata", "vqa") for item in source.items(name, "validation")]
 
 

@@ -1,1 +1,1 @@
-"""Whether evidence maps point to what was asked about: phantoms with lesions at known places."""
+"""Pointing tests of evidence maps, on phantoms with lesions at known positions."""

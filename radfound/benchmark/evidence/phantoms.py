@@ -1,4 +1,4 @@
-"""Phantoms with lesions whose places are known, and the question where one of them is."""
+"""Phantoms with lesions at known positions, and a question about the position of one lesion."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ LETTERS = "ABCDEF"
 # Depth, height and width in voxels, and their size in mm along i, j and k.
 _SHAPES = {"2D": (1, 96, 96), "3D": (12, 48, 48)}
 _SPACINGS_MM = {"2D": (1.0, 1.0, 1.0), "3D": (4.0, 4.0, 8.0)}
-# Radius of the lesion as a share of the width: a patch of the pointing model is a sixth of the width, and
-# a ball of at least 0.71 patches around any point holds the middle of some patch.
+# Radius of the lesion as a share of the width. A patch of the pointing model is a sixth of the width; a ball
+# of at least 0.71 patches around any point holds the centre of a patch.
 _RADII = (0.125, 0.16)
 
 
 @dataclass(frozen=True, eq=False)
 class Phantom:
-    """A study of one image, and one of its lesions.
+    """A study of one image with one target lesion.
 
     Parameters
     ----------
     study : Study
     question : str
-        Where the lesion is.
+        Asks for the position of the lesion.
     answer : str
-        Its column and row in a grid of six by six, as displayed, and in 3D its level.
+        Column and row of the lesion in a grid of six by six, as displayed, and in 3D its level.
     lesion : bool array, shape (D, H, W)
     """
 
@@ -43,16 +43,16 @@ class Phantom:
 
 
 def phantom(kind: str, seed: int, lesions: int = 1) -> Phantom:
-    """Make a field of uneven grey with one lesion, bright or dark, or with one of each.
+    """Return a textured background with one lesion, bright or dark, or with one of each.
 
     Parameters
     ----------
     kind : {"2D", "3D"}
-        One picture of 96 by 96 pixels, or 12 slices of 48 by 48 voxels of 4 by 4 by 8 mm, each axis of
-        which may run either way through the patient.
+        One image of 96 by 96 pixels, or 12 slices of 48 by 48 voxels of 4 by 4 by 8 mm; each axis has a
+        random direction.
     seed : int
     lesions : {1, 2}
-        Of two, one is asked about and the other only distracts.
+        With two, one is the target and the other a distractor.
     """
     rng = np.random.default_rng((KINDS.index(kind), lesions, seed))
     shape = np.array(_SHAPES[kind])
@@ -66,7 +66,7 @@ def phantom(kind: str, seed: int, lesions: int = 1) -> Phantom:
     if kind == "3D":
         signs = rng.choice([-1.0, 1.0], 3)
         affine = np.diag([*(signs * _SPACINGS_MM[kind]), 1.0])
-        # A radiologist's display runs from the head down, from front to back, and from right to left.
+        # Radiological display runs from head to feet, from front to back, and from right to left.
         shown = -(centres[0] * signs[::-1])
     image = StudyImage(np.clip(grey, 0, 255).astype(np.int16), affine, calibrated=kind == "3D")
     return Phantom(
@@ -78,7 +78,7 @@ def phantom(kind: str, seed: int, lesions: int = 1) -> Phantom:
 
 
 def _ball(kind: str, centre: np.ndarray, radius: float) -> np.ndarray:
-    """Return a ball, bool, shape (D, H, W); it is round in mm."""
+    """Return a ball, isotropic in mm: bool, shape (D, H, W)."""
     depth, _, width = _SHAPES[kind]
     # Places run from -1 to 1 along each axis.
     places = np.meshgrid(*(_places(count) for count in _SHAPES[kind]), indexing="ij", sparse=True)
@@ -95,12 +95,12 @@ def _in_words(kind: str, shown: np.ndarray) -> str:
 
 
 def _places(count: int) -> np.ndarray:
-    """Return the middles of `count` equal parts of [-1, 1]."""
+    """Return the centres of `count` equal parts of [-1, 1]."""
     return (2 * np.arange(count) + 1) / count - 1
 
 
 def _centres(rng: np.random.Generator, count: int, is_flat: bool) -> np.ndarray:
-    """Choose places (k, j, i), shape (count, 3), for lesions that fit in and do not touch each other."""
+    """Return centres (k, j, i), shape (count, 3), of lesions inside the image that do not touch."""
     while True:
         centres = rng.uniform(-0.6, 0.6, (count, 3))
         if is_flat:
@@ -112,7 +112,7 @@ def _centres(rng: np.random.Generator, count: int, is_flat: bool) -> np.ndarray:
 
 
 def _texture(rng: np.random.Generator, shape: np.ndarray) -> np.ndarray:
-    """Return smooth noise of variance near 1: blobs of about a lesion's size."""
+    """Return smooth noise of variance near 1: blobs of about the size of a lesion."""
     coarse = rng.normal(0, 1, (max(1, shape[0] // 4), 9, 9))
     factors = shape / coarse.shape
     return zoom(coarse, factors, order=1, mode="nearest", grid_mode=True)

@@ -1,4 +1,4 @@
-"""Whether evidence maps point to what was asked about, and whether they depend on what a model has learnt."""
+"""Pointing test and randomisation test of evidence maps."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from radfound.engine.local.backend import LocalModel, Prompt
 from radfound.model.attribution import Evidence
 from radfound.model.modeling_radfound import RadFoundForConditionalGeneration
 
-_WORDS = 8  # the longest answer has six, and a stop token
+_WORDS = 8  # the longest answer has six tokens and a stop token
 
 
 @dataclass(frozen=True)
 class Pointing:
-    """How often something points into the lesion, as shares of the phantoms.
+    """Results of the pointing test, as shares of the phantoms.
 
     Parameters
     ----------
     count : int
-        Phantoms.
+        Number of phantoms.
     answered : float
-        The answer is right, word for word.
+        The answer matches exactly.
     peak : float
         The highest voxel of the map lies in the lesion.
     random_place : float
-        So would a voxel of the image that is drawn blindly.
+        A random voxel of the image lies in the lesion.
     middle : float
-        So does the middle of the image.
+        The middle of the image lies in the lesion.
     """
 
     count: int
@@ -45,24 +45,24 @@ class Pointing:
 
 
 def maps_of(model: LocalModel, phantoms: Sequence[Phantom]) -> tuple[list[str], list[Evidence]]:
-    """Return what a model answers, and where it looked for that."""
-    encoded = [model.encode(each.study) for each in phantoms]
-    prompts = [Prompt("vqa", each.question) for each in phantoms]
-    texts = [each.text.strip() for each in model.generate(encoded, prompts, _WORDS)]
+    """Return the answers of a model and their evidence maps."""
+    encoded = [model.encode(phantom.study) for phantom in phantoms]
+    prompts = [Prompt("vqa", phantom.question) for phantom in phantoms]
+    texts = [answer.text.strip() for answer in model.generate(encoded, prompts, _WORDS)]
     return texts, _maps(model, phantoms, texts)
 
 
 def _maps(model: LocalModel, phantoms: Sequence[Phantom], texts: Sequence[str]) -> list[Evidence]:
     return [
-        model.evidence(each.study, None, Prompt("vqa", each.question), text)
-        for each, text in zip(phantoms, texts, strict=True)
+        model.evidence(phantom.study, None, Prompt("vqa", phantom.question), text)
+        for phantom, text in zip(phantoms, texts, strict=True)
     ]
 
 
 def pointing(model: LocalModel, phantoms: Sequence[Phantom]) -> Pointing:
-    """Measure how often the peak of a model's map lies in the lesion, beside chance."""
+    """Measure how often the peak of the evidence map lies in the lesion, with chance levels."""
     texts, maps = maps_of(model, phantoms)
-    middles = [tuple(size // 2 for size in each.lesion.shape) for each in phantoms]
+    middles = [tuple(size // 2 for size in phantom.lesion.shape) for phantom in phantoms]
     return Pointing(
         count=len(phantoms),
         answered=_mean(t == p.answer for t, p in zip(texts, phantoms, strict=True)),
@@ -73,22 +73,22 @@ def pointing(model: LocalModel, phantoms: Sequence[Phantom]) -> Pointing:
 
 
 def peak_of(values: np.ndarray) -> tuple[int, ...]:
-    """Return the index of the highest voxel, of several the one in their middle."""
+    """Return the index of the highest voxel; on a tie, the middle one in index order."""
     highest = np.argwhere(values == values.max())
     return tuple(int(index) for index in highest[len(highest) // 2])
 
 
 def randomised(model: LocalModel, phantoms: Sequence[Phantom], seed: int = 1) -> dict[str, float]:
-    """Randomise a model from its words down to its pixels, and compare its maps with those of before.
+    """Randomise a model part by part, from output to input, and compare its maps with the original ones.
 
     The cascading test of Adebayo et al. (Sanity Checks for Saliency Maps, NeurIPS 2018, arXiv
-    1810.03292): a map that hardly changes says nothing about what the model has learnt.
+    1810.03292): a map that hardly changes does not depend on the trained weights.
 
     Returns
     -------
     dict of str to float
-        For each stage, in which one part more is random, the mean rank correlation of patches with the
-        maps of the trained model.
+        Mean rank correlation of patches with the maps of the trained model, for each stage; each stage
+        randomises one more part.
     """
     texts, before = maps_of(model, phantoms)
     changed = copy.deepcopy(model.model)
@@ -113,7 +113,7 @@ _STAGES: dict[str, Callable[[RadFoundForConditionalGeneration], nn.Module]] = {
 
 
 def untrained(model: LocalModel, seed: int = 1) -> LocalModel:
-    """Return the same model before it learnt anything."""
+    """Return the model with random weights."""
     return LocalModel(_fresh(model.model, seed), model.processor, model.name, "random")
 
 
@@ -128,7 +128,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def table(rows: dict[str, Pointing]) -> str:
-    """Return rows of pointing as a Markdown table, in per cent."""
+    """Return results as a Markdown table, in per cent."""
     lines = [
         "| | n | answer right | peak in the lesion | a random place | the middle |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -1,10 +1,10 @@
-"""Whether a model is right as often as it says, and the curve that makes it so.
+"""Calibration error of a model, and the fit of calibration curves.
 
-Expected calibration error after Naeini et al. (2015) and Guo et al. (2017): 15 bins of equal width, each
-weighed by its answers. The curve is sigmoid(logit(p) / temperature + bias) of the length-normalised
-probability p, fitted by likelihood on validation questions, one for each `calibration_group`. The bias is
-kept where five-fold cross-validation on those questions, by patient, prefers it to temperature alone:
-temperature cannot help where a model is sure and wrong more often than not.
+Expected calibration error after Naeini et al. (2015) and Guo et al. (2017): 15 bins of equal width,
+weighted by their number of answers. The curve is sigmoid(logit(p) / temperature + bias) of the
+length-normalised probability p, fitted by likelihood on validation questions, one for each
+`calibration_group`. The bias is kept if it lowers the loss in five-fold cross-validation by patient:
+temperature alone cannot correct a confident model that is wrong more often than not.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ logger = logging.getLogger(__name__)
 
 BINS = 15
 FOLDS = 5
-FEWEST = 30  # questions that a curve is fitted to
+FEWEST = 30  # fewest questions for a fit
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Answers by how sure the model was.
+    """Accuracy of answers by confidence.
 
     Parameters
     ----------
     ece : float
         Expected calibration error, in [0, 1].
     counts, confidence, accuracy : tuples of `BINS` numbers
-        Answers in each bin, their mean confidence and the share right; NaN for an empty bin.
+        For each bin the number of answers, their mean confidence and accuracy; NaN for an empty bin.
     """
 
     ece: float
@@ -46,39 +46,39 @@ class Reliability:
 
 
 def reliability(confidence: Sequence[float], right: Sequence[float]) -> Reliability:
-    """Compare confidence with the share right, in bins of equal width.
+    """Compare confidence with accuracy, in bins of equal width.
 
     Parameters
     ----------
     confidence : sequence of N floats in [0, 1]
-    right : sequence of N numbers, 1 for a right answer and 0 for a wrong one
+    right : sequence of N numbers, 1 for a correct answer and 0 for a wrong one
     """
     sure, hits = np.asarray(confidence, dtype=float), np.asarray(right, dtype=float)
     places = np.minimum((sure * BINS).astype(int), BINS - 1)
     counts = np.bincount(places, minlength=BINS)
     with np.errstate(invalid="ignore"):
-        said = np.bincount(places, sure, BINS) / counts
-        held = np.bincount(places, hits, BINS) / counts
-    ece = float(np.nansum(counts * np.abs(said - held)) / max(len(sure), 1))
-    return Reliability(ece, tuple(counts.tolist()), tuple(said.tolist()), tuple(held.tolist()))
+        mean = np.bincount(places, sure, BINS) / counts
+        accuracy = np.bincount(places, hits, BINS) / counts
+    ece = float(np.nansum(counts * np.abs(mean - accuracy)) / max(len(sure), 1))
+    return Reliability(ece, tuple(counts.tolist()), tuple(mean.tolist()), tuple(accuracy.tolist()))
 
 
 def fit_curve(
     probabilities: Sequence[float], right: Sequence[float], clusters: Sequence[str]
 ) -> Curve | None:
-    """Fit temperature, and a bias where it pays; None for fewer than `FEWEST` questions.
+    """Fit temperature, and a bias if cross-validation prefers it; None for fewer than `FEWEST` questions.
 
     Parameters
     ----------
     probabilities : sequence of N floats
-        Length-normalised, of answers to validation questions.
+        Length-normalised probabilities of answers to validation questions.
     right : sequence of N numbers, 1 or 0
     clusters : sequence of N str
-        Patients; those of one are left out together in cross-validation.
+        Patients; the questions of one patient share a fold.
     """
     if len(right) < FEWEST:
         logger.warning(
-            "%d validation questions are too few to fit a confidence to; expected %d or more",
+            "%d validation questions are too few for a calibration; expected %d or more",
             len(right),
             FEWEST,
         )
@@ -96,14 +96,14 @@ def _held_out_loss(odds: np.ndarray, hits: np.ndarray, folds: np.ndarray, biased
     for fold in np.unique(folds):
         held = folds == fold
         if held.all():
-            return 0.0  # one patient: nothing to hold out, temperature alone is kept
+            return 0.0  # one patient: no fold to hold out, so no bias
         temperature, bias = _fit(odds[~held], hits[~held], biased)
         losses[held] = _losses(odds[held] / temperature + bias, hits[held])
     return float(losses.mean())
 
 
 def _fit(odds: np.ndarray, hits: np.ndarray, biased: bool) -> tuple[float, float]:
-    # Platt's targets: a share of right answers of 0 or 1 does not send the curve to infinity.
+    # Platt's targets keep the curve finite if all answers are correct or all wrong.
     targets = np.where(
         hits > 0, (hits.sum() + 1) / (hits.sum() + 2), 1 / (len(hits) - hits.sum() + 2)
     )

@@ -1,10 +1,10 @@
-"""Which findings a text asserts or denies, and on which side.
+"""Extract findings from a text, with polarity and laterality.
 
-A sentence is searched for the findings of `radfound.benchmark.scoring.lexicon`. A finding is absent where a
-negation reaches it ("no effusion or pneumothorax", "effusion has resolved"), uncertain where a hedge does
+Sentences are searched for the findings of `radfound.benchmark.scoring.lexicon`. A finding is absent in the scope
+of a negation ("no effusion or pneumothorax", "effusion has resolved"), uncertain in the scope of a hedge
 ("possible", "cannot be excluded"), and present otherwise. After NegEx (Chapman et al. 2001): triggers
-before and after a finding, pseudo-triggers that only look like one ("no change in"), and places where a
-trigger's reach ends ("but", a new clause). Left, right and both come from the finding's part of the sentence.
+before and after a finding, pseudo-triggers ("no change in"), and terms that end a scope ("but", a new clause).
+Laterality comes from the finding's part of the sentence.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COUNTED = (
     "wrong_side",
     "uncertain",
 )
-"""What `compare_findings` counts, in this order."""
+"""Counts of `compare_findings`, in order."""
 
 _SIDE_SETS = {
     "left": frozenset({"left"}),
@@ -61,7 +61,7 @@ _SEEN = re.compile(
 
 @dataclass(frozen=True)
 class Finding:
-    """What a text says of one finding: "present", "absent" or "uncertain", and the sides it names."""
+    """Status of a finding in a text ("present", "absent" or "uncertain") and its sides."""
 
     status: str
     sides: frozenset[str] = frozenset()
@@ -69,7 +69,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class _Span:
-    """A stretch of a sentence: a finding, or a trigger by its kind."""
+    """A span of a sentence: a finding, or a trigger of a kind."""
 
     name: str
     start: int
@@ -77,17 +77,17 @@ class _Span:
 
 
 def find_findings(text: str) -> dict[str, Finding]:
-    """Return the findings that a text names.
+    """Return the findings in a text.
 
-    A finding named more than once is present if it is so anywhere, else uncertain if it is so anywhere;
-    its sides are those of its mentions with that status.
+    With several mentions, present takes precedence over uncertain, and uncertain over absent; the sides are
+    those of the mentions with that status.
     """
-    said: dict[str, list[Finding]] = {}
+    by_name: dict[str, list[Finding]] = {}
     for sentence in _sentences(text):
         for name, mention in _mentions(sentence):
-            said.setdefault(name, []).append(mention)
+            by_name.setdefault(name, []).append(mention)
     found = {}
-    for name, mentions in said.items():
+    for name, mentions in by_name.items():
         stated = {mention.status for mention in mentions}
         status = next(s for s in (PRESENT, UNCERTAIN, ABSENT) if s in stated)
         sides: frozenset[str] = frozenset()
@@ -98,21 +98,21 @@ def find_findings(text: str) -> dict[str, Finding]:
 
 
 def compare_findings(answer: str, truth: str) -> tuple[int, ...]:
-    """Count how the findings of two texts agree.
+    """Count agreement and disagreement of the findings of two texts.
 
     Returns
     -------
     tuple of int, in the order of `COUNTED`
-        right, extra, missed: findings asserted or denied alike by both; by the answer alone or with
-        the other polarity; by the truth alone or with the other polarity. The same for present
-        findings alone. Findings that both name, and those with opposite polarity among them; findings
-        present in both with a side in both, and those whose sides differ. Findings that either text
-        leaves uncertain: these count nowhere else.
+        right, extra, missed: findings with equal polarity in both; in the answer only or with opposite
+        polarity; in the truth only or with opposite polarity. The same for present findings only. Findings
+        named by both, and those of opposite polarity; findings present in both with a side in both, and
+        those with different sides. Findings that are uncertain in either text, excluded from all other
+        counts.
     """
-    said, true = find_findings(answer), find_findings(truth)
-    unsure = {n for some in (said, true) for n, f in some.items() if f.status == UNCERTAIN}
-    given = {n: f for n, f in said.items() if n not in unsure}
-    wanted = {n: f for n, f in true.items() if n not in unsure}
+    in_answer, in_truth = find_findings(answer), find_findings(truth)
+    unsure = {n for part in (in_answer, in_truth) for n, f in part.items() if f.status == UNCERTAIN}
+    given = {n: f for n, f in in_answer.items() if n not in unsure}
+    wanted = {n: f for n, f in in_truth.items() if n not in unsure}
     both = given.keys() & wanted.keys()
     alike = {n for n in both if given[n].status == wanted[n].status}
     present = {n for n in alike if given[n].status == PRESENT}
@@ -133,7 +133,7 @@ def compare_findings(answer: str, truth: str) -> tuple[int, ...]:
 
 
 def _sentences(text: str) -> list[str]:
-    """Cut a text into sentences in lower case with single spaces; a heading ends one."""
+    """Split a text into lower-case sentences with single spaces; a heading ends a sentence."""
     text = re.sub(r"\b(?:findings|impression|conclusion)\s*:", "\n", text.lower())
     cut = re.split(r"(?<=[.!?])\s+|[;\n•]+", text)
     return [" ".join(sentence.split()) for sentence in cut if sentence.strip(" .")]
@@ -188,7 +188,7 @@ def _trigger_patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
 
 
 def _longest(sentence: str, patterns: Iterable[tuple[str, re.Pattern[str]]]) -> list[_Span]:
-    """Return the matches in their order; of those that overlap the longest, then the first listed."""
+    """Return the matches in order; of overlapping matches the longest, then the first listed."""
     found = [
         _Span(name, match.start(), match.end())
         for name, pattern in patterns
@@ -224,21 +224,21 @@ def _reaches(sentence: str, trigger: _Span, span: _Span, triggers: Sequence[_Spa
 
 
 def _forward_end(sentence: str, trigger: _Span, triggers: Sequence[_Span]) -> int:
-    """Return where the reach of a trigger ends: at a stop, another trigger's clause or a new clause."""
+    """Return the end of a forward scope: a stop, or a clause with a hedge or its own statement."""
     ends = [len(sentence)]
     ends += [t.start for t in triggers if t.name == "stop" and t.start >= trigger.end]
     bounds = [m.start() for m in _CLAUSE_STARTS.finditer(sentence, trigger.end)] + [len(sentence)]
     for start, end in pairwise(bounds):
         clause = sentence[start:end]
         hedged = any(t.name.startswith("hedge") and start <= t.start < end for t in triggers)
-        says_more = _VERB.search(clause) and not _SEEN.search(clause)
-        if says_more or hedged or (trigger.name.startswith("hedge") and clause.startswith(",")):
+        states = _VERB.search(clause) and not _SEEN.search(clause)
+        if states or hedged or (trigger.name.startswith("hedge") and clause.startswith(",")):
             ends.append(start)
     return min(ends)
 
 
 def _backward_start(sentence: str, trigger: _Span, triggers: Sequence[_Span]) -> int:
-    """Return where the reach of a trigger begins: with its clause, where something else stands before."""
+    """Return the start of a backward scope: the trigger's clause, if another trigger or verb precedes it."""
     before = [t.end for t in triggers if t.end <= trigger.start]
     before += [
         verb.end()
@@ -255,10 +255,10 @@ def _backward_start(sentence: str, trigger: _Span, triggers: Sequence[_Span]) ->
 
 
 def _sides(sentence: str, span: _Span, spans: Sequence[_Span]) -> frozenset[str]:
-    """Return the sides that belong to a finding.
+    """Return the sides of a finding.
 
-    The nearest side before it in its part of the sentence, else the nearest behind it; else that of a
-    neighbouring part without a finding; else, after "and" and the like, that of the part before.
+    The nearest side before the finding in its part of the sentence, else the nearest after it; else the side of
+    an adjacent part without a finding; else, after "and" and the like, the side of the previous part.
     """
     ends = [m for m in _PART_ENDS.finditer(sentence) if not _inside(m, spans)]
     starts = [0, *(m.end() for m in ends)]

@@ -1,9 +1,9 @@
-"""The radiological findings that texts are searched for, and the words by which they go.
+"""Lexicon of radiological findings and their phrases.
 
 A phrase is a regular expression over lower-case text; spaces stand for spaces or hyphens, and a plural
-ending may follow. Each finding stands for itself: there is no hierarchy, so that "subdural hematoma" and
-"hemorrhage" are two findings. The list is this project's own; it covers what teaching cases, chest
-radiograph reports and question sets speak of most, and it is not complete.
+ending may follow. There is no hierarchy: "subdural hematoma" and "hemorrhage" are two findings. The list is
+this project's own; it covers the most frequent findings of teaching cases, chest radiograph reports and
+question sets, and is not complete.
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ STATED_ABSENT: dict[str, tuple[str, ...]] = {
         "ventricles(?: and sulci)? (?:are |is |appear )?(?:normal(?: in size)?|not (?:enlarged|dilated))",
     ),
 }
-"""Ways to say that a finding is absent without naming it."""
+"""Phrases that state the absence of a finding without naming it."""
 
 SIDES: dict[str, str] = {
     "left": r"left(?:[ -]sided)?|lt|lul|lll",
@@ -371,8 +371,8 @@ TRIGGERS: dict[str, tuple[str, ...]] = {
         "representing",
     ),
 }
-"""Kind of trigger to its words (regular expressions over lower-case text with single spaces).
+"""Kinds of trigger and their phrases (regular expressions over lower-case text with single spaces).
 
-The kinds: words that look like a negation and are none, hedges before, behind and on both sides of a
-finding, negations behind and before it, and words that end the reach of what stands before them.
+The kinds: pseudo-negations; hedges before, after and around a finding; negations after and before a finding;
+and stops, which end the scope of earlier triggers.
 """

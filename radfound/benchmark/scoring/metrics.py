@@ -1,8 +1,8 @@
-"""How near an answer or a text is to its reference.
+"""Metrics that compare an answer or a text with its reference.
 
-A `Metric` keeps, for each item, the numbers whose sums give the score, so that a score can be computed
-anew for any resampling of the cases. Texts are scored by sacrebleu (BLEU), rouge-score (ROUGE-L) and
-pycocoevalcap (CIDEr; METEOR where Java is present), findings by `radfound.benchmark.scoring.findings`.
+A `Metric` keeps additive statistics for each item, so that a bootstrap resample needs no new
+scoring. Texts are scored by sacrebleu (BLEU), rouge-score (ROUGE-L) and pycocoevalcap (CIDEr; METEOR if Java is
+installed), findings by `radfound.benchmark.scoring.findings`.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class Metric:
     ----------
     name : str
     statistics : callable
-        From N answers and N references to float64, shape (N, K): each item's part.
+        From N answers and N references to additive statistics, float64, shape (N, K).
     value : callable
-        From sums of those parts over items, shape (..., K), to scores, shape (...); NaN where there is
-        nothing to score.
+        From sums of the statistics over items, shape (..., K), to scores, shape (...); NaN without scored
+        items.
     percent : bool
-        Whether the score is a share, to be shown in per cent.
+        Whether the score is shown in per cent.
     lower_is_better : bool
     counted : int or None
-        Which sum says how many things were scored; None for the number of items.
+        Index of the sum that counts the scored units; None for the number of items.
     """
 
     name: str
@@ -55,12 +55,12 @@ def normalised(answer: str) -> str:
 
 
 def exact_match(answer: str, truth: str) -> float:
-    """Return 1.0 where answer and truth are the same once normalised, 0.0 otherwise."""
+    """Return 1.0 if the normalised answer and truth are equal, otherwise 0.0."""
     return float(normalised(answer) == normalised(truth))
 
 
 def token_recall(answer: str, truth: str) -> float:
-    """Return the share of the truth's words, each as often as it stands there, that the answer holds."""
+    """Return the share of the truth's words, with multiplicity, that the answer holds."""
     wanted = normalised(truth).split()
     return _common(answer, truth) / len(wanted) if wanted else float(not normalised(answer))
 
@@ -92,7 +92,7 @@ def mean_metric(name: str, score: Callable[[str, str], float], percent: bool = T
 
 
 def parts_of_mean(scores: Sequence[float]) -> np.ndarray:
-    """Return the parts of a mean, shape (N, 2): each item's score, and one."""
+    """Return the statistics of a mean, shape (N, 2): score and one."""
     return np.stack([np.asarray(scores, dtype=float), np.ones(len(scores))], axis=1)
 
 
@@ -154,7 +154,7 @@ def cider() -> Metric:
 
 
 def meteor() -> Metric | None:
-    """Return the mean METEOR 1.5 (pycocoevalcap's jar), or None where there is no Java."""
+    """Return the mean METEOR 1.5 (pycocoevalcap's jar), or None without Java."""
     if shutil.which("java") is None:
         return None
     scoring = library("pycocoevalcap.meteor.meteor", "bench")
@@ -183,7 +183,7 @@ def _numbered(
 
 
 def finding_metrics() -> list[Metric]:
-    """Return finding F1, that of present findings alone, and the shares of wrong polarity and side."""
+    """Return F1 of findings and of present findings, and the error rates of polarity and laterality."""
 
     def statistics(answers: Sequence[str], truths: Sequence[str]) -> np.ndarray:
         rows = [compare_findings(a, t) for a, t in zip(answers, truths, strict=True)]
@@ -220,13 +220,13 @@ def finding_metrics() -> list[Metric]:
 
 
 def text_metrics() -> list[Metric]:
-    """Return what captions and reports are scored by; METEOR is among them where Java is present."""
+    """Return the metrics of captions and reports; METEOR only if Java is installed."""
     found = meteor()
     return [*bleu_metrics(), rouge_l(), cider(), *([found] if found else []), *finding_metrics()]
 
 
 def answer_metrics() -> list[Metric]:
-    """Return what open answers are scored by."""
+    """Return the metrics of open answers."""
     return [
         accuracy("exact match"),
         mean_metric("token recall", token_recall),

@@ -1,6 +1,6 @@
-"""RadEval's scores of captions and reports (github.com/jbdel/RadEval), where the package is installed.
+"""RadEval scores of captions and reports (github.com/jbdel/RadEval), if the package is installed.
 
-Only those of its scores that are computed on this machine; they fetch their models at first use.
+Only scores that run locally; their models are downloaded on first use.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LOCAL = ("bertscore", "green", "radcliq", "radeval_bertscore", "radgraph", "rate
 
 
 def radeval_metrics(names: Sequence[str]) -> list[Metric]:
-    """Return RadEval's scores as metrics, the mean over the texts.
+    """Return RadEval's scores as metrics, each the mean over the texts.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""From answers to the table: every score beside its controls, with intervals and differences."""
+"""Score the answers of a run: every metric with its controls, intervals and differences."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from radfound.benchmark.scoring.statistics import bootstrap, paired
 from radfound.benchmark.tasks import ROWS, Item
 from radfound.engine.confidence import Calibration, calibration_group
 
-COMPARED = (BLANK, OTHER)  # the controls that the model's lead is given over, with an interval
+COMPARED = (BLANK, OTHER)  # controls with a reported difference to the model
 
 
 @dataclass(frozen=True)
 class Block:
-    """Items that are scored alike, their answers by column, and their metrics' parts."""
+    """Items of one group, their metrics, and the statistics of each column by metric."""
 
     group: str
     items: list[Item]
@@ -40,7 +40,7 @@ class Scorer:
     Parameters
     ----------
     seed : int
-        Of the bootstrap.
+        Seed of the bootstrap.
     extra : sequence of Metric
         More metrics for captions and reports.
     """
@@ -50,7 +50,7 @@ class Scorer:
         self.extra = list(extra)
 
     def metrics(self, group: str) -> list[Metric]:
-        """Return what answers of a group are scored by, the most telling first."""
+        """Return the metrics of a group, the main metric first."""
         if group in ("caption", "report"):
             found = [*text_metrics(), *self.extra]
             return sorted(found, key=lambda metric: metric.name != "ROUGE-L")
@@ -59,7 +59,7 @@ class Scorer:
         return [accuracy()]
 
     def task(self, run: Run) -> dict[str, Any]:
-        """Return a task's rows, its scores by modality and organ system, and how many texts differ."""
+        """Return a task's rows, its scores by modality and organ system, and its number of distinct answers."""
         blocks = self._blocks(run)
         rows = []
         for name in sorted({row for item in run.task.items for row in item.rows}, key=ROWS.index):
@@ -82,7 +82,7 @@ class Scorer:
     def compare(
         self, run: Run, other: Sequence[str | None], column: str = MODEL
     ) -> list[dict[str, Any]]:
-        """Return the model's lead over another run's answers; None where that run has none."""
+        """Return the differences to another run, whose missing answers are None."""
         kept = [k for k, text in enumerate(other) if text is not None]
         rows = []
         for group in dict.fromkeys(run.task.items[k].group for k in kept):
@@ -143,7 +143,7 @@ class Scorer:
                 "percent": metric.percent,
                 "lower_is_better": metric.lower_is_better,
             }
-            row |= {column: self._interval(metric, some, items) for column, some in parts.items()}
+            row |= {column: self._interval(metric, part, items) for column, part in parts.items()}
             for control in COMPARED:
                 row[f"over_{control}"] = self._difference(
                     metric, parts[MODEL], parts[control], items
@@ -154,11 +154,11 @@ class Scorer:
     def _split(
         self, blocks: Sequence[Block], of: Callable[[Item], str]
     ) -> dict[str, dict[str, Any]]:
-        """Return the first metric of each group, by what `of` says of an item."""
+        """Return the first metric of each group, split by the value of `of`."""
         table: dict[str, dict[str, Any]] = {}
         for block in blocks:
             names = [of(item) for item in block.items]
-            metric, parts = block.metrics[0], {c: some[0] for c, some in block.parts.items()}
+            metric, parts = block.metrics[0], {c: part[0] for c, part in block.parts.items()}
             for name in sorted(set(names)):
                 rows = [k for k, own in enumerate(names) if own == name]
                 items = [block.items[k] for k in rows]
@@ -166,7 +166,7 @@ class Scorer:
                     "score": metric.name,
                     "n": len(rows),
                     "percent": metric.percent,
-                    **{c: self._interval(metric, some[rows], items) for c, some in parts.items()},
+                    **{c: self._interval(metric, part[rows], items) for c, part in parts.items()},
                 }
         return table
 
@@ -184,15 +184,15 @@ class Scorer:
 
 
 def is_right(item: Item, answer: str) -> float:
-    """Return 1.0 where a question was answered exactly; for texts, which are not right or wrong, NaN."""
+    """Return 1.0 or 0.0 for an exact match of a question's answer; NaN for captions and reports."""
     return exact_match(answer, item.turn.answer) if item.turn.task == "vqa" else float("nan")
 
 
 def calibration_table(runs: Sequence[Run], calibration: Calibration | None) -> dict[str, Any]:
-    """Return how well confidence matches the share right, for the questions that no curve was fitted on.
+    """Return the reliability of confidence on the test questions.
 
-    Keys are "all", the tasks, and the groups of `calibration_group`; each has n, the reliability of the
-    length-normalised probability ("raw") and, where there are curves, that of the confidence ("calibrated").
+    Keys are "all", the tasks, and the groups of `calibration_group`. Each has n, the reliability of the
+    length-normalised probability ("raw") and, with a calibration, of the confidence ("calibrated").
     """
     sets: dict[str, list[tuple[float, float | None, float]]] = {}
     for run in runs:
@@ -202,22 +202,22 @@ def calibration_table(runs: Sequence[Run], calibration: Calibration | None) -> d
             group = calibration_group(item.turn.task, item.prompt.question)
             if group is None or item.example.split != "test":
                 continue
-            sure = confidence_of(item, raw, calibration)
+            confidence = confidence_of(item, raw, calibration)
             for name in ("all", run.task.name, f"{group} questions"):
-                sets.setdefault(name, []).append((raw, sure, is_right(item, text)))
+                sets.setdefault(name, []).append((raw, confidence, is_right(item, text)))
     table = {}
     for name, rows in sets.items():
         hits = [right for _, _, right in rows]
-        said = asdict(reliability([raw for raw, _, _ in rows], hits))
-        sures = [sure for _, sure, _ in rows if sure is not None]
-        whole = len(sures) == len(rows)
-        mended = asdict(reliability(sures, hits)) if whole else None
-        table[name] = {"n": len(rows), "raw": said, "calibrated": mended}
+        raw_part = asdict(reliability([raw for raw, _, _ in rows], hits))
+        confidences = [confidence for _, confidence, _ in rows if confidence is not None]
+        complete = len(confidences) == len(rows)
+        calibrated = asdict(reliability(confidences, hits)) if complete else None
+        table[name] = {"n": len(rows), "raw": raw_part, "calibrated": calibrated}
     return table
 
 
 def confidence_of(item: Item, raw: float, calibration: Calibration | None) -> float | None:
-    """Return what the engine would give as the confidence of an answer."""
+    """Return the confidence of an answer, as the engine computes it."""
     if calibration is None:
         return None
     return calibration.confidence(item.turn.task, item.prompt.question, raw)

@@ -1,7 +1,7 @@
-"""How far a score would move with other patients: cluster bootstrap (Efron and Tibshirani 1993).
+"""Confidence intervals by cluster bootstrap over patients (Efron and Tibshirani 1993).
 
-Patients are drawn with replacement, each with all that was asked about it, because answers about one
-patient are right or wrong together. A `Metric`'s parts add up, so that a draw needs no new scoring.
+Patients are drawn with replacement with all their items, because answers about one patient are correlated.
+The statistics of a `Metric` are additive, so a draw needs no new scoring.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Value = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Interval:
-    """A score with its 95 % interval; NaN where nothing could be scored."""
+    """A score with its 95 % interval; NaN without scored items."""
 
     value: float
     low: float
@@ -37,13 +37,13 @@ class Difference(Interval):
 
 
 def draw_counts(clusters: int, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-    """Return how often each cluster is in each draw, shape (draws, clusters)."""
+    """Return the count of each cluster in each draw, shape (draws, clusters)."""
     chances = np.full(clusters, 1 / clusters)
     return np.random.default_rng(seed).multinomial(clusters, chances, size=draws)
 
 
 def cluster_sums(parts: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
-    """Add up the parts of the items of each cluster: (N, K) to (C, K)."""
+    """Sum the statistics of the items of each cluster: (N, K) to (C, K)."""
     names, rows = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.zeros((len(names), parts.shape[1]))
     np.add.at(sums, rows, parts)
@@ -58,11 +58,11 @@ def bootstrap(
     Parameters
     ----------
     value : callable
-        From sums of parts, shape (..., K), to scores, shape (...), as `Metric.value`.
+        From sums of statistics, shape (..., K), to scores, shape (...), as `Metric.value`.
     parts : array, shape (N, K)
-        Each item's part, as `Metric.statistics` gives them.
+        Statistics of the items, as `Metric.statistics` returns them.
     clusters : sequence of N str
-        Whose item it is; items of one patient are drawn together.
+        The patient of each item; items of one patient are drawn together.
     draws, seed : int
     """
     sums = cluster_sums(parts, clusters)
@@ -78,7 +78,7 @@ def paired(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Difference:
-    """Return how much higher the score of `ours` is than that of `theirs`, on the same items and draws."""
+    """Return the difference of the scores of `ours` and `theirs`, on the same items and draws."""
     one, other = cluster_sums(ours, clusters), cluster_sums(theirs, clusters)
     counts = draw_counts(len(one), draws, seed)
     found = value(counts @ one) - value(counts @ other)
