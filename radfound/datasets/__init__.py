@@ -1,7 +1,7 @@
-"""Public radiology data, read in the layouts that their publishers give them, as `Example` objects.
+"""Loaders of public radiology data sets, in their published layouts, as `Example` objects.
 
-`open_dataset` reads any of them by name. Nothing is downloaded, and nothing of the data is part of
-this package. `docs/data.md` says what each looks like on disk and under which licence it comes.
+`open_dataset` loads a data set by name. Nothing is downloaded, and this package holds no data.
+`docs/data.md` describes layouts and licences.
 """
 
 from __future__ import annotations
@@ -53,22 +53,22 @@ READERS: dict[str, Callable[[Path, str], Iterator[Example]]] = {
     "kit": read_kit,
     "kit-vqa-rad": read_kit_vqa_rad,
 }
-"""Name of a layout to its reader, which takes the set's folder (or file) and a split."""
+"""Loaders by name of the layout; each takes the set's folder (or file) and a split."""
 
 
 def open_dataset(
     name_or_path: str | Path, root: str | Path | None = None, split: str = "train"
 ) -> Iterator[Example]:
-    """Read a data set by the name of its layout, or one's own JSONL file by its path.
+    """Load a data set by the name of its layout, or a JSONL file of your own by its path.
 
     Parameters
     ----------
     name_or_path : str or path
         One of `READERS`, or a path that ends in ".jsonl".
     root : path, optional
-        The set's folder; not needed with a path.
+        The set's folder; not needed for a JSONL file.
     split : str
-        "train", "validation" or "test", where the set has it.
+        "train", "validation" or "test", if the set has it.
 
     Raises
     ------
@@ -83,5 +83,5 @@ def open_dataset(
             f"{name}: no such layout; expected one of {', '.join(READERS)}, or the path of a .jsonl file"
         )
     if root is None:
-        raise DatasetError(f"{name}: no folder given; expected the one that holds the data set")
+        raise DatasetError(f"{name}: no folder given; expected the data set's folder")
     return READERS[name](Path(root), split)

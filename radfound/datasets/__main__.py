@@ -1,6 +1,6 @@
-"""Look at a data set: `python -m radfound.datasets overlap vqa-rad FOLDER`.
+"""Inspect a data set: `python -m radfound.datasets overlap vqa-rad FOLDER`.
 
-Prints, for each split, how many studies, images and turns it has, and what every two splits share.
+Prints the number of studies, images and turns of each split, and the overlap of each pair of splits.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ def report(name: str, root: str | None, splits: Sequence[str], by_content: bool)
         "| in both | images | patients, cases or images | same question, same image |",
         "| --- | --- | --- | --- |",
     ]
-    for both in overlaps(found, by_content):
-        pair = f"{both.first} and {both.second}"
-        lines.append(f"| {pair} | {both.images} | {both.keys} | {both.questions} |")
+    for shared in overlaps(found, by_content):
+        pair = f"{shared.first} and {shared.second}"
+        lines.append(f"| {pair} | {shared.images} | {shared.keys} | {shared.questions} |")
     return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit status."""
+    """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m radfound.datasets", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    overlap = commands.add_parser("overlap", help="what the splits of a data set share")
+    overlap = commands.add_parser("overlap", help="count what the splits of a data set share")
     overlap.add_argument("name", help=f"{', '.join(READERS)}, or the path of a .jsonl file")
     overlap.add_argument("root", nargs="?", help="the data set's folder")
     overlap.add_argument("--splits", default="train,validation,test", help="comma-separated")

@@ -22,9 +22,8 @@ def read_roco(
 ) -> Iterator[Example]:
     """ROCO (Pelka et al. 2018), one example per figure; the official split.
 
-    Its `scripts/fetch.py` names an image after article and figure; copies of the set that name it
-    after its ROCO id are read as well. Figures whose download failed are left out, with a warning
-    that counts them.
+    `scripts/fetch.py` of the set names images by article and figure; copies with images named by ROCO id work
+    too. Figures whose download failed are skipped, and a warning counts them.
 
     Parameters
     ----------
@@ -32,7 +31,7 @@ def read_roco(
         Clone of github.com/razorx89/roco-dataset after `scripts/fetch.py`: the folder with `data/`.
     split : {"train", "validation", "test"}
     licences : tuple of str, optional
-        Take figures of these licences alone, such as ("CC BY", "CC BY-SA", "CC0").
+        Load only figures of these licences, such as ("CC BY", "CC BY-SA", "CC0").
 
     Raises
     ------
@@ -43,37 +42,37 @@ def read_roco(
     folder = existing(Path(root) / "data" / split / "radiology")
     images = existing(folder / "images")
     published = _published(folder, needed=licences is not None)
-    absent = taken = 0
+    missing = loaded = 0
     for _, (name, caption) in read_fields(folder / "captions.txt", "\t", 2):
         figure, licence = published.get(name, ("", ""))
         if licences is not None and licence not in licences:
             continue
         image = _image(images, figure, name)
         if image is None:
-            absent += 1
+            missing += 1
             continue
-        taken += 1
-        said = whole_sentences(caption, CAPTION_LIMIT)
+        loaded += 1
+        text = whole_sentences(caption, CAPTION_LIMIT)
         article = re.match(r"PMC\d+", figure)
         yield Example(
             article.group() if article else name,
             (image,),
-            (Turn("caption", (), said, id=name),) if said else (),
-            text=said,
+            (Turn("caption", (), text, id=name),) if text else (),
+            text=text,
             source="ROCO",
             split=split,
         )
-    if absent and not taken:
+    if missing and not loaded:
         raise DatasetError(
-            f"{images}: none of the {absent} figures of captions.txt is there; run scripts/fetch.py of the "
+            f"{images}: none of the {missing} figures of captions.txt found; run scripts/fetch.py of the "
             f"set's repository, or check the folder; {ADVICE}"
         )
-    if absent:
-        logger.warning("%s: %d of %d figures are not there", images, absent, absent + taken)
+    if missing:
+        logger.warning("%s: %d of %d figures are not there", images, missing, missing + loaded)
 
 
 def _published(folder: Path, needed: bool) -> dict[str, tuple[str, str]]:
-    """Return for each ROCO id the figure's name, which begins with the article's, and its licence."""
+    """Return figure name (prefixed by the article) and licence by ROCO id."""
     licences = folder / "licences.txt"
     if licences.is_file() or needed:
         rows = read_csv(licences, ("ROCO_ID", "PMC_ID", "CC"))

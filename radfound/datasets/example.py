@@ -1,4 +1,4 @@
-"""What every reader of this package yields: a study, and what to say about it."""
+"""The examples that all loaders yield: a study with questions, answers and texts."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ KINDS = ("closed", "open", "")
 
 @dataclass(frozen=True)
 class Turn:
-    """One thing to learn to say about a study.
+    """A target text about a study: answer, caption or report.
 
     Parameters
     ----------
     task : {"vqa", "caption", "report"}
     questions : tuple of str
-        Wordings of the same question; empty where the task needs none.
+        Wordings of the same question; empty if the task needs none.
     answer : str
     kind : {"closed", "open", ""}
-        Whether the answer is one of few, such as yes and no; "" where the source does not say.
+        Whether the answer is one of a few, such as yes and no; "" if not stated.
     id : str
-        The source's own name of the question, "" where it has none.
+        The source's id of the question, or "".
     """
 
     task: str
@@ -46,21 +46,21 @@ class Turn:
 
 @dataclass(frozen=True)
 class Example:
-    """A study, what to say about it, and how to read it.
+    """A study with its target texts.
 
     Parameters
     ----------
     key : str
-        What must not be divided between splits: the case, or the image where there is no case.
+        Unit that splits must not divide: the patient or case, or the image if neither is known.
     files : tuple of Path
     turns : tuple of Turn
     labels : dict
-        Any of "modality", "plane", "region": what is known of it as a class.
+        Known classes: any of "modality", "plane", "region".
     text : str
-        Caption, or "" where there is none.
+        Caption, or "".
     source, split : str
     footer : bool
-        Whether the lowest 6 % of the image is to be cut off.
+        Whether to cut off the lowest 6 % of the image.
     region : Box, Plane or None
         As `radfound.study.frames.make_frames` takes it.
     """
@@ -76,7 +76,7 @@ class Example:
     region: Box | Plane | None = None
 
     def read(self) -> Study:
-        """Read the study from its files."""
+        """Load the study from its files."""
         study = read_study(list(self.files) if len(self.files) > 1 else self.files[0])
         if self.footer:
             study = Study(tuple(without_footer(image) for image in study.images))
@@ -85,7 +85,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question about one image, before all that is asked about the image is gathered."""
+    """A question about one image, before `gather` groups questions by image."""
 
     image: Path
     key: str
@@ -94,19 +94,19 @@ class Asked:
 
 
 def gather(asked: Iterable[Asked], source: str, split: str, footer: bool = False) -> list[Example]:
-    """Return one example for each image, with its questions in their order."""
+    """Return one example for each image, with its questions in order."""
     by_image: dict[Path, list[Asked]] = {}
-    for one in asked:
-        by_image.setdefault(one.image, []).append(one)
+    for question in asked:
+        by_image.setdefault(question.image, []).append(question)
     return [
         Example(
-            some[0].key,
+            questions[0].key,
             (image,),
-            tuple(one.turn for one in some),
-            some[0].labels,
+            tuple(question.turn for question in questions),
+            questions[0].labels,
             source=source,
             split=split,
             footer=footer,
         )
-        for image, some in by_image.items()
+        for image, questions in by_image.items()
     ]

@@ -1,7 +1,7 @@
-"""The data kit of this project's development.
+"""Loader of this project's data kit.
 
-`Kit` reads the folder described by the README of the data kit: JSON lines beside images and volumes.
-Nothing here is downloaded, and nothing of the data is part of this package.
+`Kit` loads the folder that the README of the data kit describes: JSON lines, images and volumes. Nothing is
+downloaded, and this package holds no data.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from radfound.study.study import StudyImage
 
 
 def synpic(path: str) -> str:
-    """Return MedPix's number of an image, by which VQA-RAD and VQA-Med can be told to hold the same one."""
+    """Return MedPix's image number, which identifies images shared by VQA-RAD and VQA-Med."""
     found = re.search(r"synpic\d+", path)
     return found.group() if found else path
 
 
 def _vqa_rad_split(row: dict[str, Any]) -> str:
-    kept_back = row["split"] == "train" and validation_question(row["id"])
-    return "validation" if kept_back else row["split"]
+    is_validation = row["split"] == "train" and validation_question(row["id"])
+    return "validation" if is_validation else row["split"]
 
 
 def _asked(row: dict[str, Any]) -> tuple[str, str]:
@@ -48,10 +48,10 @@ def _asked(row: dict[str, Any]) -> tuple[str, str]:
 
 
 def _image_labels(row: dict[str, Any]) -> dict[str, str]:
-    """Return what a row of VQA-RAD or VQA-Med says of its image as a class."""
+    """Return the class labels of an image in a row of VQA-RAD or VQA-Med."""
     if row["source"] != "VQA-RAD":
         return metadata_answers({"modality": row["modality"], "organ": row["organ"]})
-    # Its modality was inferred by the kit and is often wrong; the organ is the publisher's own.
+    # VQA-RAD's modality was inferred by the kit and is often wrong; the organ comes from the publisher.
     region = VQA_RAD_REGIONS.get(row["organ"])
     return {"region": region} if region else {}
 
@@ -62,12 +62,12 @@ class Kit:
     Parameters
     ----------
     root : path
-        Its folder, the one with `manifest.json`.
+        The folder with `manifest.json`.
 
     Raises
     ------
     DatasetError
-        If there is no kit in that folder, or a file of it is missing when it is read.
+        If the folder holds no kit, or later if one of its files is missing.
     """
 
     def __init__(self, root: str | Path):
@@ -85,23 +85,23 @@ class Kit:
         Parameters
         ----------
         name : str
-            Its path in the kit, such as "reports/medpix_cases.jsonl".
+            Path in the kit, such as "reports/medpix_cases.jsonl".
         """
         return [row for _, row in read_json_lines(self.root / name)]
 
     def vqa(self, split: str = "train", official: bool = False) -> Iterator[Example]:
         """VQA-RAD and VQA-Med 2019, one example per image.
 
-        VQA-RAD has an official train and test split, by question; "validation" is the tenth of its
-        train split that `validation_question` names. Training and validation leave out the images
-        that are also figures of MedPix's validation and test cases, and what is word for word
-        asked about the same image in a split that comes after them.
+        VQA-RAD has an official train and test split, by question; "validation" is the tenth of its train
+        split that `validation_question` selects. Training and validation exclude images that are also figures
+        of MedPix's validation and test cases, and questions that a later split repeats verbatim about the
+        same image.
 
         Parameters
         ----------
         split : {"train", "validation", "test"}
         official : bool
-            The publishers' splits as they are instead: no validation, and nothing left out.
+            Use the publishers' splits: no validation split and no exclusions.
         """
         rows = self.rows("vqa/vqa_rad.jsonl")
         if official:
@@ -140,7 +140,7 @@ class Kit:
                 yield figure(row["case_id"], image, row["caption"], metadata_answers(row), split)
 
     def medpix_cases(self, split: str = "train", max_images: int = 6) -> Iterator[Example]:
-        """Teaching cases of several figures with findings and impression: the multi-image reports."""
+        """Teaching cases with several figures, findings and impression: multi-image reports."""
         for row in self.rows("reports/medpix_cases.jsonl"):
             if row["split"] == split:
                 images = [self.root / image for image in row["images"][:max_images]]
@@ -152,7 +152,7 @@ class Kit:
     def radiographs(self, split: str = "train", every_nth_small: int = 3) -> Iterator[Example]:
         """Chest X-rays: modality, region, view, labels and clinical notes.
 
-        NIH's pictures are only 64 pixels wide; one in `every_nth_small` of them is taken.
+        NIH's images are only 64 pixels wide; one in `every_nth_small` is used.
         """
         labels = {"modality": "X-ray", "region": "thorax"}
         for row in self.rows("captions/hannover_cxr_images_only.jsonl"):
@@ -175,7 +175,7 @@ class Kit:
                 yield self._clinical_note(row, labels, split)
 
     def _clinical_note(self, row: dict[str, Any], labels: dict[str, str], split: str) -> Example:
-        """Return a chest X-ray with what its clinical note says of the picture, if anything."""
+        """Return a chest X-ray with the radiographic findings of its clinical note, if any."""
         note = radiographic_findings(row["findings"], CAPTION_LIMIT)
         turns = metadata_turns(labels)
         if note:
@@ -210,7 +210,7 @@ class Kit:
         )
 
     def mammograms(self, split: str = "train") -> Iterator[Example]:
-        """MIAS lesion crops and the four-view exam."""
+        """MIAS lesion crops and the four-view mammography exam."""
         labels = {"modality": "mammography", "region": "breast"}
         for row in self.rows("mammo/mias_lesion_crops.jsonl"):
             if row["split"] == split:
@@ -261,14 +261,14 @@ class Kit:
 
 
 def read_kit(root: str | Path, split: str = "train") -> Iterator[Example]:
-    """Everything of the kit that has images, but for the volumes, which have no splits."""
+    """Load all images of the kit except the volumes, which have no splits."""
     kit = Kit(root)
     for source in (kit.vqa, kit.medpix_figures, kit.medpix_cases, kit.radiographs, kit.mammograms):
         yield from source(split)
 
 
 def read_kit_vqa_rad(root: str | Path, split: str = "train") -> Iterator[Example]:
-    """VQA-RAD as the kit has it, in the publisher's split and with nothing left out."""
+    """Load VQA-RAD from the kit, in the publisher's split and without exclusions."""
     return (e for e in Kit(root).vqa(split, official=True) if e.source == "VQA-RAD")
 
 
@@ -289,7 +289,7 @@ def _nearest_axis(image: StudyImage) -> int:
 
 
 def _plane_places(image: StudyImage, count: int) -> Iterator[tuple[str, Plane]]:
-    """Yield plane name and region for `count` slices in the middle of each patient axis."""
+    """Yield plane name and region for `count` slices in the middle half of each patient axis."""
     size = np.array(image.voxels.shape[::-1])
     corners = np.array([[(size[a] - 1) * ((n >> a) & 1) for a in range(3)] for n in range(8)])
     ras = corners @ image.affine[:3, :3].T + image.affine[:3, 3]
@@ -297,7 +297,7 @@ def _plane_places(image: StudyImage, count: int) -> Iterator[tuple[str, Plane]]:
     thickness = image.spacing_mm.max()
     for axis, plane in enumerate(("sagittal", "coronal", "axial")):
         if thickness > 4 and axis != _nearest_axis(image):
-            continue  # thick slices do not give a readable picture across
+            continue  # reformats across thick slices are not readable
         normal = np.eye(3)[axis]
         for share in np.linspace(0.25, 0.75, count):
             point = (low + high) / 2

@@ -25,29 +25,29 @@ CAPTION_LIMIT, FINDINGS_LIMIT, IMPRESSION_LIMIT = (
     180,
     170,
     80,
-)  # characters, some 40, 40 and 20 tokens
+)  # characters; about 40, 40 and 20 tokens
 
 
 def metadata_turns(labels: dict[str, str]) -> tuple[Turn, ...]:
-    """Return the questions that modality, plane and region answer."""
+    """Return the questions about modality, plane and region."""
     return tuple(Turn("vqa", METADATA_QUESTIONS[name], answer) for name, answer in labels.items())
 
 
 def figure(
     case: str, image: Path, caption: str | None, labels: dict[str, str], split: str
 ) -> Example:
-    """Return a figure with its caption, where that says something of it, and its metadata questions."""
-    said = figure_caption(caption, CAPTION_LIMIT)
+    """Return a figure with its metadata questions and, if it is informative, its caption."""
+    text = figure_caption(caption, CAPTION_LIMIT)
     turns = metadata_turns(labels)
-    if said:
-        turns += (Turn("caption", (), said),)
-    return Example(case, (image,), turns, labels, said, SOURCE, split, footer=True)
+    if text:
+        turns += (Turn("caption", (), text),)
+    return Example(case, (image,), turns, labels, text, SOURCE, split, footer=True)
 
 
 def case_report(
     case: str, images: list[Path], findings: str | None, impression: str | None, split: str
 ) -> Example | None:
-    """Return a case as a report on its figures, or None where it says nothing of them."""
+    """Return a case as a report on its figures, or None if the texts are too short."""
     found = findings_of_figures(findings, FINDINGS_LIMIT)
     concluded = whole_sentences(impression or "", IMPRESSION_LIMIT)
     if len(found) < 20 or not concluded or not images:
@@ -59,7 +59,7 @@ def case_report(
 
 
 def read_medpix(root: str | Path, split: str = "train", max_images: int = 6) -> Iterator[Example]:
-    """Read figures, then cases; the publisher's split, by case.
+    """Load figures, then cases; the publisher's split, by case.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def read_medpix(root: str | Path, split: str = "train", max_images: int = 6) -> 
         Folder with `images/` and `splitted_dataset/`.
     split : {"train", "validation", "test"}
     max_images : int
-        How many figures of a case go into its report.
+        Most figures of a case in one report.
     """
     check_split(split, ("train", "validation", "test"), SOURCE)
     folder = existing(Path(root) / "splitted_dataset")
@@ -89,12 +89,12 @@ def read_medpix(root: str | Path, split: str = "train", max_images: int = 6) -> 
     for file in _parts(folder, "data", split):
         for place, row in read_json_lines(file):
             names = [*(row.get("TAC") or ()), *(row.get("MRI") or ())][:max_images]
-            said: dict[str, Any] = row.get("Case") or {}
+            fields: dict[str, Any] = row.get("Case") or {}
             example = case_report(
                 text_of(row, "U_id", place),
                 [_image(images, name, place) for name in names],
-                said.get("Findings"),
-                said.get("Case Diagnosis") or said.get("Title"),
+                fields.get("Findings"),
+                fields.get("Case Diagnosis") or fields.get("Title"),
                 split,
             )
             if example:

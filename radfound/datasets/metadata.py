@@ -1,6 +1,6 @@
-"""MedPix figures (MedPix 2.0, Siragusa et al. 2025), and the questions that their metadata answer.
+"""Questions about the metadata of MedPix figures (MedPix 2.0, Siragusa et al. 2025).
 
-The first wording of each question is the one that the benchmark asks; training draws from all of them.
+The benchmark uses the first wording of each question; training samples from all wordings.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from radfound.study.study import StudyImage
 
-FOOTER_SHARE = 0.06  # the contributor's name stands over the lowest part of a figure
+FOOTER_SHARE = 0.06  # the contributor's name is printed over the lowest part of a figure
 
 METADATA_QUESTIONS: dict[str, tuple[str, ...]] = {
     "modality": (
@@ -37,7 +37,7 @@ MODALITY_WORDS = {"CT": "CT", "MR": "MRI", "XR": "X-ray", "MG": "mammography"}
 def metadata_answers(row: Mapping[str, str | None]) -> dict[str, str]:
     """Return {"modality": …, "plane": …, "region": …} in words for a row with `modality`, `plane`, `organ`.
 
-    A field that the row leaves out, or has as None, is left out.
+    Missing fields are omitted.
     """
     answers = {}
     if row.get("modality") in MODALITY_WORDS:

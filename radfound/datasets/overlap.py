@@ -1,4 +1,4 @@
-"""What the splits of a data set share: images and patients that are on both sides."""
+"""Overlap between the splits of a data set: shared images, patients and questions."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from radfound.datasets.example import Example
 
 @dataclass(frozen=True)
 class Overlap:
-    """What two splits share.
+    """Overlap of two splits.
 
     Parameters
     ----------
     first, second : str
         The splits.
     images : int
-        Files that are in both.
+        Files in both splits.
     keys : int
-        Patients (or cases, or images where a set tells no more) that are in both.
+        Patients (or cases, or images if neither is known) in both splits.
     questions : int
-        Questions about one image that both ask in the same words.
+        Questions with the same words about the same image in both splits.
     """
 
     first: str
@@ -37,44 +37,44 @@ class Overlap:
 def overlaps(
     splits: Mapping[str, Iterable[Example]], by_content: bool = False
 ) -> tuple[Overlap, ...]:
-    """Compare every two splits of a data set.
+    """Return the overlap of each pair of splits.
 
     Parameters
     ----------
     splits : mapping of str to examples
     by_content : bool
-        Compare the bytes of the files instead of their paths, which finds copies under another name
-        and takes as long as reading every file.
+        Compare file contents instead of paths: finds renamed copies, but must load every file.
     """
-    seen = {name: _Seen.of(examples, by_content) for name, examples in splits.items()}
+    contents = {name: _Contents.of(examples, by_content) for name, examples in splits.items()}
     return tuple(
         Overlap(
             first,
             second,
-            len(seen[first].images & seen[second].images),
-            len(seen[first].keys & seen[second].keys),
-            len(seen[first].questions & seen[second].questions),
+            len(contents[first].images & contents[second].images),
+            len(contents[first].keys & contents[second].keys),
+            len(contents[first].questions & contents[second].questions),
         )
-        for first, second in combinations(seen, 2)
+        for first, second in combinations(contents, 2)
     )
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Contents:
     images: set[str]
     keys: set[str]
     questions: set[tuple[str, str]]
 
     @classmethod
-    def of(cls, examples: Iterable[Example], by_content: bool) -> _Seen:
-        seen = cls(set(), set(), set())
+    def of(cls, examples: Iterable[Example], by_content: bool) -> _Contents:
+        contents = cls(set(), set(), set())
         for example in examples:
             names = [_digest(f) if by_content else str(f.resolve()) for f in example.files]
-            seen.images.update(names)
-            seen.keys.add(example.key)
+            contents.images.update(names)
+            contents.keys.add(example.key)
             for turn in example.turns:
-                seen.questions.update((names[0], _normal(wording)) for wording in turn.questions)
-        return seen
+                wordings = map(_normal, turn.questions)
+                contents.questions.update((names[0], wording) for wording in wordings)
+        return contents
 
 
 def _normal(question: str) -> str:

@@ -1,4 +1,4 @@
-"""One's own studies: a JSONL file beside the images, one study a line.
+"""Loader of your own studies: a JSONL file beside the images, one study per line.
 
     {"patient": "p01", "images": ["p01/frontal.png", "p01/lateral.png"], "modality": "X-ray",
      "region": "thorax", "findings": "Small left effusion.", "impression": "Effusion.",
@@ -42,20 +42,20 @@ FIELDS = (
 
 
 def read_jsonl(path: str | Path, split: str = "train") -> Iterator[Example]:
-    """Read one's own studies; split by patient.
+    """Load your own studies, split by patient.
 
-    Where the rows have a `split` it is kept; else `hashed_split` of the patient decides.
+    The field `split` of the rows is used; without this field, `hashed_split` of the patient.
 
     Parameters
     ----------
     path : path
-        The file; image paths in it are relative to its folder.
+        The JSONL file; image paths are relative to its folder.
     split : {"train", "validation", "test"}
 
     Raises
     ------
     DatasetError
-        If a field is unknown, missing or of the wrong type, an image is not there, a patient is in two
+        If a field is unknown, missing or of the wrong type, an image is missing, a patient is in two
         splits, or only some rows have a split. The message names the line.
     """
     file = Path(path)
@@ -115,16 +115,16 @@ def _example(file: Path, row: dict[str, Any], place: str, split: str) -> Example
 
 
 def _questions(asked: Any, place: str) -> Iterator[Turn]:
-    if not isinstance(asked, list) or not all(isinstance(one, dict) for one in asked):
+    if not isinstance(asked, list) or not all(isinstance(row, dict) for row in asked):
         raise DatasetError(
             f'{place}: questions is {asked!r}; expected a list of {{"question": ..., "answer": ...}}'
         )
-    for number, one in enumerate(asked, 1):
+    for number, row in enumerate(asked, 1):
         at = f"{place}, question {number}"
-        wordings = one.get("question")
-        wordings = wordings if isinstance(wordings, list) else [text_of(one, "question", at)]
-        kind = str(one.get("kind") or "")
+        wordings = row.get("question")
+        wordings = wordings if isinstance(wordings, list) else [text_of(row, "question", at)]
+        kind = str(row.get("kind") or "")
         if kind not in KINDS:
             raise DatasetError(f"{at}: kind is {kind!r}; expected closed, open, or no kind")
-        answer = text_of(one, "answer", at)
-        yield Turn("vqa", tuple(map(str, wordings)), answer, kind, str(one.get("id") or ""))
+        answer = text_of(row, "answer", at)
+        yield Turn("vqa", tuple(map(str, wordings)), answer, kind, str(row.get("id") or ""))

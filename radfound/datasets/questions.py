@@ -1,4 +1,4 @@
-"""Readers of question answering sets: VQA-RAD, SLAKE and VQA-Med 2019, in their published layouts."""
+"""Loaders of question answering sets: VQA-RAD, SLAKE and VQA-Med 2019, in their published layouts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SLAKE_REGIONS = {"brain": "head", "lung": "thorax", "chest": "thorax", "abdomen"
 
 
 def validation_question(name: str) -> bool:
-    """Tell whether a question of VQA-RAD's train split is one of the tenth kept for validation.
+    """Return whether a question of VQA-RAD's train split belongs to the tenth used for validation.
 
     VQA-RAD has no validation split. The rule is `int(sha256(name), 16) % 10 == 0`.
     """
@@ -35,10 +35,10 @@ def validation_question(name: str) -> bool:
 def read_vqa_rad(root: str | Path, split: str = "train") -> Iterator[Example]:
     """VQA-RAD (Lau et al. 2018, osf.io/89kps), one example per image.
 
-    The official split is by question: the rows whose phrase type begins with "test" are the test
-    split, and most of their images are in the train split too. Validation is a tenth of the train
-    split, taken by `qid_linked_id`, so that a question and its paraphrase stay together. Training and
-    validation leave out what is word for word asked about the same image in a later split.
+    The official split is by question: rows whose phrase type begins with "test" are the test split, and most
+    of their images are in the train split too. Validation is a tenth of the train split, selected by
+    `qid_linked_id`, so that a question and its paraphrase stay together. Training and validation exclude
+    questions that a later split repeats verbatim about the same image.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def _vqa_rad_split(row: dict[str, Any], place: str) -> str:
 
 
 def _wordings(row: dict[str, Any], place: str) -> tuple[str, ...]:
-    """Return the question and, after it, the other wordings that the row gives of it."""
+    """Return the question, then its other wordings in the row."""
     others = (row.get(name) for name in ("question_rephrase", "question_frame"))
     given = (str(other).strip() for other in others if other)
     first = text_of(row, "question", place)
@@ -98,7 +98,7 @@ def _normal(question: str) -> str:
 
 
 def _kind(answer_type: object) -> str:
-    """Return "closed", "open" or "" for what the sets call CLOSED and OPEN."""
+    """Return "closed", "open" or "" for an answer type such as CLOSED or OPEN."""
     kind = str(answer_type or "").strip().lower()
     return kind if kind in ("closed", "open") else ""
 
@@ -112,7 +112,7 @@ def read_slake(root: str | Path, split: str = "train", language: str = "en") -> 
         Folder with `train.json`, `validation.json` (or `validate.json`), `test.json` and `imgs/`.
     split : {"train", "validation", "test"}
     language : {"en", "zh"}
-        SLAKE asks in English and in Chinese.
+        Language of the questions.
     """
     check_split(split, SPLITS, "SLAKE")
     folder = Path(root)
@@ -152,8 +152,8 @@ VQA_MED_FILES = {
 def read_vqa_med_2019(root: str | Path, split: str = "train") -> Iterator[Example]:
     """VQA-Med 2019 (Ben Abacha et al. 2019), one example per image; the official split, by image.
 
-    A test row may give several right answers, divided by "#", of which the first is taken, and
-    optional words in brackets, which are kept without the brackets.
+    A test row may hold several correct answers, separated by "#"; the first is used. Optional words in
+    brackets are kept without the brackets.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Readers of report sets: Open-i, R2Gen's annotation.json, MIMIC-CXR and CT-RATE, as published."""
+"""Loaders of report sets: Open-i, R2Gen's annotation.json, MIMIC-CXR and CT-RATE, as published."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _report(
     split: str,
     study: str,
 ) -> Example | None:
-    """Return a study with its findings and impression, or None where the report gives neither."""
+    """Return a study with its findings and impression, or None if the report has neither."""
     answer = report_text(tidy(sections[0]), tidy(sections[1]))
     if not answer or not files:
         return None
@@ -49,8 +49,8 @@ def _report(
 def read_openi(root: str | Path, split: str = "train") -> Iterator[Example]:
     """Chest radiographs of Indiana University on Open-i (Demner-Fushman et al. 2016), one per study.
 
-    The publisher gives no split; each report is one patient's, and `hashed_split` of its id decides.
-    For the split that papers on report generation use, read R2Gen's file with `read_r2gen`.
+    The publisher gives no split; each report belongs to one patient, and `hashed_split` of its id is used. For
+    the usual split of papers on report generation, load R2Gen's file with `read_r2gen`.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def read_openi(root: str | Path, split: str = "train") -> Iterator[Example]:
         study = (named.get("id") if named is not None else None) or path.stem
         if hashed_split(study) != split:
             continue
-        said = {
+        sections_by_label = {
             str(part.get("Label")).upper(): "".join(part.itertext())
             for part in tree.iter("AbstractText")
         }
@@ -84,7 +84,10 @@ def read_openi(root: str | Path, split: str = "train") -> Iterator[Example]:
             for part in tree.iter("parentImage")
             if part.get("id")
         ]
-        sections = (said.get("FINDINGS", ""), said.get("IMPRESSION", ""))
+        sections = (
+            sections_by_label.get("FINDINGS", ""),
+            sections_by_label.get("IMPRESSION", ""),
+        )
         example = _report(study, files, sections, CHEST_XRAY, "Open-i", split, study)
         if example:
             yield example
@@ -93,8 +96,8 @@ def read_openi(root: str | Path, split: str = "train") -> Iterator[Example]:
 def read_r2gen(root: str | Path, split: str = "train") -> Iterator[Example]:
     """R2Gen's copies of IU X-ray and MIMIC-CXR (Chen et al. 2020); their split.
 
-    Which of the two it is, the rows tell: MIMIC-CXR's name a subject. IU X-ray's report is the
-    findings alone; MIMIC-CXR's is the whole text, of which findings and impression are taken.
+    Rows with a subject id are MIMIC-CXR; others are IU X-ray. Reports of IU X-ray hold the findings only;
+    reports of MIMIC-CXR are full texts, from which findings and impression are extracted.
 
     Parameters
     ----------
@@ -118,7 +121,7 @@ def read_r2gen(root: str | Path, split: str = "train") -> Iterator[Example]:
         if "subject_id" in row:
             key, source = f"p{text_of(row, 'subject_id', place)}", "MIMIC-CXR"
             sections = report_sections(text)
-            if not any(sections):  # some copies of the file hold the findings alone
+            if not any(sections):  # some copies of the file hold the findings only
                 sections = (text, "")
         else:
             key, source = text_of(row, "id", place).split("_")[0], "IU X-ray"
@@ -136,8 +139,8 @@ _RULE = re.compile(r"_{5,}\s*$|^\s*FINAL (?:REPORT|ADDENDUM)\s*$", re.MULTILINE)
 def report_sections(text: str) -> tuple[str, str]:
     """Return findings and impression of a report whose sections begin with a heading in capitals.
 
-    "CONCLUSION" is an impression, and "FINDINGS AND IMPRESSION" findings. A section that occurs
-    twice, as where two examinations share a report, is joined.
+    "CONCLUSION" counts as impression, "FINDINGS AND IMPRESSION" as findings. Repeated sections, as in a
+    report on two examinations, are joined.
     """
     parts = _HEADING.split(_RULE.sub("", text))
     found: dict[str, list[str]] = {"findings": [], "impression": []}
@@ -152,14 +155,14 @@ def report_sections(text: str) -> tuple[str, str]:
 def read_mimic_cxr(root: str | Path, split: str = "train") -> Iterator[Example]:
     """MIMIC-CXR (Johnson et al. 2019), one example per study; the official split, by patient.
 
-    Studies whose report has neither findings nor an impression under a heading are left out.
+    Studies whose report has no heading for findings or impression are skipped.
 
     Parameters
     ----------
     root : path
         Folder with `mimic-cxr-2.0.0-split.csv` (or `.csv.gz`) and
         `files/p10/p10000032/s50414267/*.jpg` (or `.dcm`); the reports `files/p10/p10000032/s50414267.txt`
-        lie there too, or in the unpacked `mimic-cxr-reports/files/`.
+        are there too, or in the unpacked `mimic-cxr-reports/files/`.
     split : {"train", "validation", "test"}
     """
     check_split(split, SPLITS, "MIMIC-CXR")
@@ -178,7 +181,7 @@ def read_mimic_cxr(root: str | Path, split: str = "train") -> Iterator[Example]:
             image = stem.with_suffix(".jpg")
             image = image if image.exists() else image_of(stem.with_suffix(".dcm"), place)
             studies.setdefault((patient, study), []).append(image)
-    left_out = 0
+    skipped = 0
     for (patient, study), files in studies.items():
         text = existing(texts / patient[:3] / patient / f"{study}.txt").read_text(encoding="utf-8")
         sections = report_sections(text)
@@ -186,9 +189,9 @@ def read_mimic_cxr(root: str | Path, split: str = "train") -> Iterator[Example]:
         if example:
             yield example
         else:
-            left_out += 1
-    if left_out:
-        logger.info("MIMIC-CXR: %d %s reports have neither section", left_out, split)
+            skipped += 1
+    if skipped:
+        logger.info("MIMIC-CXR: skipped %d %s reports without sections", skipped, split)
 
 
 CT_RATE_TABLES = {
@@ -200,9 +203,9 @@ CT_RATE_TABLES = {
 def read_ct_rate(root: str | Path, split: str = "train") -> Iterator[Example]:
     """CT-RATE (Hamamci et al. 2024): non-contrast chest CT, one example per reconstruction.
 
-    The official split, by patient; it has no test split, and papers report on its validation.
-    The volumes of the `_fixed` folders are read: those of the first release hold values that are
-    not Hounsfield units before slope and intercept of a separate table are applied.
+    The official split, by patient; there is no test split, and papers report results on validation. Volumes
+    come from the `_fixed` folders: those of the first release need slope and intercept of a separate table
+    for Hounsfield units.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Reading what publishers ship, with errors that name file, row and what to do."""
+"""Parsers for published tables, with errors that name file, row and remedy."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def existing(*paths: Path) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
+    """Load a JSON file."""
     try:
         return json.loads(existing(path).read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DatasetError(
-            f"{path}: not JSON ({error}); expected what the publisher ships; download it again"
+            f"{path}: not JSON ({error}); expected the published file; download it again"
         ) from error
 
 
 def read_json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Go through a JSON list of objects; yields where each stands, for messages, and the object."""
+    """Yield the objects of a JSON list, each with its position for messages."""
     rows = read_json(path)
     if not isinstance(rows, list):
         raise DatasetError(f"{path}: a {type(rows).__name__}, expected a list of rows; {ADVICE}")
@@ -50,7 +50,7 @@ def read_json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Go through a file of one JSON object a line, as `read_json_rows` does."""
+    """Yield the objects of a JSONL file, each with its position for messages."""
     with existing(path).open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -72,22 +72,22 @@ def _object(row: Any, place: str) -> tuple[str, dict[str, Any]]:
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Go through a CSV file, gzipped or not, that must have these columns."""
+    """Yield the rows of a CSV file, gzipped or not, which must have these columns."""
     opened = gzip.open if existing(path).suffix == ".gz" else open
     with opened(path, "rt", encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        table = csv.DictReader(lines)
+        missing = [name for name in columns if name not in (table.fieldnames or ())]
         if missing:
-            found = ", ".join(reader.fieldnames or ()) or "nothing"
+            found = ", ".join(table.fieldnames or ()) or "nothing"
             raise DatasetError(
                 f"{path}: no column {', '.join(missing)}; found {found}; {ADVICE}, check the file"
             )
-        for row in reader:
-            yield f"{path}, line {reader.line_num}", {k: v or "" for k, v in row.items() if k}
+        for row in table:
+            yield f"{path}, line {table.line_num}", {k: v or "" for k, v in row.items() if k}
 
 
 def read_fields(path: Path, separator: str, count: int) -> Iterator[tuple[str, list[str]]]:
-    """Go through the lines of a text file that a separator divides into `count` fields."""
+    """Yield the lines of a text file, each split into `count` fields."""
     with existing(path).open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -102,7 +102,7 @@ def read_fields(path: Path, separator: str, count: int) -> Iterator[tuple[str, l
 
 
 def text_of(row: dict[str, Any], name: str, place: str) -> str:
-    """Return a field that a row must have, as text without white space around it."""
+    """Return a required field of a row, as stripped text."""
     value = row.get(name)
     if value is None or isinstance(value, dict | list):
         raise DatasetError(
@@ -112,7 +112,7 @@ def text_of(row: dict[str, Any], name: str, place: str) -> str:
 
 
 def image_of(path: Path, place: str) -> Path:
-    """Return the path of an image that a row names, if it is there."""
+    """Return the path of a row's image; DatasetError if the file is missing."""
     if not path.exists():
         raise DatasetError(
             f"{place}: names {path}, which is not there; put the publisher's images there, or leave the row out"
@@ -121,18 +121,18 @@ def image_of(path: Path, place: str) -> Path:
 
 
 def check_split(split: str, known: Sequence[str], name: str) -> None:
-    """Refuse a split that a data set does not have."""
+    """Raise DatasetError for a split that the data set does not have."""
     if split not in known:
         raise DatasetError(f"{name}: no split {split!r}; expected one of {', '.join(known)}")
 
 
 def hashed_split(key: str) -> str:
-    """Return the split of a patient where the publisher gives none: a tenth each to validation and test.
+    """Return a patient's split for sets without a published split: a tenth each for validation and test.
 
     Parameters
     ----------
     key : str
-        The patient, so that no patient is divided.
+        The patient's id.
     """
     tenth = int(hashlib.sha256(key.encode()).hexdigest(), 16) % 10
     return {0: "test", 1: "validation"}.get(tenth, "train")
