@@ -132,10 +132,10 @@ def _corrections_list(args: argparse.Namespace) -> str:
     log = CorrectionLog(log_path(_folder(args.studies)))
     found = log.for_image(args.image) if args.image else log.rows()
     if args.json:
-        return _json({"corrections": [correction_to_json(each) for each in found]})
+        return _json({"corrections": [correction_to_json(correction) for correction in found]})
     if not found:
         return "no corrections yet"
-    return "\n\n".join(_correction_text(each) for each in found)
+    return "\n\n".join(_correction_text(correction) for correction in found)
 
 
 def _corrections_verify(args: argparse.Namespace) -> str:
@@ -476,11 +476,11 @@ def _answer_text(answer: Answer) -> str:
 
 
 def _correction_text(correction: Correction) -> str:
-    asked = correction.question or correction.task
+    question = correction.question or correction.task
     where = f" in {region_key(correction.region)}" if correction.region else ""
     lines = [
         f"{correction.created}  {correction.verdict} by {correction.author}  {correction.id}",
-        f"  {', '.join(correction.images)}{where}: {asked}",
+        f"  {', '.join(correction.images)}{where}: {question}",
         f"  model:  {correction.model_text}",
     ]
     if correction.verdict == "edited" or correction.text.strip() not in (

@@ -123,13 +123,13 @@ class Engine:
         if self._adapters is None:
             return None, None
         try:
-            wanted = self._adapters.active()
+            active = self._adapters.active()
         except RadFoundError as error:
             return self._adapter, str(error)
         refused = self._refused
-        if refused is not None and refused.adapter == wanted:
+        if refused is not None and refused.adapter == active:
             return self._adapter, refused.reason
-        return wanted, None
+        return active, None
 
     def answer(
         self,
@@ -341,20 +341,20 @@ class Engine:
         if self._adapters is None:
             return True
         try:
-            wanted = self._adapters.active()
+            active = self._adapters.active()
         except RadFoundError as error:
             logger.error("%s; answering with %s", error, self._adapter or "the base model")
             return True
-        if wanted == self._adapter or self._is_refused(wanted):
+        if active == self._adapter or self._is_refused(active):
             return True
         if not is_idle:
             return False
         try:
-            self._use(wanted)
+            self._use(active)
         except (AdapterError, NotFoundError) as error:
-            assert wanted is not None
-            self._use_former(self._adapters, wanted)
-            self._refused = _Refused(wanted, str(error), time.monotonic() + _RETRY_S)
+            assert active is not None
+            self._use_former(self._adapters, active)
+            self._refused = _Refused(active, str(error), time.monotonic() + _RETRY_S)
             logger.error("%s; answering with %s", error, self._adapter or "the base model")
         return True
 

@@ -112,10 +112,10 @@ def bundled(checkpoint: str | Path, name: str) -> list[BundledStudy]:
     texts, tokens = (shipped_folder(checkpoint) / f"{name}{end}" for end in _BUNDLE_ENDS)
     if not (texts.is_file() and tokens.is_file()):
         return []
-    said = json.loads(texts.read_text(encoding="utf-8"))
+    answers = json.loads(texts.read_text(encoding="utf-8"))
     return [
         BundledStudy(v, tuple((q, a) for q, a in pairs))
-        for v, pairs in zip(load_file(tokens)["visual"], said, strict=True)
+        for v, pairs in zip(load_file(tokens)["visual"], answers, strict=True)
     ]
 
 
@@ -252,7 +252,7 @@ def mini_processor() -> RadFoundProcessor:
 
 
 def new_mini_model(*, with_language_model: bool = False) -> RadFoundForConditionalGeneration:
-    """Return `radfound-mini` with a fresh vision encoder and connector, and SmolLM2 if asked for."""
+    """Return `radfound-mini` with a fresh vision encoder and connector, and optionally SmolLM2."""
     from transformers import AutoModelForCausalLM
 
     model = RadFoundForConditionalGeneration(mini_config())

@@ -1,4 +1,4 @@
 """A study in memory: images with geometry, regions, slices, frames, intensities, evidence maps.
 
-This package knows neither file formats nor models.
+This package loads no files and knows no models.
 """
