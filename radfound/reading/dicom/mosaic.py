@@ -119,7 +119,7 @@ def _cannot_unfold(file: DicomFile, fault: str) -> GeometryError:
     found = next((words for word, words in _WORDS.items() if word in kinds), "a mosaic")
     return GeometryError(
         f"{file.name}: {found}, all slices of a volume side by side in one picture, but {fault}; "
-        "expected a Siemens mosaic with its private header; export it with its private header, or one picture per slice"
+        "expected a Siemens mosaic with its private header; export it unchanged, or one picture per slice"
     )
 
 
