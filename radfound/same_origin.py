@@ -1,9 +1,9 @@
-"""Refuse what pages of other origins make a reader's browser send to a server of this project.
+"""Reject cross-origin requests of a reader's browser to a server of this project.
 
-A browser carries requests of any page to any address it reaches, this machine included, so an address
-of its own is no protection. Three headers that no page can set tell such requests apart: `Host` names
-the address in the browser's eyes (a name that was rebound to this machine stays foreign), `Origin` the
-page, and `Sec-Fetch-Site` how the two relate. Clients that are no browser send neither of the latter.
+A browser sends requests of any page to any address it can reach, including this machine, so a local
+address is no protection. Three headers that pages cannot set identify such requests: `Host` is the
+address used by the browser (a name rebound to this machine stays foreign), `Origin` the page, and
+`Sec-Fetch-Site` their relation. Clients other than browsers do not send the latter two.
 
 Plain ASGI, so that streams pass through unbuffered.
 """
@@ -28,51 +28,51 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class UnknownHostError(RadFoundError):
-    """The server is called by a name that it does not answer to."""
+    """The request names a host that is not this server."""
 
     code = "host_unknown"
     http_status = 421
 
 
 class ForeignOriginError(RadFoundError):
-    """The call comes from a page of another origin."""
+    """The request comes from a page of another origin."""
 
     code = "origin_foreign"
     http_status = 403
 
 
 class Authority(NamedTuple):
-    """Host and port of an address; the port is None where it is left out."""
+    """Host and port of an address; the port is None if left out."""
 
     host: str
     port: int | None
 
     @classmethod
     def parse(cls, text: str, field: str = "Host") -> Authority:
-        """Read `host`, `host:port` or `[address]:port`; RequestError names the field otherwise."""
+        """Parse `host`, `host:port` or `[address]:port`; otherwise RequestError names the field."""
         found = _AUTHORITY.fullmatch(text.strip().lower())
         if found is None or int(found[2] or 0) > 65535:
             raise RequestError(f"{field}: found {text[:80]!r}; expected a name, or name:port")
         return cls(_plain(found[1].strip("[]")), int(found[2]) if found[2] else None)
 
     def at(self, port: int) -> Authority:
-        """Return the same with this port, if it has none."""
+        """Return the authority with this port as the default."""
         return self if self.port is not None else Authority(self.host, port)
 
 
 class SameOrigin:
-    """Let pass what is called by an address of this server, and by no page of another one.
+    """ASGI middleware that accepts only requests to an address of this server, from its own pages.
 
-    Loopback names are addresses of the server, and so is the one at which a connection arrived; the
-    port is the one that is listened on. `X-Forwarded-Host` is not looked at.
+    Loopback names and the address of the connection are addresses of the server, with the listening
+    port. `X-Forwarded-Host` is ignored.
 
     Parameters
     ----------
     app : ASGIApp
     hosts : iterable of Authority
-        Further names, such as those of a proxy in front; one without a port has any.
+        Further names, such as those of a reverse proxy; a name without a port matches any port.
     origins : iterable of str
-        Origins whose pages may call, such as "https://viewer.example.org".
+        Origins whose pages may send requests, such as "https://viewer.example.org".
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class SameOrigin:
         self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Pass a request on, or reject it."""
         if scope["type"] == "lifespan" or (refusal := self._refusal(scope)) is None:
             return await self._app(scope, receive, send)
         await refuse(refusal, scope, receive, send)
@@ -106,7 +106,7 @@ class SameOrigin:
         origins = headers.getlist("origin")
         if origins and all(origin.lower() in self._origins for origin in origins):
             return None
-        # A proxy that speaks TLS is named, and what it passes on need not tell the scheme.
+        # A TLS proxy is in `hosts`, and its requests may not show the original scheme.
         schemes = ("http", "https") if is_named else (_scheme(scope),)
         is_same = all(_is_origin_of(origin, host, schemes) for origin in origins)
         if is_same and headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
@@ -123,7 +123,7 @@ async def refuse(
     send: Send,
     headers: dict[str, str] | None = None,
 ) -> None:
-    """Answer a request, or a web socket's handshake, with an error."""
+    """Reply to a request, or a web socket's handshake, with an error."""
     if scope["type"] == "websocket":
         return await send({"type": "websocket.close", "code": 1008})
     response = JSONResponse(error_to_json(error), status_code=error.http_status, headers=headers)
@@ -131,7 +131,7 @@ async def refuse(
 
 
 def _is_address_of(scope: Scope, host: Authority) -> bool:
-    """Whether a request came in at this address."""
+    """Whether the host is an address of the connection."""
     served, port = scope.get("server") or ("", None)
     is_port = port is None or host.at(_PORTS[scope["scheme"]]).port == port
     return is_port and host.host in (*_LOOPBACK, _plain(served))
@@ -152,10 +152,10 @@ def _scheme(scope: Scope) -> str:
 
 
 def _plain(host: str) -> str:
-    """Return an IP address in its one spelling, and a name as it is."""
+    """Return an IP address in canonical form; other names are unchanged."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return host
-    mapped = getattr(address, "ipv4_mapped", None)  # how a dual socket sees IPv4
+    mapped = getattr(address, "ipv4_mapped", None)  # IPv4 on a dual-stack socket
     return str(mapped or address)

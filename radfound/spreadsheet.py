@@ -1,4 +1,4 @@
-"""CSV files that a spreadsheet opens without taking a cell's text for a formula."""
+"""CSV files that are safe from formula injection in spreadsheets."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def write_rows(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write a CSV file with a header; return how many rows it has.
+    """Write a CSV file with a header; return the number of rows.
 
-    A text that a spreadsheet would run as a formula begins with an apostrophe there; `read_rows` takes
-    it away again. Numbers stay what they are.
+    A text that a spreadsheet would run as a formula is prefixed with an apostrophe; `read_rows` removes
+    it. Numbers are unchanged.
     """
     count = 0
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -29,7 +29,7 @@ def write_rows(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, An
 
 
 def read_rows(file: TextIO) -> list[dict[str, str]]:
-    """Read what `write_rows` wrote; also other CSV files with a header."""
+    """Load the rows of a CSV file with a header, and undo the escaping of `write_rows`."""
     return [
         {name: _unescaped(value) for name, value in row.items()} for row in csv.DictReader(file)
     ]

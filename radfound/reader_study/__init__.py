@@ -1,1 +1,1 @@
-"""Reader studies: radiologists rate answers, captions and reports in a browser, without knowing whose they are."""
+"""Reader studies: radiologists rate answers, captions and reports in a browser, blinded to the source."""

@@ -1,4 +1,4 @@
-"""`radfound reader-study`: set up, serve, analyse and export. Nothing heavy is imported before it is needed."""
+"""`radfound reader-study`: set up, serve, analyse and export. Heavy packages are imported on use."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from radfound.reader_study.design.config import HOST, PORT
 
 
 def add_commands(group: Any, common: argparse.ArgumentParser) -> None:
-    """Add the commands to a group of subparsers; `common` holds the arguments that all commands have."""
+    """Add the commands to a group of subparsers; `common` holds the shared arguments."""
     command = group.add_parser("create", help="make a study from a YAML file", parents=[common])
     command.add_argument(
         "--config", type=Path, required=True, metavar="FILE", help="see docs/reader-study.md"
     )
     command.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="the study's folder, to be made"
+        "--out", type=Path, required=True, metavar="DIR", help="folder of the new study"
     )
     command.set_defaults(run=_create)
 
@@ -39,13 +39,13 @@ def add_commands(group: Any, common: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="where to write; default: analysis in the study's folder",
+        help="output folder; default: analysis in the study's folder",
     )
     command.set_defaults(run=_analyse)
 
     command = group.add_parser(
         "export-corrections",
-        help="put what agreeing readers said into the log of corrections",
+        help="add the ratings of consenting readers to the log of corrections",
         parents=[common],
     )
     _add_folder(command)
@@ -76,11 +76,11 @@ def _create(args: argparse.Namespace) -> str:
     items = max(len(reader.items) for reader in plan.readers)
     return "\n".join(
         [
-            f"{plan.title}: {len(plan.cases)} cases, {len(made.key.sources)} sources, {items} items a reader",
+            f"{plan.title}: {len(plan.cases)} cases, {len(made.key.sources)} sources, {items} items per reader",
             "",
             *(f"{reader:{width}}  {address}" for reader, address in made.addresses.items()),
             "",
-            f"Give each reader their own address; all are in {args.out / TOKENS} too. Keep {KEY} from the readers.",
+            f"Give each reader their own address; all are listed in {args.out / TOKENS}. Keep {KEY} from the readers.",
             f"Next: radfound reader-study serve {args.out}",
         ]
     )

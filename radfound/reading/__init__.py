@@ -1,6 +1,6 @@
-"""Files, folders and zips to `Study`: DICOM, NIfTI, NRRD, MetaImage, PNG and JPEG.
+"""Load files, folders and zips as a `Study`: DICOM, NIfTI, NRRD, MetaImage, PNG and JPEG.
 
-Nothing heavy is imported before the first file is read.
+Heavy packages are imported when the first file is loaded.
 """
 
 from __future__ import annotations
@@ -51,24 +51,24 @@ def read_study(
     volume: int | None = None,
     study_id: str = "",
 ) -> Study:
-    """Read a study from a file, a folder or zip of DICOM, or a list of such.
+    """Load a study from a file, a folder or zip of DICOM, or a list of these.
 
-    What a file is, is told by its content. DICOM slices are sorted by position along their normal.
-    The images of a radiograph or mammogram exam in one folder become the images of one study, as do
-    the members of a list, in its order.
+    The format is detected from the content. DICOM slices are sorted by position along their normal.
+    The images of a radiography or mammography exam in one folder become the images of one study, as
+    do the members of a list, in its order.
 
     Parameters
     ----------
     path : path, or sequence of paths
-        One file (DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG), a DICOM folder or zip, or a list, of
-        which each member becomes a view of the study.
+        One file (DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG), a DICOM folder or zip, or a list whose
+        members become the views of the study.
     series : str, optional
-        Series instance UID or series number, where a folder or zip holds several series. It is read
-        whatever lies beside it; one of its own files that cannot be read is named in the error.
+        Series instance UID or series number, if a folder or zip holds several series. Damaged files
+        of other series are ignored; a damaged file of this series is named in the error.
     volume : int, optional
-        Which one, from 0, where a file or series holds several volumes.
+        Index of the volume, from 0, if a file or series holds several.
     study_id : str, optional
-        The name under which the caller knows the study; the content's digest if empty.
+        The caller's id of the study; the content's digest if empty.
 
     Returns
     -------
@@ -81,15 +81,15 @@ def read_study(
     StudyAmbiguousError
         If there are several series or volumes and none was chosen, or several patients.
     GeometryError
-        If slices are missing or mixed, or spacing and axes do not span space.
+        If slices are missing or mixed, or spacing and axes do not span three dimensions.
     IntensityError
         If voxels hold NaN or infinity.
     StudyTooLargeError
-        If the header promises more than can be read.
+        If the size in the header exceeds the limits.
     UnsafeArchiveError
-        If a zip would write outside its folder or unpacks to far more than it holds.
+        If a zip would write outside its folder or unpacks to far more than its own size.
     RequestError
-        If `series` or `volume` names none that exists.
+        If the `series` or `volume` does not exist.
     """
     members = [path] if isinstance(path, str | os.PathLike) else list(path)
     if not members:
@@ -103,8 +103,8 @@ def read_study(
         patients |= patient
         if len(patients) > 1:
             raise StudyAmbiguousError(
-                f"{display_name(member)}: images of more than one patient, by itself or with the "
-                "files before it; expected one patient's; read each patient's by themselves"
+                f"{display_name(member)}: images of more than one patient, alone or together with the "
+                "files before it; expected one patient; load each patient's images separately"
             )
         check_voxel_count(display_name(member), [sum(image.voxels.size for image in images)])
     return Study(tuple(images), id=study_id)
@@ -112,9 +112,9 @@ def read_study(
 
 @contextmanager
 def _reasons_for(name: str) -> Iterator[None]:
-    """Let nothing but RadFoundError leave the readers: whoever reads many studies goes on with the next.
+    """Convert every error of a loader to RadFoundError, so that a batch can go on with the next study.
 
-    What a library raises may hold a part of the file, so its text is shown to nobody.
+    The text of a library's error may quote the file, so it is left out.
     """
     try:
         yield
@@ -122,14 +122,13 @@ def _reasons_for(name: str) -> Iterator[None]:
         raise
     except MemoryError:
         raise StudyTooLargeError(
-            f"{name}: larger than the memory that is free; expected a study that fits; crop or "
-            "resample it"
+            f"{name}: larger than the free memory; expected a study that fits; crop or resample it"
         ) from None
     except Exception as error:
-        logger.debug("a reader failed", exc_info=True)
+        logger.debug("a loader failed", exc_info=True)
         raise ReaderFailedError(
             f"{name}: cannot be read ({type(error).__name__}); expected {FORMATS}; export the study "
-            "again, by another program if it stays so"
+            "again, if necessary with another program"
         ) from None
 
 
@@ -137,7 +136,7 @@ _Found = tuple[list[StudyImage], set[str]]
 
 
 def _read_member(path: Path, series: str | None, volume: int | None) -> _Found:
-    """Read a file, folder or zip; return its images and the patients that its headers name."""
+    """Load a file, folder or zip; return its images and the patient ids in its headers."""
     name = display_name(path)
     if path.is_dir():
         return _read_folder(path, display_name(path.resolve()), series, volume)
@@ -187,7 +186,7 @@ def _read_folder(folder: Path, name: str, series: str | None, volume: int | None
 
 
 def _kind_beside(source: Source, series: str | None) -> str | None:
-    """Tell a file's kind; where a series was chosen, a file that cannot be opened is of none."""
+    """Return a file's kind; None for an unreadable file if a series was chosen."""
     try:
         return kind_of(source)
     except StudyUnreadableError:
@@ -227,7 +226,7 @@ def _read_dicom(
     faults: list[tuple[Source, StudyError]] = []
     headers = read_headers(sources, name, None if series is None else faults)
     files = choose_series(headers, name, series)
-    _check_strangers(files[0], faults)
+    _check_unreadable(files[0], faults)
     patients = {file.patient for file in files}
     try:
         return read_images(files, name, volume), patients - {""}
@@ -235,12 +234,12 @@ def _read_dicom(
         if not faults:
             raise
         raise GeometryError(
-            f"{error}; {faults[0][0].name} cannot be read and may be of it"
+            f"{error}; {faults[0][0].name} cannot be read and may belong to it"
         ) from None
 
 
-def _check_strangers(chosen: DicomFile, faults: Sequence[tuple[Source, StudyError]]) -> None:
-    """Raise the error of a file that cannot be read and says that it is of the chosen series."""
+def _check_unreadable(chosen: DicomFile, faults: Sequence[tuple[Source, StudyError]]) -> None:
+    """Raise the error of an unreadable file that belongs to the chosen series."""
     from radfound.reading.identity import identity_of
 
     for source, error in faults:

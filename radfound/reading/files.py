@@ -1,4 +1,4 @@
-"""Files, folders and archives: what is there, of which kind, and whether it is safe to open."""
+"""Files, folders and archives: list them, detect their kind, check that they are safe to open."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from radfound.reading.volumes.stored import packing_of, read_head
 from radfound.study.study import display_name
 
 MAX_SIDE = 20_000
-"""Most pixels along one side of an image."""
+"""Maximum number of pixels along one side of an image."""
 MAX_VOXELS = 2**30
-"""Most voxels of one study, all images together; 1024 slices of 1024 x 1024."""
+"""Maximum number of voxels of a study, all images together; 1024 slices of 1024 x 1024."""
 MAX_FILES = 50_000
-"""Most files in one folder or archive."""
+"""Maximum number of files in one folder or archive."""
 MAX_UNPACKED_BYTES = 8 * 2**30
-"""Most bytes that an archive may unpack to."""
+"""Maximum unpacked size of an archive, bytes."""
 
 FORMATS = "DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG, or a folder or zip of DICOM"
 
@@ -55,14 +55,14 @@ _EXTENSION_KINDS = (
     ((".zip",), "zip"),
 )
 SUFFIXES = tuple(end for ends, _ in _EXTENSION_KINDS for end in reversed(ends))
-"""How names of images and of zips of them end, in lower case; a longer one before one it ends in."""
+"""File name suffixes of images and zips, in lower case; a longer suffix before its own ending."""
 DETACHED_SUFFIXES = (".nhdr", ".mhd")
-"""How names of headers end whose voxels lie in a file beside."""
+"""File name suffixes of headers whose voxels are in a separate file."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file on disk and the name under which messages may speak of it."""
+    """A file on disk and its name in messages."""
 
     path: Path
     name: str
@@ -74,13 +74,13 @@ class Source:
 
 
 def check_size(name: str, shape: Sequence[int]) -> None:
-    """Raise for an image that is empty or larger than can be read, before its voxels are touched.
+    """Raise if an image is empty or larger than the limits, before its voxels are loaded.
 
     Parameters
     ----------
     name : str
     shape : sequence of int
-        Sizes in voxels, in the order that the message shows them.
+        Sizes in voxels, in the order shown in the message.
     """
     sizes = [int(size) for size in shape]
     shown = " x ".join(f"{size:,}" for size in sizes)
@@ -98,7 +98,7 @@ def check_size(name: str, shape: Sequence[int]) -> None:
 
 
 def check_voxel_count(name: str, sizes: Sequence[int]) -> None:
-    """Raise StudyTooLargeError where the product of the sizes passes `MAX_VOXELS`."""
+    """Raise StudyTooLargeError if the product of the sizes exceeds `MAX_VOXELS`."""
     count = 1
     for size in sizes:
         count *= int(size)
@@ -109,7 +109,7 @@ def check_voxel_count(name: str, sizes: Sequence[int]) -> None:
 
 
 def kind_of(source: Source) -> str | None:
-    """Tell a file's kind from its content, not its name; None for a file of no kind known here."""
+    """Detect a file's kind from its content, not its name; None if unknown."""
     head, is_packed = _read_head(source)
     kind = _kind_of_head(head)
     return None if is_packed and kind != "nifti" else kind
@@ -123,7 +123,7 @@ def _read_head(source: Source) -> tuple[bytes, bool]:
     except OSError as error:
         raise StudyUnreadableError(
             f"{source.name}: cannot be opened ({error.strerror}); "
-            "expected a file that the reader may read; check its permissions"
+            "expected a file that this user may read; check its permissions"
         ) from None
 
 
@@ -150,9 +150,9 @@ def _kind_of_head(head: bytes) -> str | None:
 
 
 def _begins_with_elements(head: bytes) -> bool:
-    """Whether DICOM elements begin at the first byte and follow each other, as in files without preamble.
+    """Whether the file begins with a sequence of DICOM elements, as files without preamble do.
 
-    One alone would also be seen in voxels of small values.
+    A single element is no proof: small voxel values look alike.
     """
     place: int = 0
     before: tuple[int, ...] = (0, 0)
@@ -177,20 +177,20 @@ def _begins_with_elements(head: bytes) -> bool:
 
 
 def kind_of_name(name: str) -> str | None:
-    """Tell the format that a file's name claims, as words call it; None for a name that claims none."""
+    """Return the format that a file's suffix stands for, for messages; None if there is none."""
     lower = name.lower()
     return next((kind for ends, kind in _EXTENSION_KINDS if lower.endswith(ends)), None)
 
 
 def check_file(path: Path) -> None:
-    """Raise for a file that nothing here reads, or a zip that is not safe to unpack.
+    """Raise for a file of unknown format, or a zip that is not safe to unpack.
 
     Raises
     ------
     UnknownKindError
-        If its content is of no known kind.
+        If the content is of no known kind.
     UnsafeArchiveError, StudyUnreadableError
-        As `unpack_zip` raises them.
+        As in `unpack_zip`.
     """
     source = Source.of(path)
     kind = kind_of(source)
@@ -202,7 +202,7 @@ def check_file(path: Path) -> None:
 
 
 def unknown_kind(source: Source) -> UnknownKindError:
-    """Return the error for a file that is none of the formats, naming what it looks like."""
+    """Return the error for a file of unsupported format, with a guess at its real format."""
     head, is_packed = _read_head(source)
     found = _describe(head, is_packed)
     if claimed := kind_of_name(source.name):
@@ -230,13 +230,13 @@ def _describe(head: bytes, is_packed: bool) -> str:
 
 
 def file_beside(source: Source, name: str) -> Path:
-    """Return the path of a data file that a header names, which must lie in the header's folder.
+    """Return the path of a data file named by a header; the file must be in the header's folder.
 
     Raises
     ------
     StudyUnreadableError
-        If the name leads elsewhere (a header could otherwise make a server read any of its files),
-        or there is no such file.
+        If the name leads to another folder (a header could make a server disclose any file), or
+        there is no such file.
     """
     name = name.removeprefix("./")
     path = source.path.with_name(name) if _PLAIN_FILE_NAME.fullmatch(name) else None
@@ -256,7 +256,7 @@ def file_beside(source: Source, name: str) -> Path:
 def list_folder(folder: Path, name: str) -> list[Source]:
     """Return the files of a folder and the folders below it, in a stable order.
 
-    Hidden files and links to folders are passed over.
+    Hidden files and links to folders are skipped.
     """
     sources: list[Source] = []
     for parent, folders, files in os.walk(folder):
@@ -273,19 +273,20 @@ def list_folder(folder: Path, name: str) -> list[Source]:
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder of this name is passed over: hidden, or made by a system for itself."""
+    """Whether a file or folder is skipped: hidden, or created by the operating system."""
     return name.startswith(".") or name in _IGNORED_NAMES
 
 
 def unpack_zip(source: Source, folder: Path) -> None:
-    """Unpack an archive below `folder`, having checked every entry first.
+    """Check every entry of an archive, then unpack it into `folder`.
 
     Raises
     ------
     UnsafeArchiveError
-        If an entry would land outside, is a link, or the whole unpacks to far more than it holds.
+        If an entry leads outside the folder or is a link, or the archive unpacks to far more than
+        its own size.
     StudyUnreadableError
-        If the archive is damaged, encrypted or packed by a method unknown to Python.
+        If the archive is damaged, encrypted or compressed by an unsupported method.
     """
     with _open_zip(source) as (archive, entries):
         _check_entries(source, entries)
@@ -295,7 +296,7 @@ def unpack_zip(source: Source, folder: Path) -> None:
 
 @contextmanager
 def _open_zip(source: Source) -> Iterator[tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]]:
-    """Open an archive and list its files; what is wrong with it becomes StudyUnreadableError."""
+    """Open an archive and list its files; its errors become StudyUnreadableError."""
     try:
         with zipfile.ZipFile(source.path) as archive:
             yield archive, [entry for entry in archive.infolist() if not entry.is_dir()]
@@ -317,7 +318,7 @@ def _open_zip(source: Source) -> Iterator[tuple[zipfile.ZipFile, list[zipfile.Zi
 
 def _check_entries(source: Source, entries: Sequence[zipfile.ZipInfo]) -> None:
     for entry in entries:
-        # ZipInfo.filename already has the system's separators; the raw name shows what was meant.
+        # ZipInfo.filename is already converted to the system's separators; check the raw name.
         raw = entry.orig_filename.replace("\\", "/")
         path = PurePosixPath(raw)
         if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", raw):

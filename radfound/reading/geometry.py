@@ -1,4 +1,4 @@
-"""Affines in RAS millimetres: made from what files say, and checked."""
+"""Affines to RAS in mm, built from headers and checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FLATTEST = 1e-4
 
 
 def ras_affine(columns_lps: np.ndarray, origin_lps: np.ndarray, name: str) -> np.ndarray:
-    """Make an affine to RAS from the axes and origin of a file that speaks LPS.
+    """Build an affine to RAS from axes and origin in LPS.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def ras_affine(columns_lps: np.ndarray, origin_lps: np.ndarray, name: str) -> np
     Raises
     ------
     GeometryError
-        If the axes do not span space.
+        If the axes do not span three dimensions.
     """
     affine = np.eye(4)
     affine[:3, :3] = columns_lps
@@ -39,10 +39,10 @@ def ras_affine(columns_lps: np.ndarray, origin_lps: np.ndarray, name: str) -> np
 
 
 def flat_affine(column_mm: float = 1.0, row_mm: float = 1.0) -> np.ndarray:
-    """Return the affine of an image that lies nowhere in the body.
+    """Return the affine of an image without a position in the patient.
 
-    Columns run to the left and rows to the back, as ITK and 3D Slicer show such files, so that a
-    place marked there means the same here.
+    Columns run to the left and rows to the back, as in ITK and 3D Slicer, so that a point marked in
+    Slicer is the same pixel here.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def flat_affine(column_mm: float = 1.0, row_mm: float = 1.0) -> np.ndarray:
 
 
 def checked_affine(affine: np.ndarray, name: str) -> np.ndarray:
-    """Return the affine, or raise GeometryError where it is not finite, has no size or is flat."""
+    """Return the affine; raise GeometryError if it is not finite, has zero spacing or is singular."""
     affine = np.asarray(affine, dtype=np.float64)
     if not np.isfinite(affine).all():
         raise GeometryError(
@@ -69,8 +69,8 @@ def checked_affine(affine: np.ndarray, name: str) -> np.ndarray:
         )
     if abs(np.linalg.det(affine[:3, :3] / spacing_mm)) < _FLATTEST:
         raise GeometryError(
-            f"{name}: the three axes lie in one plane; expected axes that span space; "
+            f"{name}: the three axes lie in one plane; expected linearly independent axes; "
             "repair the header or export again"
         )
-    # Minus zeros say nothing, and would make the digests of equal geometries differ.
+    # Replace -0.0, which would change the digest of an equal geometry.
     return affine + 0.0

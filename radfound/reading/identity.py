@@ -1,4 +1,4 @@
-"""Which study and series a DICOM file is of, also where the rest of its header cannot be read."""
+"""Study and series of a DICOM file, even if the rest of its header is damaged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TAGS = ["StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber"]
 
 @dataclass(frozen=True)
 class Identity:
-    """What a file says of itself; empty where it says nothing that can be read.
+    """Study and series identifiers of a file; empty if missing or unreadable.
 
     Parameters
     ----------
@@ -26,15 +26,15 @@ class Identity:
 
 
 def identity_of(source: Source) -> Identity:
-    """Read what names study and series, from a file that may be damaged; raises nothing."""
+    """Return the study and series identifiers of a file that may be damaged; never raises."""
     import pydicom
 
     try:
         with open(source.path, "rb") as file:
-            if _DEFLATED in file.read(_HEAD_BYTES):  # pydicom would unpack it whole
+            if _DEFLATED in file.read(_HEAD_BYTES):  # pydicom would unpack all of it
                 return Identity()
             file.seek(0)
             header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=_TAGS)
         return Identity(*(str(header.get(tag) or "") for tag in _TAGS))
-    except Exception:  # pydicom lets any error of its parsers through
+    except Exception:  # pydicom passes on any error of its parsers
         return Identity()

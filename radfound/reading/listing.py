@@ -1,7 +1,7 @@
-"""What in a folder is a study: for the reader of one, and for the list of a server.
+"""Find the studies in a folder, for a server's list of studies.
 
-A file is an image by its name (`SUFFIXES`) or, where the name says nothing, by its content. Ignored files
-(hidden ones, macOS's `._` companions, `DICOMDIR`) are none.
+A file is an image by its suffix (`SUFFIXES`) or, without a known suffix, by its content. Hidden files,
+macOS's `._` companions and `DICOMDIR` are ignored.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from radfound.reading.identity import identity_of
 logger = logging.getLogger(__name__)
 
 MAX_LISTED = 200_000
-"""Most files and folders that one look at a tree goes through."""
+"""Maximum number of files and folders in one scan of the tree."""
 MAX_LOOKED_INTO = 20_000
-"""Most files without a known suffix that one look opens; the next look opens further ones."""
+"""Maximum number of files without a known suffix opened in one scan; the next scan opens more."""
 MAX_DEPTH = 12
 
-_MISSES = (
-    64  # files of a folder that are no image, in a row, before the others are taken for none too
-)
+# After this many files without an image in a row, the rest of a folder is skipped.
+_MISSES = 64
 _PICTURES = ("png", "jpeg")
 
 
@@ -46,18 +45,18 @@ class _Folder:
 
 
 class StudyFolder:
-    """The studies of a folder and of the folders in it, as `read_study` would read each.
+    """The studies of a folder and its subfolders, each loadable by `read_study`.
 
-    A study is a file that is an image or a zip, or a folder in the root whose DICOM files, at any
-    depth, are of one DICOM study. Where they are of several, each folder in it is looked at by
-    itself. Images beside DICOM files are studies of their own, but for pictures, which are logos and
-    previews there. What was found out about a file is remembered until the file changes.
+    A study is an image file, a zip, or a folder in the root whose DICOM files, at any depth, belong
+    to one DICOM study. If they belong to several, each subfolder is searched separately. Images
+    beside DICOM files are studies of their own, except pictures, which are logos and previews there.
+    Results are cached per file until the file changes.
 
     Parameters
     ----------
     root : path
     reserved : collection of str
-        Names in the root that are passed over.
+        Names in the root that are skipped.
     """
 
     def __init__(self, root: str | os.PathLike[str], reserved: Collection[str] = ()):
@@ -73,15 +72,15 @@ class StudyFolder:
         Parameters
         ----------
         known : collection of str
-            Paths that were studies before; they still are, and are not looked into again.
+            Paths known to be studies, which are not opened again.
         """
-        look = _Look(self._root, self._reserved, frozenset(known), self._kinds)
-        root = look.at("", self._root)
+        scan = _Scan(self._root, self._reserved, frozenset(known), self._kinds)
+        root = scan.at("", self._root)
         found = [path for path, _ in root.images]
         for folder in root.folders:
-            found += self._studies_of(folder, look.known)
-        self._kinds = look.kinds
-        self._warn(look)
+            found += self._studies_of(folder, scan.known)
+        self._kinds = scan.kinds
+        self._warn(scan)
         return found
 
     def _studies_of(self, folder: _Folder, known: Collection[str]) -> list[str]:
@@ -96,7 +95,7 @@ class StudyFolder:
         return own + [path for each in folder.folders for path in self._studies_of(each, known)]
 
     def _is_one_study(self, paths: list[str]) -> bool:
-        """Whether DICOM files of several folders are of one study, as far as they say."""
+        """Whether DICOM files of several folders are of one study, by the UIDs that they have."""
         first = ""
         for path in paths if len(paths) > 1 else ():
             uid = self._study_uid(path)
@@ -115,27 +114,27 @@ class StudyFolder:
             self._uids[path] = (version, identity_of(Source.of(file)).study_uid)
         return self._uids[path][1]
 
-    def _warn(self, look: _Look) -> None:
-        """Say what is left out, once; the log holds no file's name."""
-        left_out = (look.is_cut, look.unnameable)
+    def _warn(self, scan: _Scan) -> None:
+        """Log once that entries are left out; the log never holds a file's name."""
+        left_out = (scan.is_cut, scan.unnameable)
         if left_out == self._left_out:
             return
         self._left_out = left_out
-        if look.unnameable:
+        if scan.unnameable:
             logger.warning(
                 "%d files or folders are left out: their names are not UTF-8; rename them",
-                look.unnameable,
+                scan.unnameable,
             )
-        if look.is_cut:
+        if scan.is_cut:
             logger.warning(
-                "the folder of studies is larger or deeper than one look goes (%d entries, %d of them opened, "
+                "the folder of studies exceeds the limits of one scan (%d entries, %d opened files, "
                 "%d levels); some studies may be left out; serve a part of it",
                 *(MAX_LISTED, MAX_LOOKED_INTO, MAX_DEPTH),
             )
 
 
-class _Look:
-    """One look at the tree, bounded in entries, opened files and depth."""
+class _Scan:
+    """One scan of the tree, bounded in entries, opened files and depth."""
 
     def __init__(
         self,
@@ -152,14 +151,14 @@ class _Look:
         self._entries = self._opened = 0
 
     def at(self, path: str, place: Path, depth: int = 0) -> _Folder:
-        """Return a folder with all that lies below it."""
+        """Return a folder with its files and subfolders."""
         found, misses = _Folder(path), 0
         for entry in self._list(place):
             below = f"{path}/{entry.name}" if path else entry.name
             if not path and entry.name in self._reserved:
                 continue
             try:
-                # Links to folders lead out of the tree, or round in it; those in the root were put there.
+                # Links to folders may leave the tree or form loops; only those in the root are followed.
                 if entry.is_dir(follow_symlinks=not path):
                     if depth < MAX_DEPTH:
                         found.folders.append(self.at(below, Path(entry.path), depth + 1))
@@ -167,7 +166,7 @@ class _Look:
                     continue
                 may_open = not path or (found.dicom is None and misses < _MISSES)
                 kind = self._kind(below, entry, may_open) if entry.is_file() else None
-            except OSError:  # gone by now, or a link that leads nowhere
+            except OSError:  # removed meanwhile, or a broken link
                 continue
             misses = 0 if kind else misses + 1
             if kind == "dicom" and path:

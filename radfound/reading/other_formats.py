@@ -1,4 +1,4 @@
-"""Formats that nothing here reads, so that a message can call such a file what it is."""
+"""Unsupported formats, recognised so that error messages can name them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OTHERS = {
 
 
 def describe(head: bytes) -> str | None:
-    """Name what a file that begins so is, with its article; None where that is not known."""
+    """Name the format of a file from its first bytes, with an article; None if unknown."""
     for name, pattern in _OTHERS.items():
         if re.match(pattern, head, re.DOTALL):
             return name

@@ -1,4 +1,4 @@
-"""PNG and JPEG: pictures whose pixels have no size in mm."""
+"""Load PNG and JPEG pictures, whose pixels have no size in mm."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from radfound.reading.values import luminance
 from radfound.study.study import StudyImage
 
 _COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
-# The segments of a JPEG that begin a frame, by the kinds that no decoder here knows.
+# JPEG markers that start a frame, and the names of the unsupported ones.
 _FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _OTHER_JPEGS = {0xC3: "lossless", 0xF7: "JPEG-LS"} | dict.fromkeys(
     (*range(0xC5, 0xC8), *range(0xC9, 0xD0)), "hierarchical or arithmetic"
@@ -23,10 +23,9 @@ _OTHER_JPEGS = {0xC3: "lossless", 0xF7: "JPEG-LS"} | dict.fromkeys(
 
 
 def read_picture(source: Source) -> StudyImage:
-    """Read an 8 or 16 bit picture; colour becomes luminance, transparency is left out.
+    """Load an 8 or 16 bit picture; colour becomes luminance, transparency is dropped.
 
-    A JPEG that says how it is to be turned is turned, as viewers do; of an animation the first
-    picture is read.
+    The EXIF orientation is applied, as viewers do; of an animation the first picture is loaded.
 
     Raises
     ------
@@ -48,7 +47,7 @@ def read_picture(source: Source) -> StudyImage:
         ) from None
     except RadFoundError:
         raise
-    except Exception:  # PIL raises many kinds for damaged chunks and segments
+    except Exception:  # PIL raises errors of many types for damaged files
         raise StudyUnreadableError(f"{source.name}: {_flaw(source)}") from None
     return StudyImage(
         voxels=pixels[np.newaxis],
@@ -68,7 +67,7 @@ def _pixels(picture) -> np.ndarray:
 
 
 def _flaw(source: Source) -> str:
-    """Say why a picture cannot be decoded: a JPEG of a rare kind, or damaged."""
+    """Return the reason why a picture cannot be decoded: an unsupported kind of JPEG, or damage."""
     with open(source.path, "rb") as file:
         kind = _rare_jpeg(file)
     if kind:
@@ -79,7 +78,7 @@ def _flaw(source: Source) -> str:
 
 
 def _rare_jpeg(file: BinaryIO) -> str | None:
-    """Name what a JPEG's frame header says that PIL does not decode; None where there is nothing."""
+    """Return the property of a JPEG's frame header that PIL does not support, or None."""
     if file.read(2) != b"\xff\xd8":
         return None
     while (start := file.read(4)) and len(start) == 4 and start[0] == 0xFF:

@@ -1,4 +1,4 @@
-"""Stored numbers to grey values: rescale, colour to luminance, the type that holds them."""
+"""Convert stored values to grey values: rescale, colour to luminance, choice of dtype."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _MOST_LISTED = 12
 
 
 def rescale(stored: np.ndarray, slope: float, intercept: float, name: str) -> np.ndarray:
-    """Apply slope and intercept, keeping integers where the result is whole numbers.
+    """Apply slope and intercept; integers stay integers if the result is integral.
 
-    Integers stay as they are stored for slope 1 and intercept 0, and in the smallest signed type
-    that holds them for a whole intercept; everything else becomes float32.
+    Integers keep their type for slope 1 and intercept 0, take the smallest sufficient signed type
+    for an integral intercept, and become float32 otherwise.
     """
     if not (np.isfinite(slope) and np.isfinite(intercept)) or slope == 0:
         raise IntensityError(
@@ -26,7 +26,7 @@ def rescale(stored: np.ndarray, slope: float, intercept: float, name: str) -> np
         return plain_type(stored)
     if slope == 1 and stored.dtype.kind in "iu" and is_whole(intercept):
         return shift(stored, int(intercept))
-    # In float64 where float32 cannot tell neighbouring stored numbers apart.
+    # Use float64 if float32 cannot resolve neighbouring stored values.
     is_exact = stored.dtype.itemsize <= (4 if stored.dtype.kind == "f" else 2)
     values: np.ndarray = stored.astype(np.float32 if is_exact else np.float64)
     values *= slope
@@ -35,7 +35,7 @@ def rescale(stored: np.ndarray, slope: float, intercept: float, name: str) -> np
 
 
 def is_whole(intercept: float) -> bool:
-    """Whether integers stay integers, of a size worth having, when the intercept is added."""
+    """Whether the intercept is integral and small enough to keep integers."""
     return float(intercept).is_integer() and abs(intercept) < 2**31
 
 
@@ -49,14 +49,14 @@ def shift(stored: np.ndarray, offset: int) -> np.ndarray:
         (kind for kind in types[:2] if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max),
         types[-1],
     )
-    # Wrapping around in between does no harm: the sum fits.
+    # Intermediate wrap-around is harmless: the sum fits.
     shifted = stored.astype(dtype)
     np.add(shifted, np.array(offset).astype(dtype), out=shifted)
     return shifted
 
 
 def plain_type(values: np.ndarray) -> np.ndarray:
-    """Return values in the machine's byte order, floats as float32; no copy if they are so."""
+    """Return values in native byte order, floats as float32; copies only if necessary."""
     if values.dtype.kind == "f":
         return values.astype(np.float32, copy=False)
     if values.dtype.kind == "b":
@@ -65,28 +65,28 @@ def plain_type(values: np.ndarray) -> np.ndarray:
 
 
 def luminance(colour: np.ndarray) -> np.ndarray:
-    """Turn red, green, blue (and alpha, unused) along the last axis into brightness (ITU-R 601)."""
+    """Convert RGB (and unused alpha) along the last axis to luminance (ITU-R 601)."""
     is_whole = colour.dtype.kind in "iu"
     exact = np.float32 if colour.dtype.itemsize <= 2 else np.float64
     weights = np.array([0.299, 0.587, 0.114], exact)
     grey = np.empty(colour.shape[:-1], colour.dtype if is_whole else exact)
-    for row, colours in enumerate(colour):  # a row at a time needs no second picture in floats
+    for row, colours in enumerate(colour):  # row by row, to avoid a float copy of the picture
         values = colours[..., :3].astype(exact) @ weights
         grey[row] = np.rint(values) if is_whole else values
     return grey
 
 
 def rgb_of_ybr(ybr: np.ndarray, bits: int, *, is_partial: bool = False) -> np.ndarray:
-    """Turn luma and two colour differences along the last axis into red, green and blue.
+    """Convert luma and two colour differences along the last axis to RGB.
 
     Parameters
     ----------
     ybr : unsigned integer array, shape (..., 3)
     bits : int
-        Of a sample; colour differences of zero are stored as half the range.
+        Bits per sample; colour differences of zero are stored as half the range.
     is_partial : bool
-        Whether black, white and the differences stop short of the ends of the range (PS3.3
-        C.7.6.3.1.2, YBR_PARTIAL): luma from 16 to 235, differences from 16 to 240 of 8 bits.
+        Whether values use a reduced range (PS3.3 C.7.6.3.1.2, YBR_PARTIAL): luma from 16 to 235,
+        differences from 16 to 240 of 8 bits.
     """
     top, scale = (1 << bits) - 1, 2.0 ** (bits - 8)
     luma, blue, red = np.moveaxis(ybr.astype(np.float32), -1, 0)
@@ -101,7 +101,7 @@ def rgb_of_ybr(ybr: np.ndarray, bits: int, *, is_partial: bool = False) -> np.nd
 
 
 def choose_volume(count: int, volume: int | None, name: str, words: Sequence[str] = ()) -> int:
-    """Return the index of the volume to read out of `count`, or raise where that is open.
+    """Return the index of the volume to load out of `count`; raise if the choice is open.
 
     Parameters
     ----------
@@ -110,14 +110,14 @@ def choose_volume(count: int, volume: int | None, name: str, words: Sequence[str
     name : str
         Names the file or series in messages.
     words : sequence of str, optional
-        What each volume is, such as "echo 2, TE 90 ms".
+        Description of each volume, such as "echo 2, TE 90 ms".
 
     Raises
     ------
     StudyAmbiguousError
         If there are several and none was chosen.
     RequestError
-        If the chosen one does not exist.
+        If the chosen volume does not exist.
     """
     if volume is None:
         if count == 1:

@@ -1,4 +1,4 @@
-"""What is kept on disk: corrections, answers, scores, adapters, and what leads from one to another.
+"""Records on disk: corrections, answers, scores and adapters, and the trace between them.
 
-Imports no model. Files are replaced whole or not at all (`durable`), rows are in SQLite (`database`).
+Imports no model. Files are replaced whole or not at all (`durable`), rows are kept in SQLite (`database`).
 """

@@ -1,4 +1,4 @@
-"""What the weights of a LoRA adapter must be before anything is done with them."""
+"""Checks of a LoRA adapter's weights before they are used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONFIG_FILE = "adapter_config.json"
 Shape = tuple[int, ...]
 
 _NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
-# By safetensors' name of a number format: numpy's for its bits, and those that all are 1 in NaN and infinity.
+# safetensors' dtype: numpy's unsigned type of that width, and the exponent bits, all 1 in NaN and infinity.
 _EXPONENTS = {
     "F64": ("<u8", 0x7FF0 << 48),
     "F32": ("<u4", 0x7F80 << 16),
@@ -29,7 +29,7 @@ _EXPONENTS = {
 
 
 def check_weights(folder: Path, linears: Mapping[str, Shape] | None = None) -> None:
-    """Raise if a folder holds no sound LoRA adapter, as peft saves them; imports neither torch nor peft.
+    """Raise unless a folder holds a valid LoRA adapter as saved by peft; imports neither torch nor peft.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def check_weights(folder: Path, linears: Mapping[str, Shape] | None = None) -> N
     pairs: dict[str, dict[str, Shape]] = {}
     for name, tensor in _tensors(folder, named):
         if not _is_finite(tensor):
-            raise AdapterError(f"{named}: {name} holds values that are not finite; train it anew")
+            raise AdapterError(f"{named}: {name} holds values that are not finite; train it again")
         match = _NAME.fullmatch(name)
         if match:
             pairs.setdefault(match["module"], {})[match["side"]] = tuple(tensor["shape"])
@@ -59,12 +59,12 @@ def check_weights(folder: Path, linears: Mapping[str, Shape] | None = None) -> N
     missing = [name for name in linears or () if _is_target(name, targets) and name not in pairs]
     if missing:
         raise AdapterError(
-            f"{named}: {len(missing)} of its layers are missing, such as {missing[0]}; train it anew"
+            f"{named}: {len(missing)} of its layers are missing, such as {missing[0]}; train it again"
         )
 
 
 def _targets(folder: Path, named: str) -> tuple[str, ...]:
-    """Return the ends of the names of the layers that the adapter says to change; none if it says so otherwise."""
+    """Return the name suffixes of the adapter's target layers; empty if the config selects them in another way."""
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         is_lora = config["peft_type"] == "LORA"
@@ -80,12 +80,12 @@ def _targets(folder: Path, named: str) -> tuple[str, ...]:
 def _tensors(folder: Path, named: str) -> list[tuple[str, dict[str, Any]]]:
     path = folder / WEIGHTS_FILE
     if not path.is_file():
-        raise AdapterError(f"{named}: holds no {WEIGHTS_FILE}; weights in a pickle are not read")
+        raise AdapterError(f"{named}: holds no {WEIGHTS_FILE}; weights in a pickle are not loaded")
     try:
         return list(safetensors.deserialize(path.read_bytes()))
     except (OSError, safetensors.SafetensorError) as error:
         raise AdapterError(
-            f"{named}: its {WEIGHTS_FILE} is no safetensors file ({error}); train it anew"
+            f"{named}: its {WEIGHTS_FILE} is no safetensors file ({error}); train it again"
         ) from error
 
 
@@ -108,11 +108,11 @@ def _check_pair(
     if linears is None:
         return
     if module not in linears:
-        raise AdapterError(f"{named}: {module}: the base model has no such layer; train it anew")
+        raise AdapterError(f"{named}: {module}: the base model has no such layer; train it again")
     if (up[0], down[1]) != tuple(linears[module]):
         raise AdapterError(
             f"{named}: {module}: of shape {(up[0], down[1])}, the base model's is {linears[module]}; "
-            "train it anew"
+            "train it again"
         )
 
 

@@ -1,4 +1,4 @@
-"""Versions of the LoRA adapter: published once, never changed, one of them active."""
+"""The store of LoRA adapters: each is published once, never changed; one is active."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class AdapterInfo:
     ----------
     id : str
     manifest : dict
-        What was given at publication, with "schema", "id", "created" and "files" (SHA-256 of each).
+        As given at publication, with "schema", "id", "created" and "files" (SHA-256 of each).
     active : bool
     """
 
@@ -71,8 +71,8 @@ class AdapterInfo:
 @dataclass(frozen=True)
 class _Pointer:
     active: str | None = None
-    history: tuple[str | None, ...] = ()  # what was active before, newest last
-    newest: int = 0  # the highest number ever given, so that no id is given twice
+    history: tuple[str | None, ...] = ()  # previously active adapters, newest last
+    newest: int = 0  # the highest number ever assigned, so that ids are unique
 
     def moved_to(self, adapter: str | None) -> _Pointer:
         if adapter == self.active:
@@ -83,9 +83,8 @@ class _Pointer:
 class AdapterStore:
     """A folder of adapters, `a-0001` and so on, and a pointer to the active one.
 
-    A publication or an activation is there as a whole or not at all, whenever the process is
-    killed. Several threads and processes may use one folder. Nothing is made on the disk before
-    the first publication.
+    Publications and activations are atomic, even if the process is killed. Several threads and
+    processes may use one folder. The first publication creates it.
 
     Parameters
     ----------
@@ -113,12 +112,12 @@ class AdapterStore:
         Parameters
         ----------
         folder : str or Path
-            Holds `adapter_model.safetensors` and `adapter_config.json`, as peft saves them; other
-            files beside them are kept too.
+            Holds `adapter_model.safetensors` and `adapter_config.json`, as saved by peft; other
+            files in the folder are copied too.
         manifest : dict
-            What is to be remembered about it, as JSON: base model, metrics, data snapshot, ...
+            Description as JSON: base model, metrics, data snapshot, ...
         activate : bool
-            Whether it becomes the active one, in the same breath.
+            Whether to activate the adapter in the same step.
 
         Returns
         -------
@@ -128,7 +127,7 @@ class AdapterStore:
         Raises
         ------
         AdapterError
-            If the folder does not hold a sound adapter (see `check_weights`), or the manifest is not JSON.
+            If the folder does not hold a valid adapter (see `check_weights`), or the manifest is not JSON.
         """
         sources = _adapter_files(Path(folder))
         check_weights(Path(folder))
@@ -170,12 +169,12 @@ class AdapterStore:
             yield inside
 
     def note_refusal(self, manifest: dict[str, Any]) -> None:
-        """Keep what is known of an adapter that was not published; of the newest ones only.
+        """Record why an adapter was not published; only the newest records are kept.
 
         Parameters
         ----------
         manifest : dict
-            As `publish` takes it, with the "reason".
+            As for `publish`, with the "reason".
         """
         with self._locked():
             noted = [*self.refusals(), {"created": utc_now(), **manifest}][-_REFUSALS_KEPT:]
@@ -193,7 +192,7 @@ class AdapterStore:
         }
 
     def refusals(self) -> builtins.list[dict[str, Any]]:
-        """Return what `note_refusal` has kept, oldest first."""
+        """Return the records of `note_refusal`, oldest first."""
         refused: builtins.list[dict[str, Any]]
         refused = read_json(self.root / _REFUSALS, list, "list of refused adapters")
         return refused
@@ -206,7 +205,7 @@ class AdapterStore:
         NotFoundError
             If there is no such adapter.
         AdapterError
-            If its files are not those that were published. The former one stays active.
+            If its files differ from the published ones. The previous adapter stays active.
         """
         with self._locked():
             if adapter is not None:
@@ -214,12 +213,12 @@ class AdapterStore:
             self._write_pointer(self._pointer_to_change().moved_to(adapter))
 
     def rollback(self) -> str | None:
-        """Go back to what was active before, and return it (None: the base model).
+        """Activate the previously active adapter and return its id (None: the base model).
 
         Raises
         ------
         RequestError
-            If nothing was active before.
+            If there is no previous adapter.
         """
         with self._locked():
             pointer = self._read_pointer()
@@ -234,23 +233,23 @@ class AdapterStore:
         return former
 
     def prune(self, keep: int) -> builtins.list[str]:
-        """Remove the weights of old adapters, and keep their manifests, so that answers stay traced.
+        """Remove the weights of old adapters; their manifests stay, so that answers stay traceable.
 
         Parameters
         ----------
         keep : int
-            So many of the newest are kept, and besides them the active one, its parent and the one
-            that `rollback` goes back to.
+            Number of newest adapters to keep, besides the active one, its parent and the target
+            of `rollback`.
 
         Returns
         -------
         list of str
-            The ids of those that were removed, oldest first.
+            The ids of the removed adapters, oldest first.
 
         Raises
         ------
         RequestError
-            If nothing would be kept.
+            If `keep` is less than 1.
         """
         if keep < 1:
             raise RequestError(f"keep: found {keep}; expected 1 or more adapters")
@@ -260,13 +259,13 @@ class AdapterStore:
             parents = {info.manifest.get("parent") for info in infos if info.active}
             kept = {info.id for info in infos[-keep:]} | parents | {*pointer.history[-1:]}
             removed = [info.id for info in infos if not info.active and info.id not in kept]
-            # Nobody goes back to what is about to be removed, even if the process is killed midway.
+            # Update the history first: a rollback must never lead to removed weights, even after a kill.
             history = tuple(each for each in pointer.history if each not in removed)
             self._write_pointer(replace(pointer, history=history[-_LONGEST_HISTORY:]))
             for adapter in removed:
                 replace_text(self.root / adapter / _PRUNED, utc_now() + "\n")
             for _, folder in self._folders():
-                if _is_pruned(folder):  # those, too, that a killed process only marked
+                if _is_pruned(folder):  # includes those that a killed process only marked
                     for name in _manifest(folder)["files"]:
                         (folder / name).unlink(missing_ok=True)
         return removed
@@ -287,7 +286,7 @@ class AdapterStore:
         return seen[1]
 
     def former(self) -> builtins.list[str | None]:
-        """Return what was active before, newest first; AdapterError, StorageError if unreadable."""
+        """Return the previously active adapters, newest first; AdapterError, StorageError if unreadable."""
         return [*reversed(self._read_pointer().history)]
 
     def list(self) -> builtins.list[AdapterInfo]:
@@ -305,7 +304,7 @@ class AdapterStore:
         return [AdapterInfo(info.id, info.manifest, info.id == active) for _, info in found]
 
     def manifest(self, adapter: str) -> dict[str, Any]:
-        """Return what was recorded when an adapter was published; NotFoundError if unknown."""
+        """Return the manifest of a published adapter; NotFoundError if unknown."""
         folder = self.root / str(adapter)
         if not _ID.fullmatch(str(adapter)) or not folder.is_dir():
             raise NotFoundError(f"no adapter {adapter!r} in {self._name}; see the list of adapters")
@@ -319,7 +318,7 @@ class AdapterStore:
         NotFoundError
             If there is no such adapter.
         AdapterError
-            If a file is missing or not the one that was published.
+            If a file is missing or differs from the published one.
         """
         files = self.manifest(adapter)["files"]
         folder = self.root / adapter
@@ -339,10 +338,10 @@ class AdapterStore:
                 )
         return folder
 
-    # What follows is called with the lock held, except where it says otherwise.
+    # The methods below need the lock, unless they say otherwise.
 
     def _stage(self, staging: Path, sources: Sequence[Path], manifest: dict[str, Any]) -> str:
-        """Fill a folder that nobody looks at yet, down to the disk, and choose its id."""
+        """Copy the files and the manifest into the staging folder, and return the new id."""
         numbers = [number for number, _ in self._folders()]
         adapter = f"a-{max(numbers + [self._pointer_to_change().newest]) + 1:04d}"
         files = {}
@@ -368,7 +367,7 @@ class AdapterStore:
         try:
             return self._read_pointer()
         except AdapterError as error:
-            logger.warning("the history of activations begins anew: %s", error)
+            logger.warning("the history of activations is reset: %s", error)
             return _Pointer()
 
     def _read_pointer(self) -> _Pointer:
@@ -385,7 +384,7 @@ class AdapterStore:
         if pointer is None:
             raise AdapterError(
                 f"{self._name}/{self._pointer_path.name}: damaged; activate an adapter or base "
-                "to write it anew"
+                "to replace it"
             )
         return pointer
 
@@ -399,7 +398,7 @@ class AdapterStore:
         replace_text(self._pointer_path, json.dumps(content) + "\n")
 
     def _folders(self) -> Iterator[tuple[int, Path]]:
-        """Go through the folders that bear an adapter's name, in no order; needs no lock."""
+        """Yield number and path of each adapter folder, in any order; needs no lock."""
         if not self.root.exists():
             return
         try:
@@ -412,7 +411,7 @@ class AdapterStore:
 
     @contextmanager
     def _locked(self, timeout_s: float = _LOCK_TIMEOUT_S) -> Iterator[None]:
-        """Keep other writers out; the system lets go of the lock when its process dies."""
+        """Hold the store's lock; the system releases it if the process dies."""
         try:
             make_directory(self.root)
             with filelock.FileLock(self.root / ".lock", timeout=timeout_s):
@@ -425,13 +424,13 @@ class AdapterStore:
             raise self._unusable(error) from error
 
     def _remove_strays(self) -> None:
-        """Remove what a killed process left half-made, unless someone is writing right now."""
+        """Remove partial folders left by killed processes, unless the store is locked."""
         try:
             if any(self._strays()):
                 with self._locked(timeout_s=0):
                     self._sweep()
         except StorageError as error:
-            logger.info("left as it is: %s", error)
+            logger.info("temporary folders were not removed: %s", error)
 
     def _sweep(self) -> None:
         remove_temporary_files(self.root)
@@ -450,7 +449,7 @@ class AdapterStore:
 
 
 def _adapter_files(folder: Path) -> list[Path]:
-    """Return the files of an adapter that peft has saved."""
+    """Return the files of an adapter saved by peft."""
     for name in REQUIRED_FILES:
         file = folder / name
         if not file.is_file() or file.stat().st_size == 0:
@@ -465,7 +464,7 @@ def _adapter_files(folder: Path) -> list[Path]:
 
 
 def _is_in_use(scratch: Path) -> bool:
-    """Whether the process lives that made a scratch folder."""
+    """Whether the process that made a scratch folder is alive."""
     lock = scratch / _IN_USE
     if not lock.exists():
         return False

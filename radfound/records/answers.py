@@ -1,4 +1,4 @@
-"""Which answers were given, about what and by which weights; not what they said."""
+"""The journal of answers: question, study and model version of each, without the text."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class Given:
     ----------
     id : str
     created : str
-        When; ISO 8601 in UTC.
+        Time, ISO 8601 in UTC.
     images : tuple of str
-        Ids under which the caller knows the images.
+        The caller's ids of the images.
     task : {"vqa", "caption", "report"}
     question : str or None
     region : Box, Plane or None
-        Where in the study the question looked.
+        The part of the study that the question was about; None for the whole.
     uncertainty : float or None
         See `Answer`.
     model : ModelVersion
@@ -73,8 +73,8 @@ class Given:
 class AnswerJournal:
     """The answers that a server gave, in one SQLite file.
 
-    It leads from an answer's id to the weights that spoke, and tells about which answers the model
-    was least certain. Several threads and processes may use one file.
+    Finds the weights that gave an answer, and the answers that the model was least certain of.
+    Several threads and processes may use one file.
 
     Parameters
     ----------
@@ -92,11 +92,11 @@ class AnswerJournal:
         self._file = Database(self.path, "journal of answers", _APPLICATION_ID, (_LAYOUT,))
 
     def recover(self) -> None:
-        """Set a damaged file aside, so that another one is begun; the log says so."""
+        """Set a damaged file aside, log this, and start a new one."""
         self._file.recover()
 
     def record(self, answer: Answer, region: Box | Plane | None) -> None:
-        """Note that an answer was given about a region, or about the whole study (None)."""
+        """Record an answer about a region, or about the whole study (None)."""
         model = answer.model
         values = (
             answer.id, utc_now(), json.dumps(answer.images), answer.task, answer.question,

@@ -1,4 +1,4 @@
-"""The log of what readers said about answers; it never forgets one."""
+"""The append-only log of readers' corrections."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ _SECOND_LAYOUT = (
     "ALTER TABLE corrections ADD COLUMN region TEXT",
     "ALTER TABLE corrections ADD COLUMN link TEXT",
 )
-# Reading does not change a file of the first layout; appending does.
+# Queries leave a file of the first layout unchanged; appending migrates it.
 _TABLE = {1: "(SELECT *, NULL AS region, NULL AS link FROM corrections)", 2: "corrections"}
 
 
@@ -83,7 +83,7 @@ class CorrectionLog:
     """An append-only log of corrections in one SQLite file.
 
     Several threads and processes may use one file at once. An append that has returned survives
-    a kill and a power cut. Reading a log that does not exist yet finds it empty and makes nothing.
+    a kill and a power cut. A log that does not exist yet counts as empty and is not created by queries.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class CorrectionLog:
         Returns
         -------
         bool
-            True if it is new; False if the same correction is there already.
+            True if the correction is new; False if the log has the same one already.
 
         Raises
         ------
@@ -133,7 +133,7 @@ class CorrectionLog:
         return True
 
     def __iter__(self) -> Iterator[Correction]:
-        """Go through the corrections, oldest first."""
+        """Iterate over the corrections, oldest first."""
         return iter(self.rows())
 
     def rows(self) -> list[Correction]:
@@ -151,7 +151,7 @@ class CorrectionLog:
         )
 
     def images(self) -> set[str]:
-        """Return the ids of all images that some correction names."""
+        """Return the ids of all images that a correction names."""
         if not self.path.exists():
             return set()
         with self._file.connection() as connection:
@@ -179,12 +179,12 @@ class CorrectionLog:
             return int(connection.execute("SELECT COUNT(*) FROM corrections").fetchone()[0])
 
     def verify(self, noted: str | None = None) -> Verification:
-        """Look for rows that were changed, removed or put in another order behind the log's back.
+        """Find rows that were changed, removed or reordered outside the log.
 
         Parameters
         ----------
         noted : str, optional
-            The head that an earlier call returned. It also finds a log that was written anew.
+            The head that an earlier call returned; with this, a rewritten log is found too.
         """
         if not self.path.exists():
             return verify((), 0, noted)
@@ -243,12 +243,12 @@ def rows_digest(corrections: Sequence[Correction]) -> str:
 
 
 def rows_digests(corrections: Sequence[Correction]) -> list[str]:
-    """Return the digests of the first 0, 1, 2, ... corrections; the last one is of all."""
+    """Return the digests of the first 0, 1, 2, ... corrections; the last digest covers all."""
     sha = hashlib.sha256()
     digests = [sha.hexdigest()]
     for correction in corrections:
         content = asdict(correction)
-        if correction.region is None:  # as digests were made before there were regions
+        if correction.region is None:  # as in digests from before regions existed
             del content["region"]
         line = json.dumps(content, sort_keys=True, separators=(",", ":"))
         sha.update(line.encode("ascii") + b"\n")
@@ -257,7 +257,7 @@ def rows_digests(corrections: Sequence[Correction]) -> list[str]:
 
 
 def _head(connection: sqlite3.Connection) -> str:
-    """Return the link that the next row follows on."""
+    """Return the link that precedes the next row."""
     newest = connection.execute("SELECT link FROM corrections ORDER BY seq DESC LIMIT 1").fetchone()
     if newest is None or newest[0] is not None:
         return newest[0] if newest else ""

@@ -1,4 +1,4 @@
-"""One SQLite file of known layout, shared by threads and processes, that survives kills."""
+"""A SQLite file with a versioned layout, shared by threads and processes, safe against kills."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _MAKING = threading.Lock()
 
 
 class Database:
-    """A SQLite file in WAL mode; what has been committed survives a kill and a power cut.
+    """A SQLite file in WAL mode; committed rows survive a kill and a power cut.
 
     Parameters
     ----------
     path : Path
-        Made, with its folder, at the first connection that may create it.
+        Created, with its folder, at the first connection with `create`.
     what : str
-        What it holds, for messages, such as "correction log".
+        Name of the content for messages, such as "correction log".
     application_id : int
-        Tells such a file from any other SQLite file.
+        Distinguishes the file from other SQLite files.
     layouts : sequence of sequences of str
-        Statements that lead from each layout to the next one, beginning with the empty file. An
-        older file is brought up to date at the first connection that may create.
+        Statements that migrate each layout to the next one, beginning with the empty file. An
+        older file is migrated at the first connection with `create`.
 
     Raises
     ------
@@ -66,7 +66,7 @@ class Database:
                 connection.close()
 
     def _open(self, mode: str) -> sqlite3.Connection:
-        """Open the file; alone, where a full disk has no room for the index that connections share."""
+        """Open the file; in exclusive mode if a full disk has no room for the shared WAL index."""
         try:
             return _connect(f"{self.path.absolute().as_uri()}?mode={mode}", "NORMAL")
         except sqlite3.OperationalError as error:
@@ -75,9 +75,9 @@ class Database:
         return _connect(f"{self.path.absolute().as_uri()}?mode={mode}", "EXCLUSIVE")
 
     def _make_private(self) -> None:
-        """Make the file if there is none, and keep other users out; SQLite's two beside it follow.
+        """Create the file if missing, and make it and its WAL files private.
 
-        Never opened here while others may use it: closing it would drop the locks that SQLite holds.
+        An existing file is not opened here: closing it would drop the locks that SQLite holds.
         """
         with _MAKING:
             if not self.path.exists():
@@ -91,7 +91,7 @@ class Database:
 
     @contextmanager
     def clear_errors(self) -> Iterator[None]:
-        """Turn what SQLite and the file system raise into StorageError."""
+        """Raise errors of SQLite and the file system as StorageError."""
         try:
             yield
         except (sqlite3.OperationalError, OSError) as error:
@@ -101,13 +101,13 @@ class Database:
             ) from error
         except sqlite3.DatabaseError as error:
             raise DamagedError(
-                f"{self.name}: not a whole {self._what} ({error}); restore it from a backup, "
-                "or move it away to begin a new one"
+                f"{self.name}: the {self._what} is damaged ({error}); restore it from a backup, "
+                "or move it away to start a new one"
             ) from error
 
     def layout(self, connection: sqlite3.Connection) -> int:
         """Return the file's layout; 0 for an empty file, left by a kill at the very start."""
-        # One snapshot for the three reads, or a writer who finishes between them would look foreign.
+        # One snapshot for the three queries: a commit between them would look like a foreign file.
         own_snapshot = not connection.in_transaction
         if own_snapshot:
             connection.execute("BEGIN")
@@ -126,18 +126,20 @@ class Database:
             return 0
         if not 1 <= layout <= len(self._layouts):
             raise StorageError(
-                f"{self.name}: its layout is {layout}, this version reads up to "
+                f"{self.name}: its layout is {layout}, this version supports up to "
                 f"{len(self._layouts)}; update RadFound"
             )
         return layout
 
     def set_up(self, connection: sqlite3.Connection) -> None:
-        """Bring the file to the newest layout."""
+        """Migrate the file to the newest layout."""
         if self.layout(connection) == len(self._layouts):
             return
         _switch_to_wal(connection)
         connection.execute("BEGIN IMMEDIATE")
-        for statements in self._layouts[self.layout(connection) :]:  # another may have been first
+        for statements in self._layouts[
+            self.layout(connection) :
+        ]:  # another process may have migrated the file
             for statement in statements:
                 connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {self._application_id}")
@@ -145,7 +147,7 @@ class Database:
         connection.execute("COMMIT")
 
     def check(self) -> None:
-        """Look through the whole file for damage, if it exists."""
+        """Check the whole file for damage, if it exists."""
         if not self.path.exists():
             return
         with self.connection() as connection:
@@ -154,11 +156,11 @@ class Database:
         if found != "ok":
             raise DamagedError(
                 f"{self.name}: the {self._what} is damaged ({found}); restore it from a backup, "
-                "or move it away to begin a new one"
+                "or move it away to start a new one"
             )
 
     def recover(self) -> None:
-        """Set the file aside if it is damaged; for what may begin anew, as nothing else would do so."""
+        """Set the file aside if it is damaged; for records that may start empty."""
         try:
             self.check()
         except DamagedError as error:
@@ -171,7 +173,7 @@ class Database:
 
 
 def _connect(uri: str, locking: str) -> sqlite3.Connection:
-    """Connect, and read for the first time, which makes the shared index unless this is alone."""
+    """Connect and make a first query, which creates the shared WAL index unless locking is exclusive."""
     connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
     try:
         connection.execute(f"PRAGMA locking_mode = {locking}")
@@ -183,7 +185,7 @@ def _connect(uri: str, locking: str) -> sqlite3.Connection:
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    """Turn on write-ahead logging; SQLite does not wait by itself while another process does so."""
+    """Switch to write-ahead logging; SQLite itself does not wait for another process that does so."""
     deadline_s = time.monotonic() + _BUSY_TIMEOUT_S
     while True:
         try:

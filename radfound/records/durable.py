@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever moment the power fails, and that no other user can read."""
+"""Atomic, durable and private file writes: a power cut leaves a file whole or absent."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ logger = logging.getLogger(__name__)
 
 TEMPORARY_PREFIX = ".tmp-"
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
-"""Modes of what may hold a patient's data, whatever the umask is."""
+"""Modes of files and folders that may hold a patient's data, whatever the umask is."""
 
 
 def make_directory(path: Path) -> None:
-    """Make a private folder and its parents, and write their entries to the disk."""
+    """Make a private folder and its parents, and sync their entries to the disk."""
     if path.is_dir():
         return
     make_directory(path.parent)
     path.mkdir(PRIVATE_FOLDER, exist_ok=True)
-    path.chmod(PRIVATE_FOLDER)  # the umask may have taken from it
+    path.chmod(PRIVATE_FOLDER)  # the umask may have removed bits
     sync_directory(path.parent)
 
 
 def keep_private(folder: Path) -> None:
-    """Keep other users out of a folder that an earlier version, or another program, has made."""
+    """Make a folder private that an earlier version or another program has created."""
     if folder.is_dir():
         try:
             folder.chmod(PRIVATE_FOLDER)
-        except OSError as error:  # of another user, or on a disk that is only read
+        except OSError as error:  # owned by another user, or on a read-only disk
             logger.warning("%s: other users may read it (%s)", folder.name, error.strerror)
 
 
 def sync_directory(path: Path) -> None:
-    """Write a folder's entries (names and renames) through to the disk."""
-    if os.name == "nt":  # a folder cannot be opened there; NTFS journals its entries itself
+    """Sync a folder's entries (names and renames) to the disk."""
+    if os.name == "nt":  # Windows cannot open a folder; NTFS journals the entries
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -53,23 +53,23 @@ def sync_directory(path: Path) -> None:
 
 
 def open_private(path: str, flags: int) -> int:
-    """Open a file as `opener` of `open` does, and keep other users out of one that is made."""
+    """Open a file as the `opener` of `open`; a new file is private."""
     return os.open(path, flags, PRIVATE_FILE)
 
 
 @contextmanager
 def replacing(path: Path, *, private: bool = True) -> Iterator[IO[bytes]]:
-    """Write a file that takes its place in one step at the end of the block, if nothing was raised.
+    """Write a temporary file and rename it to `path` at the end of the block, unless an error was raised.
 
-    Whoever reads the file sees the old content or the new one. The modification time always grows,
-    even between two calls within one tick of the file system's clock, so that a reader may tell
-    versions apart by it.
+    Other processes see the old content or the new content. The modification time always grows,
+    even between two calls within one tick of the file system's clock, so that it identifies a
+    version.
 
     Parameters
     ----------
     path : Path
     private : bool
-        Whether other users are kept out, whatever the umask is.
+        Whether only this user may open the file, whatever the umask is.
 
     Yields
     ------
@@ -93,7 +93,7 @@ def replace_text(path: Path, text: str, *, private: bool = True) -> None:
     """Replace a small file in one step; see `replacing`."""
     try:
         _replace_text(path, text, private)
-    except FileNotFoundError:  # a process that has just started took it for a stray
+    except FileNotFoundError:  # another process, just started, removed the temporary file
         _replace_text(path, text, private)
 
 
@@ -104,20 +104,20 @@ def replace_with_copy(path: Path, source: Path, *, private: bool = True) -> None
 
 
 def read_json(path: Path, kind: type, what: str) -> Any:
-    """Read a small file of JSON; one that is damaged is set aside, and said in the log.
+    """Read a small JSON file; a damaged file is set aside and logged.
 
     Parameters
     ----------
     path : Path
     kind : type
-        What the file holds: dict or list.
+        Expected type of the content: dict or list.
     what : str
-        The same in words, for the log.
+        Name of the content, for the log.
 
     Returns
     -------
     dict or list
-        Empty if there is no such file, or none that can be used.
+        Empty if the file is missing or unusable.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -133,28 +133,36 @@ def read_json(path: Path, kind: type, what: str) -> Any:
 
 
 def set_aside(path: Path, what: str, reason: str) -> None:
-    """Rename a damaged file, so that it is neither used nor lost, and say so in the log."""
+    """Rename a damaged file, so that it is neither used nor lost, and log this."""
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
     aside = path.with_name(f"{path.name}.broken-{stamp}")
     try:
         os.replace(path, aside)
     except OSError as error:
         logger.error(
-            "%s: the %s is damaged (%s) and stays (%s)", path.name, what, reason, error.strerror
+            "%s: the %s is damaged (%s) and cannot be renamed (%s)",
+            path.name,
+            what,
+            reason,
+            error.strerror,
         )
         return
     logger.error(
-        "%s: the %s is damaged (%s); kept as %s, begun anew", path.name, what, reason, aside.name
+        "%s: the %s is damaged (%s); kept as %s, a new one is started",
+        path.name,
+        what,
+        reason,
+        aside.name,
     )
 
 
 def has_no_room(error: BaseException | None) -> bool:
-    """Whether an error says that the disk, or the user's share of it, is full."""
+    """Whether an error means that the disk or the user's quota is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in a folder; others make theirs anew."""
+    """Remove temporary files left in a folder by killed processes; a live process retries its write."""
     for stray in folder.glob(f"{TEMPORARY_PREFIX}*"):
         if not stray.is_dir():
             stray.unlink(missing_ok=True)
@@ -166,7 +174,7 @@ def _replace_text(path: Path, text: str, private: bool) -> None:
 
 
 def _date_after(path: Path, temporary: Path) -> None:
-    """Let a file be newer than the one that it replaces."""
+    """Set the modification time of the temporary file later than that of the file it replaces."""
     if path.exists():
         before_ns, now_ns = (each.stat().st_mtime_ns for each in (path, temporary))
         later_ns = max(now_ns, before_ns + 1)

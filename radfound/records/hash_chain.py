@@ -14,7 +14,7 @@ _FAULTS_NAMED = 5
 def link(previous: str, row: Mapping[str, Any]) -> str:
     """Return a row's link: SHA-256 over the link before it ("" at the start) and its content.
 
-    Columns that hold nothing do not count, so that a later layout may add some.
+    Null columns are left out, so that a later layout may add columns.
     """
     content = {column: value for column, value in row.items() if value is not None}
     line = json.dumps(content, sort_keys=True, separators=(",", ":"), default=repr)
@@ -23,7 +23,7 @@ def link(previous: str, row: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Linked:
-    """One row as it was found: its number (1, 2, ...), its content and the link beside it."""
+    """One stored row: its number (1, 2, ...), its content and its link."""
 
     number: int
     row: Mapping[str, Any]
@@ -32,18 +32,17 @@ class Linked:
 
 @dataclass(frozen=True)
 class Verification:
-    """What looking through the chain showed.
+    """The result of verifying a chain.
 
     Parameters
     ----------
     rows : int
     unlinked : int
-        How many rows at the start were recorded before the chain began; the first link covers
-        them together.
+        Number of rows recorded before the chain began; the first link covers them together.
     head : str or None
-        The newest link; None where no row has one.
+        The newest link; None if no row has a link.
     faults : tuple of str
-        What is not as it was recorded, each in words; empty if all is well.
+        Differences from what was recorded, one sentence each; empty if there are none.
     """
 
     rows: int
@@ -53,7 +52,7 @@ class Verification:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every row is what was recorded, in the order of recording."""
+        """Whether every row is unchanged and in the order of recording."""
         return not self.faults
 
 
@@ -65,9 +64,9 @@ def verify(rows: Iterable[Linked], newest: int, noted: str | None = None) -> Ver
     rows : iterable of Linked
         In the order of their numbers.
     newest : int
-        The highest number that was ever given.
+        The highest number ever assigned.
     noted : str, optional
-        A head that was written down earlier; it must be among the links.
+        A head noted earlier, which must be among the links.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Which study to read next: what the model is least certain of, what is unlike the studies known."""
+"""Active learning: rank unread studies by the model's uncertainty and by distance to corrected ones."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 
 _EXPLORED = 0.2  # share of hybrid choices that are left to chance
-_STOOD_FOR = 1000  # unread studies, drawn anew each time, that a hybrid choice is to stand for
+_SAMPLED = 1000  # unread studies, sampled at each hybrid choice, that the choice must represent
 
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """What is known about a study before a reader has seen it.
+    """The scores of a study before a reader has seen it.
 
     Parameters
     ----------
     uncertainty : float or None
-        Of the answer the model was least certain of, in [0, 1] (`Answer.uncertainty`).
+        Highest uncertainty of the model's answers, in [0, 1] (`Answer.uncertainty`).
     question : str or None
-        What that answer was to; None for a caption or report.
+        The question of that answer; None for a caption or report.
     embedding : float32 array, shape (D,), or None
-        Where the study lies among others; of any length.
+        Embedding of the study; need not have unit norm.
     """
 
     uncertainty: float | None = None
@@ -34,7 +34,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Choice:
-    """A study and why it is proposed."""
+    """A study and the reason for proposing it."""
 
     image: str
     reason: str
@@ -48,7 +48,7 @@ def by_name(images: Sequence[str]) -> list[Choice]:
 
 
 def at_random(images: Sequence[str], chance: random.Random, why: str = "") -> list[Choice]:
-    """Return the studies in any order; `why` says why chance decides."""
+    """Return the studies in random order; `why` is the reason for it."""
     reason = f"at random from {len(images)} unread studies" + (f": {why}" if why else "")
     return [Choice(each, reason) for each in chance.sample(list(images), len(images))]
 
@@ -56,9 +56,9 @@ def at_random(images: Sequence[str], chance: random.Random, why: str = "") -> li
 def by_uncertainty(
     images: Sequence[str], scores: Mapping[str, Score], chance: random.Random
 ) -> list[Choice]:
-    """Return the studies the model is least certain of first, and those without a score last.
+    """Return the studies by decreasing uncertainty, those without a score last.
 
-    Ties are broken by name. Where no study has a score, chance decides, and the reason says so.
+    Ties are broken by name. If no study has a score, the order is random, and the reason says so.
     """
     scored, rest = _split(
         images, {each: scores[each].uncertainty for each in images if each in scores}
@@ -67,7 +67,8 @@ def by_uncertainty(
         return at_random(images, chance, "none has been scored yet")
     scored.sort(key=lambda item: (-item[1], item[0]))
     chosen = [
-        Choice(each, f"least certain of {len(scored)}: {_said(scores[each])}") for each, _ in scored
+        Choice(each, f"least certain of {len(scored)}: {_uncertainty_text(scores[each])}")
+        for each, _ in scored
     ]
     return chosen + at_random(rest, chance, "the scored ones are taken")
 
@@ -80,7 +81,7 @@ def by_diversity(
 ) -> list[Choice]:
     """Return the studies farthest from every corrected one first (farthest-point sampling).
 
-    Where nothing is corrected yet, the most typical study comes first: the one nearest to the mean.
+    If no study is corrected yet, the study nearest to the mean embedding comes first.
     """
     near, rest = _split(images, _distances(images, scores, corrected))
     if not near:
@@ -88,8 +89,8 @@ def by_diversity(
     near.sort(key=lambda item: (-item[1], item[0]))
     known = _embedded(corrected, scores)
     if known:
-        told = f"most unlike the {len(known)} corrected studies, of {len(near)}"
-        chosen = [Choice(each, f"{told}: distance {distance:.2f}") for each, distance in near]
+        rank = f"most unlike the {len(known)} corrected studies, of {len(near)}"
+        chosen = [Choice(each, f"{rank}: distance {distance:.2f}") for each, distance in near]
     else:
         chosen = [Choice(each, f"most typical of {len(near)} unread studies") for each, _ in near]
     return chosen + at_random(rest, chance, "the scored ones are taken")
@@ -101,11 +102,11 @@ def by_both(
     corrected: Collection[str],
     chance: random.Random,
 ) -> list[Choice]:
-    """Return the studies first that stand for most of what is uncertain and unlike the corrected ones.
+    """Return the studies by the share of uncertainty that they represent far from corrected studies.
 
-    A study stands for those that it is nearer to than any corrected study is: each counts with its
-    uncertainty, times how much nearer (a facility location function, as Wei et al., ICML 2015). One choice in
-    five is left to chance, to find what the scores do not see. Without embeddings uncertainty alone decides.
+    A study represents the studies that are nearer to it than to any corrected study, each weighted with
+    its uncertainty times the gain in distance (facility location, Wei et al., ICML 2015). One choice in five
+    is random, to explore beyond the scores. Without embeddings the order is by uncertainty alone.
     """
     if chance.random() < _EXPLORED:
         return at_random(images, chance, "one choice in five explores")
@@ -114,18 +115,19 @@ def by_both(
         return by_uncertainty(images, scores, chance)
     near.sort(key=lambda item: (-item[1], item[0]))
     is_asked = any(scores[each].uncertainty is not None for each, _ in near)
-    told = f"of {'the uncertainty in ' * is_asked}{len(near)} unread studies that no correction is near"
+    what = f"of {'the uncertainty in ' * is_asked}{len(near)} unread studies that no correction is near"
     chosen = [
-        Choice(each, f"stands for {share:.0%} {told}{_here(scores[each])}") for each, share in near
+        Choice(each, f"stands for {share:.0%} {what}{_own_uncertainty(scores[each])}")
+        for each, share in near
     ]
     return chosen + at_random(rest, chance, "the scored ones are taken")
 
 
-def _here(score: Score) -> str:
-    return "" if score.uncertainty is None else f"; here: {_said(score)}"
+def _own_uncertainty(score: Score) -> str:
+    return "" if score.uncertainty is None else f"; here: {_uncertainty_text(score)}"
 
 
-def _said(score: Score) -> str:
+def _uncertainty_text(score: Score) -> str:
     return (
         f"'{score.question}' {score.uncertainty:.2f}"
         if score.question
@@ -136,7 +138,7 @@ def _said(score: Score) -> str:
 def _split(
     images: Sequence[str], values: Mapping[str, float | None]
 ) -> tuple[list[tuple[str, float]], list[str]]:
-    """Return the images that have a value, with it, and the others."""
+    """Return the images that have a value, each with its value, and the other images."""
     known = [(each, value) for each in images if (value := values.get(each)) is not None]
     return known, [each for each in images if values.get(each) is None]
 
@@ -149,7 +151,7 @@ def _embedded(images: Collection[str], scores: Mapping[str, Score]) -> dict[str,
 def _distances(
     images: Sequence[str], scores: Mapping[str, Score], corrected: Collection[str]
 ) -> dict[str, float]:
-    """Return each image's distance to the nearest corrected one, or its nearness to the mean."""
+    """Return each image's distance to the nearest corrected one, or minus the distance to the mean."""
     unread, known = _embedded(images, scores), _embedded(corrected, scores)
     if not unread:
         return {}
@@ -166,21 +168,21 @@ def _represented(
     corrected: Collection[str],
     chance: random.Random,
 ) -> dict[str, float]:
-    """Return the share of the uncertainty that is not near a corrected study which each image would bring near."""
+    """Return each image's share of the uncertainty far from corrected studies, as `by_both` ranks them."""
     unread, known = _embedded(images, scores), _embedded(corrected, scores)
     if not unread:
         return {}
     points = _stacked(unread)
-    some = chance.sample(range(len(points)), min(_STOOD_FOR, len(points)))
-    to_others = _between(points, points[some])
+    sample = chance.sample(range(len(points)), min(_SAMPLED, len(points)))
+    to_others = _between(points, points[sample])
     nearest = (
-        _between(points[some], _stacked(known)).min(1)
+        _between(points[sample], _stacked(known)).min(1)
         if known
-        else np.full(len(some), to_others.max() or 1.0, np.float32)
+        else np.full(len(sample), to_others.max() or 1.0, np.float32)
     )
-    told = [scores[each].uncertainty for each in unread]
-    mean = np.mean([each for each in told if each is not None] or [1.0])
-    weights = np.array([mean if each is None else each for each in told], np.float32)[some]
+    values = [scores[image].uncertainty for image in unread]
+    mean = np.mean([value for value in values if value is not None] or [1.0])
+    weights = np.array([mean if value is None else value for value in values], np.float32)[sample]
     gained = np.maximum(nearest - to_others, 0.0) @ weights
     shares = gained / max(float(nearest @ weights), 1e-12)
     return dict(zip(unread, map(float, shares), strict=True))
@@ -191,8 +193,8 @@ def _stacked(vectors: Mapping[str, np.ndarray]) -> np.ndarray:
     return found
 
 
-def _between(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _between(points: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the distances of points, shape (N, D), to others, shape (M, D): shape (N, M)."""
-    squares = (some**2).sum(1)[:, None] + (others**2).sum(1)[None] - 2 * some @ others.T
+    squares = (points**2).sum(1)[:, None] + (others**2).sum(1)[None] - 2 * points @ others.T
     distances: np.ndarray[Any, Any] = np.sqrt(np.maximum(squares, 0.0))
     return distances

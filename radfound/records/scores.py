@@ -1,4 +1,4 @@
-"""How uncertain the model was about each study, and where the study lies among the others."""
+"""The model's uncertainty about each study, and the study's embedding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LAYOUT = (
     )""",
     "CREATE TABLE embeddings (image TEXT PRIMARY KEY, model TEXT NOT NULL, vector BLOB NOT NULL)",
 )
-# The answer that a model was least certain of stands for a study; another model begins anew.
+# A study keeps the highest uncertainty of one model; another model replaces it.
 _NOTE = """INSERT INTO uncertainties VALUES (?, ?, ?, ?) ON CONFLICT (image) DO UPDATE SET
     model = excluded.model, uncertainty = excluded.uncertainty, question = excluded.question
     WHERE excluded.model != uncertainties.model
@@ -48,21 +48,21 @@ class ScoreBook:
         self._file = Database(self.path, "book of scores", _APPLICATION_ID, (_LAYOUT,))
 
     def recover(self) -> None:
-        """Set a damaged file aside, so that another one is begun; the log says so."""
+        """Set a damaged file aside, log this, and start a new one."""
         self._file.recover()
 
     def note(self, answer: Answer) -> None:
-        """Remember how uncertain an answer was, if no answer about the study was more so."""
+        """Record an answer's uncertainty if it is the highest one for the study so far."""
         if answer.uncertainty is None:
             return
-        told = (_weights(answer.model), answer.uncertainty, answer.question)
+        values = (_weights(answer.model), answer.uncertainty, answer.question)
         with self._file.connection(create=True) as connection:
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(_NOTE, [(image, *told) for image in answer.images])
+            connection.executemany(_NOTE, [(image, *values) for image in answer.images])
             connection.execute("COMMIT")
 
     def place(self, image: str, model: ModelVersion, embedding: np.ndarray) -> None:
-        """Keep a study's embedding, shape (D,), by the base weights of a model."""
+        """Record a study's embedding, shape (D,), under the base weights of a model."""
         vector = np.asarray(embedding, dtype="<f4").tobytes()
         with self._file.connection(create=True) as connection:
             connection.execute(
@@ -71,13 +71,13 @@ class ScoreBook:
             )
 
     def placed(self, model: ModelVersion) -> set[str]:
-        """Return the studies whose embedding by these base weights is there."""
+        """Return the studies that have an embedding by these base weights."""
         return {
             image for image, revision, _ in self._rows("embeddings") if revision == model.revision
         }
 
     def judged(self, model: ModelVersion) -> set[str]:
-        """Return the studies about which exactly this model has answered."""
+        """Return the studies with an uncertainty from exactly this model version."""
         return {
             image
             for image, weights, *_ in self._rows("uncertainties")
@@ -85,7 +85,7 @@ class ScoreBook:
         }
 
     def scores(self) -> dict[str, Score]:
-        """Return what is known of each study; embeddings are those of one model, the commonest."""
+        """Return the score of each study, with the embeddings of the commonest model only."""
         embeddings = self._rows("embeddings")
         counts: dict[str, int] = {}
         for _, revision, _ in embeddings:

@@ -1,4 +1,4 @@
-"""Who said what, and why: from an answer back to the corrections that taught it, and exports."""
+"""Trace an answer to its adapter and training corrections; verify and export the log."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ DATASET_ROWS = "data/corrections.jsonl"
 
 @dataclass(frozen=True)
 class Lesson:
-    """What an adapter was trained on.
+    """The training data of an adapter.
 
     Parameters
     ----------
     adapter : str
     manifest : dict or None
-        As it was published; None if the adapter is no longer in the store, or damaged.
+        As published; None if the adapter is damaged or no longer in the store.
     snapshot_rows : int or None
-        How many rows, from the first, the log's snapshot held; None where the log no longer
-        begins with them.
+        Number of rows in the log's snapshot, from the first; None if the log no longer begins
+        with these rows.
     corrections : tuple of Correction
-        Those that it learnt from.
+        The corrections that the adapter was trained on.
     """
 
     adapter: str
@@ -47,19 +47,19 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Trace:
-    """Where one answer came from.
+    """The origin of one answer.
 
     Parameters
     ----------
     answer_id : str
     given : Given or None
-        The journal's entry; None where just a correction names the answer.
+        The journal's entry; None if only a correction names the answer.
     model : ModelVersion or None
-        Which weights spoke.
+        The weights that gave the answer.
     lesson : Lesson or None
         None for the base model.
     judged : tuple of Correction
-        What readers said about the answer.
+        The readers' corrections of the answer.
     """
 
     answer_id: str
@@ -70,12 +70,12 @@ class Trace:
 
 
 def trace(answer_id: str, journal: AnswerJournal, log: CorrectionLog, store: AdapterStore) -> Trace:
-    """Follow an answer back to its weights and to the corrections that they were trained on.
+    """Trace an answer to its weights and to the corrections that they were trained on.
 
     Raises
     ------
     NotFoundError
-        If neither the journal nor a correction knows the answer.
+        If neither the journal nor a correction names the answer.
     """
     rows = log.rows()
     judged = tuple(row for row in rows if row.answer_id == answer_id)
@@ -122,17 +122,19 @@ def trace_to_json(found: Trace) -> dict[str, Any]:
 
 
 def trace_text(found: Trace) -> str:
-    """Return a trace for people."""
+    """Return a trace as readable text."""
     lines = [f"answer {found.answer_id}"]
     if found.given:
         given = found.given
         where = " (a region of it)" if given.region else ""
         lines.append(f"  {given.created}  {', '.join(given.images)}{where}: {_asked(given)}")
     else:
-        lines.append("  not in the journal of answers; what follows is what corrections say of it")
+        lines.append("  not in the journal of answers; the lines below come from its corrections")
     if found.model:
         lines.append(f"model {found.model.name}, base weights {found.model.revision}")
-    lines += _lesson_lines(found.lesson) if found.lesson else ["adapter none: the base model spoke"]
+    lines += (
+        _lesson_lines(found.lesson) if found.lesson else ["adapter none: the base model answered"]
+    )
     lines.append(
         f"corrections of this answer: {len(found.judged)}"
         if found.judged
@@ -145,10 +147,12 @@ def trace_text(found: Trace) -> str:
 def _lesson_lines(lesson: Lesson) -> list[str]:
     manifest = lesson.manifest
     if manifest is None:
-        return [f"adapter {lesson.adapter}, no longer in the store or damaged: no more is known"]
+        return [
+            f"adapter {lesson.adapter}, no longer in the store or damaged: nothing more is known"
+        ]
     snapshot = str(manifest.get("snapshot"))[:12]
     rows = (
-        "which this log does not begin with: rows were changed or removed, or it is another log"
+        "but the log does not begin with it: rows were changed or removed, or it is another log"
         if lesson.snapshot_rows is None
         else f"the first {lesson.snapshot_rows} rows of the log, unchanged since"
     )
@@ -156,7 +160,7 @@ def _lesson_lines(lesson: Lesson) -> list[str]:
     return [
         f"adapter {lesson.adapter}, published {manifest.get('created')}",
         f"snapshot {snapshot}, {rows}",
-        f"learnt from {named} corrections, {len(lesson.corrections)} of them in this log",
+        f"trained on {named} corrections, {len(lesson.corrections)} of them in this log",
         *(_row_text(row) for row in lesson.corrections),
     ]
 
@@ -173,7 +177,7 @@ def _asked(row: Given | Correction) -> str:
 
 
 def verify(log: CorrectionLog, noted: str | None = None) -> Verification:
-    """Look through the log's hash chain, as `CorrectionLog.verify` does.
+    """Verify the log's hash chain and raise on a fault; see `CorrectionLog.verify`.
 
     Raises
     ------
@@ -183,22 +187,22 @@ def verify(log: CorrectionLog, noted: str | None = None) -> Verification:
     found = log.verify(noted)
     if not found.is_whole:
         raise StorageError(
-            f"{log.path.name}: not as it was recorded: {'; '.join(found.faults)}; "
+            f"{log.path.name}: differs from what was recorded: {'; '.join(found.faults)}; "
             "restore it from a backup"
         )
     return found
 
 
 def verification_text(found: Verification) -> str:
-    """Return what was found in a whole log for people."""
+    """Return the verification of an intact log as readable text."""
     if found.head is None:
-        unlinked = "they are of a time before the hash chain, which begins with the next one"
+        unlinked = "they predate the hash chain, which begins with the next one"
         return f"{found.rows} corrections" + (f"; {unlinked}" if found.rows else "")
     lines = [f"{found.rows} corrections, none changed, removed or moved"]
     if found.unlinked:
         lines.append(
-            f"the hash chain begins at row {found.unlinked + 1}; what happened to the "
-            f"{found.unlinked} before it until then, nobody can tell"
+            f"the hash chain begins at row {found.unlinked + 1}; earlier changes to the "
+            f"{found.unlinked} rows before it cannot be detected"
         )
     return "\n".join([*lines, f"head {found.head}"])
 
@@ -210,23 +214,23 @@ def export(corrections: Sequence[Correction], target: Path) -> Path:
     ----------
     corrections : sequence of Correction
     target : Path
-        A file if its name ends in .jsonl, otherwise a folder; what it held of an earlier export is
+        A file if its name ends in .jsonl, otherwise a folder; files of an earlier export are
         replaced.
 
     Returns
     -------
     Path
-        The file that holds the rows, one `radfound.correction/1` a line.
+        The file with the rows, one `radfound.correction/1` per line.
 
     Raises
     ------
     RequestError
         If there are no corrections.
     StorageError
-        If it cannot be written.
+        If the target cannot be written.
     """
     if not corrections:
-        raise RequestError("corrections: there are none yet; nothing was written")
+        raise RequestError("corrections: the log has none yet; nothing was written")
     is_folder = target.suffix != ".jsonl"
     rows = target / DATASET_ROWS if is_folder else target
     lines = [json.dumps(correction_to_json(each), ensure_ascii=False) for each in corrections]
@@ -262,9 +266,9 @@ configs:
     datasets.load_dataset("json", data_files="{DATASET_ROWS}")
 
 Each line is a `radfound.correction/1`: `images` (ids) and `image_hash` name the study, `region`
-the part of it (RAS, mm; null for the whole), `question` what was asked (null for a caption or
-report), `model_text` what the model said, `text` what the reader says, `verdict` whether it was
-accepted, edited or rejected, `model` which weights spoke. The images are not included.
+a part of the study (RAS, mm; null for the whole), `question` the question (null for a caption or
+report), `model_text` the model's answer, `text` the reader's text, `verdict` whether the answer was
+accepted, edited or rejected, `model` the weights that gave it. The images are not included.
 
-The texts were written by readers about patients: look through them before you pass them on.
+Readers wrote these texts about patients: review them before you share them.
 """

@@ -1,1 +1,1 @@
-"""What the ratings say: effects, agreement, plots, the report, and corrections out of them."""
+"""Analysis of ratings: effects, agreement, plots, report, and export as corrections."""

@@ -1,4 +1,4 @@
-"""How far readers agree: with each other, with themselves, and with automatic metrics."""
+"""Agreement of readers: with each other, with themselves, and with automatic metrics."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ def between_readers(ratings: Ratings, draws: int = DRAWS) -> list[dict[str, Any]
     -------
     list of dict
         "alpha" is Krippendorff's for ordinal data with its 95 % interval (bootstrap over cases); "icc_single" and
-        "icc_mean" are ICC(2,1) and ICC(2,k) of Shrout and Fleiss (1979), absolute agreement of readers who
-        stand for others, with their F-based intervals, over the texts that all readers have rated. "texts" are
-        those that two readers or more have rated; of preferences, the pairs.
+        "icc_mean" are ICC(2,1) and ICC(2,k) of Shrout and Fleiss (1979), absolute agreement with readers
+        as random effects, with their F-based intervals, over the texts that all readers have rated. "texts" counts
+        the texts rated by two readers or more; for preferences, the pairs.
     """
     rows = []
     for k, criterion in enumerate(ratings.criteria):
-        said = ratings.scores[0, ..., k]
-        icc = intraclass(said.reshape(len(said), -1).T)
-        row = {"criterion": criterion.key, **alpha_with_interval(said, SCALE, draws)}
+        scores = ratings.scores[0, ..., k]
+        icc = intraclass(scores.reshape(len(scores), -1).T)
+        row = {"criterion": criterion.key, **alpha_with_interval(scores, SCALE, draws)}
         rows.append(row | icc)
     if np.isfinite(ratings.preferences[0]).any():
-        # each pair both ways round: which source is named first must not make a majority by itself
-        said = np.concatenate([ratings.preferences[0], -ratings.preferences[0]], axis=-1)
-        found = alpha_with_interval(said, (-1, 0, 1), draws)
+        # each pair in both directions: the order of the sources must not create a majority
+        preferences = np.concatenate([ratings.preferences[0], -ratings.preferences[0]], axis=-1)
+        found = alpha_with_interval(preferences, (-1, 0, 1), draws)
         rows.append({"criterion": PREFERENCE, **found, "texts": found["texts"] // 2})
     return rows
 
 
 def within_readers(ratings: Ratings, draws: int = DRAWS) -> list[dict[str, Any]]:
-    """Return how far readers say the same again about a repeated case, all together and each alone.
+    """Return the agreement of readers with themselves on repeated cases, pooled and for each reader.
 
     Returns
     -------
     list of dict
-        "reader" is None for all together; "alpha" as in `between_readers`, of the two showings; "same" and
-        "within_one" are the shares of scores that were the same, and at most a point apart.
+        "reader" is None for the pooled rows; "alpha" as in `between_readers`, of the two showings; "same" and
+        "within_one" are the shares of score pairs that are equal, and at most one point apart.
     """
     rows = []
     for k, criterion in enumerate(ratings.criteria):
         both = ratings.scores[..., k]
         pooled = np.stack([np.concatenate(list(showing), axis=-1) for showing in both])
         apart = np.abs(both[0] - both[1])
-        for reader, said, gaps in (
+        for reader, scores, gaps in (
             (None, pooled, apart),
             *((name, both[:, r], apart[r]) for r, name in enumerate(ratings.readers)),
         ):
@@ -70,7 +70,7 @@ def within_readers(ratings: Ratings, draws: int = DRAWS) -> list[dict[str, Any]]
                     "pairs": len(gaps),
                     "same": float((gaps == 0).mean()),
                     "within_one": float((gaps <= 1).mean()),
-                    **alpha_with_interval(said, SCALE, draws if reader is None else 0),
+                    **alpha_with_interval(scores, SCALE, draws if reader is None else 0),
                 }
                 rows.append(row)
     return rows
@@ -79,19 +79,19 @@ def within_readers(ratings: Ratings, draws: int = DRAWS) -> list[dict[str, Any]]
 def with_metrics(
     ratings: Ratings, scores: Mapping[str, np.ndarray], draws: int = DRAWS
 ) -> list[dict[str, Any]]:
-    """Return how far automatic metrics rank the texts as the readers do.
+    """Return the rank correlation of automatic metrics with the readers' scores.
 
     Parameters
     ----------
     ratings : Ratings
     scores : dict of str to float array, shape (C, S)
-        By metric, turned so that higher is better; NaN where a text has none.
+        By metric, oriented so that higher is better; NaN if a text has no score.
     draws : int
 
     Returns
     -------
     list of dict
-        Kendall's tau-b of a metric and the readers' mean, turned so that higher is better, over all texts, with p;
+        Kendall's tau-b of a metric and the readers' mean, oriented so that higher is better, over all texts, with p;
         for the mean of all criteria also with a 95 % interval (bootstrap over cases).
     """
     readers = {
@@ -102,34 +102,34 @@ def with_metrics(
     readers[OVERALL] = mean_of(ratings.goodness, axis=0)
     rows = []
     for metric, values in scores.items():
-        for criterion, said in readers.items():
-            both = np.stack([values, said], axis=-1)
+        for criterion, mean in readers.items():
+            both = np.stack([values, mean], axis=-1)
             tau, p = _kendall(both)
             texts = int(np.isfinite(both).all(-1).sum())
             row = {"metric": metric, "criterion": criterion, "texts": texts, "tau": tau, "p": p}
             if criterion == OVERALL and np.isfinite(tau):
-                low, high = _over_cases(lambda some: _kendall(some)[0], both, draws)
+                low, high = _over_cases(lambda drawn: _kendall(drawn)[0], both, draws)
                 row |= {"low": low, "high": high}
             rows.append(row)
     return rows
 
 
 def alpha(said: np.ndarray, values: Sequence[float]) -> float:
-    """Return Krippendorff's alpha for ordinal data; NaN where nothing can be compared or nothing varies.
+    """Return Krippendorff's alpha for ordinal data; NaN if nothing can be compared or nothing varies.
 
     Parameters
     ----------
     said : float array, shape (R, N)
-        What each of R readers says about each of N units, NaN for nothing.
+        Ratings of N units by R readers, NaN if missing.
     values : sequence of float
-        All that may be said, in order.
+        All possible ratings, in order.
     """
     return _alpha(_counts(said, values), values)
 
 
-def _counts(said: np.ndarray, values: Sequence[float]) -> np.ndarray:
-    """Return how many readers say each value of each unit: (R, ...) to (..., V)."""
-    return (said[..., None] == np.asarray(values, dtype=float)).sum(0)
+def _counts(scores: np.ndarray, values: Sequence[float]) -> np.ndarray:
+    """Count the readers with each value for each unit: (R, ...) to (..., V)."""
+    return (scores[..., None] == np.asarray(values, dtype=float)).sum(0)
 
 
 def _alpha(counts: np.ndarray, values: Sequence[float]) -> float:
@@ -144,22 +144,22 @@ def _alpha(counts: np.ndarray, values: Sequence[float]) -> float:
 
 
 def alpha_with_interval(said: np.ndarray, values: Sequence[float], draws: int) -> dict[str, Any]:
-    """Return alpha of what is said about cases, shape (R, C) or (R, C, S), with its interval over cases."""
+    """Return alpha of ratings, shape (R, C) or (R, C, S), with its interval over cases."""
     counts = _counts(said, values).reshape(said.shape[1], -1, len(values))
-    low, high = _over_cases(lambda some: _alpha(some, values), counts, draws)
+    low, high = _over_cases(lambda drawn: _alpha(drawn, values), counts, draws)
     texts = int((counts.sum(-1) >= 2).sum())
     return {"texts": texts, "alpha": _alpha(counts, values), "low": low, "high": high}
 
 
 def intraclass(said: np.ndarray) -> dict[str, Any]:
-    """Return ICC(2,1) and ICC(2,k), each with its interval, or None where they are not defined.
+    """Return ICC(2,1) and ICC(2,k), each with its interval, or None if undefined.
 
-    McGraw and Wong (1996), and the library, call them ICC(A,1) and ICC(A,k).
+    They are ICC(A,1) and ICC(A,k) in McGraw and Wong (1996), and in the library.
 
     Parameters
     ----------
     said : float array, shape (N, R)
-        Texts by readers; those that a reader has not rated are left out.
+        Texts by readers; texts with a missing rating are left out.
     """
     whole = said[np.isfinite(said).all(1)]
     nothing = {"icc_texts": len(whole), "icc_single": None, "icc_mean": None}
@@ -170,7 +170,7 @@ def intraclass(said: np.ndarray) -> dict[str, Any]:
     long = pandas.DataFrame(
         {"text": texts.ravel(), "reader": readers.ravel(), "score": whole.ravel()}
     )
-    with warnings.catch_warnings():  # of readers who agree wholly, an F is divided by zero
+    with warnings.catch_warnings():  # with perfect agreement, F divides by zero
         warnings.simplefilter("ignore", RuntimeWarning)
         table = library("pingouin", "reader-study").intraclass_corr(
             data=long, targets="text", raters="reader", ratings="score"
@@ -184,7 +184,7 @@ def intraclass(said: np.ndarray) -> dict[str, Any]:
 
 
 def _kendall(both: np.ndarray) -> tuple[float, float]:
-    """Return Kendall's tau-b and its p of pairs, shape (..., 2); NaN where one of the two does not vary."""
+    """Return Kendall's tau-b and its p of pairs, shape (..., 2); NaN if one of the two does not vary."""
     pairs = both.reshape(-1, 2)
     pairs = pairs[np.isfinite(pairs).all(1)]
     if len(pairs) < 3 or (np.ptp(pairs, axis=0) == 0).any():
@@ -196,7 +196,7 @@ def _kendall(both: np.ndarray) -> tuple[float, float]:
 def _over_cases(
     value: Callable[[np.ndarray], float], cases: np.ndarray, draws: int, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the 95 % interval of a value of cases, the first axis, that are drawn with replacement."""
+    """Return the 95 % bootstrap interval of a value over cases (the first axis)."""
     drawn = np.random.default_rng(seed).integers(len(cases), size=(draws, len(cases)))
     found = np.array([value(cases[chosen]) for chosen in drawn])
     found = found[np.isfinite(found)]

@@ -1,4 +1,4 @@
-"""Analyse a reader study: who is better, how sure that is, and how far readers and metrics agree."""
+"""Analyse a reader study: differences of sources with intervals, and agreement of readers and metrics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from radfound.reader_study.rating.ratings import SCORE, Rating, RatingStore
 SCHEMA = "radfound.reader_study_analysis/1"
 LIBRARIES = ("krippendorff", "matplotlib", "pandas", "pingouin", "pycocoevalcap", "rouge_score", "sacrebleu")  # fmt: skip
 FEWEST_CASES = 5
-"""How many cases a modality or organ system needs for tables of its own."""
+"""Minimum number of cases of a modality or organ system for separate tables."""
 
 
 def analyse(
@@ -39,19 +39,19 @@ def analyse(
     folder : path
         The study's folder.
     out : path, optional
-        Where to write; by default `analysis` in the study's folder.
+        Output folder; by default `analysis` in the study's folder.
     draws : int
-        Of each bootstrap.
+        Number of bootstrap draws.
 
     Returns
     -------
     dict
-        What `results.json` holds, with "report", the Markdown.
+        The content of `results.json`, and the Markdown as "report".
 
     Raises
     ------
     ReaderStudyError
-        If the study or its key cannot be read, or nothing was rated yet.
+        If the study or its key cannot be read, or there are no ratings yet.
     RequestError
         If a library of the extra "reader-study" is missing.
     StorageError
@@ -60,19 +60,19 @@ def analyse(
     plan = Plan.load(folder)
     key = Key.load(plan)
     store = RatingStore(plan)
-    said = store.rows()
-    if not any(rating.kind == SCORE for rating in said):
+    rows = store.rows()
+    if not any(rating.kind == SCORE for rating in rows):
         raise ReaderStudyError(
-            f"{folder}: nothing was rated yet; come back when a reader has begun"
+            f"{folder}: nothing was rated yet; run this again when a reader has begun"
         )
     for name in LIBRARIES:
         library(name, "reader-study")
     target = make_folder(Path(out) if out is not None else plan.folder / "analysis")
-    ratings = ratings_of(plan, key, said)
+    ratings = ratings_of(plan, key, rows)
     results = {
         "schema": SCHEMA,
         "title": plan.title,
-        "readers": _progress(plan, store, said),
+        "readers": _progress(plan, store, rows),
         "cases": len(plan.cases),
         "sources": list(key.sources),
         "criteria": [
@@ -88,14 +88,14 @@ def analyse(
         },
     }
     write_json(results, target)
-    write_csv(plan, key, said, target / "ratings.csv")
+    write_csv(plan, key, rows, target / "ratings.csv")
     text = report(results, plots.draw(results, target))
     (target / "report.md").write_text(text, encoding="utf-8")
     return {**results, "report": text}
 
 
 def analyse_ratings(ratings: Ratings, draws: int = DRAWS) -> dict[str, Any]:
-    """Return means, comparisons, win rates and agreement of some ratings."""
+    """Return means, comparisons, win rates and agreement of ratings."""
     return {
         "means": effects.means(ratings, draws),
         "comparisons": effects.comparisons(ratings, draws),
@@ -106,7 +106,7 @@ def analyse_ratings(ratings: Ratings, draws: int = DRAWS) -> dict[str, Any]:
 
 
 def score_counts(ratings: Ratings) -> list[dict[str, Any]]:
-    """Return how often each source got each score on each criterion, first showings alone."""
+    """Count the scores of each source on each criterion, first showings only."""
     return [
         {
             "criterion": criterion.key,
@@ -121,7 +121,7 @@ def score_counts(ratings: Ratings) -> list[dict[str, Any]]:
 
 
 def _by(ratings: Ratings, groups: Sequence[str | None], draws: int) -> dict[str, Any]:
-    """Analyse the cases of each group that has enough of them, and is not all there are."""
+    """Analyse each group that has enough cases but not all of them."""
     names = np.array([group or "" for group in groups])
     found = {}
     for name in sorted(set(names) - {""}):
@@ -134,8 +134,8 @@ def _by(ratings: Ratings, groups: Sequence[str | None], draws: int) -> dict[str,
     return found
 
 
-def _progress(plan: Plan, store: RatingStore, said: Sequence[Rating]) -> list[dict[str, Any]]:
-    spent = seconds_by_reader(plan, said)
+def _progress(plan: Plan, store: RatingStore, rows: Sequence[Rating]) -> list[dict[str, Any]]:
+    spent = seconds_by_reader(plan, rows)
     return [
         {
             "reader": reader.id,

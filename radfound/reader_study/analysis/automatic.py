@@ -1,4 +1,4 @@
-"""RadVLBench's metrics of the texts that readers rated, text by text."""
+"""RadVLBench's metrics for each rated text."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def metric_scores(key: Key) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of str to float array, shape (C, S)
-        By the metric's name; cases and sources in the order of the key. Higher is better: a metric that counts
-        errors is turned. NaN where a case has no reference, for the source that wrote the references, and where a
-        metric says nothing of a text (such as finding F1 of a text without findings).
+        By the metric's name; cases and sources in the order of the key. Higher is better: the sign of
+        error metrics is reversed. NaN if a case has no reference, for the source of the references, and if a
+        metric is undefined for a text (such as finding F1 of a text without findings).
     """
     sources = [source for source in key.sources if source != key.reference]
     texts = [

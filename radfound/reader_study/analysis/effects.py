@@ -1,8 +1,8 @@
-"""Which source is better, by how much, and how sure that is.
+"""Differences between sources, with intervals and tests.
 
-Cases are what is drawn: what is said about a case is meaned over the readers first, and intervals and tests are
-over cases. So they speak of other cases read by these readers. Two texts are compared reader by reader, so that a
-generous one who has rated only one of them makes no difference.
+The sampling unit is the case: ratings of a case are averaged over the readers, and intervals and tests are over
+cases. So they generalise to other cases with these readers. Two texts are compared within each reader, so that a
+lenient reader who has rated only one of them has no effect.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from radfound.optional import library
 from radfound.reader_study.analysis.table import Ratings
 
 OVERALL, PREFERENCE = "overall", "preference"
-"""What the mean of all criteria (turned so that 5 is good) and the preferences are called beside the criteria."""
+"""Names of the mean of all criteria (oriented so that 5 is good) and of the preferences."""
 
-_ALL_SIGNS = 13  # so many differences have few enough combinations of signs to try all
+_ALL_SIGNS = 13  # up to this number of differences, the test enumerates all signs
 
 
 def means(ratings: Ratings, draws: int = DRAWS) -> list[dict[str, Any]]:
-    """Return each source's mean of each criterion with its 95 % interval (bootstrap over cases)."""
+    """Return each source's mean on each criterion with its 95 % interval (bootstrap over cases)."""
     return [
-        {"criterion": name, "better": better, "source": source, **_mean(said[..., s], draws)}
-        for name, better, said in _by_criterion(ratings)
+        {"criterion": name, "better": better, "source": source, **_mean(scores[..., s], draws)}
+        for name, better, scores in _by_criterion(ratings)
         for s, source in enumerate(ratings.sources)
     ]
 
 
 def comparisons(ratings: Ratings, draws: int = DRAWS) -> list[dict[str, Any]]:
-    """Compare each two sources on each criterion, and by preference.
+    """Compare each pair of sources on each criterion, and by preference.
 
     Returns
     -------
     list of dict
         "difference" is the first source's mean less the second's over the cases that have both; "p" is of
         Wilcoxon's signed-rank test of the cases' differences, "p_holm" is corrected for all rows (Holm 1979).
-        Of preferences the difference is the share that preferred the first, less the share that preferred the
-        second.
+        For preferences the difference is the share that preferred the first, less the share that preferred
+        the second.
     """
     rows: list[dict[str, Any]] = [
         {
@@ -50,16 +50,16 @@ def comparisons(ratings: Ratings, draws: int = DRAWS) -> list[dict[str, Any]]:
             "better": better,
             "first": ratings.sources[a],
             "second": ratings.sources[b],
-            **_difference(said[..., a] - said[..., b], draws),
+            **_difference(scores[..., a] - scores[..., b], draws),
         }
-        for name, better, said in _by_criterion(ratings)
+        for name, better, scores in _by_criterion(ratings)
         for a, b in ratings.pairs
     ]
     for p, (a, b) in enumerate(ratings.pairs):
-        said = ratings.preferences[0, :, :, p]
-        if np.isfinite(said).any():
+        signs = ratings.preferences[0, :, :, p]
+        if np.isfinite(signs).any():
             names = {"first": ratings.sources[a], "second": ratings.sources[b]}
-            row = {"criterion": PREFERENCE, "better": "high", **names, **_difference(said, draws)}
+            row = {"criterion": PREFERENCE, "better": "high", **names, **_difference(signs, draws)}
             rows.append(row)
     tested = [row for row in rows if np.isfinite(row["p"])]
     for row in rows:
@@ -74,7 +74,7 @@ def comparisons(ratings: Ratings, draws: int = DRAWS) -> list[dict[str, Any]]:
 
 
 def win_rates(ratings: Ratings, draws: int = DRAWS) -> list[dict[str, Any]]:
-    """Return how often each source was preferred, against each other and against all others.
+    """Return the win rate of each source, against each other source and against all others.
 
     A tie counts as half a win. "against" is None for all others together.
     """
@@ -88,17 +88,17 @@ def win_rates(ratings: Ratings, draws: int = DRAWS) -> list[dict[str, Any]]:
                 rivals[other] = sign * ratings.preferences[0, :, :, p]
         if len(rivals) > 1:
             rivals[None] = np.concatenate(list(rivals.values()))
-        for against, said in rivals.items():
-            wins, ties, losses = (int((said == sign).sum()) for sign in (1, 0, -1))
+        for against, signs in rivals.items():
+            wins, ties, losses = (int((signs == sign).sum()) for sign in (1, 0, -1))
             if wins + ties + losses:
                 counts = {"wins": wins, "ties": ties, "losses": losses}
-                rate = _mean((said + 1) / 2, draws)
+                rate = _mean((signs + 1) / 2, draws)
                 rows.append({"source": source, "against": against, **counts, **rate})
     return rows
 
 
 def mean_of(values: np.ndarray, axis: int) -> np.ndarray:
-    """Return the mean of what is there; NaN where nothing is."""
+    """Return the mean of the finite values; NaN if there are none."""
     there = np.isfinite(values)
     counts = there.sum(axis)
     sums = np.where(there, values, 0.0).sum(axis)
@@ -116,9 +116,9 @@ def _by_criterion(ratings: Ratings) -> list[tuple[str, str, np.ndarray]]:
     return found
 
 
-def _mean(said: np.ndarray, draws: int) -> dict[str, Any]:
-    """Return the mean over cases, each meaned over readers first, with its interval; `said` has shape (R, C)."""
-    cases = _cases(said)
+def _mean(values: np.ndarray, draws: int) -> dict[str, Any]:
+    """Return the mean over cases, each averaged over readers, with its interval; `values` has shape (R, C)."""
+    cases = _cases(values)
     if not len(cases):
         return {"cases": 0, **asdict(Interval(*[float("nan")] * 3))}
     interval = bootstrap(
@@ -128,7 +128,7 @@ def _mean(said: np.ndarray, draws: int) -> dict[str, Any]:
 
 
 def _difference(differences: np.ndarray, draws: int) -> dict[str, Any]:
-    """Return the mean of readers' own differences, shape (R, C), with its interval and p."""
+    """Return the mean of within-reader differences, shape (R, C), with its interval and p."""
     found = _mean(differences, draws)
     return {
         "cases": found["cases"],
@@ -139,27 +139,27 @@ def _difference(differences: np.ndarray, draws: int) -> dict[str, Any]:
     }
 
 
-def _cases(said: np.ndarray) -> np.ndarray:
-    """Return the readers' mean of each case of which somebody said something."""
-    cases = mean_of(said, axis=0)
+def _cases(values: np.ndarray) -> np.ndarray:
+    """Return the readers' mean of each rated case."""
+    cases = mean_of(values, axis=0)
     return cases[np.isfinite(cases)]
 
 
 def wilcoxon(differences: np.ndarray) -> float:
     """Return the two-sided p of Wilcoxon's signed-rank test; 1 if all differences are 0, NaN if there are none.
 
-    Differences that rounding alone keeps from being equal or 0 are made so, since the test ranks them. Zeros are
-    left out, as Wilcoxon does.
+    Differences are rounded first, since the test ranks them and rounding errors would break ties. Zeros are left
+    out, as Wilcoxon does.
     """
     rounded = np.round(differences, 9)
     if not len(rounded):
         return float("nan")
     moved = rounded[rounded != 0]
-    if len(moved) < 2:  # the one sign is as likely as the other
+    if len(moved) < 2:  # both signs are equally likely
         return 1.0
     if len(moved) > _ALL_SIGNS:
         return float(stats.wilcoxon(moved).pvalue)
-    # Over all signs, with ties as they are: what `wilcoxon` does too for so few, a hundred times slower.
+    # Exact over all signs, with ties: `scipy.stats.wilcoxon` does the same, a hundred times slower.
     signed_ranks = stats.rankdata(np.abs(moved)) * np.sign(moved)
     found = stats.permutation_test(
         (signed_ranks,),

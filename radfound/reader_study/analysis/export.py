@@ -1,17 +1,17 @@
-"""What readers of a study said, as corrections that a model can learn from.
+"""Export ratings as corrections for fine-tuning.
 
-Only of readers who agreed, only of texts that a model wrote (sources of the kind "answers" or "server"), and only
-of the first showing of a case whose scores and preferences the reader has all given. A text is
+The export covers readers who agreed, texts written by a model (sources of the kind "answers" or "server"), and
+first showings with all scores and preferences. A text is
 
-- edited, if the reader's comment under it begins with "Instead:"; what follows is what the reader says instead;
-- accepted, if none of its scores is more than a point from the good end;
-- edited, if the reader preferred another text of the same case that would be accepted; that text is then what the
-  reader says instead. Where no preference was asked, a higher mean score prefers;
-- rejected, if some score is at most a point from the bad end.
+- edited, if the reader's comment begins with "Instead:"; the rest of the comment is the corrected text;
+- accepted, if all its scores are within one point of the good end;
+- edited, if the reader preferred another text of the same case that would be accepted; that text is the corrected
+  one. Without preferences, the text with the higher mean score is the preferred one;
+- rejected, if a score is within one point of the bad end.
 
-The first of these that holds counts. What lies between teaches nothing clear and is left out, and so are other
-comments: training takes the text of a correction for the right answer, which "misses the effusion" is not. All
-comments are in ratings.csv of the analysis.
+The first rule that holds counts. Other texts are ambiguous and left out, and so are other comments: training takes
+the text of a correction as the right answer, which "misses the effusion" is not. All comments are in ratings.csv of
+the analysis.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ INSTEAD = "instead:"
 
 
 def export_corrections(folder: str | Path, studies: str | Path) -> dict[str, int]:
-    """Append what can be learnt from a study to the log of corrections of a folder of studies.
+    """Append a study's corrections to the log of a folder of studies.
 
-    Exporting twice records nothing twice.
+    A repeated export adds nothing twice.
 
     Parameters
     ----------
     folder : path
         The study's folder.
     studies : path
-        The folder of studies that the server uses. It must know the images by the ids that `study.yaml` gives
-        as `server_images`, by default the cases' ids.
+        The folder of studies that the server uses. Its ids of the images are `server_images` in
+        `study.yaml`, by default the cases' ids.
 
     Returns
     -------
@@ -60,8 +60,8 @@ def export_corrections(folder: str | Path, studies: str | Path) -> dict[str, int
     store = RatingStore(plan)
     agreed = [reader for reader in plan.readers if store.has_agreed(reader.id)]
     found = [each for reader in agreed for each in corrections_of(plan, key, store, reader)]
-    # training learns from the newest correction of a question: a text that a reader has chosen over the model's
-    # before one that will do, and both before none
+    # fine-tuning uses the newest correction of a question: edited texts take precedence over accepted ones, and both
+    # over rejections
     found.sort(key=lambda each: ("rejected", "accepted", "edited").index(each.verdict))
     log = CorrectionLog(log_path(studies))
     new = sum(log.append(correction) for correction in found)
@@ -72,21 +72,21 @@ def export_corrections(folder: str | Path, studies: str | Path) -> dict[str, int
 def corrections_of(
     plan: Plan, key: Key, store: RatingStore, reader: Reader
 ) -> Iterator[Correction]:
-    """Go through what one reader's ratings say, as corrections, in the order of the items."""
+    """Yield one reader's ratings as corrections, in the order of the items."""
     ratings = store.latest(reader.id)
     complete = store.complete(reader)
     for item in reader.items:
         if item.id in complete and item.id not in key.repeats:
-            said = _Said(plan, item, [rating for rating in ratings if rating.item == item.id])
+            own = _ItemRatings(plan, item, [rating for rating in ratings if rating.item == item.id])
             for candidate in item.candidates:
                 if key.sources[key.candidates[candidate.id]] != PEOPLE:
-                    verdict, text = said.verdict(candidate)
+                    verdict, text = own.verdict(candidate)
                     if verdict is not None:
-                        yield _correction(plan, key, reader, item, candidate, verdict, text, said)
+                        yield _correction(plan, key, reader, item, candidate, verdict, text, own)
 
 
-class _Said:
-    """What one reader said about one item."""
+class _ItemRatings:
+    """The ratings of one item by one reader."""
 
     def __init__(self, plan: Plan, item: Item, ratings: list[Rating]):
         self.item = item
@@ -107,7 +107,7 @@ class _Said:
         self._pairwise = plan.pairwise
 
     def verdict(self, candidate: Candidate) -> tuple[str | None, str]:
-        """Return the verdict on a text, None for none, and what the reader says instead."""
+        """Return the verdict on a text (None if ambiguous) and the corrected text."""
         comment = self._comments.get(candidate.id, "")
         if comment.casefold().startswith(INSTEAD) and comment[len(INSTEAD) :].strip():
             return "edited", comment[len(INSTEAD) :].strip()
@@ -139,7 +139,7 @@ class _Said:
 
 
 def _correction(
-    plan: Plan, key: Key, reader: Reader, item: Item, candidate: Candidate, verdict: str, text: str, said: _Said
+    plan: Plan, key: Key, reader: Reader, item: Item, candidate: Candidate, verdict: str, text: str, own: _ItemRatings
 ) -> Correction:  # fmt: skip
     case, known = plan.case(item.case), key.cases[item.case]
     origin = known.texts[key.candidates[candidate.id]]
@@ -154,7 +154,7 @@ def _correction(
         verdict=verdict,
         text=text,
         author=reader.id,
-        created=said.created,
+        created=own.created,
         model=origin.model,
         image_hash=known.digest,
     )

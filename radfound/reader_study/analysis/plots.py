@@ -1,4 +1,4 @@
-"""Pictures of an analysis."""
+"""Plots of an analysis."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _INK = "#222222"
 
 
 def draw(results: Mapping[str, Any], folder: Path) -> dict[str, Path]:
-    """Write means.png, scores.png and, where there is something to show, preferences, agreement and metrics."""
+    """Save means.png, scores.png and, if there are data, preferences, agreement and metrics."""
     names = {each["key"]: each["name"] for each in results["criteria"]}
     names |= {OVERALL: "All criteria", PREFERENCE: "Preference"}
     drawings = {

@@ -9,12 +9,12 @@ from typing import Any
 
 from radfound.reader_study.analysis.effects import OVERALL, PREFERENCE
 
-_NOTES = """Scores run from 1 to 5. "{overall}" is the mean of all criteria, those whose good end is 1 turned round.
-Only the first showing of a case counts, except for "the same reader again". Ratings of a text are meaned over the
-readers, and intervals (bootstrap, 95 %) and tests (Wilcoxon's signed-rank, two-sided) are over cases: they speak of
-other cases read by these readers. p after Holm's correction is for all comparisons of its table together. Alpha
+_NOTES = """Scores run from 1 to 5. "{overall}" is the mean of all criteria, with reversed scales where 1 is good.
+Only the first showing of a case counts, except for "the same reader again". Ratings of a text are averaged over the
+readers, and intervals (bootstrap, 95 %) and tests (Wilcoxon's signed-rank, two-sided) are over cases: they generalise
+to other cases with these readers. Holm's correction of p covers all comparisons of a table. Alpha
 is Krippendorff's for ordinal data; ICC(2,1) and ICC(2,k) are absolute agreement of one reader and of the mean of all.
-Agreement of 1 is perfect, of 0 what chance gives. tau is Kendall's tau-b."""
+Agreement of 1 is perfect, 0 is that of chance. tau is Kendall's tau-b."""
 
 
 def report(results: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
@@ -106,7 +106,7 @@ def _win_rates(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _between(part: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
     if len(part.get("readers", (0, 0))) < 2:
-        return ["One reader alone; there is nothing to compare."]
+        return ["Only one reader; nothing to compare."]
     cells = [
         [
             names[row["criterion"]],
@@ -139,9 +139,9 @@ def _within(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list
 
 def _metrics(results: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
     rows: dict[str, dict[str, str]] = {}
-    told = {row["metric"] for row in results["metrics"] if math.isfinite(row["tau"])}
+    finite = {row["metric"] for row in results["metrics"] if math.isfinite(row["tau"])}
     for row in results["metrics"]:
-        if row["metric"] not in told:
+        if row["metric"] not in finite:
             continue
         shown = interval({**row, "value": row["tau"]}) if "low" in row else number(row["tau"])
         line = rows.setdefault(row["metric"], {"metric": row["metric"]})
@@ -180,14 +180,14 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def number(value: float | None, sign: str = "", scale: int = 1) -> str:
-    """Return a number with two places, or as a whole one where `scale` is 100; "-" for none."""
+    """Format a number with two decimals, or none if `scale` is 100; "-" for a missing number."""
     if value is None or not math.isfinite(value):
         return "-"
     return f"{scale * value:{sign}.{0 if scale == 100 else 2}f}"
 
 
 def interval(row: Mapping[str, Any] | None, sign: str = "", scale: int = 1) -> str:
-    """Return a value with its interval, where it has one."""
+    """Return a value with its interval, if it has one."""
     if row is None:
         return "-"
     value, low, high = (number(row[name], sign, scale) for name in ("value", "low", "high"))
@@ -195,7 +195,7 @@ def interval(row: Mapping[str, Any] | None, sign: str = "", scale: int = 1) -> s
 
 
 def p_value(p: float) -> str:
-    """Return a p with three places."""
+    """Format a p-value with three decimals."""
     if not math.isfinite(p):
         return "-"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

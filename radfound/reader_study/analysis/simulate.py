@@ -1,12 +1,12 @@
-"""Does the analysis find what is there? Simulated readers whose effects and agreement are known.
+"""Check the analysis with simulated readers whose effects and agreement are known.
 
     python -m radfound.reader_study.analysis.simulate
 
-prints how often, over many simulated studies, the interval of a difference and of an agreement holds the true value,
-how often a true difference is found, and how often one is found where there is none.
+prints, over many simulated studies, the coverage of the intervals of differences and agreement, the power to find a
+true difference, and the rate of false positives.
 
-A reader's score is a text's worth (the source's, and the text's own), the reader's leaning and the reader's slip of
-the moment, rounded and held to 1 to 5. The truth is what the same formula gives for 100,000 cases.
+A score is the sum of the text's quality (of its source and its own), the reader's bias and a random error, rounded and
+clipped to 1 to 5. The true values come from the same formula with 100,000 cases.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ _MANY = 100_000
 
 @dataclass(frozen=True)
 class World:
-    """How simulated readers score.
+    """Parameters of the simulated readers and texts.
 
     Parameters
     ----------
     effect : float
-        By how many points the first source is better than the second, before rounding.
+        Advantage of the first source over the second in points, before rounding.
     slip : float
-        Standard deviation of what a reader adds by chance each time; more means less agreement.
+        Standard deviation of a reader's random error; more means less agreement.
     leanings : tuple of float
-        How generous each reader is.
+        Bias of each reader.
     case_spread, text_spread : float
-        Standard deviation of what the texts of a case have in common, and of what each has alone.
+        Standard deviations of quality between cases, and between texts of a case.
     sources, criteria : int
-        How many there are; sources after the second are as good as the second.
+        Numbers of sources and criteria; further sources are as good as the second.
     """
 
     effect: float = 0.0
@@ -57,7 +57,7 @@ class World:
 
 
 def simulated(world: World, cases: int, repeats: float | None, seed: int) -> Ratings:
-    """Return the ratings of a simulated study, repeats as a real one has them; None repeats every case."""
+    """Return the ratings of a simulated study, with repeats as in a real one; None repeats every case."""
     numbers = np.random.default_rng(seed)
     readers, sources, criteria = len(world.leanings), world.sources, world.criteria
     worth = 3 + numbers.normal(0, world.case_spread, (cases, 1, 1))
@@ -93,19 +93,19 @@ def truth(world: World) -> dict[str, float]:
     many = simulated(world, _MANY, None, seed=12345)
     scores = many.scores[..., 0]
     again = np.stack([np.concatenate(list(showing), axis=-1) for showing in scores])
-    said = scores[0].reshape(len(scores[0]), -1)
+    first = scores[0].reshape(len(scores[0]), -1)
     return {
         "difference": float((scores[0, :, :, 0] - scores[0, :, :, 1]).mean()),
         "win_rate": float((many.preferences[0, :, :, 0].mean() + 1) / 2),
-        "between": agreement.alpha(said, SCALE),
+        "between": agreement.alpha(first, SCALE),
         "within": agreement.alpha(again.reshape(2, -1), SCALE),
-        "icc": float(agreement.intraclass(said.T[:5000])["icc_single"]["value"]),
+        "icc": float(agreement.intraclass(first.T[:5000])["icc_single"]["value"]),
     }
 
 
 @dataclass(frozen=True)
 class Found:
-    """Shares of the simulated studies: true values within their intervals, signs right, differences found."""
+    """Shares of the simulated studies: intervals that cover the true value, right signs, differences found."""
 
     difference_within: float
     sign_right: float
@@ -117,7 +117,7 @@ class Found:
 
 
 def try_out(world: World, cases: int, seeds: int, draws: int, repeats: float = 0.25) -> Found:
-    """Analyse many simulated studies and count how often the truth is found."""
+    """Analyse many simulated studies and return coverage and power."""
     true = truth(world)
     rows = []
     for seed in range(seeds):
@@ -141,7 +141,7 @@ def try_out(world: World, cases: int, seeds: int, draws: int, repeats: float = 0
 
 
 def false_alarms(cases: int, seeds: int, world: World | None = None) -> float:
-    """Return how often a study without any difference has a comparison with p, corrected, below 5 %."""
+    """Return the share of studies without differences that have a comparison with corrected p below 5 %."""
     world = world or World()
     alarms = 0
     for seed in range(seeds):
@@ -160,8 +160,8 @@ def _holds(row: dict[str, float], value: float) -> bool:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=100, help="simulated studies a line")
-    parser.add_argument("--draws", type=int, default=400, help="of each bootstrap")
+    parser.add_argument("--seeds", type=int, default=100, help="simulated studies per line")
+    parser.add_argument("--draws", type=int, default=400, help="bootstrap draws")
     args = parser.parse_args(argv)
     print("Shares of studies, %; the interval is the 95 % one\n")
     heads = ["true difference", "alpha", "cases", "difference in its interval", "sign right", "found, p < 0.05",

@@ -1,4 +1,4 @@
-"""The ratings of a study beside their sources: arrays for the analysis, lines for ratings.csv."""
+"""Unblinded ratings of a study: arrays for the analysis, rows for ratings.csv."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ CSV_FIELDS = (
 
 @dataclass(frozen=True)
 class Ratings:
-    """Scores and preferences as arrays; NaN where a reader has not (yet) said anything.
+    """Scores and preferences as arrays; NaN if a rating is missing.
 
     Parameters
     ----------
     readers, cases, sources : tuple of str
-        Their names, R, C and S of them.
+        Names; R readers, C cases, S sources.
     criteria : tuple of Criterion
-        K of them.
+        K criteria.
     scores : float array, shape (2, R, C, S, K)
         1 to 5; [0] is the first showing of a case, [1] the repeat.
     preferences : float array, shape (2, R, C, P)
-        For each of `pairs`: 1 where the pair's first source was preferred, -1 the second, 0 for a tie.
+        For each of `pairs`: 1 if the first source was preferred, -1 if the second, 0 for a tie.
     modalities, organ_systems : tuple of C (str or None)
     """
 
@@ -58,37 +58,37 @@ class Ratings:
 
     @cached_property
     def pairs(self) -> tuple[tuple[int, int], ...]:
-        """The numbers of each two sources, in the order of the sources."""
+        """The index pairs of sources."""
         return tuple(combinations(range(len(self.sources)), 2))
 
     @cached_property
     def goodness(self) -> np.ndarray:
-        """The first showing's scores turned so that 5 is good, meaned over the criteria, shape (R, C, S)."""
-        turned = [
+        """Mean of the criteria in the first showing, oriented so that 5 is good, shape (R, C, S)."""
+        oriented = [
             self.scores[0, ..., k]
             if criterion.better == "high"
             else SCALE[0] + SCALE[-1] - self.scores[0, ..., k]
             for k, criterion in enumerate(self.criteria)
         ]
-        return np.asarray(np.mean(turned, axis=0))
+        return np.asarray(np.mean(oriented, axis=0))
 
     def of_cases(self, chosen: np.ndarray) -> Ratings:
-        """Return the ratings of some cases, chosen by a boolean array of shape (C,)."""
-        some = np.flatnonzero(chosen)
+        """Return the ratings of the cases selected by a boolean array of shape (C,)."""
+        indices = np.flatnonzero(chosen)
         return Ratings(
             self.readers,
-            tuple(self.cases[c] for c in some),
+            tuple(self.cases[c] for c in indices),
             self.sources,
             self.criteria,
-            self.scores[:, :, some],
-            self.preferences[:, :, some],
-            tuple(self.modalities[c] for c in some),
-            tuple(self.organ_systems[c] for c in some),
+            self.scores[:, :, indices],
+            self.preferences[:, :, indices],
+            tuple(self.modalities[c] for c in indices),
+            tuple(self.organ_systems[c] for c in indices),
         )
 
 
 def ratings_of(plan: Plan, key: Key, said: Iterable[Rating]) -> Ratings:
-    """Return the ratings that count, as arrays."""
+    """Return the newest ratings as arrays."""
     readers = tuple(reader.id for reader in plan.readers)
     cases, sources = tuple(key.cases), tuple(key.sources)
     reader_of, case_of = _numbers(readers), _numbers(cases)
@@ -109,7 +109,7 @@ def ratings_of(plan: Plan, key: Key, said: Iterable[Rating]) -> Ratings:
             continue
         other = source_of[key.candidates[rating.name]]
         sign = 0 if rating.value == TIE else -1 if rating.value == SECOND else 1
-        if source > other:  # shown the other way round
+        if source > other:  # shown in reverse order
             source, other, sign = other, source, -sign
         preferences[(*at, pair_of[source, other])] = sign
     known = list(key.cases.values())
@@ -130,17 +130,17 @@ def _numbers(names: Iterable[str]) -> dict[str, int]:
 
 
 def write_csv(plan: Plan, key: Key, said: Iterable[Rating], path: Path) -> int:
-    """Write every rating that counts as a line, with its source; return how many there are.
+    """Write the newest ratings as CSV rows with their sources; return the number of rows.
 
-    A preference has the names of both sources in `source`, parted by "|", in the order in which they were shown;
-    its value is the name of the preferred one, or "tie".
+    A preference has the names of both sources in `source`, separated by "|", in shown order; its value is the
+    name of the preferred source, or "tie".
     """
     return write_rows(path, CSV_FIELDS, _lines(plan, key, said))
 
 
-def _lines(plan: Plan, key: Key, said: Iterable[Rating]) -> Iterator[dict[str, Any]]:
+def _lines(plan: Plan, key: Key, ratings: Iterable[Rating]) -> Iterator[dict[str, Any]]:
     items = {item.id: item for reader in plan.readers for item in reader.items}
-    for rating in newest(said):
+    for rating in newest(ratings):
         if rating.kind not in (SCORE, PREFERENCE, COMMENT):
             continue
         item = items[rating.item]
@@ -171,7 +171,7 @@ def _lines(plan: Plan, key: Key, said: Iterable[Rating]) -> Iterator[dict[str, A
 
 
 def seconds_by_reader(plan: Plan, said: Iterable[Rating]) -> dict[str, list[float]]:
-    """Return how long each reader took over each item of which something was said, in seconds."""
+    """Return the time of each reader for each rated item, seconds."""
     spent: dict[tuple[str, str], float] = {}
     for rating in said:
         if rating.item:

@@ -1,1 +1,1 @@
-"""What a reader study consists of: its settings, plan, order of cases, and the key that stays secret."""
+"""The design of a reader study: settings, plan, order of cases, and the secret key."""

@@ -1,21 +1,21 @@
-"""`study.yaml`: what a reader study is to be made of.
+"""`study.yaml`: the configuration of a reader study.
 
     title: Captions of chest radiographs
     readers: 3                      # or a list of names: [anna, ben, chris]
     repeats: 0.2                    # share of the cases that each reader sees a second time
-    pairwise: true                  # ask for a preference between each two texts
+    pairwise: true                  # ask for a preference in each pair of texts
     comment: true                   # a free comment under each text
     seed: 7                         # of all orders
     sources:
       - name: radfound-mini
         answers: runs/bench/answers.csv     # of `radfound bench`; column: model
       - name: served
-        server: http://127.0.0.1:8000       # asked now, for each case
+        server: http://127.0.0.1:8000       # queried by `create`, for each case
       - name: radiologist                   # texts are below, with the cases
-    reference: radiologist          # whose texts the automatic metrics compare with
+    reference: radiologist          # source of the reference texts for automatic metrics
     cases:
       - id: ct01
-        images: [ct01.nii.gz]       # beside study.yaml; several are the views of one study
+        images: [ct01.nii.gz]       # relative to study.yaml; several are the views of one study
         task: report                # or caption, or vqa with a question
         texts: {radiologist: "Findings: ..."}
 
@@ -52,17 +52,17 @@ from radfound.validation import kind_of
 INSTRUCTIONS = """You will see studies, one after the other, and beside each some texts about it. The texts come \
 from different authors, in an order that changes; who wrote what is not shown, and please do not try to guess.
 
-Look at the study first. Then rate every text on its own, on every scale; what each point of the marked scale means \
-stands below the texts. There are no right ratings; use the whole scale. Where there is room for a comment, you may \
+Look at the study first. Then rate every text on its own, on every scale; the meaning of each point of the marked scale \
+is shown below the texts. There are no right ratings; use the whole scale. Where there is room for a comment, you may \
 write what a text should say: begin with "Instead:".
 
-Every rating is saved as you give it. You can stop at any time, come back by the same link, and change what you said.
+Every rating is saved as you give it. You can stop at any time, come back by the same link, and change your ratings.
 
-This is a study of texts, not patient care: nothing here is to be used for diagnosis."""
+This is a study of texts, not patient care: do not use anything here for diagnosis."""
 
 HOST, PORT = "127.0.0.1", 8020
 ADDRESS = f"http://{HOST}:{PORT}"
-"""Where `radfound reader-study serve` listens if it is told nothing else."""
+"""Default address of `radfound reader-study serve`."""
 
 MAX_READERS, MAX_REPEATS = 100, 0.5
 
@@ -79,7 +79,7 @@ _DEFAULTS = {criterion.key: criterion for criterion in DEFAULT_CRITERIA}
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """Whose texts are compared.
+    """A source of texts to be compared.
 
     Parameters
     ----------
@@ -88,9 +88,9 @@ class SourceConfig:
     answers : Path or None
         An answers.csv of `radfound bench`.
     column : str
-        Which of its columns holds the texts.
+        Column with the texts.
     server : str or None
-        Address of a running RadFound server. With neither, the texts stand with the cases.
+        Address of a running RadFound server. With neither, the cases hold the texts.
     """
 
     name: str
@@ -100,13 +100,13 @@ class SourceConfig:
 
     @property
     def kind(self) -> str:
-        """Where its texts come from: "answers", "server" or "texts" (written by people)."""
+        """Kind of source: "answers", "server" or "texts" (written by people)."""
         return "answers" if self.answers else "server" if self.server else "texts"
 
 
 @dataclass(frozen=True)
 class CaseConfig:
-    """A case as its owner knows it; see `docs/reader-study.md` for the fields."""
+    """A case as configured by the study's owner; see `docs/reader-study.md` for the fields."""
 
     id: str
     images: tuple[Path, ...]
@@ -125,7 +125,7 @@ class CaseConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole `study.yaml`; `readers` are their names, `seed` is None where it names none."""
+    """A whole `study.yaml`; `readers` are names, `seed` is None if not set."""
 
     title: str
     instructions: str
@@ -142,12 +142,12 @@ class Config:
 
 
 def read_config(path: str | Path) -> Config:
-    """Read a `study.yaml`.
+    """Load a `study.yaml`.
 
     Raises
     ------
     ReaderStudyError
-        If it cannot be read, or a field is missing, unknown or of the wrong kind; the message says where.
+        If the file cannot be read, or a field is missing, unknown or of the wrong type; the message says where.
     """
     file = Path(path)
     try:
@@ -197,7 +197,7 @@ def _readers(name: str, value: object) -> tuple[str, ...]:
         return tuple(names)
     found = value if isinstance(value, int | float) else kind_of(value)
     raise ReaderStudyError(
-        f"{name}: readers: found {found}; expected how many (1 to {MAX_READERS}), or a list of their names"
+        f"{name}: readers: found {found}; expected how many (1 to {MAX_READERS}), or a list of names"
     )
 
 
@@ -240,7 +240,9 @@ def _source(place: str, value: object, folder: Path) -> SourceConfig:
     if server and not server.startswith(("http://", "https://")):
         raise ReaderStudyError(f"{place}: server: found {server!r}; expected http://HOST:PORT")
     if "column" in row and not answers:
-        raise ReaderStudyError(f"{place}: column is of an answers file; name that under answers")
+        raise ReaderStudyError(
+            f"{place}: column applies to an answers file only; name the file under answers"
+        )
     return SourceConfig(
         text_field(place, row, "name"),
         folder / answers if answers else None,
@@ -297,13 +299,13 @@ def _case(
 
 
 def _texts(place: str, value: object, sources: Sequence[SourceConfig]) -> Mapping[str, str]:
-    """Return the texts that stand with a case, one of each source that has no other origin."""
+    """Return the texts given with a case, one for each source of the kind "texts"."""
     texts = object_of(f"{place}: texts", value)
     expected = [source.name for source in sources if source.kind == "texts"]
     for name, text in texts.items():
         if name not in expected:
             raise ReaderStudyError(
-                f"{place}: texts: {name!r} is none of the sources whose texts stand with the cases"
+                f"{place}: texts: {name!r} is none of the sources whose texts are given with the cases"
             )
         if not isinstance(text, str) or not text.strip():
             raise ReaderStudyError(f"{place}: texts: that of {name!r} is empty or no text")

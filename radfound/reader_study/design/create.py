@@ -1,4 +1,4 @@
-"""Make the folder of a reader study from its `study.yaml`."""
+"""Create the folder of a reader study from its `study.yaml`."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from radfound.study.taxonomy import MODALITIES, ORGAN_SYSTEMS, modality_of, orga
 logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm", ".png", ".jpg", ".jpeg", ".zip")
-_NOT_STATED = "not stated"  # as answers.csv has it
+_NOT_STATED = "not stated"  # as in answers.csv
 
 
 @dataclass(frozen=True)
 class Created:
-    """A new study, and each reader's address with its token, which is kept nowhere but in `tokens.txt`."""
+    """A new study, and each reader's address with the token, which is stored only in `tokens.txt`."""
 
     plan: Plan
     key: Key
@@ -48,7 +48,7 @@ class Created:
 
 
 def create(config: str | Path, out: str | Path) -> Created:
-    """Make a reader study.
+    """Create a reader study.
 
     Parameters
     ----------
@@ -60,21 +60,21 @@ def create(config: str | Path, out: str | Path) -> Created:
     Raises
     ------
     ReaderStudyError
-        If the configuration is wrong, a text is missing, or a study cannot be read; the message says where.
+        If the configuration is invalid, a text is missing, or a study cannot be loaded; the message says where.
     RequestError
-        If the folder holds something already.
+        If the folder is not empty.
     StorageError
-        If it cannot be written.
+        If the folder cannot be written.
     """
     wanted = read_config(config)
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RequestError(f"--out: {folder} holds something already; name a new folder")
-    said, rows = _texts(wanted)
+    texts, rows = _texts(wanted)
     try:
         make_directory(folder)
-        return _write(wanted, folder, said, rows)
-    except BaseException as error:  # the folder was empty, so what is in it is half a study
+        return _write(wanted, folder, texts, rows)
+    except BaseException as error:  # the folder was empty: remove the partial study
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError):
             raise StorageError(f"--out: {folder} cannot be written ({error.strerror})") from error
@@ -82,20 +82,20 @@ def create(config: str | Path, out: str | Path) -> Created:
 
 
 def _texts(wanted: Config) -> tuple[dict[str, list[Text]], dict[str, Row]]:
-    """Return each source's texts, and for each case a line of an answers.csv that tells more about it."""
-    said, rows = {}, {}
+    """Return each source's texts, and for each case a row of an answers.csv, if there is one."""
+    texts, rows = {}, {}
     for source in wanted.sources:
-        said[source.name], found = texts_of(source, wanted.cases)
+        texts[source.name], found = texts_of(source, wanted.cases)
         rows.update(found)
-    for name, texts in said.items():
-        for case, text in zip(wanted.cases, texts, strict=True):
+    for name, own in texts.items():
+        for case, text in zip(wanted.cases, own, strict=True):
             if re.search(rf"\b{re.escape(name)}\b", text.text, re.IGNORECASE):
                 logger.warning("case %s: the text of %s names its source", case.id, name)
-    return said, rows
+    return texts, rows
 
 
 def _write(
-    wanted: Config, folder: Path, said: Mapping[str, list[Text]], rows: Mapping[str, Row]
+    wanted: Config, folder: Path, by_source: Mapping[str, list[Text]], rows: Mapping[str, Row]
 ) -> Created:
     seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
     new_id = _ids()
@@ -103,12 +103,12 @@ def _write(
     for number, case in enumerate(wanted.cases):
         copied = _copied(case, folder, new_id())
         study = _read(case, paths_of(copied, folder))
-        texts = {name: texts[number] for name, texts in said.items()}
+        texts = {name: texts[number] for name, texts in by_source.items()}
         cases.append(copied)
         known[copied.id] = _known(case, study, texts, rows.get(case.id, {}), wanted.reference)
-    random.Random(seed).shuffle(cases)  # so that the plan does not have them in their owner's order
+    random.Random(seed).shuffle(cases)  # hide the order of study.yaml
     tokens = {reader: secrets.token_urlsafe(24) for reader in wanted.readers}
-    orders = showings(len(cases), len(said), len(tokens), wanted.repeats, seed)
+    orders = showings(len(cases), len(by_source), len(tokens), wanted.repeats, seed)
     candidates: dict[str, str] = {}
     repeats: list[str] = []
     readers = []
@@ -124,12 +124,12 @@ def _write(
     key.save(folder)
     addresses = {reader: f"{wanted.address}/#{token}" for reader, token in tokens.items()}
     _write_tokens(folder / TOKENS, addresses)
-    plan.save()  # last: a folder without it is no study
+    plan.save()  # last: it marks a complete study
     return Created(plan, key, addresses)
 
 
 def _ids() -> Callable[[], str]:
-    """Return a maker of ids that nothing can be told from, not even by who knows the seed."""
+    """Return a generator of unique random ids that do not depend on the seed."""
     used: set[str] = set()
 
     def new_id() -> str:
@@ -174,12 +174,12 @@ def _known(
     code = modality_of(modality)
     organ_system = case.organ_system or _stated(row.get("organ_system"))
     if organ_system not in ORGAN_SYSTEMS:
-        told = [
+        hints = [
             case.question or "",
             reference or "",
             *(image.body_part or "" for image in study.images),
         ]
-        organ_system = organ_system_of(" ".join(told))
+        organ_system = organ_system_of(" ".join(hints))
     return KnownCase(
         case.id,
         case.server_images,
@@ -199,7 +199,7 @@ def _stated(value: str | None) -> str | None:
 
 
 def _copied(case: CaseConfig, folder: Path, name: str) -> Case:
-    """Copy a case's files under names that tell nothing."""
+    """Copy a case's files under neutral names."""
     images = []
     for number, image in enumerate(case.images, 1):
         target = folder / CASES / name / f"{number}{'' if image.is_dir() else _suffix(image)}"
@@ -223,7 +223,7 @@ def _suffix(path: Path) -> str:
 
 
 def _read(case: CaseConfig, paths: list[Path]) -> Study:
-    """Read a case as the server will, so that what cannot be shown is found now."""
+    """Load a case as the server will, to detect unreadable images now."""
     from radfound.reading import read_study
 
     try:

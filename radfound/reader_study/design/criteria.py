@@ -1,7 +1,7 @@
-"""What texts are rated for where a study names no criteria of its own.
+"""Default criteria of a reader study.
 
-All have the good end at 5, so that a hand which has learnt "5 is good" makes no mistake; so the potential for
-harm is asked as safety.
+The good end is always 5, so that readers do not confuse the scales; therefore potential for harm is rated as
+safety.
 """
 
 from __future__ import annotations

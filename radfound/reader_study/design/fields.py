@@ -1,4 +1,4 @@
-"""Fields of the JSON and YAML of a reader study, checked; an error says where, what was found and expected."""
+"""Validate fields of a reader study's JSON and YAML; errors name place, found and expected value."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_fields(
 
 
 def text_field(place: str, row: Mapping[str, Any], name: str, may_be_empty: bool = False) -> str:
-    """Return a text, without the spaces around it."""
+    """Return a text, stripped of surrounding spaces."""
     value = row.get(name)
     if not isinstance(value, str):
         raise ReaderStudyError(f"{place}: {name}: found {kind_of(value)}; expected text")
@@ -47,7 +47,7 @@ def text_field(place: str, row: Mapping[str, Any], name: str, may_be_empty: bool
 
 
 def optional_text_field(place: str, row: Mapping[str, Any], name: str) -> str | None:
-    """Return a text, or None where there is none."""
+    """Return a text, or None if missing."""
     return None if row.get(name) is None else text_field(place, row, name)
 
 
@@ -77,7 +77,7 @@ def bool_field(place: str, row: Mapping[str, Any], name: str, default: bool | No
 def optional_number_field(
     place: str, row: Mapping[str, Any], name: str, least: int = 0
 ) -> int | None:
-    """Return a whole number of at least `least`, or None where there is none."""
+    """Return an integer of at least `least`, or None if missing."""
     value = row.get(name)
     if value is None:
         return None
@@ -92,7 +92,7 @@ def optional_number_field(
 def list_field(
     place: str, row: Mapping[str, Any], name: str, parse: Callable[[str, object], _T]
 ) -> tuple[_T, ...]:
-    """Return a list of at least one, each parsed; `parse` is told where it is."""
+    """Return a non-empty list of parsed elements; `parse` gets the place of each for its messages."""
     value = row.get(name)
     if not isinstance(value, list) or not value:
         found = "an empty list" if value == [] else kind_of(value)
@@ -101,9 +101,9 @@ def list_field(
 
 
 def check_unique(place: str, values: Sequence[str]) -> None:
-    """Raise ReaderStudyError if one of the values stands there twice."""
+    """Raise ReaderStudyError if a value occurs twice."""
     seen: set[str] = set()
     for value in values:
         if value in seen:
-            raise ReaderStudyError(f"{place}: {value!r} is there twice; give each its own")
+            raise ReaderStudyError(f"{place}: {value!r} is there twice; make each unique")
         seen.add(value)

@@ -1,4 +1,4 @@
-"""`key.json`: what the readers and the server that they use must not know."""
+"""`key.json`: the unblinding data, kept from the readers and from the study's server."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ PEOPLE = "texts"
 
 @dataclass(frozen=True)
 class Text:
-    """What one source says about one case.
+    """The text of one source about one case.
 
     Parameters
     ----------
     text : str
     answer_id : str or None
-        Of the answer, where a running server gave it.
+        Id of the answer, if a running server gave it.
     model : ModelVersion or None
-        Which weights spoke, where that is known.
+        The weights that gave the answer, if known.
     """
 
     text: str
@@ -37,20 +37,20 @@ class Text:
 
 @dataclass(frozen=True)
 class KnownCase:
-    """What is known of a case.
+    """The unblinded data of a case.
 
     Parameters
     ----------
     name : str
-        Its owner's name for it.
+        The case's id in `study.yaml`.
     images : tuple of str
-        Under which ids the server of the studies knows the images.
+        Ids of the images on the RadFound server.
     digest : str
-        Of the study's content, see `radfound.study.study.Study.digest`.
+        Digest of the study's content, see `radfound.study.study.Study.digest`.
     modality, organ_system : str or None
-        As `radfound.study.taxonomy` names them, where it knows them.
+        Names from `radfound.study.taxonomy`, if known.
     reference : str or None
-        What automatic metrics compare the texts with.
+        Reference text for automatic metrics.
     texts : dict of str to Text
         By source.
     """
@@ -66,24 +66,24 @@ class KnownCase:
 
 @dataclass(frozen=True)
 class Key:
-    """What resolves a plan.
+    """The unblinding key of a plan.
 
     Parameters
     ----------
     study : str
         Random; names the study in the ids of exported corrections.
     seed : int
-        That all orders came from.
+        Seed of all orders.
     sources : dict of str to str
         The sources' names and kinds ("answers", "server" or "texts"), in the order of the configuration.
     reference : str or None
-        The source whose texts are the references, which metrics are therefore not asked about.
+        The source whose texts are the references; metrics leave it out.
     cases : dict of str to KnownCase
         By the cases' random ids.
     candidates : dict of str to str
         The source of each candidate's id.
     repeats : tuple of str
-        Ids of the items that show a case for the second time.
+        Ids of the items that repeat a case.
     """
 
     study: str
@@ -96,7 +96,7 @@ class Key:
 
     @classmethod
     def load(cls, plan: Plan) -> Key:
-        """Read the key of a plan; ReaderStudyError if it is missing, damaged or another plan's."""
+        """Load the key of a plan; ReaderStudyError if missing, damaged or of another plan."""
         path = plan.folder / KEY
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
@@ -106,8 +106,8 @@ class Key:
             key = cls(cases=cases, repeats=tuple(value.pop("repeats")), **value)
         except FileNotFoundError:
             raise ReaderStudyError(
-                f"{plan.folder}: no {KEY} there; it was made with the study, and without it nobody can say whose "
-                "texts were rated"
+                f"{plan.folder}: no {KEY} there; it was made with the study, and without it the sources of the "
+                "rated texts are unknown"
             ) from None
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ReaderStudyError(f"{path}: not the key of a reader study ({error!r})") from error
@@ -118,7 +118,7 @@ class Key:
             for candidate in item.candidates
         }
         if shown != set(key.candidates) or {case.id for case in plan.cases} != set(key.cases):
-            raise ReaderStudyError(f"{path}: is of another study than plan.json beside it")
+            raise ReaderStudyError(f"{path}: is of another study than plan.json in the same folder")
         return key
 
     def save(self, folder: Path) -> None:
@@ -131,10 +131,10 @@ class Key:
 
 
 def _case(row: dict[str, Any]) -> KnownCase:
-    texts = {source: _text(said) for source, said in row.pop("texts").items()}
+    texts = {source: _text(text) for source, text in row.pop("texts").items()}
     return KnownCase(texts=texts, images=tuple(row.pop("images")), **row)
 
 
-def _text(said: dict[str, Any]) -> Text:
-    model = said.get("model")
-    return Text(said["text"], said.get("answer_id"), ModelVersion(**model) if model else None)
+def _text(row: dict[str, Any]) -> Text:
+    model = row.get("model")
+    return Text(row["text"], row.get("answer_id"), ModelVersion(**model) if model else None)

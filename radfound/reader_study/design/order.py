@@ -1,14 +1,14 @@
-"""In which order each reader sees cases and texts.
+"""The order of cases and texts for each reader.
 
-No place says who wrote what, and no source, case or reader has an advantage by place:
+Positions are counterbalanced and reveal nothing about the source:
 
-- Every reader has all cases, each beginning elsewhere in one shuffled round, every second going backwards; so a
+- Every reader sees all cases in one shuffled cycle, from a different start, every second reader backwards; so a
   case that is late for one reader is early for another.
-- The texts of a case stand in an order from a Latin square. Within each block of as many cases as there are
-  sources, every source is once in every place, for every reader; and over as many readers as there are sources,
-  every source is once in every place for every case. The squares are drawn anew for each block, and blocks are
-  spread over the round, so that no order foretells another.
-- Repeated cases are some of the first half, shown again at least half a round later, with the texts in another order.
+- The order of a case's texts comes from a Latin square. In each block of as many cases as sources, every source
+  takes every position once, for every reader; over as many readers as sources, every source takes every position
+  once for every case. Each block has a new random square, and the cases of a block are spread over the cycle, so
+  that no order predicts another.
+- Repeated cases come from the first half and return at least half a cycle later, with the texts in another order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Showing:
-    """One case as it is shown to one reader: its number, those of the sources in order, and whether it was seen."""
+    """One case shown to one reader: case index, source indices in order, and whether it is a repeat."""
 
     case: int
     sources: tuple[int, ...]
@@ -30,14 +30,14 @@ class Showing:
 def showings(
     cases: int, sources: int, readers: int, repeats: float, seed: int
 ) -> list[list[Showing]]:
-    """Return what each reader is shown, in order.
+    """Return the showings of each reader, in order.
 
     Parameters
     ----------
     cases, sources, readers : int
-        How many there are.
+        Numbers of cases, sources and readers.
     repeats : float
-        Share of the cases, 0 to 0.5, that a reader sees twice; at least one case if it is not 0.
+        Share of the cases, 0 to 0.5, that a reader sees twice; at least one case unless 0.
     seed : int
     """
     random_numbers = random.Random(seed)
@@ -50,7 +50,7 @@ def showings(
         order = rounds[start:] + rounds[:start]
         if reader % 2:
             order.reverse()
-        shown = [Showing(case, _turned(*squares[case], reader)) for case in order]
+        shown = [Showing(case, _rotated(*squares[case], reader)) for case in order]
         count = max(1, round(repeats * cases)) if repeats else 0
         again = _repeats(shown, count, random_numbers)
         found.append(_inserted(shown, again, random_numbers))
@@ -60,7 +60,7 @@ def showings(
 def _squares(
     cases: int, sources: int, random_numbers: random.Random
 ) -> list[tuple[tuple[int, ...], int]]:
-    """Return an order of the sources and a number of places to turn it by, for each case."""
+    """Return an order of the sources and a rotation of it, for each case."""
     members = list(range(cases))
     random_numbers.shuffle(members)
     found: list[tuple[tuple[int, ...], int]] = [((), 0)] * cases
@@ -74,7 +74,7 @@ def _squares(
     return found
 
 
-def _turned(order: Sequence[int], turn: int, more: int) -> tuple[int, ...]:
+def _rotated(order: Sequence[int], turn: int, more: int) -> tuple[int, ...]:
     places = (turn + more) % len(order)
     return tuple(order[places:]) + tuple(order[:places])
 
@@ -82,11 +82,11 @@ def _turned(order: Sequence[int], turn: int, more: int) -> tuple[int, ...]:
 def _repeats(
     shown: Sequence[Showing], count: int, random_numbers: random.Random
 ) -> list[tuple[int, Showing]]:
-    """Return what is shown again, with the first place among `shown` where it may be."""
+    """Return the repeated showings, each with its earliest position in `shown`."""
     half = (len(shown) + 1) // 2
     chosen = sorted(random_numbers.sample(range(half), min(count, half)))
     return [
-        (place + half, Showing(shown[place].case, _turned(shown[place].sources, 0, 1), True))
+        (place + half, Showing(shown[place].case, _rotated(shown[place].sources, 0, 1), True))
         for place in chosen
     ]
 

@@ -1,20 +1,19 @@
-"""What a reader study consists of, as `plan.json` in its folder says it.
+"""The plan of a reader study, stored as `plan.json`.
 
-A study is one folder. `create` writes it, the server reads `plan.json` and `cases/` and writes
-`ratings.sqlite`, the analysis reads all of it:
+A study is one folder. `create` writes it, the server loads `plan.json` and `cases/` and writes
+`ratings.sqlite`, the analysis uses all files:
 
-- `plan.json`: instructions, criteria, cases and what each reader is shown, in which order. It names no
+- `plan.json`: instructions, criteria, cases, and the items of each reader in order. It names no
   source of a text, no original case and no seed, and holds digests instead of tokens.
-- `key.json`: which text came from which source, the original names of cases, and their modality,
-  organ system and reference text. The server never opens it: that is the blinding.
+- `key.json`: the source of each text, the original names of cases, and their modality,
+  organ system and reference text. The server never opens it: this is the blinding.
 - `cases/`: copies of the study files under random names.
-- `tokens.txt`: one address with token a reader; only its owner may read it.
+- `tokens.txt`: one address with token per reader; only the file's owner may read it.
 - `ratings.sqlite`: see `radfound.reader_study.rating.ratings`.
 
-What may reach the browser: the texts, the criteria, the question and context of a case, and the ids of items
-and candidates. Every item and candidate has an id of its own for each reader and for each time it is shown. The
-id of a case must stay on the server, because it is the same when a case is shown again: so address images by
-item, as in `/items/{item}/images/0`.
+The browser may receive the texts, the criteria, the question and context of a case, and the ids of items
+and candidates. Items and candidates have separate ids for each reader and each showing. The id of a case must
+stay on the server, because a repeated case has the same id: so address images by item, as in `/items/{item}/images/0`.
 """
 
 from __future__ import annotations
@@ -47,27 +46,27 @@ from radfound.records.durable import replace_text
 
 SCHEMA = "radfound.reader_study/1"
 PLAN, KEY, TOKENS, CASES, RATINGS = "plan.json", "key.json", "tokens.txt", "cases", "ratings.sqlite"
-"""What the files in a study's folder are called."""
+"""File names in a study's folder."""
 
 SCALE = (1, 2, 3, 4, 5)
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """What a text is rated for, on a scale from 1 to 5.
+    """A criterion, rated on a scale from 1 to 5.
 
     Parameters
     ----------
     key : str
-        Names it in files, such as "correctness".
+        Name in files, such as "correctness".
     name : str
-        Its heading for the reader.
+        Heading shown to the reader.
     description : str
-        What is to be judged.
+        The question to be judged.
     anchors : tuple of 5 str
-        What each point means, from 1 to 5.
+        Meaning of each point, from 1 to 5.
     better : {"high", "low"}
-        Which end of the scale is the good one. The defaults all have the good end at 5.
+        The good end of the scale. For all default criteria this is 5.
     """
 
     key: str
@@ -84,7 +83,7 @@ class Criterion:
 
 @dataclass(frozen=True)
 class Case:
-    """A study that is shown. Its id must not reach the browser.
+    """A study to be shown. Its id must not reach the browser.
 
     Parameters
     ----------
@@ -95,12 +94,12 @@ class Case:
         views of one study, in their order (see `Plan.paths`).
     task : {"vqa", "caption", "report"}
     question : str or None
-        What was asked; needed for "vqa".
+        Required for "vqa".
     context : str or None
-        What the reader is told beside the images, such as the indication.
+        Information for the reader besides the images, such as the indication.
     series : str or None
     volume : int or None
-        As for `radfound.reading.read_study`, where a file or folder holds several.
+        As for `radfound.reading.read_study`, if a file or folder holds several.
     """
 
     id: str
@@ -114,7 +113,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A text to be rated, under a random id that it has only in this item."""
+    """A text to be rated, with a random id that is used only in this item."""
 
     id: str
     text: str
@@ -122,16 +121,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Item:
-    """One case as one reader is shown it, once.
+    """One showing of a case to a reader.
 
     Parameters
     ----------
     id : str
-        Random, different for every reader and every time that the case is shown.
+        Random, different for every reader and every showing.
     case : str
         A case's id. Not for the browser.
     candidates : tuple of Candidate
-        In the order in which they are shown.
+        In shown order.
     """
 
     id: str
@@ -140,7 +139,7 @@ class Item:
 
     @cached_property
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """The ids of each pair of candidates that a preference is asked about, in shown order."""
+        """The pairs of candidate ids for preferences, in shown order."""
         return tuple(itertools.combinations([each.id for each in self.candidates], 2))
 
     def candidate(self, candidate_id: str) -> Candidate:
@@ -150,16 +149,16 @@ class Item:
 
 @dataclass(frozen=True)
 class Reader:
-    """Who rates.
+    """A reader of the study.
 
     Parameters
     ----------
     id : str
-        As the study's owner named the reader, such as "reader-1"; may be shown to that reader.
+        Name given by the study's owner, such as "reader-1"; may be shown to that reader.
     token_sha256 : str
         Hexadecimal digest of the token that opens this reader's pages.
     items : tuple of Item
-        In the order in which they are shown.
+        In shown order.
     """
 
     id: str
@@ -188,9 +187,9 @@ class Plan:
     cases : tuple of Case
     readers : tuple of Reader
     folder : Path
-        Where the study is; no part of `plan.json`.
+        The study's folder; no part of `plan.json`.
     address : str
-        What readers enter, such as "https://study.example.org"; empty if it is not known.
+        Address for the readers, such as "https://study.example.org"; empty if unknown.
     """
 
     title: str
@@ -205,12 +204,12 @@ class Plan:
 
     @classmethod
     def load(cls, folder: str | Path) -> Plan:
-        """Read `plan.json` of a study's folder.
+        """Load `plan.json` of a study's folder.
 
         Raises
         ------
         ReaderStudyError
-            If there is none, or something in it is missing, unknown or of the wrong kind; the message says where.
+            If the file is missing, or a field is missing, unknown or of the wrong type; the message says where.
         """
         path = Path(folder) / PLAN
         try:
@@ -234,7 +233,7 @@ class Plan:
 
     @property
     def ratings_path(self) -> Path:
-        """Where the ratings are kept."""
+        """Path of the ratings."""
         return self.folder / RATINGS
 
     def reader(self, reader_id: str) -> Reader:
@@ -242,7 +241,7 @@ class Plan:
         return _found(self.readers, reader_id, "reader")
 
     def reader_of_token(self, token: str) -> Reader | None:
-        """Return whose token it is, or None; takes the same time for every wrong token."""
+        """Return the reader with this token, or None; takes the same time for every wrong token."""
         digest = token_digest(token)
         found = None
         for reader in self.readers:
@@ -262,7 +261,7 @@ class Plan:
         raise NotFoundError(f"no criterion {key!r} in this study")
 
     def paths(self, case: Case) -> list[Path]:
-        """Return a case's files and folders, to be given to `radfound.reading.read_study` as a list."""
+        """Return a case's files and folders, as a list for `radfound.reading.read_study`."""
         return paths_of(case, self.folder)
 
 
@@ -327,7 +326,7 @@ def criterion_from(place: str, value: object) -> Criterion:
     row = object_of(place, value)
     check_fields(place, row, ("key", "name", "description", "anchors"), ("better",))
     anchors = row["anchors"]
-    if isinstance(anchors, Mapping):  # a scale is easier to write with its numbers
+    if isinstance(anchors, Mapping):  # in YAML, anchors may be keyed by their points
         anchors = [anchors.get(point, anchors.get(str(point))) for point in SCALE]
     if (
         not isinstance(anchors, list)

@@ -1,4 +1,4 @@
-"""Where the texts come from: RadVLBench's answers, a running server, or people."""
+"""Load the texts of each source: RadVLBench's answers, a running server, or people."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from radfound.reader_study.design.key import Text
 from radfound.spreadsheet import read_rows
 
 ANSWER_S = 300
-"""How long a server may take over one answer, in seconds."""
+"""Timeout for one answer of a server, seconds."""
 
 _BENCH_TASKS = {"vqa": ("vqa", "metadata"), "caption": ("caption",), "report": ("report",)}
 
@@ -28,7 +28,7 @@ Row = Mapping[str, str]
 def texts_of(
     source: SourceConfig, cases: Sequence[CaseConfig]
 ) -> tuple[list[Text], dict[str, Row]]:
-    """Return what a source says about each case, and the rows of its answers.csv by case, if it has one.
+    """Return a source's text for each case, and the rows of its answers.csv by case, if it has one.
 
     Raises
     ------
@@ -40,12 +40,12 @@ def texts_of(
         return [Text(one_layout(rows[case.id][source.column])) for case in cases], rows
     if source.server is not None:
         session = _session()
-        return [_asked(session, source.server, case) for case in cases], {}
+        return [_query(session, source.server, case) for case in cases], {}
     return [Text(one_layout(case.texts[source.name])) for case in cases], {}
 
 
 def one_layout(text: str) -> str:
-    """Return a text in the one layout that all have, so that spaces and special signs betray no source."""
+    """Normalize spaces, line breaks and Unicode, so that the layout of a text reveals no source."""
     lines = [" ".join(line.split()) for line in unicodedata.normalize("NFC", text).splitlines()]
     return "\n".join(line for line in lines if line)
 
@@ -62,8 +62,8 @@ def _rows(source: SourceConfig, cases: Sequence[CaseConfig]) -> dict[str, Row]:
         rows = [by_name[each] for each in wanted if each in by_name]
         if not rows:
             raise ReaderStudyError(
-                f"{path}: no {case.task} answer with the id {case.answer_id!r}; give case {case.id} the id of its "
-                "line as answer_id"
+                f"{path}: no {case.task} answer with the id {case.answer_id!r}; set answer_id of case {case.id} to the id of its "
+                "row"
             )
         if rows[0].get(source.column) is None:
             raise ReaderStudyError(
@@ -101,7 +101,7 @@ def _session() -> Any:
     return session
 
 
-def _asked(session: Any, server: str, case: CaseConfig) -> Text:
+def _query(session: Any, server: str, case: CaseConfig) -> Text:
     params: dict[str, Any] = {"images": list(case.server_images)}
     if case.question is not None:
         params["question"] = case.question
@@ -112,14 +112,14 @@ def _asked(session: Any, server: str, case: CaseConfig) -> Text:
             data={"params": json.dumps(params)},
             timeout=ANSWER_S,
         )
-        said = response.json()
+        reply = response.json()
         if not response.ok:
-            detail = said.get("detail")
+            detail = reply.get("detail")
             raise ReaderStudyError(
                 f"{server}: no answer about case {case.id}: "
                 f"{detail['message'] if isinstance(detail, dict) else detail}"
             )
-        return Text(one_layout(said["text"]), said["id"], ModelVersion(**said["model"]))
+        return Text(one_layout(reply["text"]), reply["id"], ModelVersion(**reply["model"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReaderStudyError(
             f"{server}: no answer about case {case.id} ({error}); is that a running RadFound server?"

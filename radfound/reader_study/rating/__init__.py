@@ -1,1 +1,1 @@
-"""Where readers rate: the server, the pages it serves, the pictures on them, and the ratings it keeps."""
+"""Rating in the browser: the server, its page, rendered images, and the record of ratings."""

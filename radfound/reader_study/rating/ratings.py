@@ -1,8 +1,8 @@
-"""What readers said, kept row by row the moment they say it; nothing is ever changed or removed.
+"""The append-only record of ratings.
 
-A rating is one value: a score, a preference, a comment, or a reader's agreement. To change one's mind is to append
-another row, and the newest counts. `RatingStore.record` returns after the row is on the disk, so what it has
-acknowledged survives a kill and a power cut.
+A rating is one value: a score, a preference, a comment, or a reader's agreement. A changed rating is another row,
+and the newest row counts. `RatingStore.record` returns after the row is on the disk, so an acknowledged rating
+survives a kill and a power cut.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ _LAYOUT = (
 
 @dataclass(frozen=True, kw_only=True)
 class Rating:
-    """One thing that one reader said.
+    """One rating of one reader.
 
     Parameters
     ----------
     reader : str
     kind : {"score", "preference", "comment", "agreement"}
     value : str
-        "score": "1" to "5". "preference": "first", "second" or "tie", of the pair as `Item.pairs` has it.
-        "comment": the text, empty to take it back. "agreement" (whether what this reader says may be exported as
+        "score": "1" to "5". "preference": "first", "second" or "tie", of a pair in `Item.pairs`.
+        "comment": the text, empty to withdraw it. "agreement" (whether this reader's ratings may be exported as
         corrections): "yes" or "no".
     item : str
         An item's id; empty for "agreement".
@@ -67,8 +67,8 @@ class Rating:
     name : str
         "score": the criterion's key. "preference": the second of the pair. Else empty.
     seconds : float
-        How long the item was in view (its page open and visible) since the item was opened or since the previous
-        rating of it was sent, whichever is later; so the sum over an item's rows is the time spent on it.
+        Time for which the item was visible since it was opened or since its previous rating was sent, whichever is
+        later; so the sum over an item's rows is the time spent on it.
     created : str
         ISO 8601 in UTC; now by default. The server sets it, not the browser.
     """
@@ -84,19 +84,19 @@ class Rating:
 
     @property
     def subject(self) -> tuple[str, str, str, str, str]:
-        """What it speaks of; of two ratings with the same subject the newer counts."""
+        """The rated subject; of two ratings with the same subject the newer counts."""
         return self.reader, self.item, self.candidate, self.kind, self.name
 
 
 class RatingStore:
     """The ratings of a study, in its `ratings.sqlite`.
 
-    Several threads and processes may use one file at once. Nothing is made before the first rating.
+    Several threads and processes may use one file at once. The first rating creates the file.
 
     Parameters
     ----------
     plan : Plan
-        What may be rated, and where the file is.
+        The study, with its folder.
 
     Raises
     ------
@@ -111,14 +111,14 @@ class RatingStore:
         self._file.check()
 
     def record(self, rating: Rating) -> None:
-        """Append a rating; when this returns it is on the disk.
+        """Append a rating; on return the rating is on the disk.
 
         Raises
         ------
         NotFoundError
-            If there is no such reader, or no such item, candidate or criterion for that reader.
+            If the reader, or the reader's item, candidate or criterion, does not exist.
         RequestError
-            If the value is not one of those that its kind has.
+            If the value is not valid for its kind.
         """
         check_rating(self.plan, rating)
         with self._file.connection(create=True) as connection:
@@ -141,29 +141,29 @@ class RatingStore:
             return [Rating(**dict(zip(_COLUMNS, row, strict=True))) for row in found]
 
     def latest(self, reader: str | None = None) -> list[Rating]:
-        """Return the ratings that count: the newest of each subject, those said first in front."""
+        """Return the newest rating of each subject, ordered by the subject's first rating."""
         return newest(self.rows(reader))
 
     def has_agreed(self, reader: str) -> bool | None:
-        """Return whether a reader's words may be exported as corrections; None if not answered yet."""
+        """Return whether a reader's ratings may be exported as corrections; None if not answered yet."""
         for rating in self.latest(reader):
             if rating.kind == AGREEMENT:
                 return rating.value == YES
         return None
 
     def complete(self, reader: Reader) -> set[str]:
-        """Return the ids of those of a reader's items of which nothing that is asked is missing."""
+        """Return the ids of a reader's items that have all required ratings."""
         given = {rating.subject for rating in self.latest(reader.id)}
         return {item.id for item in reader.items if not asked(self.plan, reader, item) - given}
 
 
 def newest(ratings: Iterable[Rating]) -> list[Rating]:
-    """Return the last rating of each subject, in the order of the subjects' first."""
+    """Return the last rating of each subject, ordered by the subject's first rating."""
     return list({rating.subject: rating for rating in ratings}.values())
 
 
 def asked(plan: Plan, reader: Reader, item: Item) -> set[tuple[str, str, str, str, str]]:
-    """Return the `Rating.subject` of everything that must be answered about an item: scores and preferences."""
+    """Return the `Rating.subject` of all required ratings of an item: scores and preferences."""
     subjects = {
         (reader.id, item.id, candidate.id, SCORE, criterion.key)
         for candidate in item.candidates
@@ -182,7 +182,7 @@ def check_rating(plan: Plan, rating: Rating) -> None:
     if rating.kind == AGREEMENT:
         if rating.item or rating.candidate or rating.name:
             raise RequestError(
-                "agreement: it is of the whole study; leave item, candidate and name out"
+                "agreement: applies to the whole study; leave item, candidate and name out"
             )
         _check_value(rating, (YES, NO))
         return
@@ -195,9 +195,7 @@ def check_rating(plan: Plan, rating: Rating) -> None:
         if not plan.pairwise:
             raise RequestError("kind: this study asks for no preferences")
         if (rating.candidate, rating.name) not in item.pairs:
-            raise NotFoundError(
-                "no such pair of texts; name the one that is shown first as candidate"
-            )
+            raise NotFoundError("no such pair of texts; name the text shown first as candidate")
         _check_value(rating, (FIRST, SECOND, TIE))
     elif rating.kind == COMMENT:
         _check_comment(plan, rating)

@@ -1,6 +1,6 @@
-"""A study as the browser shows it: slices of grey values in display orientation, and how to window them.
+"""Render a study for the browser: slices of grey values in display orientation, and windows.
 
-The browser maps grey values to brightness itself, so that a window follows the hand without asking the server.
+The browser applies the window itself, so that windowing needs no request.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ CT_WINDOWS_HU = {
     "Bone": (450.0, 1800.0),
     "Brain": (40.0, 80.0),
 }
-"""Name to (centre, width)."""
+"""Name to (centre, width), HU."""
 
 _CROSS_SECTIONAL = ("CT", "MR", "PT", "NM")
-_FEWEST_SLICES = 32  # a thinner stack is no picture from its side
-_MARGIN = 8.0  # how far beyond the usual window grey values stay distinct, in window widths
+_FEWEST_SLICES = 32  # thinner stacks are not shown in other planes
+_MARGIN = 8.0  # grey values stay distinct this far beyond the usual window, in window widths
 _CACHE_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
 class Levels:
-    """How a stored level stands for a grey value: value = intercept + slope * level.
+    """Mapping of encoded levels to grey values: value = intercept + slope * level.
 
     Parameters
     ----------
     dtype : {"uint8", "uint16"}
-        Of the levels; little-endian.
+        Type of the levels; little-endian.
     slope, intercept : float
     """
 
@@ -52,9 +52,9 @@ class Levels:
 
     @classmethod
     def of(cls, voxels: np.ndarray) -> Levels:
-        """Choose levels that hold every whole number of an image, or nearly every difference of another.
+        """Choose levels that are exact for integers with a range up to 65535, and fine for other values.
 
-        Where a few voxels lie far outside all others, as metal and faulty pixels do, they are clipped.
+        In the latter case far outliers, such as metal and faulty pixels, are clipped.
         """
         low, high = float(voxels.min()), float(voxels.max())
         if voxels.dtype.kind in "iub" and high - low <= 65535:
@@ -67,7 +67,7 @@ class Levels:
     def encode(self, grey: np.ndarray) -> bytes:
         """Return the levels of grey values, row by row."""
         dtype = np.dtype(self.dtype).newbyteorder("<")
-        if grey.dtype.kind in "iub" and self.slope == 1.0:  # whole numbers that all fit
+        if grey.dtype.kind in "iub" and self.slope == 1.0:  # integers in range
             return (grey.astype(np.int64) - int(self.intercept)).astype(dtype).tobytes()
         scaled = (grey.astype(np.float64) - self.intercept) / self.slope
         return np.clip(np.rint(scaled), 0, np.iinfo(dtype).max).astype(dtype).tobytes()
@@ -75,13 +75,13 @@ class Levels:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One image of a study, ready to be shown.
+    """One image of a study, prepared for display.
 
     Parameters
     ----------
     image : StudyImage
     label : str
-        Names it beside others; its view, if it has one.
+        Label among several images; the view, if known.
     """
 
     image: StudyImage
@@ -89,19 +89,19 @@ class Picture:
 
     @cached_property
     def levels(self) -> Levels:
-        """How its grey values are sent."""
+        """The encoding of the grey values."""
         return Levels.of(self.image.voxels)
 
     @property
     def is_cross_sectional(self) -> bool:
-        """Whether its axes are the patient's, so that planes and sides can be named."""
+        """Whether the axes are in patient space, so that planes and sides can be named."""
         modality = self.image.modality
         of_known_kind = modality in _CROSS_SECTIONAL or (modality is None and self.image.is_volume)
         return self.image.calibrated and of_known_kind
 
     @cached_property
     def axes(self) -> tuple[int, ...]:
-        """The voxel axes along which it can be leafed through, the one to begin with in front."""
+        """The voxel axes along which slices can be scrolled, the default first."""
         if not (self.image.is_volume and self.is_cross_sectional):
             return (2,)
         first = slicing_axis(self.image)
@@ -112,12 +112,12 @@ class Picture:
         """Return one slice in display orientation.
 
         Positions run from the head to the feet, from the front to the back and from the patient's right to the
-        left; from the first stored slice on where the patient's axes are not known.
+        left; in stored order if the patient axes are unknown.
 
         Raises
         ------
         NotFoundError
-            If it has no such axis or position.
+            If the axis or position does not exist.
         """
         if axis not in self.axes or not 0 <= position < self._depth(axis):
             raise NotFoundError("no such slice")
@@ -129,7 +129,7 @@ class Picture:
         return gzip.compress(self.levels.encode(self.slice(axis, position).grey), 1, mtime=0)
 
     def to_json(self) -> dict[str, Any]:
-        """Return all that the browser needs to show it, but the levels themselves."""
+        """Return the data for display in the browser, without the levels."""
         return {
             "label": self.label,
             "unit": "HU" if self.image.hounsfield else "",
@@ -146,7 +146,7 @@ class Picture:
         return self.is_cross_sectional and bool(step[np.argmax(np.abs(step))] > 0)
 
     def _windows(self) -> list[dict[str, Any]]:
-        """Return named windows, the one to begin with in front."""
+        """Return named windows, the default first."""
         if self.image.hounsfield:
             is_head = any(
                 word in (self.image.body_part or "") for word in ("head", "brain", "skull")
@@ -193,7 +193,7 @@ def _sides(piece: Slice) -> dict[str, str]:
 
 
 def _side_letters(step: np.ndarray) -> tuple[str, str]:
-    """Return the letters at the beginning and at the end of a direction in RAS."""
+    """Return the letters at the start and end of a direction in RAS."""
     axis = int(np.argmax(np.abs(step)))
     negative, positive = (("L", "R"), ("P", "A"), ("I", "S"))[axis]
     return (negative, positive) if step[axis] > 0 else (positive, negative)
@@ -209,38 +209,38 @@ def pictures_of(study: Study) -> tuple[Picture, ...]:
 
 
 class Shelf:
-    """Cases that have been read, as many as fit; safe to use from several threads.
+    """A cache of loaded cases, least recently used out first; thread-safe.
 
     Parameters
     ----------
     plan : Plan
     max_bytes : int
-        Of voxels; the case used last always stays.
+        Maximum size of voxels; the case used last always stays.
     """
 
     def __init__(self, plan: Plan, max_bytes: int = _CACHE_BYTES):
         self._plan = plan
         self._max_bytes = max_bytes
-        self._read: OrderedDict[str, tuple[Picture, ...]] = OrderedDict()
+        self._cases: OrderedDict[str, tuple[Picture, ...]] = OrderedDict()
         self._locks = {case.id: threading.Lock() for case in plan.cases}
         self._lock = threading.Lock()
 
     def pictures(self, case: Case) -> tuple[Picture, ...]:
-        """Return a case's images; raises what `radfound.reading.read_study` does."""
-        with self._locks[case.id]:  # two requests for a case read it once
+        """Return a case's images; raises the errors of `radfound.reading.read_study`."""
+        with self._locks[case.id]:  # concurrent requests load a case once
             with self._lock:
-                if case.id in self._read:
-                    self._read.move_to_end(case.id)
-                    return self._read[case.id]
+                if case.id in self._cases:
+                    self._cases.move_to_end(case.id)
+                    return self._cases[case.id]
             study = read_study(self._plan.paths(case), series=case.series, volume=case.volume)
             pictures = pictures_of(study)
             with self._lock:
-                self._read[case.id] = pictures
-                while len(self._read) > 1 and self._bytes() > self._max_bytes:
-                    self._read.popitem(last=False)
+                self._cases[case.id] = pictures
+                while len(self._cases) > 1 and self._bytes() > self._max_bytes:
+                    self._cases.popitem(last=False)
             return pictures
 
     def _bytes(self) -> int:
         return sum(
-            each.image.voxels.nbytes for pictures in self._read.values() for each in pictures
+            each.image.voxels.nbytes for pictures in self._cases.values() for each in pictures
         )

@@ -1,8 +1,8 @@
 """Serve a reader study to the browsers of its readers.
 
-Every call bears the reader's token in its `Authorization` header. The link that a reader is given carries the
-token behind `#`, a part that browsers never send: so it is in no log and no referrer, needs no cookie, and two
-readers at one machine are not mixed up. The server never opens `key.json`, so it cannot tell who wrote what.
+Every call has the reader's token in its `Authorization` header. A reader's link holds the token after `#`, which
+browsers never send: so the token is in no log and no referrer, needs no cookie, and two readers at one machine are
+not confused. The server never opens `key.json`, so it cannot reveal the sources.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class AccessError(RadFoundError):
 
 
 class Said(BaseModel):
-    """What the browser sends of a rating; the fields are those of `Rating`."""
+    """A rating as sent by the browser, with the fields of `Rating`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -73,18 +73,17 @@ def serve(folder: str | Path, host: str = HOST, port: int = PORT) -> None:
     Parameters
     ----------
     folder : path
-        What `radfound reader-study create` made.
+        Folder made by `radfound reader-study create`.
     host : str
-        Where to listen. What is said travels unencrypted, so other machines should come through a proxy that
-        speaks HTTPS.
+        Host to listen on. Traffic is not encrypted, so other machines should connect through an HTTPS proxy.
     port : int
 
     Raises
     ------
     ReaderStudyError, StorageError
-        If the study, or its record of ratings, cannot be read.
+        If the study or its record of ratings cannot be read.
     RequestError
-        If nobody can listen at this host and port.
+        If the host or port is not available.
     """
     app = create_app(Plan.load(folder))
     try:
@@ -92,7 +91,7 @@ def serve(folder: str | Path, host: str = HOST, port: int = PORT) -> None:
         listening = socket.create_server((host, port), family=family)
     except OSError as error:
         raise RequestError(
-            f"host {host}, port {port}: cannot be listened at ({error.strerror}); choose others"
+            f"host {host}, port {port}: cannot be opened ({error.strerror}); choose others"
         ) from error
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
     with listening:
@@ -105,11 +104,11 @@ def create_app(plan: Plan) -> FastAPI:
     Raises
     ------
     StorageError
-        If there is a record of ratings and it is damaged.
+        If the record of ratings is damaged.
     """
     app = FastAPI(title=plan.title, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.plan, app.state.store, app.state.shelf = plan, RatingStore(plan), Shelf(plan)
-    address = urlsplit(plan.address).netloc  # of a proxy in front, perhaps
+    address = urlsplit(plan.address).netloc  # perhaps of a reverse proxy
     hosts = [Authority.parse(address, "address")] if address else []
     app.add_middleware(SameOrigin, hosts=hosts)
     app.add_middleware(_Shield)
@@ -120,7 +119,7 @@ def create_app(plan: Plan) -> FastAPI:
     return app
 
 
-# The page, which is the same for everybody --------------------------------------------------------
+# The page, the same for all readers -------------------------------------------------------------
 
 
 def _add_page(app: FastAPI) -> None:
@@ -138,7 +137,7 @@ def _add_page(app: FastAPI) -> None:
         return Response(files[name], media_type=_TYPES[Path(name).suffix])
 
 
-# What each reader may see and say -----------------------------------------------------------------
+# Calls of a reader -----------------------------------------------------------------
 
 
 def _reader_of(request: Request) -> Reader:
@@ -146,7 +145,7 @@ def _reader_of(request: Request) -> Reader:
     reader = request.app.state.plan.reader_of_token(token) if scheme.lower() == "bearer" else None
     if reader is None:
         raise AccessError(
-            "this link opens no pages of this study; open the whole link that you were given"
+            "this link opens no pages of this study; open the complete link that you received"
         )
     return reader
 
@@ -165,7 +164,7 @@ def _add_calls(app: FastAPI) -> None:
         except StudyError as error:
             logger.error("case %s cannot be shown: %s", item.case, error)
             raise StorageError(
-                "the images of this case cannot be read; tell who runs the study, and leave the case for later"
+                "the images of this case cannot be read; inform the study's owner, and leave the case for later"
             ) from error
 
     @app.get("/study")
@@ -187,8 +186,8 @@ def _add_calls(app: FastAPI) -> None:
         return Response(content, 200, {"Content-Encoding": "gzip"}, "application/octet-stream")
 
     @app.post("/ratings")
-    def rate(said: Said, reader: Caller) -> dict[str, bool]:
-        store.record(Rating(reader=reader.id, **said.model_dump()))
+    def rate(rating: Said, reader: Caller) -> dict[str, bool]:
+        store.record(Rating(reader=reader.id, **rating.model_dump()))
         return {"saved": True}
 
 
@@ -245,7 +244,7 @@ def _refuse(request: Request, error: Exception) -> JSONResponse:
 
 
 def _refuse_shape(request: Request, error: Exception) -> JSONResponse:
-    """Refuse what has the wrong shape by the name of the field, without repeating what was sent."""
+    """Name the invalid fields of a request, without repeating their values."""
     problems = error.errors() if isinstance(error, RequestValidationError) else []
     places = sorted({".".join(str(part) for part in each["loc"][1:]) for each in problems})
     return _refuse(
@@ -254,7 +253,7 @@ def _refuse_shape(request: Request, error: Exception) -> JSONResponse:
 
 
 class _Shield:
-    """Give every response the headers that keep a study where it is, and refuse long bodies."""
+    """Add security headers to every response, and reject long bodies."""
 
     def __init__(self, app: ASGIApp):
         self._app = app

@@ -1,1 +1,1 @@
-"""DICOM files to images: headers, series, stacks of frames, pixels."""
+"""Load DICOM files as images: headers, series, stacks of frames, pixels."""

@@ -1,4 +1,4 @@
-"""Deflated DICOM: how much a data set unpacks to, before pydicom unpacks all of it at once."""
+"""Deflated DICOM: check the unpacked size before pydicom inflates the whole data set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _META_LENGTH_AT = 140
 
 
 def check_deflated(file: BinaryIO, name: str) -> None:
-    """Raise StudyTooLargeError for a deflated data set that unpacks to far more than it holds.
+    """Raise StudyTooLargeError for a deflated data set that unpacks to far more than its size.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def check_deflated(file: BinaryIO, name: str) -> None:
     head = file.read(_HEAD_BYTES)
     if _DEFLATED_SYNTAX not in head:
         return
-    # The data set follows the group of meta elements, whose first one holds its length.
+    # The data set follows the file meta group, whose first element is its length.
     (length,) = struct.unpack_from("<L", head, _META_LENGTH_AT)
     file.seek(_META_LENGTH_AT + 4 + length)
     packed = os.fstat(file.fileno()).st_size
@@ -40,6 +40,6 @@ def check_deflated(file: BinaryIO, name: str) -> None:
             block = unpacker.unconsumed_tail
         if unpacked > limit:
             raise StudyTooLargeError(
-                f"{name}: deflated, and unpacks to more than {limit / 2**20:,.0f} MiB; expected at "
-                "most that for its size; convert it to Explicit VR Little Endian"
+                f"{name}: deflated, and unpacks to more than {limit / 2**20:,.0f} MiB; expected no "
+                "more for its size; convert it to Explicit VR Little Endian"
             )

@@ -16,18 +16,18 @@ def values(value: Any) -> list:
 
 
 def count(value: Any) -> int:
-    """Return a whole number to sort by; of several the first, of none 0."""
+    """Return the first value as an integer; 0 if there is none."""
     first = next(iter(values(value)), 0)
     return int(first or 0)
 
 
 def number(value: Any, default: float) -> float:
-    """Return one number, or the default where there is none."""
+    """Return one number, or the default if there is none."""
     return default if value is None or value == "" else float(value)
 
 
 def vector(value: Any, size: int) -> np.ndarray | None:
-    """Return so many numbers, or None where there are none."""
+    """Return a vector of `size` numbers, or None if there is none."""
     if not value:
         return None
     found = np.array([float(part) for part in value])
@@ -49,13 +49,13 @@ def directions(value: Any) -> np.ndarray | None:
 
 
 def column_row(value: Any) -> tuple[float, float] | None:
-    """Turn DICOM's (between rows, between columns) into (between columns, between rows)."""
+    """Swap DICOM's (between rows, between columns) to (between columns, between rows)."""
     found = vector(value, 2)
     return None if found is None else (float(found[1]), float(found[0]))
 
 
 def first_item(group: Mapping, *sequences: str) -> Mapping:
-    """Follow sequences down to the first item of the last; empty where one is missing."""
+    """Follow nested sequences to the first item of the last one; empty if one is missing."""
     for sequence in sequences:
         items = group.get(sequence)
         group = items[0] if items else {}
@@ -63,12 +63,12 @@ def first_item(group: Mapping, *sequences: str) -> Mapping:
 
 
 def element(group: Any, *path: str) -> Any:
-    """Follow sequences down to an element; None where it is missing, empty or damaged."""
+    """Follow nested sequences to an element; None if it is missing, empty or damaged."""
     *sequences, keyword = path
     try:
         value = first_item(group, *sequences).get(keyword)
         return None if value is None or value == "" or value == [] else value
-    except Exception:  # pydicom lets any error of its parsers through
+    except Exception:  # pydicom passes on any error of its parsers
         return None
 
 

@@ -1,4 +1,4 @@
-"""Frames of DICOM files: where each lies, from the header, functional groups or frame vectors."""
+"""Frames of DICOM files and their positions, from header, functional groups or frame vectors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Frame:
     ----------
     file : DicomFile
     index : int
-        Which frame of the file, or which tile of its sheet.
+        Index of the frame in the file, or of the tile in its sheet.
     position_mm : array, shape (3,), or None
         Centre of the first pixel, LPS.
     directions : array, shape (2, 3), or None
@@ -48,9 +48,9 @@ class Frame:
         Distance between neighbouring columns, and between neighbouring rows.
     slope, intercept : float
     groups : tuple of mappings
-        What the file says of this frame and not of all, the most particular first.
+        Elements that apply to this frame and not to the whole file, most specific first.
     in_patient : bool
-        Whether the position is one in the patient; False where it is one in a probe's own frame.
+        Whether the position is in patient coordinates; False for the coordinates of a probe.
     """
 
     file: DicomFile
@@ -65,7 +65,7 @@ class Frame:
 
     @property
     def is_positioned(self) -> bool:
-        """Whether the file says where the frame lies."""
+        """Whether position and orientation are known."""
         return self.position_mm is not None and self.directions is not None
 
     @property
@@ -75,12 +75,12 @@ class Frame:
         return sheet.tile_shape if sheet else self.file.shape[1:]
 
     def find(self, *paths: str) -> Any:
-        """Return the first element found, of the frame or else of its file, or None.
+        """Return the first element found in the frame's groups or the file's header, or None.
 
         Parameters
         ----------
         *paths : str
-            Keywords, or sequences down to one: "MREchoSequence.EffectiveEchoTime". A damaged
+            Keywords, or paths through sequences: "MREchoSequence.EffectiveEchoTime". A damaged
             element counts as missing.
         """
         for path in paths:
@@ -92,7 +92,7 @@ class Frame:
 
 
 def frames_of(file: DicomFile) -> Iterator[Frame]:
-    """Make the frames of a file; ValueError and its like where they cannot be understood."""
+    """Build the frames of a file; raises ValueError and the like for invalid elements."""
     if file.header.get("PerFrameFunctionalGroupsSequence"):
         return _grouped_frames(file)
     if file.sheet:
@@ -115,7 +115,7 @@ def _plain_frames(file: DicomFile) -> Iterator[Frame]:
 
 
 def _slice_offsets_mm(header: Dataset, frames: int) -> np.ndarray | None:
-    """Return how far along the normal each frame lies, or None for frames in time."""
+    """Return the offset of each frame along the normal, or None for frames in time."""
     if frames == 1:
         return np.zeros(1)
     pointers = _pointers(header)
@@ -124,7 +124,7 @@ def _slice_offsets_mm(header: Dataset, frames: int) -> np.ndarray | None:
     places = vector(header.get("SliceLocationVector"), frames)
     if places is not None and "SliceLocationVector" in pointers:
         return places - places[0]
-    # Cone beam CT, for one, names its first slice and the distance.
+    # Cone beam CT, for example, states the first slice and the distance.
     between = header.get("SpacingBetweenSlices") or header.get("SliceThickness")
     return np.arange(frames) * float(between) if between else None
 
@@ -147,7 +147,7 @@ def _nuclear_frames(file: DicomFile) -> Iterator[Frame]:
         axes = directions(detector.get("ImageOrientationPatient"))
         offset_mm = None
         if reconstructed and (step_mm or len(vectors) == 1):
-            # A negative distance stacks the slices against the normal.
+            # With a negative distance the slices run against the normal.
             offset_mm = (numbers.get("SliceVector", 1) - 1) * step_mm
         groups = (numbers, detector)
         yield _frame(file, index, groups=groups, **_place(file, position, axes, offset_mm))
@@ -159,10 +159,10 @@ def _place(
     axes: np.ndarray | None,
     offset_mm: float | None,
 ) -> dict[str, Any]:
-    """Return where a frame lies whose first slice is there, that far along the normal."""
+    """Return the geometry of a frame, given the first slice and the offset along the normal."""
     in_patient = position is not None and axes is not None
     if not in_patient and file.shape[0] > 1 and file.modality in _CROSS_SECTIONAL:
-        # The slices of one file are known to lie behind each other, though not where.
+        # The slices of one file form a stack, though its position is unknown.
         position, axes = np.zeros(3), np.eye(3)[:2]
     if position is None or axes is None or offset_mm is None:
         return {"position_mm": None, "directions": None}

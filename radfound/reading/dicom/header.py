@@ -1,4 +1,4 @@
-"""DICOM headers: what a file says of its frames, before any pixel is touched."""
+"""DICOM headers: load and check a file's header before its pixels."""
 
 from __future__ import annotations
 
@@ -94,42 +94,42 @@ class DicomFile:
 
     @cached_property
     def patient(self) -> str:
-        """Tells patients apart; never shown."""
+        """Patient ID, only to tell patients apart; never shown."""
         return str(self.header.get("PatientID") or "")
 
     @cached_property
     def study_uid(self) -> str:
-        """Study instance UID, empty where there is none."""
+        """Study instance UID, empty if missing."""
         return str(self.header.get("StudyInstanceUID") or "")
 
     @cached_property
     def series_uid(self) -> str:
-        """Series instance UID, empty where there is none."""
+        """Series instance UID, empty if missing."""
         return str(self.header.get("SeriesInstanceUID") or "")
 
     @cached_property
     def instance_uid(self) -> str:
-        """SOP instance UID, empty where there is none."""
+        """SOP instance UID, empty if missing."""
         return str(self.header.get("SOPInstanceUID") or "")
 
     @cached_property
     def series_number(self) -> int | None:
-        """The number that people call the series by."""
+        """The series number, or None."""
         number = self.header.get("SeriesNumber")
         return None if number is None else int(number)
 
     @cached_property
     def instance_number(self) -> int:
-        """The number within the series; 0 where there is none."""
+        """The instance number; 0 if missing."""
         return count(self.header.get("InstanceNumber"))
 
     @cached_property
     def description(self) -> str:
-        """The series description, or nothing where it holds a part of the patient's name."""
+        """The series description; empty if it holds a part of the patient's name."""
         return self.without_names(str(self.header.get("SeriesDescription") or ""))
 
     def without_names(self, text: str) -> str:
-        """Return the beginning of a text, or nothing where it holds a part of the patient's name."""
+        """Return the first 40 characters of a text; empty if it holds a part of the patient's name."""
         if not text:
             return ""
         private = (self._stored(tag).decode("latin-1").lower() for tag in _PRIVATE_TAGS)
@@ -142,7 +142,7 @@ class DicomFile:
         return "".join(letter for letter in text if letter.isprintable())[:40].strip()
 
     def _stored(self, keyword: str) -> bytes:
-        """Return an element unparsed: parsing a name could warn, with the name in the text."""
+        """Return an element unparsed: parsing may log a warning that holds the patient's name."""
         from pydicom.datadict import tag_for_keyword
 
         tag = tag_for_keyword(keyword)
@@ -151,7 +151,7 @@ class DicomFile:
 
     @cached_property
     def dicom_modality(self) -> str:
-        """The modality as the header has it."""
+        """The modality as in the header."""
         return str(self.header.get("Modality") or "")
 
     @cached_property
@@ -161,13 +161,13 @@ class DicomFile:
 
     @cached_property
     def is_colour(self) -> bool:
-        """Whether a pixel has more than a grey value."""
+        """Whether the pixels are coloured."""
         palette = self.header.get("PhotometricInterpretation", "") == "PALETTE COLOR"
         return palette or int(self.header.get("SamplesPerPixel") or 1) > 1
 
     @cached_property
     def is_localizer(self) -> bool:
-        """Whether the image is a scout, which is no slice of the volume planned on it."""
+        """Whether the image is a localizer, which is no slice of the volume planned on it."""
         return "LOCALIZER" in values(self.header.get("ImageType"))
 
     @cached_property
@@ -187,7 +187,7 @@ class DicomFile:
 
     @cached_property
     def thickness_mm(self) -> float:
-        """The thickness of a lone slice, 1 where the file does not say."""
+        """The thickness of a single slice; 1 if unknown."""
         for group in self.header.get("SharedFunctionalGroupsSequence") or []:
             for measures in group.get("PixelMeasuresSequence") or []:
                 if measures.get("SliceThickness"):
@@ -197,23 +197,23 @@ class DicomFile:
 
     @cached_property
     def frames(self) -> tuple[Frame, ...]:
-        """Each frame, from the functional groups where the file has them."""
+        """The frames, from functional groups if the file has them."""
         try:
             return tuple(frames_of(self))
         except (TypeError, ValueError, AttributeError, IndexError):
             raise GeometryError(
-                f"{self.name}: position, orientation, spacing or rescale cannot be understood; "
+                f"{self.name}: position, orientation, spacing or rescale is invalid; "
                 "expected numbers as DICOM defines them; export the file again"
             ) from None
 
     @cached_property
     def sheet(self) -> Sheet | None:
-        """How the tiles of a mosaic lie; None for everything else."""
+        """The tiles of a mosaic; None for other files."""
         return sheet_of(self)
 
     @cached_property
     def fault(self) -> GeometryError | None:
-        """Why its frames are neither slices nor views, or cannot be told apart; None for most."""
+        """The error if the frames are neither slices nor views, or cannot be told apart; else None."""
         found = _NO_SLICES.get(str(self.header.get("SOPClassUID") or ""))
         try:
             if found and self.shape[0] > 1:
@@ -230,26 +230,26 @@ class DicomFile:
 
     @cached_property
     def concatenation(self) -> tuple[str, int]:
-        """The identifier of the whole that the file is a part of, if it is, and its parts' number."""
+        """UID of the concatenation that the file belongs to, or "", and its number of parts."""
         uid = str(self.header.get("ConcatenationUID") or "")
         return uid, count(self.header.get("InConcatenationTotalNumber"))
 
     def parse(self) -> None:
-        """Ask for everything once, so that a damaged element fails here and not later."""
+        """Evaluate every property once, so that a damaged element raises here and not later."""
         for name, member in vars(type(self)).items():
             if isinstance(member, cached_property):
                 getattr(self, name)
 
 
 def read_header(source: Source) -> DicomFile | None:
-    """Read a header; None for a DICOM object that is no picture (a report, a plan, a DICOMDIR).
+    """Load a header; None for a DICOM object without an image (a report, a plan, a DICOMDIR).
 
     Raises
     ------
     StudyUnreadableError
-        If the header is damaged, or says that there is an image and not of what size.
+        If the header is damaged, or declares an image without its size.
     GeometryError
-        If a position, orientation or spacing is not what its element must hold.
+        If a position, orientation or spacing is invalid.
     StudyTooLargeError
     """
     import pydicom
@@ -275,13 +275,13 @@ def read_header(source: Source) -> DicomFile | None:
         return found
     except StudyError:
         raise
-    except Exception:  # pydicom lets any error of its parsers through
+    except Exception:  # pydicom passes on any error of its parsers
         raise _damaged(source) from None
 
 
 @cache
 def _header_tags() -> list:
-    """Return the tags as pydicom has them; it would look each keyword up again for each file."""
+    """Return the tags as pydicom tags, to save a keyword look-up per file."""
     from pydicom.tag import Tag
 
     return [Tag(tag) for tag in _HEADER_TAGS]

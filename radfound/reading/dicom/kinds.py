@@ -1,7 +1,7 @@
-"""What tells images of one place apart: component, echo, b-value, energy, phase, time.
+"""Traits that distinguish images at one position: component, echo, b-value, energy, phase, time.
 
-A series may hold several volumes of the same slices. Which image belongs to which is told by what
-the headers say of each, in words that a reader knows.
+A series may hold several volumes of the same slices. Header elements assign each image to its
+volume; labels describe the volumes in a reader's terms.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from radfound.reading.dicom.frames import Frame
 
 @dataclass(frozen=True)
 class Trait:
-    """Something that images may differ in.
+    """A property in which images of a series may differ.
 
     Parameters
     ----------
     name : str
-        In words, where an image lacks it.
+        Name in words, for images that lack the trait.
     words : str
         Format of a value in words, such as "TE {} ms".
     reader : callable
-        From a frame to its value, or None.
+        Returns the value of a frame, or None.
     order : sequence of values, optional
-        Which comes first; ascending for want of it.
+        Order of the values; ascending if empty.
     """
 
     name: str
@@ -40,10 +40,10 @@ class Trait:
     order: Sequence[Hashable] = ()
 
     def read(self, frame: Frame) -> Any:
-        """Return the value of a frame, or None where it has none or a damaged one."""
+        """Return the value of a frame, or None if it is missing or damaged."""
         try:
             return self.reader(frame)
-        except Exception:  # pydicom lets any error of its parsers through
+        except Exception:  # pydicom passes on any error of its parsers
             return None
 
     def label(self, value: Any) -> str:
@@ -56,7 +56,7 @@ class Trait:
 
 
 def split(frames: Iterable[Frame], trait: Trait) -> dict[Hashable, list[Frame]]:
-    """Group frames by their values of a trait, in the order of the values; those without first."""
+    """Group frames by their values of a trait, in the order of the values; frames without one first."""
     groups: dict[Any, list[Frame]] = defaultdict(list)
     for frame in frames:
         groups[trait.read(frame)].append(frame)
@@ -65,11 +65,11 @@ def split(frames: Iterable[Frame], trait: Trait) -> dict[Hashable, list[Frame]]:
     return {value: groups[value] for value in ([None] if None in groups else []) + known}
 
 
-# Readers --------------------------------------------------------------------------------------
+# Values of a frame --------------------------------------------------------------------------------------
 
 
 def _numbers(*paths: str, digits: int = 5) -> Callable[[Frame], Any]:
-    """Read one number or several, rounded to so many digits."""
+    """Return a function that extracts one or several numbers, rounded to `digits` digits."""
 
     def read(frame: Frame) -> tuple[float, ...] | None:
         found = [float(part) for part in values(frame.find(*paths))]
@@ -123,7 +123,7 @@ _TISSUES = {
 
 
 def _component(frame: Frame) -> str | None:
-    """Return the component of complex MR images; Philips writes "M_FFE", GE a private number."""
+    """Return the component of complex MR images; Philips uses "M_FFE", GE a private number."""
     if frame.file.modality != "MR":
         return None
     stated = frame.find("MRImageFrameTypeSequence.ComplexImageComponent", "ComplexImageComponent")
@@ -138,19 +138,19 @@ def _component(frame: Frame) -> str | None:
 
 
 def _tissue(frame: Frame) -> str | None:
-    """Return what a Dixon image shows."""
+    """Return the Dixon contrast of an image: water, fat, in phase or opposed phase."""
     if frame.file.modality != "MR":
         return None
     return next((_TISSUES[word] for word in _image_type(frame)[2:] if word in _TISSUES), None)
 
 
 def _b_value(frame: Frame) -> float | None:
-    """Return the diffusion weighting in s/mm2, from the standard or the vendors' own elements."""
+    """Return the b-value in s/mm2, from the standard or private elements."""
     stated = frame.find("MRDiffusionSequence.DiffusionBValue", "DiffusionBValue")
     if stated is None:
         found = (_private_number(frame, *place) for place in _PRIVATE_B_VALUES)
         stated = next((number for number in found if number is not None), None)
-    # GE adds a thousand million to the weights of a series with several.
+    # GE adds 1e9 to the b-values of a series with several.
     return None if stated is None else float(f"{float(stated) % 1e9:.5g}")
 
 
@@ -184,7 +184,7 @@ def _energy_window(frame: Frame) -> str | None:
 
 
 def acquired(frame: Frame) -> str | None:
-    """Return date and time of acquisition, as text that sorts like them."""
+    """Return date and time of acquisition as text that sorts chronologically."""
     moment = frame.find("FrameContentSequence.FrameAcquisitionDateTime", "AcquisitionDateTime")
     if moment is None:
         time = frame.find("AcquisitionTime")
@@ -193,13 +193,13 @@ def acquired(frame: Frame) -> str | None:
 
 
 def number_in_series(frame: Frame) -> tuple[int, int]:
-    """Return the instance number, and which frame of it."""
+    """Return the instance number and the frame index."""
     return frame.file.instance_number, frame.index
 
 
 # Traits ---------------------------------------------------------------------------------------
 
-# Images that differ in one of these never belong to one volume.
+# Images that differ in one of these never belong to the same volume.
 KINDS = (
     Trait("component", "{}", _component, tuple(_COMPONENTS.values())),
     Trait("Dixon image", "{}", _tissue, ("water", "fat", "in phase", "opposed phase")),
@@ -224,8 +224,8 @@ TRIGGER = Trait(
         "CardiacSynchronizationSequence.NominalCardiacTriggerDelayTime", "TriggerTime", digits=8
     ),
 )
-# Images of one place are told apart by these where each value has an image of every place. Within
-# one volume they may differ from slice to slice.
+# These separate images at one position only if each value covers every position. Within one volume
+# they may vary from slice to slice.
 CIRCUMSTANCES = (
     Trait(
         "temporal position",
@@ -312,7 +312,7 @@ _KIND_TAGS = [
     "MonoenergeticEnergyEquivalent",
     "ConvolutionKernel",
 ]
-_FRAME_CONTENT = 0x00209111  # has numbers of each frame beside what makes a kind
+_FRAME_CONTENT = 0x00209111  # also holds numbers that differ in every frame
 _KIND_GROUPS = {
     "CTImageFrameTypeSequence": ["FrameType"],
     "CTReconstructionSequence": ["ConvolutionKernel"],
@@ -362,7 +362,7 @@ _PLACES = {
 
 
 def dimensions(frame: Frame) -> list[Trait]:
-    """Return the dimensions that an enhanced file declares, other than its places."""
+    """Return the dimensions that an enhanced file declares, without the spatial ones."""
     from pydicom.datadict import dictionary_description, keyword_for_tag
 
     traits = []
@@ -385,7 +385,7 @@ def _dimension_reader(place: int) -> Callable[[Frame], int | None]:
 
 
 def are_of_one_kind(frames: Sequence[Frame]) -> bool:
-    """Whether the elements as they are stored say that no kind differs; quick, for plain series."""
+    """Whether the stored elements show only one kind; a fast check for plain series."""
     kinds: dict[int, Hashable] = {}
     for frame in frames:
         for group in (*frame.groups, frame.file.header):
@@ -396,7 +396,7 @@ def are_of_one_kind(frames: Sequence[Frame]) -> bool:
 
 
 def _stored_kind(group: Any) -> Hashable:
-    """Return the elements of a header or functional group that make a kind, unparsed if need be."""
+    """Return the elements of a header or functional group that define its kind, unparsed if possible."""
     if isinstance(group, dict):
         return group.get("EnergyWindowVector")
     found: dict[int, Hashable] = {}
@@ -415,7 +415,7 @@ def _bytes(element: Any) -> str:
 
 @cache
 def _kind_elements() -> dict[Any, list]:
-    """Return the tags that make a kind, and those of a sequence by its own."""
+    """Return the tags that define a kind, each with the tags inside its sequence."""
     from pydicom.tag import Tag
 
     plain: dict[Any, list] = {Tag(tag): [] for tag in (*_KIND_TAGS, *_PRIVATE_TAGS)}

@@ -1,4 +1,4 @@
-"""Sheets: pictures that are the slices of a whole volume, side by side as tiles."""
+"""Mosaics: single pictures with all slices of a volume as tiles."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PARALLEL = 0.99
 
 @dataclass(frozen=True)
 class Sheet:
-    """How the tiles of a Siemens mosaic lie in the sheet and in the patient.
+    """Position of a Siemens mosaic's tiles in the sheet and in the patient.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Sheet:
 
 
 def sheet_of(file: DicomFile) -> Sheet | None:
-    """Return the sheet that a file is; None where it is none, or cannot be taken apart."""
+    """Return the sheet of a file; None if it is no mosaic, or cannot be split."""
     if not is_sheet(file.header):
         return None
     try:
@@ -66,15 +66,15 @@ def sheet_of(file: DicomFile) -> Sheet | None:
 
 
 def refuse_sheet(file: DicomFile) -> None:
-    """Raise GeometryError, with the reason, for a sheet that cannot be taken apart."""
+    """Raise GeometryError, with the reason, for a mosaic that cannot be split."""
     if is_sheet(file.header) and file.sheet is None:
         _read_sheet(file)
 
 
 def is_sheet(header: Dataset) -> bool:
-    """Whether a picture says that it is made of tiles."""
+    """Whether the header marks a picture as a mosaic."""
     if header.get("PerFrameFunctionalGroupsSequence"):
-        return False  # taken apart already, though the image type may still say so
+        return False  # already split, though the image type may still say MOSAIC
     if count(_siemens_count(header)) > 1:
         return True
     return any(word in values(header.get("ImageType")) for word in _WORDS)
@@ -93,19 +93,21 @@ def _read_sheet(file: DicomFile) -> Sheet:
     spacing = column_row(header.get("PixelSpacing"))
     between = header.get("SpacingBetweenSlices") or header.get("SliceThickness")
     if slices < 1 or frames > 1:
-        raise _cannot_unfold(file, "the number of its slices is not known")
+        raise _cannot_unfold(file, "the number of its slices is unknown")
     if rows % side or columns % side:
         fault = f"{slices} slices do not divide {columns} x {rows} pixels into equal tiles"
         raise _cannot_unfold(file, fault)
     if position is None or axes is None or spacing is None or not between:
-        raise _cannot_unfold(file, "its position, orientation, spacing or distance is not known")
+        raise _cannot_unfold(
+            file, "its position, orientation, spacing or slice distance is unknown"
+        )
     through = np.cross(*axes)
     if normal is not None:
         if abs(through @ normal) < _PARALLEL:
             raise _cannot_unfold(file, "Siemens' slice normal does not fit the orientation")
         through = through * np.sign(through @ normal)
     tile = rows // side, columns // side
-    # The position is that of a picture as large as the sheet around the centre of the slice.
+    # Image Position is the corner of a sheet-sized picture centred on the slice.
     across = axes[0] * spacing[0] * (columns - tile[1]) / 2
     down = axes[1] * spacing[1] * (rows - tile[0]) / 2
     steps = np.arange(slices)[:, np.newaxis] * through * abs(float(between))
@@ -117,12 +119,12 @@ def _cannot_unfold(file: DicomFile, fault: str) -> GeometryError:
     found = next((words for word, words in _WORDS.items() if word in kinds), "a mosaic")
     return GeometryError(
         f"{file.name}: {found}, all slices of a volume side by side in one picture, but {fault}; "
-        "expected a Siemens mosaic with its private header; export it whole, or a picture a slice"
+        "expected a Siemens mosaic with its private header; export it unchanged, or one picture per slice"
     )
 
 
 def _siemens_mosaic(file: DicomFile) -> tuple[int, np.ndarray | None]:
-    """Return the number of slices (0 if unknown) and the direction in which they follow."""
+    """Return the number of slices (0 if unknown) and the slice normal."""
     slices = count(_siemens_count(file.header))
     csa = _csa_header(file)
     slices = slices or count(_csa_values(csa, "NumberOfImagesInMosaic"))
@@ -135,11 +137,13 @@ def _csa_values(csa: dict, name: str) -> list:
 
 
 def _csa_header(file: DicomFile) -> dict:
-    """Read Siemens' own header, too large to be kept for each slice of every series."""
+    """Load Siemens' private header, which is too large to keep for every slice."""
     import pydicom
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # nibabel warns of its DICOM readers; this is a parser
+        warnings.simplefilter(
+            "ignore"
+        )  # nibabel warns about its DICOM support; only a parser is used
         from nibabel.nicom import csareader
     with open(file.source.path, "rb") as opened:
         header = pydicom.dcmread(
@@ -150,5 +154,5 @@ def _csa_header(file: DicomFile) -> dict:
         return {}
     try:
         return csareader.read(stored)
-    except Exception:  # whatever a parser of an undocumented format meets
+    except Exception:  # a parser of an undocumented format may raise any error
         return {}

@@ -1,7 +1,7 @@
-"""Nuclear medicine: which frames are slices, which are views, and which are neither.
+"""Nuclear medicine: sort frames into slices, views and raw projections.
 
-The frames of one file differ by energy window, detector, phase, rotation, R-R interval, time slot
-and slice, each with a vector of a number a frame (DICOM PS3.3, C.8.4.8).
+The frames of a file differ in energy window, detector, phase, rotation, R-R interval, time slot and
+slice, each given by a vector with one number per frame (DICOM PS3.3, C.8.4.8).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from radfound.reading.dicom.header import DicomFile
 
-# Each vector, and the number of its different values.
+# Each vector and the element with the number of its distinct values.
 _VECTORS = {
     "EnergyWindowVector": "NumberOfEnergyWindows",
     "DetectorVector": "NumberOfDetectors",
@@ -45,7 +45,7 @@ _UPRIGHT = 0.9  # cosine: rows across the body, columns down it
 
 
 def is_nuclear(file: DicomFile) -> bool:
-    """Whether a file is laid out as nuclear medicine is; some positron emission tomograms are."""
+    """Whether a file has the layout of nuclear medicine, as some PET files do."""
     return file.modality == "NM" or "DetectorInformationSequence" in file.header
 
 
@@ -58,7 +58,7 @@ def is_reconstructed(header: Dataset) -> bool:
 
 
 def _is_raw(header: Dataset) -> bool:
-    """Whether the frames are projections, as the camera took them on its way around the patient."""
+    """Whether the frames are raw projections, taken by the camera around the patient."""
     kinds = set(values(header.get("ImageType")))
     if kinds & (_RECONSTRUCTED | _RAW | _PLANAR):
         return bool(kinds & _RAW) and not header.get("SliceVector")
@@ -66,7 +66,7 @@ def _is_raw(header: Dataset) -> bool:
 
 
 def refuse_projections(file: DicomFile) -> None:
-    """Raise GeometryError where frames are no slices and no views, or cannot be told apart."""
+    """Raise GeometryError if frames are neither slices nor views, or cannot be told apart."""
     header = file.header
     if _is_raw(header) and file.shape[0] > 1:
         raise GeometryError(
@@ -86,8 +86,8 @@ def refuse_projections(file: DicomFile) -> None:
 def frame_vectors(file: DicomFile) -> list[dict[str, Any]]:
     """Return the numbers of each frame, from 1: its slice, energy window, detector and so on.
 
-    Where a file has no vectors, the order that the frame increment pointer names counts, the last
-    one fastest, if the numbers of each make up the frames.
+    Without vectors, the frames are counted in the order of the frame increment pointer, last one
+    fastest, if the product of the declared numbers is the number of frames.
     """
     header, frames = file.header, file.shape[0]
     columns = {name: values(header.get(name)) for name in _VECTORS if header.get(name)}
@@ -96,7 +96,7 @@ def frame_vectors(file: DicomFile) -> list[dict[str, Any]]:
         if len(column) != frames:
             raise GeometryError(
                 f"{file.name}: {len(column)} numbers in {name} for {frames} frames; expected one "
-                "a frame; export it with its whole header"
+                "per frame; export it with its whole header"
             )
     numbers = [
         {name: int(column[index]) for name, column in columns.items()} for index in range(frames)
@@ -123,7 +123,7 @@ def _counted(header: Dataset, frames: int) -> dict[str, list[int]]:
 
 
 def detector_of(header: Dataset, numbers: Mapping[str, int]) -> Mapping:
-    """Return what the header says of a frame's detector; the header itself for want of any."""
+    """Return the detector item of a frame; the header itself if there are no detectors."""
     detectors = header.get("DetectorInformationSequence")
     if not detectors:
         return header
@@ -132,7 +132,7 @@ def detector_of(header: Dataset, numbers: Mapping[str, int]) -> Mapping:
 
 
 def energy_window(header: Dataset, number: int) -> str:
-    """Return the name of an energy window, such as "Tc-99m", or nothing."""
+    """Return the name of an energy window, such as "Tc-99m", or empty text."""
     windows = header.get("EnergyWindowInformationSequence") or []
     if not 0 < number <= len(windows):
         return ""
@@ -140,7 +140,7 @@ def energy_window(header: Dataset, number: int) -> str:
 
 
 def view_of(detector: Mapping, axes: np.ndarray | None) -> str | None:
-    """Return from where a detector saw the patient: "anterior", "left lateral" (DICOM CID 26)."""
+    """Return the view of a detector, such as "anterior" or "left lateral" (DICOM CID 26)."""
     meaning = str(element(detector, "ViewCodeSequence", "CodeMeaning") or "").lower()
     if meaning:
         return meaning.replace(" projection", "").strip()

@@ -1,4 +1,4 @@
-"""DICOM files to images: which series, which slices in which order, one volume or several views."""
+"""Load DICOM files as images: choose the series, sort its slices, build a volume or views."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CROSS_SECTIONAL = {"CT", "MR", "PT"}
 def read_headers(
     sources: Iterable[Source], name: str, faults: list[tuple[Source, StudyError]] | None = None
 ) -> list[DicomFile]:
-    """Read the headers of all files that hold a picture, each picture once.
+    """Load the headers of all files that hold an image, without duplicates.
 
     Parameters
     ----------
@@ -46,12 +46,12 @@ def read_headers(
     name : str
         The folder, archive or file, for messages.
     faults : list, optional
-        Takes up the files that cannot be read, and why; without it, the first one raises.
+        Collects unreadable files and their errors; if None, the first error is raised.
 
     Raises
     ------
     StudyUnreadableError
-        If there is none, or a file is damaged.
+        If no file holds an image, or a file is damaged.
     """
     files: list[DicomFile] = []
     seen: set[str] = set()
@@ -83,7 +83,7 @@ def read_headers(
 def choose_series(files: Sequence[DicomFile], name: str, series: str | None) -> Sequence[DicomFile]:
     """Return the files of one series, or of one exam whose images are views.
 
-    Localizers are left out where there are other images beside them in the series.
+    Localizers are left out if the series holds other images.
 
     Parameters
     ----------
@@ -91,14 +91,14 @@ def choose_series(files: Sequence[DicomFile], name: str, series: str | None) -> 
     name : str
         The folder, archive or file, for messages.
     series : str or None
-        Series instance UID or series number; needed where there are several to choose from.
+        Series instance UID or series number; needed if there are several.
 
     Raises
     ------
     StudyAmbiguousError
-        If there are several series, which are not the views of one exam, and none was chosen.
+        If there are several series that are not the views of one exam, and none was chosen.
     RequestError
-        If the chosen one does not exist, or there are several of that number.
+        If the chosen series does not exist, or several have its number.
     """
     groups: dict[str, list[DicomFile]] = defaultdict(list)
     for file in files:
@@ -129,16 +129,16 @@ def choose_series(files: Sequence[DicomFile], name: str, series: str | None) -> 
 
 
 def read_images(chosen: Sequence[DicomFile], name: str, volume: int | None) -> list[StudyImage]:
-    """Read one volume, or the views of one exam.
+    """Load one volume, or the views of one exam.
 
     Parameters
     ----------
     chosen : sequence of DicomFile, at least one
-        What `choose_series` returned.
+        The result of `choose_series`.
     name : str
         The folder, archive or file, for messages.
     volume : int or None
-        Which of several volumes, from 0: by direction, kind (component, echo, b-value, energy),
+        Index of the volume, from 0; ordered by direction, kind (component, echo, b-value, energy),
         then time.
 
     Raises
@@ -187,7 +187,7 @@ def _is_exam(files: Sequence[DicomFile]) -> bool:
 
 
 def _summary(group: Sequence[DicomFile]) -> str:
-    """Describe a series for someone who is to choose."""
+    """Describe a series, to choose one by."""
     first = group[0]
     frames = sum(file.shape[0] for file in group)
     parts = [
@@ -203,7 +203,7 @@ def _view_order(file: DicomFile) -> tuple:
 
 
 def _check_concatenations(files: Sequence[DicomFile]) -> None:
-    """Raise StudyUnreadableError where parts of an object that was stored in several files lack."""
+    """Raise StudyUnreadableError if parts of an object stored in several files are missing."""
     parts: dict[str, list[DicomFile]] = defaultdict(list)
     for file in files:
         parts[file.concatenation[0]].append(file)
@@ -217,7 +217,7 @@ def _check_concatenations(files: Sequence[DicomFile]) -> None:
 
 
 def _views_in(file: DicomFile) -> list[list[Frame]]:
-    """Return the frames of each view: those of one detector and energy window, else all."""
+    """Return the frames of each view: one view per detector and energy window, else one in all."""
     views: dict[tuple, list[Frame]] = defaultdict(list)
     for frame in file.frames:
         keys = (frame.find("DetectorVector"), frame.find("EnergyWindowVector"))
@@ -226,13 +226,13 @@ def _views_in(file: DicomFile) -> list[list[Frame]]:
 
 
 def _read_view(frames: Sequence[Frame]) -> StudyImage:
-    """Read a picture that lies nowhere in the patient; the frames of a clip become its slices."""
+    """Load an image without a position in the patient; the frames of a clip become its slices."""
     file, spacing_mm = frames[0].file, frames[0].spacing_mm
     if not is_usable(spacing_mm):
         spacing_mm = None
         if fault := spacing_fault(file.header):
             logger.warning(
-                "%s: %s; expected two numbers above zero; read without a size in mm",
+                "%s: %s; expected two numbers above zero; loaded without a size in mm",
                 file.name,
                 fault,
             )
@@ -299,7 +299,7 @@ def _read_voxels(frames: Sequence[Frame]) -> np.ndarray:
             if voxels is None:
                 voxels = np.empty((len(frames), *values.shape), values.dtype)
             elif values.dtype != voxels.dtype:
-                # Rare: one slice holds values that the type of those before cannot.
+                # Rare: a slice needs a wider type than the slices before it.
                 voxels = voxels.astype(np.result_type(values, voxels), copy=False)
             voxels[place] = values
     assert voxels is not None, "a stack has frames"

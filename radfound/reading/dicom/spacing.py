@@ -1,4 +1,4 @@
-"""DICOM pixel sizes: which of the elements that may tell them does, and what is wrong with others."""
+"""DICOM pixel spacing: choose among the elements that hold it, and describe invalid ones."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _CENTIMETRES = 3
 
 
 def pixel_spacing(header: Dataset) -> tuple[float, float] | None:
-    """Return the distances between columns and between rows, mm; None where no element tells them.
+    """Return the distances between columns and between rows, mm; None if no element holds them.
 
-    The first element that can be used counts. Where none can, the numbers of the first one that has
-    any are returned, for whoever asks to refuse or to pass over.
+    The first usable element counts. If none is usable, the numbers of the first element that has
+    any are returned, for the caller to reject or ignore.
     """
     found = [_column_row(header, keyword) for keyword in _SPACING_KEYWORDS]
-    told = [spacing_mm for spacing_mm in (*found, _of_ultrasound(header)) if spacing_mm]
-    return next(filter(is_usable, told), told[0] if told else None)
+    stated = [spacing_mm for spacing_mm in (*found, _of_ultrasound(header)) if spacing_mm]
+    return next(filter(is_usable, stated), stated[0] if stated else None)
 
 
 def is_usable(spacing_mm: tuple[float, float] | None) -> bool:
-    """Whether a pixel of that size has an area."""
+    """Whether both distances are positive and finite."""
     return spacing_mm is not None and min(spacing_mm) > 0 and bool(np.isfinite(spacing_mm).all())
 
 
 def spacing_fault(header: Dataset) -> str:
-    """Say what is wrong with the first element of pixel size; nothing where there is none."""
+    """Describe the fault of the first spacing element; empty text if there is none."""
     for keyword in _SPACING_KEYWORDS:
         if keyword not in header:
             continue
@@ -43,7 +43,7 @@ def spacing_fault(header: Dataset) -> str:
 
 
 def _column_row(header: Dataset, keyword: str) -> tuple[float, float] | None:
-    """Turn DICOM's (between rows, between columns) into (between columns, between rows)."""
+    """Swap DICOM's (between rows, between columns) to (between columns, between rows)."""
     try:
         rows_mm, columns_mm = (float(value) for value in header.get(keyword) or ())
     except (TypeError, ValueError):

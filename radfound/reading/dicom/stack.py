@@ -1,4 +1,4 @@
-"""Slices in space: parallel ones sorted along their normal, checked for gaps, and their affine."""
+"""Stacks of parallel slices: sorted along the normal, checked for gaps, and their affine."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from radfound.reading.geometry import ras_affine
 _SAME_DIRECTION = 2e-3
 _SAME_SPACING = 1e-3
 _SAME_PLACE_MM = 0.01
-# Positions are often rounded to a tenth of a millimetre, the first and the last as well.
+# Positions are often rounded to 0.1 mm, including the first and the last.
 _ROUNDING_MM = 0.11
 _ROUNDED_UNEVENNESS = 0.2
 _UNEVENNESS = 0.1
 
 
 def places_of(frames: Sequence[Frame]) -> list[list[Frame]]:
-    """Group parallel frames by their position along the normal, in its order."""
+    """Group parallel frames by position and sort the groups along the normal."""
     normal = np.cross(*frames[0].directions)
     depth = {id(frame): float(normal @ frame.position_mm) for frame in frames}
     ordered = sorted(frames, key=lambda frame: depth[id(frame)])
@@ -34,19 +34,19 @@ def places_of(frames: Sequence[Frame]) -> list[list[Frame]]:
 
 
 def check_one_each(places: Sequence[Sequence[Frame]], name: str) -> None:
-    """Raise GeometryError where a place holds several slices of one volume."""
+    """Raise GeometryError if a position holds several slices of one volume."""
     fewest, most = min(places, key=len), max(places, key=len)
     found = " and ".join(frame.file.name for frame in most[:2])
     if len(fewest) != len(most):
         raise GeometryError(
             f"{name}: {len(most)} slices at one position ({found}) and {len(fewest)} at another "
-            f"({fewest[0].file.name}); expected as many at each; select one series or remove them"
+            f"({fewest[0].file.name}); expected the same number at each; select one series or remove the extra slices"
         )
     if len(most) > 1:
         raise GeometryError(
             f"{name}: {len(most)} slices at each position ({found}), and no header says which "
             "belong together; expected echoes, b-values, times or the like to tell them apart; "
-            "give the slices of one volume by themselves"
+            "load the slices of each volume separately"
         )
 
 
@@ -56,7 +56,7 @@ def stacks_of(frames: Sequence[Frame]) -> list[list[Frame]]:
     Raises
     ------
     GeometryError
-        If one differs from all others.
+        If one frame differs from all others.
     """
     stacks: list[list[Frame]] = []
     for frame in frames:
@@ -90,7 +90,7 @@ def stack_affine(slices: Sequence[Frame], name: str) -> np.ndarray:
     Raises
     ------
     GeometryError
-        If the slices are not evenly spaced along a line, or the pixels have no size.
+        If the slices are not evenly spaced along a line, or have no pixel spacing.
     """
     first = slices[0]
     if first.spacing_mm is None:
@@ -120,7 +120,7 @@ def _difference(first: Frame, other: Frame) -> str | None:
     if np.abs(first.directions - other.directions).max() > _SAME_DIRECTION:
         return (
             f"lies in another direction than {first.file.name}; "
-            "expected parallel slices; give each direction in a folder of its own"
+            "expected parallel slices; put each direction into a folder of its own"
         )
     if not _is_same_spacing(first.spacing_mm, other.spacing_mm):
         return (
@@ -139,7 +139,7 @@ def _is_same_spacing(mine: tuple[float, float] | None, its: tuple[float, float] 
 def _check_even(
     positions: np.ndarray, step: np.ndarray, slices: Sequence[Frame], name: str
 ) -> None:
-    """Raise GeometryError where slices are missing or shifted."""
+    """Raise GeometryError if slices are missing or shifted."""
     regular = positions[0] + np.arange(len(slices))[:, np.newaxis] * step
     offsets_mm = np.linalg.norm(positions - regular, axis=1)
     spacing_mm = np.linalg.norm(step)

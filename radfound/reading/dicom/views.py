@@ -1,4 +1,4 @@
-"""From where a picture shows the patient: projections of radiographs, mammograms, scintigrams."""
+"""The view of radiographs, mammograms and scintigrams."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from radfound.reading.dicom.frames import Frame
 
 _RADIOGRAPHS = {"CR", "DX"}
 _LATERAL = {"LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT", "LEFT LATERAL", "RIGHT LATERAL"}
-# Views by their SNOMED CT code and the SNOMED RT code that came before it.
+# Views by their SNOMED CT codes and the older SNOMED RT codes.
 # DICOM PS3.16, CID 4010 "DX View":
 _RADIOGRAPHIC_CODES = {
     "399348003": "AP",
@@ -60,9 +60,9 @@ _MAMMOGRAPHIC_CODES = {
     "127457009": "SPECIMEN",
     "G-8310": "SPECIMEN",
 }
-# Modifiers that make another view of it; DICOM PS3.16, CID 4015 "View Modifier for Mammography":
+# Modifiers that change the view; DICOM PS3.16, CID 4015 "View Modifier for Mammography":
 _CLEAVAGE = {"399161006", "R-102D2"}
-# For want of a code that is known, its meaning in words.
+# Views by the code's meaning, if the code is unknown.
 _MEANINGS = {
     "cranio-caudal": "CC",
     "craniocaudal": "CC",
@@ -81,11 +81,15 @@ _MEANINGS = {
 
 
 def view_of(frame: Frame) -> str | None:
-    """Name the view in the field's words: "PA", "LATERAL", "L CC", "anterior"; None if unknown."""
+    """Return the view by its usual name: "PA", "LATERAL", "L CC", "anterior"; None if unknown."""
     modality = frame.file.modality
     if dicom_nuclear.is_nuclear(frame.file):
         return _nuclear_view(frame)
-    position = _stated_position(frame) or _coded_view(frame, modality) or _turned(frame, modality)
+    position = (
+        _stated_position(frame)
+        or _coded_view(frame, modality)
+        or _view_from_orientation(frame, modality)
+    )
     side = _breast_side(frame) if modality == "MG" else ""
     return f"{side} {position}".strip() or None
 
@@ -105,8 +109,8 @@ def _stated_position(frame: Frame) -> str:
     return "LATERAL" if position in _LATERAL else position
 
 
-def _turned(frame: Frame, modality: str | None) -> str:
-    """Tell a view from where rows and columns run, as far as that leaves no other."""
+def _view_from_orientation(frame: Frame, modality: str | None) -> str:
+    """Return the view implied by the patient orientation; empty text if it is ambiguous."""
     rows, columns = (str(run) for run in (values(frame.find("PatientOrientation")) + ["", ""])[:2])
     if modality in _RADIOGRAPHS and rows[:1] in set("AP") and columns[:1] in set("FH"):
         return "LATERAL"

@@ -1,4 +1,4 @@
-"""The volumes of a series: frames grouped by what differs, never by their rank alone."""
+"""The volumes of a series: group frames by the header elements that differ."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from radfound.reading.values import choose_volume
 
 @dataclass(frozen=True)
 class Volume:
-    """Frames of one kind, and what tells them from the others of their series, in words."""
+    """Frames of one volume, and the traits that distinguish them in their series, in words."""
 
     words: tuple[str, ...]
     frames: Sequence[Frame]
@@ -39,14 +39,14 @@ def arrange(frames: Sequence[Frame], name: str, volume: int | None) -> list[Fram
     name : str
         The series, for messages.
     volume : int or None
-        Which one, where a series holds several: directions, components, echoes, diffusion weights,
+        Index, if a series holds several: directions, components, echoes, diffusion weights,
         energies, phases.
 
     Raises
     ------
     GeometryError
         If a slice differs in size, direction or spacing from all others, some positions hold more
-        slices than others, or nothing tells the slices at one position apart.
+        slices than others, or the slices at one position cannot be told apart.
     StudyAmbiguousError
         If there are several volumes and none was chosen.
     """
@@ -64,7 +64,7 @@ def arrange(frames: Sequence[Frame], name: str, volume: int | None) -> list[Fram
 
 
 def volumes_of(frames: Sequence[Frame]) -> list[Volume]:
-    """Tell parallel frames apart until each place has one; by rank only where that is certain."""
+    """Split parallel frames into volumes with one frame per position; by order only if unambiguous."""
     volumes = [Volume((), frames)]
     if not are_of_one_kind(frames):
         for trait in KINDS:
@@ -79,7 +79,7 @@ def _parts(volume: Volume, trait: Trait) -> list[Volume]:
 
 
 def _one_frame_a_place(volume: Volume) -> list[Volume]:
-    """Split frames that lie at the same places by what they differ in, else by their order in time."""
+    """Split frames at the same positions by a trait that differs, else by their order in time."""
     places = places_of(volume.frames)
     if len(places) == len(volume.frames):
         return [volume]
@@ -91,7 +91,7 @@ def _one_frame_a_place(volume: Volume) -> list[Volume]:
 
 
 def _tells_apart(parts: Sequence[Volume], places: Sequence[Sequence[Frame]]) -> bool:
-    """Whether each part has its share of every place, or one frame there where none is missing."""
+    """Whether each part covers every position, or the parts separate the frames of the fullest one."""
     if all(_covers(part.frames, places) for part in parts):
         return True
     fullest = max(len(place) for place in places)
@@ -101,13 +101,13 @@ def _tells_apart(parts: Sequence[Volume], places: Sequence[Sequence[Frame]]) -> 
 
 
 def _covers(frames: Sequence[Frame], places: Sequence[Sequence[Frame]]) -> bool:
-    """Whether there are as many of the frames, at least one, at each place."""
+    """Whether every position has the same number of these frames."""
     mine = {id(frame) for frame in frames}
     return len({sum(id(frame) in mine for frame in place) for place in places}) == 1
 
 
 def _by_time(volume: Volume, places: Sequence[Sequence[Frame]]) -> list[Volume]:
-    """Split by rank: cardiac phases of each place by themselves, else whole sweeps over all places."""
+    """Split by order: by trigger time at each position, else in sweeps over all positions."""
     size = len(places[0])
     if any(len(place) != size for place in places):
         return []
@@ -128,7 +128,7 @@ def _volumes(volume: Volume, groups: Iterable, words: Sequence[str]) -> list[Vol
 
 
 def _in_order(frames: Sequence[Frame], read: Callable[[Frame], Any]) -> list[Frame]:
-    """Sort frames by a value; nothing where one lacks it or two have the same."""
+    """Sort frames by a value; empty if a value is missing or occurs twice."""
     keys = {id(frame): read(frame) for frame in frames}
     if None in keys.values() or len(set(keys.values())) < len(frames):
         return []
@@ -138,7 +138,7 @@ def _in_order(frames: Sequence[Frame], read: Callable[[Frame], Any]) -> list[Fra
 def _sweeps(
     frames: Sequence[Frame], places: Sequence[Sequence[Frame]], read: Callable[[Frame], Any]
 ) -> list[list[Frame]]:
-    """Cut frames in the order of a value into runs of one at each place; nothing if they are not."""
+    """Cut frames, sorted by a value, into runs with one frame per position; empty if impossible."""
     keys = {id(frame): read(frame) for frame in frames}
     if None in keys.values():
         return []

@@ -1,4 +1,4 @@
-"""Pixel data of DICOM in any transfer syntax to stored samples, and look-up tables on them.
+"""Decode DICOM pixel data of any transfer syntax to stored samples, and apply look-up tables.
 
-Takes data sets of pydicom and knows nothing of files, series or places.
+Works on pydicom data sets, independent of files, series and geometry.
 """

@@ -1,4 +1,4 @@
-"""Codestreams of the JPEG family: what each says of itself, from its first segments."""
+"""Parse the first segments of codestreams of the JPEG family."""
 
 from __future__ import annotations
 
@@ -31,17 +31,15 @@ class Codestream:
     data : bytes
         The codestream alone, without the boxes of a JP2 file around it.
     syntax : str
-        UID of a transfer syntax under which GDCM decodes it. The file's own may be newer than GDCM
-        (HTJ2K), or wrong.
+        UID of a transfer syntax for GDCM. The file's own may be unknown to GDCM (HTJ2K), or wrong.
     rows, columns, components : int
     precision : int
-        Bits of a sample.
+        Bits per sample.
     precision_at : tuple of int
-        Where in `data` the precision stands.
+        Offsets of the precision in `data`.
     is_signed : bool
     is_ybr : bool or None
-        Whether the first component that a decoder returns is luma; None where the codestream leaves
-        that to the header.
+        Whether the first decoded component is luma; None if only the DICOM header tells.
     """
 
     data: bytes
@@ -56,12 +54,12 @@ class Codestream:
 
     @property
     def is_jpeg2000(self) -> bool:
-        """Whether it is JPEG 2000 or HTJ2K."""
+        """Whether the codestream is JPEG 2000 or HTJ2K."""
         return self.syntax == _JPEG_2000
 
     @property
     def layout(self) -> tuple:
-        """What all frames of a file have in common."""
+        """The properties that all frames of a file must share."""
         return (
             self.syntax,
             self.rows,
@@ -79,14 +77,14 @@ def starts_codestream(fragment: bytes) -> bool:
 
 
 def read_codestream(data: bytes) -> Codestream:
-    """Parse the head of a JPEG, JPEG-LS, JPEG 2000 or HTJ2K frame.
+    """Parse the header of a JPEG, JPEG-LS, JPEG 2000 or HTJ2K frame.
 
     Raises
     ------
     UnsupportedPixels
-        If it is of a kind that no decoder here reads.
+        If no decoder supports the codestream.
     ValueError, IndexError, struct.error
-        If it is damaged.
+        If the codestream is damaged.
     """
     if data.startswith(_JP2_BOX):
         data = data[data.index(_J2K_START) :]
@@ -98,7 +96,7 @@ def read_codestream(data: bytes) -> Codestream:
 
 
 def _segments(data: bytes, last: Container[int]) -> Iterator[tuple[int, int, bytes]]:
-    """Yield marker, position of the content, and content of the segments up to a last one."""
+    """Yield marker, content position and content of each segment, up to a marker in `last`."""
     at, marker = 2, 0
     while marker not in last:
         if data[at] != 0xFF:
@@ -119,7 +117,7 @@ def _read_jpeg(data: bytes) -> Codestream:
     if marker not in (*_DCT, _LOSSLESS, _LS):
         raise UnsupportedPixels(
             f"packed as hierarchical or arithmetic-coded JPEG (SOF{marker - 0xC0}), which no decoder "
-            "here reads; expected baseline, extended, progressive or lossless JPEG with Huffman "
+            "supports; expected baseline, extended, progressive or lossless JPEG with Huffman "
             "codes; convert it to Explicit VR Little Endian"
         )
     precision, rows, columns, components = struct.unpack_from(">BHHB", content)
@@ -137,12 +135,12 @@ def _read_jpeg(data: bytes) -> Codestream:
 
 
 def _is_jpeg_ybr(marker: int, parts: list[bytes], applications: list[bytes]) -> bool | None:
-    """Tell YBR from RGB as libjpeg does, but leave to the header what a codestream does not say.
+    """Tell YBR from RGB as libjpeg does; None if the codestream does not say.
 
     Parameters
     ----------
     marker : int
-        The start of frame.
+        The start-of-frame marker.
     parts : list of bytes
         Identifier, sampling factors and quantisation table of each component.
     applications : list of bytes
@@ -167,10 +165,10 @@ def _read_jpeg2000(data: bytes) -> Codestream:
     if len({bytes(part) for part in parts}) != 1 or parts[0][1:] != b"\1\1":
         raise UnsupportedPixels(
             "packed as JPEG 2000 with components of different size or depth, which is not "
-            "supported; expected components that are alike; convert it to Explicit VR Little Endian"
+            "supported; expected equal components; convert it to Explicit VR Little Endian"
         )
     *_, (_, _, style) = _segments(data, {0x52})
-    # Decoders undo the transform of the components, which the style of coding tells of.
+    # Decoders undo the component transform that the coding style declares.
     is_ybr = False if style[4] else None
     size = parts[0][0]
     return _checked(
@@ -198,7 +196,7 @@ def _checked(stream: Codestream) -> Codestream:
         )
     if not 1 <= stream.precision <= 16:
         raise UnsupportedPixels(
-            f"packed with {stream.precision} bits a sample, which no decoder here reads right; "
+            f"packed with {stream.precision} bits a sample, which no decoder supports; "
             "expected at most 16; convert it to Explicit VR Little Endian"
         )
     return stream

@@ -1,4 +1,4 @@
-"""Pixel data to samples as they were before packing, by transfer syntax."""
+"""Decode pixel data to stored samples, by transfer syntax."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ _EXPECTED = (
 
 
 def decode(dataset: Dataset) -> Samples:
-    """Decode all frames of a data set, out of whatever transfer syntax it is in.
+    """Decode all frames of a data set in its transfer syntax.
 
-    Samples stay as they are stored: nothing is inverted, rescaled, looked up or turned into another
-    colour space, except that decoders of JPEG 2000 undo its transform of the components.
+    Returns stored samples: not inverted, rescaled, looked up or converted to another colour space,
+    except that JPEG 2000 decoders undo the component transform.
 
     Raises
     ------
     UnsupportedPixels
-        If they are whole, but of a kind that no decoder here reads.
+        If no decoder supports the pixel data.
     TruncatedPixels
-        If they end too early.
+        If the pixel data end too early.
     Exception
-        Of any kind, from the decoders, if they are damaged.
+        Of any type, from the decoders, if the pixel data are damaged.
     """
     syntax = str(dataset.file_meta.TransferSyntaxUID)
     is_big_endian = syntax == _BIG_ENDIAN
@@ -96,6 +96,6 @@ def _check_syntax(syntax: str) -> None:
 
 
 def _jpeg_number(syntax: str) -> int | None:
-    """Return the number of a transfer syntax within the branch of JPEG and its relatives."""
+    """Return the last number of a transfer syntax UID in the JPEG branch, or None."""
     last = syntax.removeprefix(_JPEG)
     return int(last) if last.isdecimal() else None

@@ -1,4 +1,4 @@
-"""Packed frames: the fragments that they lie in, and run lengths."""
+"""Encapsulated frames: join fragments, decode run lengths."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ ITEM = b"\xfe\xff\x00\xe0"
 def frames_of(packed: bytes, count: int, starts: Callable[[bytes], bool]) -> list[bytes]:
     """Join the fragments of each frame.
 
-    The tables of offsets, which are often empty and sometimes wrong, are not needed: what begins a
-    frame can be told from its first bytes.
+    The offset tables, often empty and sometimes wrong, are not used: a frame is recognised by its
+    first bytes.
 
     Parameters
     ----------
     packed : bytes
-        Items of a tag, a length and a content each; the first one is the table of offsets.
+        Items of tag, length and content; the first one is the offset table.
     count : int
-        How many frames the header says there are.
+        Number of frames by the header.
     starts : callable
-        Tells whether a fragment is the first one of a frame.
+        Returns whether a fragment is the first one of a frame.
     """
     fragments = fragments_of(packed)
     if len(fragments) == count:
@@ -41,7 +41,7 @@ def frames_of(packed: bytes, count: int, starts: Callable[[bytes], bool]) -> lis
 
 
 def fragments_of(packed: bytes) -> list[bytes]:
-    """Return the content of all items but the first one, without empty ones."""
+    """Return the content of all items but the first, without empty ones."""
     fragments, at = [], 0
     while packed[at : at + 4] == ITEM:
         (length,) = struct.unpack_from("<L", packed, at + 4)
@@ -49,13 +49,13 @@ def fragments_of(packed: bytes) -> list[bytes]:
         if at > len(packed):
             raise ValueError("a fragment that is longer than the data")
         fragments.append(packed[start:at])
-    if len(packed) - at > 8:  # more than the end mark
+    if len(packed) - at > 8:  # more than the delimiter
         raise ValueError("something else between the fragments")
     return [fragment for fragment in fragments[1:] if fragment]
 
 
 def decode_run_lengths(layout: Layout, packed: bytes) -> Samples:
-    """Decode RLE (PS3.5 annex G): each byte of each sample of a frame is a segment."""
+    """Decode RLE (PS3.5 annex G): one segment for each byte of each sample of a frame."""
     width = layout.allocated // 8
     if layout.allocated % 8:
         raise UnsupportedPixels(
@@ -79,7 +79,7 @@ def decode_run_lengths(layout: Layout, packed: bytes) -> Samples:
 
 
 def _rle_offsets(frame: bytes, segments: int) -> tuple[int, ...] | None:
-    """Return where the segments of a frame begin; None if that is no head of a frame."""
+    """Return the segment offsets of a frame; None if this is no RLE header."""
     if len(frame) < 64:
         return None
     count, *offsets = struct.unpack_from("<16L", frame)
@@ -92,6 +92,6 @@ def _rle_offsets(frame: bytes, segments: int) -> tuple[int, ...] | None:
 def _unpack_bits(segment: bytes, count: int) -> np.ndarray:
     from PIL import Image
 
-    # As one row: runs may pass the end of the image's rows.
+    # As one row: runs may cross the ends of image rows.
     row = Image.frombytes("L", (count, 1), segment, "packbits", "L")
     return np.frombuffer(row.tobytes(), np.uint8)

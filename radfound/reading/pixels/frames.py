@@ -1,4 +1,4 @@
-"""DICOM pixels: decoded samples to grey values of which larger is brighter."""
+"""DICOM pixels: convert decoded samples to grey values, larger is brighter."""
 
 from __future__ import annotations
 
@@ -48,16 +48,15 @@ _PIXEL_TAGS = [
 def read_frames(file: DicomFile) -> np.ndarray:
     """Decode all frames of a file to grey values, before rescale.
 
-    Samples are decoded once; then each step is taken here, in this order, whatever they were packed
-    as: bits that belong to overlays are cleared and signs extended; colour becomes luminance; the
-    Modality LUT is applied; MONOCHROME1 is inverted, so that larger is brighter, except for
-    Hounsfield units, which mean the same either way. Padding becomes the darkest value there is,
-    again except in CT, where its value is far below air already.
+    The steps after decoding, in this order for every transfer syntax: overlay bits are cleared and
+    signs extended; colour becomes luminance; the Modality LUT is applied; MONOCHROME1 is inverted,
+    so that larger is brighter, except for Hounsfield units, whose meaning does not depend on it.
+    Padding takes the darkest value of the image, except in CT, where it is far below air already.
 
     Returns
     -------
     array, shape (frames, rows, columns)
-        Integers, or floats from float pixel data.
+        Integers; floats for float pixel data.
 
     Raises
     ------
@@ -79,7 +78,7 @@ def read_frames(file: DicomFile) -> np.ndarray:
         raise _cannot_decode(file, f"is truncated: {found}") from None
     except EOFError:
         raise _cannot_decode(file, "is truncated") from None
-    except Exception:  # pydicom and GDCM raise many kinds, with directories in their messages
+    except Exception:  # pydicom and GDCM raise many types, with paths in their messages
         raise _cannot_decode(file, "holds damaged pixels") from None
 
 
@@ -96,7 +95,7 @@ def _ensure_transfer_syntax(dataset: Dataset) -> None:
 
     if hasattr(dataset, "file_meta") and "TransferSyntaxUID" in dataset.file_meta:
         return
-    # A bare data set, as it travels over the network; pydicom found out how it is written.
+    # A bare data set, as sent over the network; pydicom has detected its encoding.
     if dataset.is_implicit_VR:
         syntax = ImplicitVRLittleEndian
     else:
@@ -128,7 +127,7 @@ def _grey(file: DicomFile, dataset: Dataset, samples: Samples) -> np.ndarray:
 
 
 def _stored_values(samples: Samples) -> np.ndarray:
-    """Clear bits outside the stored ones, where old files keep overlays, and extend the sign."""
+    """Clear bits outside the stored ones, used for overlays in old files, and extend the sign."""
     values = samples.values
     if values.dtype.kind == "f":
         return values
@@ -144,7 +143,7 @@ def _stored_values(samples: Samples) -> np.ndarray:
 
 
 def _inverted(values: np.ndarray, stored: int) -> np.ndarray:
-    """Mirror the grey scale within the range that the stored bits span."""
+    """Invert the grey scale within the range of the stored bits."""
     if values.dtype.kind == "f":
         return -values
     if values.dtype.kind == "i":
@@ -153,7 +152,7 @@ def _inverted(values: np.ndarray, stored: int) -> np.ndarray:
 
 
 def _padding(dataset: Dataset, values: np.ndarray) -> np.ndarray | None:
-    """Return where the pixels are padding, or None."""
+    """Return the mask of padding pixels, or None."""
     prefix = {"f4": "Float", "f8": "DoubleFloat"}.get(values.dtype.str[1:], "")
     keywords = (f"{prefix}PixelPaddingValue", f"{prefix}PixelPaddingRangeLimit")
     number = float if prefix else lambda value: _whole_number(value, values.dtype.kind == "i")
@@ -169,7 +168,7 @@ def _padding(dataset: Dataset, values: np.ndarray) -> np.ndarray | None:
 
 
 def _whole_number(value, signed: bool) -> int:
-    """Read a number whose type depends on the pixels' and which pydicom may leave as bytes."""
+    """Convert a number whose sign depends on the pixels' and that pydicom may leave as bytes."""
     if isinstance(value, bytes):
         return int.from_bytes(value[:2], "little", signed=signed)
     return int(np.array(int(value) & 0xFFFF, np.uint16).astype(np.int16)) if signed else int(value)

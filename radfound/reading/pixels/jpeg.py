@@ -1,4 +1,4 @@
-"""Frames of the JPEG family, decoded by GDCM without a word about their colours."""
+"""Decode frames of the JPEG family by GDCM, without its colour conversion."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from radfound.reading.pixels.codestream import Codestream
 from radfound.reading.pixels.layout import Layout, Samples, UnsupportedPixels
 
-# Secondary captures carry pixels and nothing that would make GDCM change them.
+# SOP classes of secondary captures, whose pixels GDCM does not alter.
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _MANY_CAPTURES = {
     (1, 8): f"{_CAPTURE}.2",
@@ -24,27 +24,27 @@ _MANY_CAPTURES = {
 def decode_codestreams(
     layout: Layout, streams: Sequence[Codestream], *, is_lossless: bool
 ) -> Samples:
-    """Decode one codestream a frame.
+    """Decode one codestream per frame.
 
     Parameters
     ----------
     layout : Layout
-        What the header says, which the codestreams must not contradict.
+        From the header; the codestreams must agree.
     streams : sequence of Codestream, at least one
     is_lossless : bool
-        Whether the transfer syntax keeps each bit; else values may pass the ends of their range.
+        Whether the transfer syntax is lossless; otherwise values may leave the stored range.
 
     Raises
     ------
     UnsupportedPixels
     Exception
-        Of any kind, from the decoder, if a codestream is damaged.
+        Of any type, from the decoder, if a codestream is damaged.
     """
     first = streams[0]
     _check(layout, streams)
     values = _gdcm(streams).reshape(layout.frames, *layout.size, layout.samples)
     if first.precision < 8 and not first.is_signed:
-        # GDCM was told 8 bits, which moved the middle of the range.
+        # The precision was raised to 8 bits for GDCM, which moved the middle of the range.
         values = values - values.dtype.type(128 - (1 << first.precision - 1))
     values = values.astype(f"{values.dtype.kind}{-(-layout.allocated // 8)}", copy=False)
     space = layout.space
@@ -73,15 +73,15 @@ def _check(layout: Layout, streams: Sequence[Codestream]) -> None:
     if first.precision > layout.allocated:
         raise UnsupportedPixels(
             f"packed pixels have {first.precision} bits a sample, but the header makes room for "
-            f"{layout.allocated}; expected as many at most; export it again"
+            f"{layout.allocated}; expected no more; export it again"
         )
 
 
 def _bits_of(layout: Layout, stream: Codestream) -> tuple[int, int]:
-    """Return how many bits hold a value, and the highest of them.
+    """Return the number of bits of a value, and the highest one.
 
-    Where the codestream has fewer bits than the header says, negative numbers of JPEG 2000 have
-    their sign in the codestream's highest bit, as encoders that measure the range leave them.
+    If the codestream has fewer bits than the header says, negative values of JPEG 2000 have their
+    sign in the codestream's highest bit, as written by encoders that measure the range.
     """
     if stream.precision > layout.stored:
         return layout.stored, min(layout.high, stream.precision - 1)
@@ -91,10 +91,10 @@ def _bits_of(layout: Layout, stream: Codestream) -> tuple[int, int]:
 
 
 def _gdcm(streams: Sequence[Codestream]) -> np.ndarray:
-    """Decode frames out of a bare file that describes the codestreams and nothing else.
+    """Decode frames through a minimal DICOM file around the codestreams.
 
-    The label says grey or RGB whatever the colours are, since GDCM inverts MONOCHROME1, looks up
-    palettes and converts YBR; with these two it returns what the codestream holds.
+    The file is always labelled grey or RGB, because GDCM inverts MONOCHROME1, applies palettes and
+    converts YBR; with these two labels it returns the samples of the codestream.
     """
     import pydicom
     import SimpleITK as sitk
@@ -132,7 +132,7 @@ def _gdcm(streams: Sequence[Codestream]) -> np.ndarray:
 
 
 def _with_eight_bits(stream: Codestream) -> bytes:
-    """Raise a precision below 8, which GDCM does not know, to 8."""
+    """Raise a precision below 8, which GDCM does not support, to 8."""
     if stream.precision >= 8:
         return stream.data
     data = bytearray(stream.data)

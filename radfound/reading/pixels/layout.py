@@ -1,4 +1,4 @@
-"""How a header says that pixels are stored, what came out of them, and what stands in the way."""
+"""The layout of pixels by the header, decoded samples, and the errors of decoding."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _GREY_SPACES = {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"}
 
 
 class UnsupportedPixels(Exception):
-    """Whole pixels that no decoder here reads: what they are, what is expected and what to do."""
+    """Intact pixel data that no decoder supports; the text says what was found and what to do."""
 
 
 class TruncatedPixels(Exception):
-    """Pixel data end before the last pixel; the text says how much there is."""
+    """Pixel data that end before the last pixel; the text says how much was found."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the header says that pixels are stored.
+    """The storage of pixels according to the header.
 
     Parameters
     ----------
@@ -33,10 +33,10 @@ class Layout:
     space : str
         Photometric interpretation.
     allocated, stored, high : int
-        Bits of a sample's cell, those of them that hold its value, and the highest one that does.
+        Bits Allocated, Bits Stored and High Bit.
     is_signed : bool
     by_plane : bool
-        Whether all red samples come first, then all green ones, then all blue ones.
+        Whether samples are stored in planes: all red, then all green, then all blue ones.
     """
 
     frames: int
@@ -52,7 +52,7 @@ class Layout:
 
     @classmethod
     def of(cls, dataset: Dataset) -> Layout:
-        """Read the layout out of a data set."""
+        """Return the layout of a data set."""
         samples = int(dataset.get("SamplesPerPixel") or 1)
         allocated = int(dataset.get("BitsAllocated") or 0)
         stored = min(int(dataset.get("BitsStored") or allocated), allocated)
@@ -99,15 +99,15 @@ class Layout:
 
 @dataclass(frozen=True)
 class Samples:
-    """Decoded pixels, not yet cleared of bits that belong to something else.
+    """Decoded pixels, possibly with overlay bits.
 
     Parameters
     ----------
     values : array, shape (frames, rows, columns, samples)
     space : str
-        Photometric interpretation of `values`, which the header may have wrong.
+        Photometric interpretation of `values`, which may differ from the header's.
     stored, high : int
-        Bits that hold a value, and the highest one of them; 0 and 0 for floats.
+        Bits Stored and High Bit; 0 and 0 for floats.
     is_signed : bool
     """
 
@@ -119,5 +119,5 @@ class Samples:
 
     @classmethod
     def of(cls, layout: Layout, values: np.ndarray) -> Samples:
-        """Take all but the values from the header."""
+        """Build samples from values and the header's layout."""
         return cls(values, layout.space, layout.stored, layout.high, layout.is_signed)

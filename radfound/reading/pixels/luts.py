@@ -21,7 +21,7 @@ _MOST_ENTRIES = 1 << 16
 
 
 def apply_palette(indices: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Look up the brightness of each index.
+    """Map each index to the luminance of its palette entry.
 
     Raises
     ------
@@ -57,14 +57,14 @@ def apply_modality_lut(values: np.ndarray, item: Dataset, dataset: Dataset) -> n
     item : Dataset
         The item of the Modality LUT Sequence.
     dataset : Dataset
-        What the item lies in; tells whether numbers are signed, and the order of bytes.
+        The data set of the item, for sign and byte order.
     """
     count, first, bits = _descriptor(item["LUTDescriptor"].value, dataset)
     entries = _entries(item["LUTData"].value, count, bits, dataset.is_little_endian)
     if len(entries) < count:
         raise UnsupportedPixels(
             f"the Modality LUT has {len(entries):,} entries where its descriptor says {count:,}; "
-            "expected as many; export it again"
+            "expected equal numbers; export it again"
         )
     return entries[_places(values, first, count)]
 
@@ -77,7 +77,7 @@ def _no_palette() -> UnsupportedPixels:
 
 
 def _descriptor(value, dataset: Dataset) -> tuple[int, int, int]:
-    """Return the number of entries, the stored value of the first one, and their bits."""
+    """Return the number of entries, the stored value of the first one, and the bits per entry."""
     count, first, bits = (int(number) for number in value)
     if dataset.get("PixelRepresentation") and first >= 0x8000:
         first -= 0x10000
@@ -85,13 +85,13 @@ def _descriptor(value, dataset: Dataset) -> tuple[int, int, int]:
 
 
 def _places(values: np.ndarray, first: int, count: int) -> np.ndarray:
-    """Return which entry each stored value has; those beyond the ends have the last ones."""
+    """Return the entry index of each stored value, clipped to the table."""
     return np.clip(values.astype(np.int64) - first, 0, count - 1)
 
 
 def _entries(value, count: int, bits: int, little_endian: bool) -> np.ndarray:
-    """Return the entries of a table; those of 8 bits lie in bytes or in words."""
-    if not isinstance(value, bytes):  # VR US, which pydicom turns into numbers
+    """Return the entries of a table; 8-bit entries are stored as bytes or as words."""
+    if not isinstance(value, bytes):  # VR US, which pydicom converts to numbers
         return np.array(value, np.uint16, ndmin=1)
     is_bytes = bits <= 8 and len(value) < 2 * count
     return _words(value, 1 if is_bytes else 2, little_endian)
@@ -100,12 +100,12 @@ def _entries(value, count: int, bits: int, little_endian: bool) -> np.ndarray:
 def _words(value: bytes, width: int, little_endian: bool) -> np.ndarray:
     """Return bytes as unsigned integers of 1 or 2 bytes."""
     words = np.frombuffer(value, "<u2" if little_endian else ">u2", len(value) // 2)
-    # Two 8-bit entries share a word, the first one in its lower half.
+    # Two 8-bit entries share a word, the first one in the lower half.
     return words.astype("<u2").view(np.uint8) if width == 1 else words.astype(np.uint16)
 
 
 def _in_eight_bits(entries: np.ndarray) -> np.ndarray:
-    """Return entries of 8 bits, which some files keep in the upper half of 16."""
+    """Return 8-bit entries, which some files store in the upper half of 16 bits."""
     return (entries >> 8 if entries.max() > 0xFF else entries).astype(np.uint8)
 
 
@@ -115,7 +115,7 @@ def _expand_segments(words: np.ndarray) -> np.ndarray:
     starts: list[int] = []
 
     def expand(at: int) -> int:
-        """Append the segment at a place; return where the next one begins."""
+        """Append the segment at a position; return the position of the next one."""
         if len(entries) > _MOST_ENTRIES:
             raise ValueError("more entries than any table may have")
         kind, length = int(words[at]), int(words[at + 1])

@@ -1,4 +1,4 @@
-"""Uncompressed pixel data, of integers and of floats."""
+"""Decode uncompressed pixel data, integers and floats."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HALVED_CHROMA = {"YBR_FULL_422", "YBR_PARTIAL_422"}
 
 
 def decode_cells(layout: Layout, data: bytes, *, big_endian: bool = False) -> Samples:
-    """Decode uncompressed integers of any width, by pixel or by plane, with all or half the chroma.
+    """Decode uncompressed integers of any width, by pixel or by plane, with full or halved chroma.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def decode_cells(layout: Layout, data: bytes, *, big_endian: bool = False) -> Sa
 
 
 def decode_padded_frames(layout: Layout, data: bytes) -> Samples:
-    """Decode uncompressed frames of which each is padded to whole bytes, or to an even number."""
+    """Decode uncompressed frames that are each padded to whole bytes, or to an even number of bytes."""
     single, size = replace(layout, frames=1), len(data) // layout.frames
     frames = [data[at : at + size] for at in range(0, layout.frames * size, size or 1)]
     decoded = [decode_cells(single, frame).values for frame in frames or [b""]]
@@ -66,7 +66,7 @@ def _cells(layout: Layout, data: bytes, count: int, big_endian: bool) -> np.ndar
 
 
 def _twelve_bit_cells(data: bytes, count: int) -> np.ndarray:
-    """Unpack pairs of 12-bit cells out of three bytes each, lowest bits first."""
+    """Unpack pairs of 12-bit cells from three bytes each, lowest bits first."""
     pairs = (count + 1) // 2
     low, middle, high = (
         np.frombuffer(data.ljust(3 * pairs, b"\0"), np.uint8, 3 * pairs)

@@ -1,4 +1,4 @@
-"""DICOM units: whether stored values are to be rescaled, and whether that gives Hounsfield units."""
+"""DICOM units: whether rescale applies, and whether the result is in Hounsfield units."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _CT_CLASSES = {
 }
 _X_RAY_CLASSES = {f"1.2.840.10008.5.1.4.1.1.12.{number}" for number in (1, 2, 3)}
 _RESCALED_MODALITIES = {"CT", "PT"}
-# Values of Image Type and Frame Type, of the standard (C.8.16.1) and of vendors, for pictures of
-# something else than attenuation: scouts, captured screens, maps of perfusion, dose and materials.
+# Values of Image Type and Frame Type, of the standard (C.8.16.1) and of vendors, for images that do
+# not show attenuation: scouts, screen captures, maps of perfusion, dose and materials.
 _NO_ATTENUATION = re.compile(
     r"(^|[\\_ -])("
     r"LOCALIZER|SCOUT|TOPOGRAM|SURVIEW|SCANOGRAM|SCREEN ?(SAVE|SHOT|CAPTURE)?|DOSE|GSP|"
@@ -38,12 +38,12 @@ _NO_ATTENUATION = re.compile(
 
 
 def modality_lut(header: Dataset) -> Dataset | None:
-    """Return the Modality LUT that turns stored values into modality values, if there is one.
+    """Return the Modality LUT that maps stored values to modality values, if there is one.
 
-    The standard has either a LUT or a rescale (PS3.3 C.11.1). Where a file has both, the rescale
-    counts for CT and PET, whose image modules demand it, and the LUT elsewhere. The LUT of a
-    fluoroscopic image leads back to X-ray intensity and is no part of its display (PS3.4 N.2.5);
-    colour has none; an item without a table is as good as none.
+    The standard allows either a LUT or a rescale (PS3.3 C.11.1). If a file has both, the rescale
+    applies to CT and PET, whose image modules require it, and the LUT to others. The LUT of a
+    fluoroscopic image maps back to X-ray intensity and is not for display (PS3.4 N.2.5); colour
+    has none; an item without a table is ignored.
     """
     items = header.get("ModalityLUTSequence")
     if not items or not (items[0].get("LUTDescriptor") and items[0].get("LUTData")):
@@ -55,19 +55,19 @@ def modality_lut(header: Dataset) -> Dataset | None:
 
 
 def takes_rescale(header: Dataset) -> bool:
-    """Whether slope and intercept apply: to grey values that have no Modality LUT."""
+    """Whether slope and intercept apply: only to grey values without a Modality LUT."""
     return not _is_colour(header) and modality_lut(header) is None
 
 
 def is_hounsfield(header: Dataset) -> bool:
-    """Whether the header says that rescaled values are Hounsfield units.
+    """Whether rescaled values are Hounsfield units according to the header.
 
-    It does if the modality is CT, there is a rescale, and its type is HU. Only in CT images (plain,
-    enhanced, legacy converted) may the type be left out, as PS3.3 C.8.2.1 has it: "Required if the
-    Rescale Type is not HU (Hounsfield Units), or Multi-energy CT Acquisition is YES". It does not
-    if the image type names something else than attenuation, such as a localizer or a map of
-    perfusion; if values are colours or of 8 bits, which no CT image may have (C.8.2.1: 12 to 16
-    bits stored); or if a real world mapping (C.7.6.16.2.11) gives another unit.
+    True if the modality is CT, there is a rescale, and its type is HU. Only CT images (plain,
+    enhanced, legacy converted) may omit the type, by PS3.3 C.8.2.1: "Required if the Rescale Type
+    is not HU (Hounsfield Units), or Multi-energy CT Acquisition is YES". False if the image type
+    names something other than attenuation, such as a localizer or a perfusion map; if values are
+    colours or of 8 bits, which no CT image may have (C.8.2.1: 12 to 16 bits stored); or if a real
+    world mapping (C.7.6.16.2.11) gives another unit.
     """
     if header.get("Modality") != "CT" or _is_colour(header):
         return False
@@ -110,7 +110,7 @@ def _kinds(levels: list[Dataset]) -> Iterator[str]:
 
 
 def _rescale_types(header: Dataset, levels: list[Dataset]) -> set[str]:
-    """Return the units of all rescales, empty ones for rescales that do not tell."""
+    """Return the rescale types of all levels; empty text for a rescale without a type."""
     items = [
         item for level in levels for item in level.get("PixelValueTransformationSequence") or []
     ]

@@ -1,1 +1,1 @@
-"""Volumes in one file, or a header and its data: NIfTI, NRRD, MetaImage."""
+"""Load volumes from one file, or from a header and data files: NIfTI, NRRD, MetaImage."""

@@ -1,4 +1,4 @@
-"""Voxels in one or several files beside their header, as NRRD and MetaImage name them."""
+"""Detached voxel data: files beside the header, as named by NRRD and MetaImage."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import numpy as np
 from radfound.exceptions import StudyUnreadableError
 from radfound.reading.files import MAX_FILES, Source, file_beside
 
-# One number of a sensible width, and nothing else that a format string could do.
+# One integer of at most two digits of width, and no other format specifier.
 _NUMBERED = re.compile(r"[^%]*%0?\d{0,2}[diu][^%]*")
 
 
 def numbered_names(pattern: str, name: str) -> list[str]:
-    """Return the names that `slice%03d.raw 1 60 1` stands for; a plain name stands for itself.
+    """Expand a pattern such as `slice%03d.raw 1 60 1` to file names; a plain name stays as is.
 
     Parameters
     ----------
     pattern : str
-        A name, or a name with one number in it and its first value, last value and step.
+        A name, or a name with one number field, followed by first value, last value and step.
     name : str
         Names the header in messages.
 
     Raises
     ------
     StudyUnreadableError
-        If the pattern cannot be understood, or stands for too many files.
+        If the pattern is invalid, or expands to too many files.
     """
     words = pattern.split()
     if "%" not in pattern or len(words) < 4:
@@ -40,7 +40,7 @@ def numbered_names(pattern: str, name: str) -> list[str]:
             raise ValueError
     except ValueError:
         raise StudyUnreadableError(
-            f"{name}: {pattern[:80]!r} is said to name the files with the voxels; expected a "
+            f"{name}: {pattern[:80]!r} is no valid pattern of data files; expected a "
             f"pattern such as slice%03d.raw, first, last and step, for at most {MAX_FILES:,} files"
         ) from None
     return [words[0].replace("%u", "%d") % number for number in numbers]
@@ -52,7 +52,7 @@ def read_beside(
     count: int,
     read: Callable[[BinaryIO, int, str], np.ndarray],
 ) -> np.ndarray:
-    """Read `count` bytes of voxels from files beside a header, an equal part from each, in order.
+    """Load `count` bytes of voxels from detached files, an equal part from each, in order.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def read_beside(
     names : sequence of str, at least one
     count : int
     read : callable
-        Given an open file, the bytes to read from it and its name for messages.
+        Called with an open file, the number of bytes and the file's name for messages.
 
     Returns
     -------
@@ -70,12 +70,12 @@ def read_beside(
     Raises
     ------
     StudyUnreadableError
-        If a file is not there or outside the header's folder, or the parts cannot be equal.
+        If a file is missing or outside the header's folder, or the parts cannot be equal.
     """
     if not names or count % len(names):
         raise StudyUnreadableError(
             f"{source.name}: {count:,} bytes of voxels in {len(names):,} files; "
-            "expected as many in each; give all files, or save header and voxels in one"
+            "expected the same number in each; give all files, or save header and voxels in one"
         )
     paths = [file_beside(source, name) for name in names]
     parts = []

@@ -1,4 +1,4 @@
-"""MetaImage (.mha, or .mhd with its voxels in one or several files beside it)."""
+"""Load MetaImage (.mha, or .mhd with voxels in one or several detached files)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _DTYPES = {
 
 
 def read_metaimage(source: Source, volume: int | None = None) -> StudyImage:
-    """Read one volume of a MetaImage, whose space is LPS.
+    """Load one volume of a MetaImage, whose space is LPS.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def read_metaimage(source: Source, volume: int | None = None) -> StudyImage:
 
 
 def _read_fields(file: BinaryIO, name: str) -> dict[str, str]:
-    """Read the header, whose last field is ElementDataFile."""
+    """Parse the header, whose last field is ElementDataFile."""
     fields: dict[str, str] = {}
     while file.tell() < _MAX_HEADER_BYTES:
         line = file.readline(_MAX_HEADER_BYTES).decode("latin-1")
@@ -92,7 +92,7 @@ def _read_fields(file: BinaryIO, name: str) -> dict[str, str]:
 
 
 def _is_true(fields: dict[str, str], *keys: str) -> bool:
-    """Whether the first of the keys that is there says so."""
+    """Whether the first of the keys present is true."""
     value = next((fields[key] for key in keys if key in fields), "")
     return value[:1] in ("T", "t", "1")
 
@@ -114,7 +114,7 @@ def _numbers(fields: dict[str, str], keys: tuple[str, ...], count: int) -> np.nd
 
 
 def _affine(fields: dict[str, str], dimension: int, name: str) -> tuple[np.ndarray, bool]:
-    """Return the affine and whether the file says what a voxel measures."""
+    """Return the affine and whether the file states the voxel size."""
     used = min(dimension, 3)
     columns, origin = np.eye(3), np.zeros(3)
     try:
@@ -123,7 +123,7 @@ def _affine(fields: dict[str, str], dimension: int, name: str) -> tuple[np.ndarr
         offset = _numbers(fields, ("Offset", "Position", "Origin"), dimension)
     except ValueError as error:
         raise GeometryError(
-            f"{name}: {error} in the MetaImage header cannot be understood; "
+            f"{name}: {error} in the MetaImage header is invalid; "
             f"expected numbers for {dimension} axes; repair the header or export again"
         ) from None
     if rows is not None:
@@ -145,7 +145,7 @@ def _read_voxels(
     shape: list[int],
     skip: int,
 ) -> np.ndarray:
-    """Return all stored values, slowest axis first; `skip` bytes lie before them elsewhere."""
+    """Return all stored values, slowest axis first; `skip` counts bytes before detached voxels."""
     packing = "zlib" if _is_true(fields, "CompressedData") else "raw"
     is_text = "BinaryData" in fields and not _is_true(fields, "BinaryData")
 
@@ -174,10 +174,10 @@ def _read_voxels(
 
 
 def _one_volume(stored: np.ndarray, volume: int | None, name: str) -> np.ndarray:
-    """Pick one volume out of the stored array ([t,] [k,] j, i, channel) as (D, H, W)."""
+    """Select one volume of the stored array ([t,] [k,] j, i, channel); shape (D, H, W)."""
     if stored.shape[-1] in (3, 4) and stored.dtype == np.uint8:
         stored = luminance(stored)[..., np.newaxis]
-    # What a smaller image lacks in front: the slice, and then the time.
+    # Add missing leading axes: slice, then time.
     stored = stored.reshape((1,) * (5 - stored.ndim) + stored.shape)
     frames, channels = stored.shape[0], stored.shape[-1]
     frame, channel = divmod(choose_volume(frames * channels, volume, name), channels)

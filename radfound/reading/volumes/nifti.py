@@ -1,4 +1,4 @@
-"""NIfTI-1 and NIfTI-2, packed or not, in one file or as a pair of .hdr and .img."""
+"""Load NIfTI-1 and NIfTI-2, compressed or not, as one file or a pair of .hdr and .img."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def read_nifti(source: Source, volume: int | None = None) -> StudyImage:
-    """Read one volume, which lies where ITK and 3D Slicer put it.
+    """Load one volume, positioned as in ITK and 3D Slicer.
 
     Raises
     ------
@@ -52,14 +52,14 @@ def read_nifti(source: Source, volume: int | None = None) -> StudyImage:
     return StudyImage(
         voxels=voxels,
         affine=affine,
-        # An intent says that the values are something else: a statistic, labels, a vector.
+        # With an intent code the values are a statistic, labels or a vector.
         hounsfield=not header["intent_code"] and looks_like_hounsfield(voxels),
         source=source.name,
     )
 
 
 def _sizes(header: Nifti1Header) -> list[int]:
-    """Return the sizes along all axes, at least three; what is left out or zero behind j is 1."""
+    """Return the sizes along at least three axes; a missing or zero size after j counts as 1."""
     dimension = int(header["dim"][0])
     sizes = [int(size) for size in header["dim"][1 : 1 + dimension]]
     return [
@@ -80,7 +80,7 @@ def _spatial_shape(header: Nifti1Header, name: str) -> tuple[int, int, int]:
 
 
 def _voxel_file(source: Source) -> Source:
-    """Return the .img beside a .hdr, packed or not."""
+    """Return the .img beside a .hdr, compressed or not."""
     stem = source.path.name.removesuffix(".gz")
     stem = stem[: -len(".hdr")] if stem.lower().endswith(".hdr") else stem
     ending = ".IMG" if source.path.name.endswith(".HDR") else ".img"
@@ -96,7 +96,7 @@ def _read_volume(
     index: int,
     name: str,
 ) -> np.ndarray:
-    """Return one volume as stored, (k, j, i), and a last axis for colour."""
+    """Return one volume of stored values, shape (k, j, i), with a last axis for colour."""
     size = math.prod(shape) * dtype.itemsize
     skip = data_offset(header, name) + index * size
     data = read_bytes(file, size, name, packing=packing_of(file), skip=skip)
@@ -108,6 +108,6 @@ def _grey_values(stored: np.ndarray, header: Nifti1Header, name: str) -> np.ndar
         return luminance(stored)
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or not math.isfinite(slope):
-        # The standard's way to say that values are as stored.
+        # In the standard, a slope of 0 means no scaling.
         return plain_type(stored)
     return rescale(stored, slope, intercept, name)

@@ -1,4 +1,4 @@
-"""The header of NIfTI-1 and NIfTI-2: which one it is, and what it says of the voxels."""
+"""Parse the header of NIfTI-1 and NIfTI-2: version, data type and offset of the voxels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nibabel import Nifti1Header
 
 HEADER_BYTES = 540
-"""What it takes to know either kind of header."""
+"""Number of bytes needed to parse either header."""
 
 _DTYPES = {
     2: "u1",
@@ -40,7 +40,7 @@ _MAX_OFFSET = 2**40
 
 
 def is_nifti(head: bytes) -> bool:
-    """Whether a file that begins so is a NIfTI, or the Analyze 7.5 that came before it."""
+    """Whether the first bytes are those of a NIfTI, or of its predecessor Analyze 7.5."""
     return is_single(head) or is_pair(head) or _is_analyze(head)
 
 
@@ -55,13 +55,13 @@ def is_pair(head: bytes) -> bool:
 
 
 def _is_analyze(head: bytes) -> bool:
-    """Whether this is an Analyze 7.5 header, known by its size and a possible number of axes."""
+    """Whether this is an Analyze 7.5 header, judged by its size field and number of axes."""
     order = _byte_order(head)
     return order is not None and head[344:345] != b"n" and 1 <= _short(head, 40, order) <= 7
 
 
 def _byte_order(head: bytes) -> str | None:
-    """Return "<" or ">" by the header's size, its first number; None where it is neither."""
+    """Return "<" or ">" by the size field at the start of the header; None if it fits neither."""
     sizes = [int.from_bytes(head[:4], order) for order in ("little", "big")]
     return next((sign for sign, size in zip("<>", sizes, strict=True) if size in (348, 540)), None)
 
@@ -71,12 +71,12 @@ def _short(head: bytes, at: int, order: str) -> int:
 
 
 def parse_header(head: bytes, name: str) -> Nifti1Header:
-    """Make nibabel's header of a file's first `HEADER_BYTES`; extensions are passed over.
+    """Parse a file's first `HEADER_BYTES` to a nibabel header; extensions are skipped.
 
     Raises
     ------
     StudyUnreadableError
-        If they are too few, or of a file that holds no image.
+        If there are too few bytes, or the file holds no image.
     """
     from nibabel import Nifti1Header, Nifti2Header
 
@@ -101,12 +101,12 @@ def parse_header(head: bytes, name: str) -> Nifti1Header:
 
 
 def stored_type(header: Nifti1Header, name: str) -> np.dtype:
-    """Return the type of a voxel, which is several bytes for colour.
+    """Return the dtype of a voxel; colour has several bytes.
 
     Raises
     ------
     StudyUnreadableError
-        If it is none that holds grey values or colour.
+        If the type holds neither grey values nor colour.
     """
     code = int(header["datatype"])
     if code not in _DTYPES:
@@ -119,12 +119,12 @@ def stored_type(header: Nifti1Header, name: str) -> np.dtype:
 
 
 def data_offset(header: Nifti1Header, name: str) -> int:
-    """Return the byte at which the voxels begin; in one file with the header, behind it.
+    """Return the byte offset of the voxels; in a single file, after the header.
 
     Raises
     ------
     StudyUnreadableError
-        If that lies inside the header, or nowhere.
+        If the offset is inside the header, or invalid.
     """
     offset = float(header["vox_offset"])
     first = header.single_vox_offset if header["magic"].item()[:2] == b"n+" else 0

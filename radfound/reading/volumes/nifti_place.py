@@ -1,8 +1,8 @@
-"""Where a NIfTI lies: the rules of ITK, and so of 3D Slicer, for its two forms and its voxel size.
+"""The affine of a NIfTI by the rules of ITK, and so of 3D Slicer, for qform, sform and voxel size.
 
-A place marked in Slicer must be the same voxel here. ITK differs from nibabel: the qform comes
-first unless the sform is the scanner's, the voxel size is always `pixdim`, and a file without forms
-begins at the origin.
+A point marked in Slicer must be the same voxel here. ITK differs from nibabel: it prefers the
+qform unless the sform's code is "scanner", always takes the voxel size from `pixdim`, and puts a
+file without forms at the origin.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from radfound.reading.geometry import LPS_TO_RAS, checked_affine
 if TYPE_CHECKING:
     from nibabel import Nifti1Header
 
-_MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # metre, micron; all else is taken as mm
+_MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # metre, micron; other codes mean mm
 _SCANNER = 1
 _ORTHONORMAL = 1e-4
 _SAME_PLACE = 1e-3
@@ -41,7 +41,7 @@ def nifti_affine(header: Nifti1Header, shape: tuple[int, int, int], name: str) -
     Raises
     ------
     GeometryError
-        If the voxel size is not positive or the form is no geometry.
+        If the voxel size is not positive or the affine is invalid.
     """
     spacing = _spacing(header, shape, name)
     sform = np.eye(4)
@@ -56,7 +56,7 @@ def nifti_affine(header: Nifti1Header, shape: tuple[int, int, int], name: str) -
         if has_sform and _is_rigid(sform):
             _check_not_mirrored(affine, _with_spacing(sform, spacing), name)
     else:
-        # Sheared: ITK opens no such file, so there is no place in Slicer to agree with.
+        # Sheared: ITK rejects such a file, so there is no position in Slicer to match.
         affine = sform
     affine[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     if int(header["dim"][0]) == 2 and not affine[2, :2].any():
@@ -65,7 +65,7 @@ def nifti_affine(header: Nifti1Header, shape: tuple[int, int, int], name: str) -
 
 
 def _spacing(header: Nifti1Header, shape: tuple[int, int, int], name: str) -> np.ndarray:
-    """Return the voxel size; along an axis of one voxel, where many writers leave it out, 1."""
+    """Return the voxel size; a missing one along an axis of one voxel counts as 1."""
     spacing = np.array(header["pixdim"][1:4], np.float64)
     is_bad = ~(np.isfinite(spacing) & (spacing > 0))
     if np.any(is_bad & (np.array(shape) > 1)):
@@ -78,7 +78,7 @@ def _spacing(header: Nifti1Header, shape: tuple[int, int, int], name: str) -> np
 
 
 def _is_rigid(form: np.ndarray) -> bool:
-    """Whether a form turns and scales, without shear."""
+    """Whether a form only rotates and scales, without shear."""
     columns = form[:3, :3]
     lengths = np.linalg.norm(columns, axis=0)
     if not (np.isfinite(form).all() and lengths.all()):
@@ -94,9 +94,9 @@ def _with_spacing(form: np.ndarray, spacing: np.ndarray) -> np.ndarray:
 
 
 def _check_not_mirrored(qform: np.ndarray, sform: np.ndarray, name: str) -> None:
-    """Raise where the forms share origin and axes but not their order or direction.
+    """Raise if both forms share origin and axes but differ in the axes' order or direction.
 
-    ITK compares such forms by a singular value decomposition, and takes one or the other by chance.
+    ITK compares such forms by a singular value decomposition; its choice between them is arbitrary.
     """
     relation = (qform[:3, :3] / np.linalg.norm(qform[:3, :3], axis=0)).T @ (
         sform[:3, :3] / np.linalg.norm(sform[:3, :3], axis=0)
@@ -107,20 +107,20 @@ def _check_not_mirrored(qform: np.ndarray, sform: np.ndarray, name: str) -> None
         and not np.allclose(relation, np.eye(3), rtol=0, atol=10 * _SAME_PLACE)
     ):
         raise GeometryError(
-            f"{name}: qform and sform are mirror images, or swap axes; expected two that agree; "
-            "find out which is right, and repair the header"
+            f"{name}: qform and sform are mirror images or swap axes; expected forms that agree; "
+            "find out which one is right, and repair the header"
         )
 
 
 def _qform(header: Nifti1Header) -> np.ndarray:
-    """Return the rotation that the quaternion stands for, of unit columns, and its offset."""
+    """Return the rotation of the quaternion, with unit columns, and the offset."""
     from nibabel.quaternions import quat2mat
 
     vector = np.array([header[f"quatern_{axis}"] for axis in "bcd"], np.float64)
     vector[~np.isfinite(vector)] = np.nan
     squared_scalar = 1 - float(vector @ vector)
     if squared_scalar < _LEAST_SQUARED_SCALAR:
-        # A half turn, which rounding may leave longer than 1.
+        # A rotation by 180 degrees; rounding may leave the vector longer than 1.
         vector, squared_scalar = vector / np.linalg.norm(vector), 0.0
     form = np.eye(4)
     form[:3, :3] = quat2mat((np.sqrt(squared_scalar), *vector))

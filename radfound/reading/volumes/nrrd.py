@@ -1,4 +1,4 @@
-"""NRRD, attached or with its voxels in one or several files beside it."""
+"""Load NRRD with attached voxels, or with voxels in one or several detached files."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ _COLOUR_KINDS = {"rgb-color", "rgba-color", "3-color", "4-color"}
 
 
 def read_nrrd(source: Source, volume: int | None = None) -> StudyImage:
-    """Read one volume of a NRRD; an axis that is no direction in space tells several apart.
+    """Load one volume of a NRRD; `volume` counts along the axes that are not spatial.
 
-    A file without a named space is taken as LPS, as ITK does.
+    A file without a named space is taken as LPS, as in ITK.
 
     Raises
     ------
@@ -80,8 +80,8 @@ def _stored_type(header: NrrdHeader) -> np.dtype:
         return dtype
     if endian not in ("little", "big"):
         raise StudyUnreadableError(
-            f"{header.name}: NRRD endian {endian or 'missing'!r}; expected little or big, without "
-            "which the voxels cannot be understood; export it again"
+            f"{header.name}: NRRD endian {endian or 'missing'!r}; expected little or big; "
+            "export it again"
         )
     return dtype.newbyteorder("<" if endian == "little" else ">")
 
@@ -104,7 +104,7 @@ def _read_voxels(file: BinaryIO, header: NrrdHeader, source: Source) -> np.ndarr
 def _read_encoded(
     header: NrrdHeader, dtype: np.dtype, file: BinaryIO, count: int, name: str
 ) -> np.ndarray:
-    """Read `count` bytes of voxels as the header says that they are written."""
+    """Load `count` bytes of voxels in the encoding that the header names."""
     encoding = header.fields.get("encoding", "").lower()
     try:
         lines, skip = (int(header.fields.get(key, 0)) for key in ("line skip", "byte skip"))
@@ -112,14 +112,14 @@ def _read_encoded(
             raise ValueError(f"byte skip {skip} into {encoding}")
     except ValueError as error:
         raise StudyUnreadableError(
-            f"{header.name}: a skip in the NRRD header cannot be understood ({error}); "
-            "expected whole numbers, negative ones for raw or packed voxels; repair the header"
+            f"{header.name}: a skip in the NRRD header is invalid ({error}); "
+            "expected integers, negative ones only for raw or compressed voxels; repair the header"
         ) from None
     for _ in range(lines):
         if not file.readline(MAX_HEADER_BYTES):
             break
     if encoding in _PACKINGS and skip < 0:
-        # A skip of -1 means: the voxels are the last bytes; of -2: one byte follows them.
+        # A skip of -1 means that the voxels are the last bytes, -2 that one byte follows them.
         return read_last_bytes(file, count, name, packing=_PACKINGS[encoding], behind=-skip - 1)
     if encoding in _PACKINGS:
         return read_bytes(file, count, name, packing=_PACKINGS[encoding], skip=skip)
@@ -135,9 +135,9 @@ def _read_encoded(
 
 
 def _one_volume(stored: np.ndarray, header: NrrdHeader, volume: int | None) -> np.ndarray:
-    """Pick one volume out of the stored array and return it as (D, H, W)."""
+    """Select one volume of the stored array; shape (D, H, W)."""
     others = header.others
-    # Header axes are counted from the fastest, numpy's from the slowest.
+    # The header counts axes from the fastest, numpy from the slowest.
     order = [stored.ndim - 1 - axis for axis in (others + header.spatial)]
     array = stored.transpose(order[: len(others)] + order[len(others) :][::-1])
     if len(others) == 1 and header.kinds[others[0]] in _COLOUR_KINDS and len(array) in (3, 4):

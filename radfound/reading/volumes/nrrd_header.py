@@ -1,4 +1,4 @@
-"""The header of a NRRD: its fields, and where they put the voxels, as ITK and 3D Slicer do."""
+"""Parse the header of a NRRD; its affine follows the rules of ITK and 3D Slicer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OTHER_NAMES = {
     "axismaxs": "axis maxs",
     "centers": "centerings",
 }
-# What a step along each axis of the named space is in LPS; all that are not here are taken as LPS.
+# Signs of the axes of a named space in LPS; other spaces are taken as LPS.
 _SIGNS_IN_LPS = {"right-anterior-superior": (-1, -1, 1), "left-anterior-superior": (1, -1, 1)}
 _SHORT_SPACES = {
     "lps": "left-posterior-superior",
@@ -41,7 +41,7 @@ _SPATIAL_KINDS = {"domain", "space", "???", "none", ""}
 
 @dataclass
 class NrrdHeader:
-    """The fields of a header and its key/value pairs, by lower-case names; its axes, fastest first."""
+    """Fields and key/value pairs of a header, by lower-case names; axes are ordered fastest first."""
 
     name: str
     fields: dict[str, str]
@@ -53,25 +53,25 @@ class NrrdHeader:
 
     @property
     def modality(self) -> str | None:
-        """The DICOM modality that a key/value pair names, as dcm2niix and diffusion files have it."""
+        """The DICOM modality from a key/value pair, as in files of dcm2niix and diffusion files."""
         value = next((self.pairs[key] for key in self.pairs if key.endswith("modality")), "")
         return modality_of(value.removeprefix("DW").removesuffix("I"))
 
     @property
     def others(self) -> list[int]:
-        """The axes that are no directions in space."""
+        """The axes that are not spatial."""
         return [axis for axis in range(len(self.sizes)) if axis not in self.spatial]
 
 
 def read_header(file: BinaryIO, name: str) -> NrrdHeader:
-    """Read a header up to the empty line that ends it, or the end of a detached one.
+    """Parse a header up to its final empty line, or to the end of a detached header.
 
     Raises
     ------
     StudyUnreadableError
-        If it does not end, or says what no NRRD can be.
+        If the header does not end, or is invalid.
     GeometryError
-        If it has not two or three axes in space.
+        If it does not have two or three spatial axes.
     """
     header = _read_fields(file, name)
     fields = header.fields
@@ -90,18 +90,18 @@ def read_header(file: BinaryIO, name: str) -> NrrdHeader:
         ) from None
     if not 2 <= len(header.spatial) <= 3:
         raise GeometryError(
-            f"{name}: {len(header.spatial)} axes in space; expected 2 or 3; export it again"
+            f"{name}: {len(header.spatial)} spatial axes; expected 2 or 3; export it again"
         )
     return header
 
 
 def nrrd_affine(header: NrrdHeader) -> tuple[np.ndarray, bool]:
-    """Return the affine and whether the file says what a voxel measures.
+    """Return the affine and whether the file states the voxel size.
 
     Raises
     ------
     GeometryError
-        If what it says cannot be understood, or is no geometry.
+        If the geometry is missing values or invalid.
     """
     fields = header.fields
     try:
@@ -127,8 +127,7 @@ def _read_fields(file: BinaryIO, name: str) -> NrrdHeader:
     magic = _MAGIC.fullmatch(file.readline(16))
     if magic is None or int(magic[1].removeprefix(b".")) > _LATEST_VERSION:
         raise StudyUnreadableError(
-            f"{name}: a NRRD of an unknown version; expected 1 to {_LATEST_VERSION}; "
-            "export it again"
+            f"{name}: a NRRD of an unknown version; expected 1 to {_LATEST_VERSION}; export it again"
         )
     header = NrrdHeader(name, {})
     while file.tell() < MAX_HEADER_BYTES:
@@ -160,7 +159,7 @@ def _read_fields(file: BinaryIO, name: str) -> NrrdHeader:
 
 
 def _spatial_axes(fields: dict[str, str], kinds: list[str]) -> list[int]:
-    """Return the axes that are directions in space, fastest first; a fourth one is time."""
+    """Return the spatial axes, fastest first; a fourth one is time."""
     if "space directions" in fields:
         vectors = _vectors(fields["space directions"])
         if len(vectors) != len(kinds):
@@ -170,7 +169,7 @@ def _spatial_axes(fields: dict[str, str], kinds: list[str]) -> list[int]:
 
 
 def _vectors(text: str) -> list[np.ndarray | None]:
-    """Parse `(1,0,0) none (0,1,0)`; a vector of NaN is another way to write none."""
+    """Parse `(1,0,0) none (0,1,0)`; a vector of NaN also means none."""
     vectors = [
         None if group == "none" else np.array([float(x) for x in group[1:-1].split(",")])
         for group in re.findall(r"none|\([^)]*\)", text)
@@ -187,7 +186,7 @@ def _signs_in_lps(fields: dict[str, str]) -> np.ndarray:
 
 
 def _directions(fields: dict[str, str], spatial: list[int]) -> np.ndarray:
-    """Return the steps in space, one column each; the third of a slice is its normal."""
+    """Return the axis vectors as columns; for a slice the third one is its normal."""
     vectors = [each for each in _vectors(fields["space directions"]) if each is not None]
     lengths = {len(each) for each in vectors} | {_space_dimension(fields, len(vectors[0]))}
     if len(lengths) > 1:
@@ -217,7 +216,7 @@ def _origin(fields: dict[str, str]) -> np.ndarray:
 
 
 def _without_directions(header: NrrdHeader) -> tuple[np.ndarray, np.ndarray]:
-    """Return steps along the axes of LPS, and the origin that the axes' least values make."""
+    """Return axis vectors along LPS, and the origin from the axes' minima."""
     dimension = len(header.sizes)
     spacings = _per_axis(header.fields, "spacings", dimension)
     least = _per_axis(header.fields, "axis mins", dimension)
@@ -233,7 +232,7 @@ def _without_directions(header: NrrdHeader) -> tuple[np.ndarray, np.ndarray]:
             columns[column, column] = step
         else:
             step = (most[axis] - least[axis]) / max(1, header.sizes[axis] - is_node)
-        # The least value of a cell is its edge, half a step before its centre.
+        # A cell's minimum is its edge, half a step before its centre.
         if is_placed:
             origin[column] = least[axis] if is_node else least[axis] + step / 2
     return columns, origin

@@ -1,4 +1,4 @@
-"""Bytes as they lie in a file, whole or packed, to numpy arrays, without a copy to spare."""
+"""Load raw or compressed bytes of a file into numpy arrays without extra copies."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
-from isal import isal_zlib  # unpacks twice as fast as zlib, which is most of the time of a volume
+from isal import isal_zlib  # twice as fast as zlib; decompression dominates the loading time
 
 from radfound.exceptions import StudyUnreadableError
 from radfound.reading.bounds import check_unpacked
 
 _GZIP = b"\x1f\x8b"
-# The flags of a gzip head (RFC 1952) for what it may hold before the first packed byte.
+# Flags of optional fields in a gzip header (RFC 1952).
 _HEAD_CHECKSUM, _EXTRA, _NAME, _COMMENT = 2, 4, 8, 16
-# What follows a gzip member is copied once a member, so that many small ones ask for small pieces.
+# The rest of a piece is copied once per gzip member; small pieces keep many small members fast.
 _READ_BYTES = 1 << 14
 _UNPACK_BYTES = 1 << 20
 _MAX_HEAD_BYTES = 1 << 18
-# What a number may take in text, with what is around it.
+# Maximum length of a number in text, with separators.
 _MAX_DIGITS = 32
 
 
 def packing_of(file: BinaryIO) -> str:
-    """Tell from the first bytes whether a file is packed by gzip ("zlib") or not ("raw")."""
+    """Return "zlib" if the next bytes are a gzip header, else "raw"."""
     at = file.tell()
     start = file.read(len(_GZIP))
     file.seek(at)
@@ -33,9 +33,9 @@ def packing_of(file: BinaryIO) -> str:
 
 
 def read_head(file: BinaryIO, count: int) -> bytes:
-    """Return the first `count` bytes of a file, unpacked if it is a gzip; fewer if it has fewer.
+    """Return up to the first `count` bytes of a file, unpacked if it is a gzip.
 
-    What is damaged ends there; the file is left at its beginning.
+    Damage ends the result early; the file is rewound to its beginning.
     """
     if packing_of(file) == "raw":
         head = file.read(count)
@@ -57,7 +57,7 @@ def read_bytes(
 ) -> np.ndarray:
     """Read exactly `count` bytes of voxels, unpacking on the way.
 
-    Never unpacks more than the header promised, so that a small file cannot fill the memory.
+    Never unpacks more than the header declares, so that a small file cannot exhaust the memory.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def read_bytes(
         Names the file in messages.
     packing : "raw", "zlib" (zlib or gzip, also several gzip members in a row) or "bzip2"
     skip : int
-        Unpacked bytes to pass over first.
+        Number of unpacked bytes to skip first.
 
     Returns
     -------
@@ -76,9 +76,9 @@ def read_bytes(
     Raises
     ------
     StudyUnreadableError
-        If there are fewer bytes, or they cannot be unpacked.
+        If there are too few bytes, or they cannot be unpacked.
     StudyTooLargeError
-        If the file is far too small for what it promises.
+        If the file is implausibly small for the declared size.
     """
     left = _bytes_left(file)
     if packing == "raw":
@@ -104,7 +104,7 @@ def read_last_bytes(
 ) -> np.ndarray:
     """Read `count` bytes of voxels that end `behind` bytes before the end, unpacking as `read_bytes`.
 
-    Raises what `read_bytes` does.
+    Raises the errors of `read_bytes`.
     """
     start, left = file.tell(), _bytes_left(file)
     total = left
@@ -119,17 +119,17 @@ def read_last_bytes(
 
 
 def read_text(file: BinaryIO, count: int, dtype: np.dtype, name: str) -> np.ndarray:
-    """Read exactly `count` numbers that are written as text, between spaces, commas and lines.
+    """Read exactly `count` numbers in text form, separated by spaces, commas or line ends.
 
     Returns
     -------
     uint8 array
-        The bytes of the numbers in the given type.
+        The bytes of the numbers as `dtype`.
 
     Raises
     ------
     StudyUnreadableError
-        If there are fewer numbers, or some that the type cannot hold.
+        If there are too few numbers, or one is outside the type's range.
     """
     text = file.read(min(count * _MAX_DIGITS, _bytes_left(file))).replace(b",", b" ")
     exact = np.dtype(
@@ -146,12 +146,12 @@ def read_text(file: BinaryIO, count: int, dtype: np.dtype, name: str) -> np.ndar
 
 
 def read_hex(file: BinaryIO, count: int, name: str) -> np.ndarray:
-    """Read exactly `count` bytes that are written as two hexadecimal digits each.
+    """Read exactly `count` bytes in hexadecimal form.
 
     Raises
     ------
     StudyUnreadableError
-        If there are fewer, or other characters than digits and spaces.
+        If there are too few bytes, or characters other than digits and spaces.
     """
     text = file.read(min(count * _MAX_DIGITS, _bytes_left(file)))
     try:
@@ -170,22 +170,22 @@ def _bytes_left(file: BinaryIO) -> int:
 
 
 def _unpacked(file: BinaryIO, packing: str, name: str) -> Iterator[bytes]:
-    """Yield unpacked pieces; those of a truncated file just end."""
+    """Yield unpacked pieces; a truncated file ends early without an error."""
     try:
         yield from _PIECES[packing](file)
     except (isal_zlib.error, OSError) as error:  # type: ignore[misc]  # its stub names an instance
         raise StudyUnreadableError(
-            f"{name}: the packed voxels are damaged ({error}); "
-            "expected whole ones; copy or export the file again"
+            f"{name}: the compressed voxels are damaged ({error}); "
+            "expected an intact file; copy or export the file again"
         ) from None
     except EOFError:
         return
 
 
 def _zlib_pieces(file: BinaryIO) -> Iterator[bytes]:
-    """Yield unpacked pieces of at most a megabyte; a wrong checksum at the end raises.
+    """Yield unpacked pieces of at most a megabyte; a wrong checksum raises.
 
-    Zeros between gzip members are passed over; what follows the last one is left alone.
+    Zeros between gzip members are skipped; data after the last member are ignored.
     """
     unpacker, packed = _new_zlib(), _bare_member(file.read(_READ_BYTES), file)
     while packed := packed or file.read(_READ_BYTES):
@@ -199,7 +199,7 @@ def _zlib_pieces(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _next_member(packed: bytes, file: BinaryIO) -> bytes:
-    """Return what follows a gzip member, without zeros before it, at least as long as a magic."""
+    """Return the data after a gzip member without leading zeros, at least as long as the magic number."""
     while len(packed := packed.lstrip(b"\0")) < len(_GZIP):
         more = file.read(_READ_BYTES)
         if not more:
@@ -209,13 +209,13 @@ def _next_member(packed: bytes, file: BinaryIO) -> bytes:
 
 
 def _bare_member(packed: bytes, file: BinaryIO) -> bytes:
-    """Return the beginning of a gzip member without the optional fields of its head.
+    """Return the start of a gzip member without the optional fields of its header.
 
-    isal loses its way in long ones. A member whose head does not end becomes empty.
+    isal fails on long fields. A member whose header does not end becomes empty.
     """
     if not packed.startswith(_GZIP):
         return packed
-    while (body := _behind_head(packed)) is None:
+    while (body := _after_header(packed)) is None:
         more = file.read(_READ_BYTES)
         if not more or len(packed) > _MAX_HEAD_BYTES:
             return b""
@@ -223,8 +223,8 @@ def _bare_member(packed: bytes, file: BinaryIO) -> bytes:
     return packed[:3] + bytes(7) + body
 
 
-def _behind_head(packed: bytes) -> bytes | None:
-    """Return what follows the head of a gzip member; None where more of it is needed."""
+def _after_header(packed: bytes) -> bytes | None:
+    """Return the data after the header of a gzip member; None if more bytes are needed."""
     flags, at = int.from_bytes(packed[3:4], "little"), 10
     if flags & _EXTRA:
         at += 2 + int.from_bytes(packed[10:12], "little")
@@ -240,7 +240,7 @@ def _behind_head(packed: bytes) -> bytes | None:
 
 
 def _new_zlib():
-    # 32 + 15: a zlib or gzip header, whichever is there.
+    # 32 + 15: detect a zlib or gzip header.
     return isal_zlib.decompressobj(47)
 
 

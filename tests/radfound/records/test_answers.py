@@ -88,7 +88,7 @@ def test_a_damaged_journal_is_set_aside_and_another_begun(tmp_path, caplog, shar
     journal = AnswerJournal(path)
     journal.recover()
     journal.record(answer(), None)
-    assert list(tmp_path.glob("answers.sqlite.broken-*")) and "begun anew" in caplog.text
+    assert list(tmp_path.glob("answers.sqlite.broken-*")) and "a new one is started" in caplog.text
 
 
 def test_a_whole_journal_and_one_of_a_later_version_stay(tmp_path):

@@ -84,7 +84,7 @@ def test_an_answer_of_the_base_model_was_taught_by_nothing(places):
     places[0].record(given, None)
     found = trace(given.id, *places)
     assert found.lesson is None
-    assert "the base model spoke" in trace_text(found)
+    assert "the base model answered" in trace_text(found)
 
 
 def test_an_answer_that_only_a_correction_names_is_traced_by_it(places):

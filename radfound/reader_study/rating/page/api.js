@@ -1,12 +1,12 @@
 // Calls of the server, each with the reader's token in its header.
 
 const PATIENCE_MS = 15_000;
-const READING_MS = 180_000; // a large volume takes its time to be read
+const READING_MS = 180_000; // large volumes load slowly
 
-// The server cannot be reached, or cannot do it now: worth trying again.
+// The server is unreachable or temporarily unable: retry.
 export class Away extends Error {}
 
-// The server has understood and will not do it.
+// The server has rejected the request: do not retry.
 export class Refused extends Error {
   constructor(message, status) {
     super(message);

@@ -1,4 +1,4 @@
-// A reader's way through the study: instructions, one case after the other, the end.
+// The flow of a study: instructions, the cases, the end.
 
 import { Api, Away, Refused } from "./api.js";
 import { h, takesText } from "./dom.js";
@@ -21,7 +21,7 @@ class App {
   async start() {
     this.study = await this.#patiently(() => this.api.study());
     document.title = this.study.title;
-    this.outbox = new Outbox(this.api, this.study.items[0].id); // an id of this reader in this study alone
+    this.outbox = new Outbox(this.api, this.study.items[0].id); // an id unique to this reader and study
     this.outbox.addEventListener("change", () => this.#showSaving());
     this.#buildBar();
     document.addEventListener("keydown", (event) => this.#key(event));
@@ -31,7 +31,7 @@ class App {
 
   // Screens ------------------------------------------------------------------------------------
 
-  // Show the first case that is not finished, from a given one on, or the end.
+  // Show the first unfinished case from a given one on, or the end.
   goOn(from = 0) {
     const { items } = this.study;
     const open = (item) => !item.complete;
@@ -51,7 +51,7 @@ class App {
     const { id } = this.study.items[index];
     this.#show("case", alone("Loading the images …"), index);
     const item = await this.#patiently(() => this.api.item(id), () => this.index !== index);
-    if (this.index !== index) return; // another was chosen meanwhile
+    if (this.index !== index) return; // another case was chosen meanwhile
     const said = [...item.ratings, ...this.outbox.of(id)];
     this.form = new Form(this.study, item, said, (rating) => this.#rate(rating), () => this.#reflect());
     this.form.ondone = () => this.next.focus();
@@ -62,7 +62,7 @@ class App {
     this.clock.restart();
     this.#reflect();
     this.form.goTo(this.form.missing()[0] ?? this.form.rows[0]);
-    // The server reads the next case meanwhile.
+    // Let the server load the next case in advance.
     if (index + 1 < this.study.items.length) this.api.item(this.study.items[index + 1].id).catch(() => {});
   }
 
@@ -77,7 +77,7 @@ class App {
     this.#reflect();
   }
 
-  // Ask again until the server answers; a refusal ends it.
+  // Retry until the server replies; a rejection ends the loop.
   async #patiently(ask, isGivenUp = () => false) {
     for (;;) {
       try {
@@ -229,7 +229,7 @@ async function open() {
   window.addEventListener("hashchange", () => location.reload());
   const token = location.hash.slice(1);
   try {
-    if (!token) throw new Refused("Open the whole link that you were given; it ends in a long row of letters.", 401);
+    if (!token) throw new Refused("Open the whole link that you received; it ends with a long code.", 401);
     await new App(token).start();
   } catch (error) {
     screen.replaceChildren(alone(error.message));

@@ -1,4 +1,4 @@
-// Building elements; text always goes in as text, never as markup.
+// Build DOM elements; text is inserted as text, never as markup.
 
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -15,7 +15,7 @@ export function paragraphs(text) {
   return text.split(/\n\s*\n/).filter((part) => part.trim()).map((part) => h("p", {}, part.trim()));
 }
 
-// Whether keys that are pressed there are meant as text.
+// Whether the element takes text input.
 export function takesText(target) {
   return target.matches("textarea, select, input:not([type=radio], [type=checkbox], [type=range])");
 }

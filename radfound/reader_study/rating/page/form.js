@@ -8,7 +8,7 @@ const MARGIN = 16; // pixels
 const letterOf = (index) => String.fromCharCode(65 + index);
 
 export class Form {
-  // `said` are the ratings that this item has; `onrate` takes each new one; `onchange` is called after it.
+  // `said`: the item's ratings; `onrate` receives each new one; `onchange` is called afterwards.
   constructor(study, item, said, onrate, onchange) {
     Object.assign(this, { study, item, onrate, onchange });
     this.values = new Map(said.map((rating) => [subjectOf({ ...rating, item: item.id }), rating.value]));
@@ -22,12 +22,12 @@ export class Form {
     this.#makeCurrent(this.missing()[0] ?? this.rows[0]);
   }
 
-  // The rows that still need an answer.
+  // The rows without an answer.
   missing() {
     return this.rows.filter((row) => !row.value);
   }
 
-  // Bring a row into view, with its text where both fit, and put the focus on it.
+  // Scroll a row into view, with its text if both fit, and focus it.
   goTo(row) {
     const { card, element } = row;
     if (card === this.rows[0].card && card.offsetHeight + card.offsetTop < this.scroll.clientHeight) this.scroll.scrollTop = 0;
@@ -37,7 +37,7 @@ export class Form {
     this.#makeCurrent(row);
   }
 
-  // Do what a key stands for; false if it stands for nothing here.
+  // Handle a key; false if the key has no function here.
   key(event) {
     const index = this.rows.indexOf(this.current);
     const point = Number(event.key);
@@ -59,12 +59,12 @@ export class Form {
     return false;
   }
 
-  // Send comments that are still being written.
+  // Send unfinished comments.
   flush() {
     for (const comment of this.comments) comment.dispatchEvent(new Event("change"));
   }
 
-  // Scroll no further than needed. Where only the texts scroll, the images must stay.
+  // Scroll as little as possible. If only the texts scroll, the images must stay.
   #reveal(element) {
     const { scroll } = this;
     if (scroll.scrollHeight <= scroll.clientHeight) return element.scrollIntoView({ block: "nearest" });

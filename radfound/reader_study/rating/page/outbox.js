@@ -1,5 +1,5 @@
-// Ratings on their way to the server. What has not arrived is kept in the browser, also when it is closed, and
-// is sent again until the server has said that it is on its disk.
+// Ratings to be sent to the server. Unsaved ratings are kept in the browser's storage and sent again until the
+// server has acknowledged them.
 
 import { Away } from "./api.js";
 
@@ -10,7 +10,7 @@ export const subjectOf = (rating) => [rating.kind, rating.item, rating.candidate
 export class Outbox extends EventTarget {
   #api;
   #key;
-  #waiting = []; // in the order in which they were given
+  #waiting = []; // oldest first
   #inFlight = null;
   #failures = 0;
   #timer = null;
@@ -52,7 +52,7 @@ export class Outbox extends EventTarget {
     this.#send();
   }
 
-  // What was said about an item and has not arrived yet, oldest first.
+  // The unsaved ratings of an item, oldest first.
   of(itemId) {
     return this.#waiting.filter((rating) => rating.item === itemId);
   }
@@ -91,7 +91,7 @@ export class Outbox extends EventTarget {
     try {
       return JSON.parse(localStorage.getItem(this.#key)) ?? [];
     } catch {
-      return []; // no storage here, or not ours
+      return []; // no storage, or foreign content
     }
   }
 
@@ -100,12 +100,12 @@ export class Outbox extends EventTarget {
       if (this.#waiting.length) localStorage.setItem(this.#key, JSON.stringify(this.#waiting));
       else localStorage.removeItem(this.#key);
     } catch {
-      // Without storage the page itself still holds them, and warns before it is closed.
+      // Without storage the page holds the ratings, and warns before it is closed.
     }
   }
 }
 
-// How long the page was in view since it was last asked.
+// The time for which the page was visible since the last call.
 export class Clock {
   #since = performance.now();
   #seconds = 0;

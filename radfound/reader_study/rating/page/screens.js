@@ -1,4 +1,4 @@
-// The pages beside the rating page: instructions, the end, and a line where neither can be shown.
+// The other pages: instructions, the end, and a single message.
 
 import { h, paragraphs, plural } from "./dom.js";
 
@@ -68,7 +68,7 @@ export function keys() {
       h("div", {}, h("dt", {}, key.split("  ").map((each) => h("kbd", {}, each))), h("dd", {}, meaning)))))));
 }
 
-// Whether what the reader says may become corrections.
+// The reader's agreement to export ratings as corrections.
 export function agreement(study, onagree) {
   const option = (value, text) => {
     const input = h("input", { type: "radio", name: "agreement", value, onchange: () => onagree(value) });

@@ -1,4 +1,4 @@
-// The slices of one stack: fetched nearest first, kept as far as memory allows.
+// The slices of one stack: fetched nearest first, cached up to a memory limit.
 
 import { Refused } from "./api.js";
 
@@ -12,14 +12,14 @@ export class Slices {
   #wanted = 0;
   #aborting = new AbortController();
 
-  // `path` leads to the slices; `onchange` is called when one has arrived, `onproblem` with a message or "".
+  // `path`: address of the slices; `onchange` is called when a slice has arrived, `onproblem` with a message or "".
   constructor(api, path, stack, dtype, onchange, onproblem) {
     Object.assign(this, { api, path, stack, dtype, onchange, onproblem });
     const bytes = stack.rows * stack.columns * (dtype === "uint8" ? 1 : 2);
     this.reach = Math.max(1, Math.floor(MAX_BYTES / bytes / 2)); // slices kept on either side
   }
 
-  // Return the levels at a position if they are here; see that they and their neighbours come.
+  // Return the levels at a position if loaded; request them and their neighbours.
   at(position) {
     this.#wanted = position;
     for (const other of this.#loaded.keys()) {
@@ -54,7 +54,7 @@ export class Slices {
     } catch (error) {
       if (signal.aborted) return;
       this.onproblem(error.message);
-      if (error instanceof Refused) return; // stays in `loading`, so that it is not asked for again
+      if (error instanceof Refused) return; // stays in `loading`, so that it is not requested again
       await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
     }
     this.#loading.delete(position);

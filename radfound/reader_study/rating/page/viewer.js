@@ -1,4 +1,4 @@
-// The images of an item side by side, with one toolbar that works on the one that is chosen.
+// The images of an item side by side, with one toolbar for the selected image.
 
 import { h } from "./dom.js";
 import { PLANES, Viewport, rounded } from "./viewport.js";
@@ -26,13 +26,13 @@ export class Viewer {
     for (const viewport of this.viewports) viewport.dispose();
   }
 
-  // Show the chosen image alone, or all of them again.
+  // Show only the selected image, or all images again.
   enlarge() {
     if (this.viewports.length > 1) this.grid.classList.toggle("enlarged");
     this.#reflect();
   }
 
-  // Do what a key stands for; false if it stands for nothing here.
+  // Handle a key; false if the key has no function here.
   key(event) {
     const { chosen } = this;
     const steps = event.shiftKey ? 5 : 1;
@@ -139,7 +139,7 @@ export class Viewer {
     else this.#reflect();
   }
 
-  // Let the toolbar say what the chosen image shows.
+  // Update the toolbar from the selected image.
   #reflect() {
     if (!this.toolButtons) return;
     const { chosen } = this;

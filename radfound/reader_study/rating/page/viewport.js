@@ -1,17 +1,17 @@
-// One image: draws its slices with window, zoom and position, and follows mouse, wheel, fingers and keys.
+// One image: draws its slices with window, zoom and pan, and handles mouse, wheel, touch and keys.
 
 import { h } from "./dom.js";
 import { Slices } from "./slices.js";
 
 const MOST_ZOOM = 24;
 const LEAST_ZOOM = 0.5;
-const WHEEL_STEP = 40; // pixels of a trackpad that make a slice
+const WHEEL_STEP = 40; // trackpad pixels per slice
 
 export const PLANES = { axial: "Axial", coronal: "Coronal", sagittal: "Sagittal", oblique: "Oblique" };
 const BAR_MM = [200, 100, 50, 20, 10, 5, 2, 1];
 
 export class Viewport {
-  // `picture` is one of an item's images; `onchange` is called when what a toolbar shows has changed.
+  // `picture`: one of an item's images; `onchange` is called when the toolbar must be updated.
   constructor(api, path, picture, onchange) {
     Object.assign(this, { api, path, picture, onchange });
     this.tool = picture.stacks[0].depth > 1 ? "slices" : "move";
@@ -231,7 +231,7 @@ export class Viewport {
     this.shown = this.position;
   }
 
-  // Draw the bitmap where zoom and position put it.
+  // Draw the bitmap with zoom and pan.
   #place() {
     const [width, height] = [this.stage.clientWidth, this.stage.clientHeight];
     const density = window.devicePixelRatio || 1;
@@ -263,7 +263,7 @@ export class Viewport {
     const { label, unit, windows } = this.picture;
     const { depth, plane } = this.stack;
     const named = windows.find((each) => each.center === center && each.width === width);
-    const isAsUsual = named === windows[0] && !unit; // then the numbers say nothing
+    const isAsUsual = named === windows[0] && !unit; // the numbers carry no information
     this.windowNote.textContent = isAsUsual ? "" : `${named ? `${named.name} · ` : ""}C ${rounded(center)}  W ${rounded(width)}${unit && ` ${unit}`}`;
     const place = depth > 1 ? `${this.position + 1} / ${depth}` : "";
     this.counter.textContent = place;
