@@ -48,7 +48,7 @@ def main() -> int:
         print(f"set-up failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("set-up interrupted; the next make begins it anew", file=sys.stderr)
+        print("set-up interrupted; the next make restarts it", file=sys.stderr)
         return 130
     return 0
 

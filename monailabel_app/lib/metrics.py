@@ -124,7 +124,7 @@ class _State:
         except RadFoundError as error:  # the other metrics are still reported
             logger.warning("the corrections cannot be counted: %s", error.code)
         found = CounterMetricFamily(
-            "radfound_cache", "Studies looked for in the cache", labels=("cache", "found")
+            "radfound_cache", "Cache hits and misses", labels=("cache", "found")
         )
         for (cache, result), count in service.cache_counts().items():
             found.add_metric((cache, result), count)

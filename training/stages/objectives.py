@@ -140,7 +140,7 @@ class PretrainObjective(nn.Module):
     vision : RadFoundVisionModel
     bank : FrameBank
     frames_per_study : int
-        Most frames of a study that are drawn for a step.
+        Largest number of frames of a study in a step.
     mask_ratio : float
         Share of masked patches of a frame.
     decoder_width, decoder_layers : int

@@ -52,7 +52,7 @@ RANKINGS: dict[str, tuple[str, Ranking]] = {
         ),
     ),
     "hybrid": (
-        "Unread study that stands for what is uncertain and not yet corrected",
+        "Unread study that is typical of uncertain and uncorrected ones",
         lambda images, service: by_both(
             images, service.scores.scores(), service.log.images(), _chance
         ),

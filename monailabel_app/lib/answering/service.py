@@ -373,7 +373,7 @@ class RadFoundService:
                 self._image_path(image)
             except NotFoundError as error:
                 raise CorrectionError(
-                    "images: one is not in the datastore; only what is there can be learnt from; "
+                    "images: one is not in the datastore, so the correction cannot be trained on; "
                     "upload it first with PUT /datastore/image"
                 ) from error
         try:

@@ -14,7 +14,7 @@ _CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
 
 
 class ContentTypeError(RequestError):
-    """The content type of the body is not one that the route accepts."""
+    """The route does not accept the content type of the body."""
 
     code = "content_type_wrong"
     http_status = 415

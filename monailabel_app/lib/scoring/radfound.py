@@ -47,7 +47,7 @@ class RadFoundScoring(ScoringMethod):
         self._service = service
 
     def check(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings in a request; RequestError names one that is wrong."""
+        """Return the settings in a request; RequestError names an invalid one."""
         checks = {"questions": _questions, "limit": _limit}
         return {key: check(request[key]) for key, check in checks.items() if key in request}
 

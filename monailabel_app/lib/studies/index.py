@@ -372,7 +372,7 @@ class IndexedDatastore(LocalDatastore):
             for folder in (self._uploads, Path(self._datastore_path), *folders):
                 remove_temporary_files(folder)
 
-    # What MONAI Label's constructor and watcher call -------------------------------------------
+    # Called by MONAI Label's constructor and watcher -------------------------------------------
 
     def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
         with self._locked():
