@@ -1,7 +1,7 @@
 """Settings of a stage from a YAML file and `key=value` arguments; an unknown key is an error.
 
 Every stage has the same command line:
-`python -m training.STAGE --config FILE [--data DIR] [--out DIR] [key=value …]`.
+`python -m training.stages.STAGE --config FILE [--data DIR] [--out DIR] [key=value …]`.
 """
 
 from __future__ import annotations

@@ -96,9 +96,9 @@ class NextStudy(Strategy):
         """
         reader = str(request.get("client_id") or "")
         corrected = self._service.log.images()
-        unread = [each for each in datastore.get_unlabeled_images() if each not in corrected]
+        unread = [image for image in datastore.get_unlabeled_images() if image not in corrected]
         taken = self._leases.taken(reader)
-        free = [each for each in unread if each not in taken]
+        free = [image for image in unread if image not in taken]
         skipped: list[dict[str, str]] = []
         for choice in self._rank(free, self._service) if free else ():
             if self._take(choice.image, reader, skipped):

@@ -53,8 +53,8 @@ class StudyShelf:
         version = tuple(version_of(path) for path in paths)
         with self._lock:
             entry = self._entries.get(key)
-            mine = entry is None or entry.version != version
-            if mine:
+            is_missing = entry is None or entry.version != version
+            if is_missing:
                 self.misses += 1
                 entry = _Entry(version, Future())
                 self._entries[key] = entry
@@ -62,7 +62,7 @@ class StudyShelf:
                 self.hits += 1
             self._entries.move_to_end(key)
         assert entry is not None
-        if mine:
+        if is_missing:
             self._fill(key, entry, paths, study_id, selection)
         return entry.study.result()
 

@@ -54,23 +54,23 @@ def keep_log(path: Path) -> None:
         logger.warning("the log stays in the app's folder (%s)", error.strerror)
         return
     own.setFormatter(_WithoutMessages(_FORMAT))
-    for each in (root, *map(logging.getLogger, _TASKS)):
-        for handler in _log_files(each):
-            each.removeHandler(handler)
+    for owner in (root, *map(logging.getLogger, _TASKS)):
+        for handler in _log_files(owner):
+            owner.removeHandler(handler)
             handler.close()
             Path(handler.baseFilename).chmod(PRIVATE_FILE)
     root.addHandler(own)
-    for shown in {*root.handlers, *logging.getLogger("uvicorn").handlers} - {own}:
-        shown.setFormatter(_WithoutMessages(_FORMAT))
+    for output in {*root.handlers, *logging.getLogger("uvicorn").handlers} - {own}:
+        output.setFormatter(_WithoutMessages(_FORMAT))
 
 
 def log_file() -> Path | None:
     """Return the path of this server's log; None if the server logs to no file."""
-    return next((Path(each.baseFilename) for each in _log_files(logging.getLogger())), None)
+    return next((Path(file.baseFilename) for file in _log_files(logging.getLogger())), None)
 
 
-def _log_files(each: logging.Logger) -> list[RotatingFileHandler]:
-    return [handler for handler in each.handlers if isinstance(handler, RotatingFileHandler)]
+def _log_files(owner: logging.Logger) -> list[RotatingFileHandler]:
+    return [handler for handler in owner.handlers if isinstance(handler, RotatingFileHandler)]
 
 
 class _PrivateLog(RotatingFileHandler):

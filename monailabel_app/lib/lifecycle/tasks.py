@@ -104,7 +104,7 @@ class TaskQueues:
                     _stop(method, task, future)
 
     def _unfinished(self, method: str) -> list[tuple[Task, Future[None]]]:
-        self._active[method] = [each for each in self._active[method] if not each[1].done()]
+        self._active[method] = [entry for entry in self._active[method] if not entry[1].done()]
         return self._active[method]
 
 
@@ -141,9 +141,9 @@ def _stop(method: str, task: Task, future: Future[None]) -> Task:
 def _kill(pid: int) -> None:
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        for each in (*process.children(recursive=True), process):
+        for member in (*process.children(recursive=True), process):
             with suppress(psutil.NoSuchProcess):
-                each.kill()
+                member.kill()
 
 
 def _now() -> str:

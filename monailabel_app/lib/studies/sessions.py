@@ -94,7 +94,7 @@ class StudySessions(Sessions):
     def remove_expired(self) -> int:
         """Remove expired sessions and incomplete ones of killed servers; return their number."""
         folders = self._folder.iterdir() if self._folder.is_dir() else ()
-        expired = [each for each in folders if self._end_s(each) < time.time()]
+        expired = [folder for folder in folders if self._end_s(folder) < time.time()]
         for folder in expired:
             shutil.rmtree(folder, ignore_errors=True)
         return len(expired)
