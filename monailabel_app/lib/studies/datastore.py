@@ -83,7 +83,7 @@ class StudyDatastore(IndexedDatastore):
     ):
         self._folder = StudyFolder(path, reserved=(INDEX, _LABELS))
         self._scanned_s = 0.0
-        self._next_scan: threading.Timer | None = None
+        self._next_look: threading.Timer | None = None
         super().__init__(
             path,
             uploads or uploads_path(state or path),
@@ -204,10 +204,10 @@ class StudyDatastore(IndexedDatastore):
         wait_s = self._scanned_s + _PAUSE_S - time.monotonic()
         if wait_s <= 0:
             super()._on_any_event(event)
-        elif self._next_scan is None or not self._next_scan.is_alive():
-            self._next_scan = threading.Timer(wait_s, super()._on_any_event, (event,))
-            self._next_scan.daemon = True
-            self._next_scan.start()
+        elif self._next_look is None or not self._next_look.is_alive():
+            self._next_look = threading.Timer(wait_s, super()._on_any_event, (event,))
+            self._next_look.daemon = True
+            self._next_look.start()
 
     def refresh(self) -> None:
         """Update the index from the disk."""
