@@ -82,7 +82,7 @@ class StudyDatastore(IndexedDatastore):
         read_only: bool = False,
     ):
         self._folder = StudyFolder(path, reserved=(INDEX, _LABELS))
-        self._scanned_s = 0.0
+        self._looked_s = 0.0
         self._next_look: threading.Timer | None = None
         super().__init__(
             path,
@@ -201,7 +201,7 @@ class StudyDatastore(IndexedDatastore):
             return
         if not any(map(self._is_of_a_study, paths)):
             return
-        wait_s = self._scanned_s + _PAUSE_S - time.monotonic()
+        wait_s = self._looked_s + _PAUSE_S - time.monotonic()
         if wait_s <= 0:
             super()._on_any_event(event)
         elif self._next_look is None or not self._next_look.is_alive():
@@ -212,7 +212,7 @@ class StudyDatastore(IndexedDatastore):
     def refresh(self) -> None:
         """Update the index from the disk."""
         super().refresh()
-        self._scanned_s = time.monotonic()
+        self._looked_s = time.monotonic()
 
     def _is_of_a_study(self, path: str) -> bool:
         """Whether a change at this path may concern a study or a copied label."""
