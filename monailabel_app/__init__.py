@@ -1,1 +1,1 @@
-"""The MONAI Label app: RadFound behind MONAI Label's routes and a few of its own."""
+"""RadFound as a MONAI Label app, with MONAI Label's routes and a few of its own."""

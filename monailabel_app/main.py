@@ -1,8 +1,8 @@
-"""The app that MONAI Label finds in this folder.
+"""The MONAI Label app of this folder.
 
     monailabel start_server --app monailabel_app --studies DIR
 
-`--conf NAME VALUE` sets what `monailabel_app.lib.lifecycle.settings.SETTINGS` names.
+`--conf NAME VALUE` takes the names in `monailabel_app.lib.lifecycle.settings.SETTINGS`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from monailabel.config import settings
 from monailabel.interfaces import app as interface
 from monailabel.interfaces.app import MONAILabelApp
 
-# MONAI Label loads this file by its path; what it belongs to is found beside it.
+# MONAI Label loads this file by its path, so the package is not importable without this.
 _ROOT = str(Path(__file__).resolve().parents[1])
 if _ROOT not in sys.path:
     sys.path.insert(0, _ROOT)
@@ -58,12 +58,12 @@ class RadFoundApp(MONAILabelApp):
     ----------
     app_dir, studies : str
     conf : dict of str to str
-        What was set, by the names of `SETTINGS`.
+        Values by the names of `SETTINGS`.
 
     Raises
     ------
     RequestError
-        If a name or value of `conf` is none that is known.
+        If a name or value of `conf` is unknown.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]):
@@ -91,17 +91,18 @@ class RadFoundApp(MONAILabelApp):
             version=__version__,
         )
         self.service.sessions = self.sessions()
-        # It would load a second model at every start and every choice; `POST /scoring/radfound` does.
+        # Automatic scoring would load a second model at every start and every choice of a study;
+        # `POST /scoring/radfound` scores on request.
         self._auto_update_scoring = False
 
     @property
     def service(self) -> RadFoundService:
-        """What the routes call."""
+        """The service behind the routes."""
         if self._service is None:
             journal = AnswerJournal(journal_path(self._state))
             scores = ScoreBook(scores_path(self._state))
-            for each in (journal, scores):
-                each.recover()
+            journal.recover()
+            scores.recover()
             self._service = RadFoundService(
                 self.datastore(),
                 CorrectionLog(log_path(self._state)),
@@ -149,19 +150,19 @@ class RadFoundApp(MONAILabelApp):
         return {"radfound": RadFoundTrainer(self.service, self._own_files / "training.json")}
 
     def init_strategies(self) -> dict[str, Any]:
-        """Return the ways to choose the next study."""
+        """Return the strategies that choose the next study."""
         return strategies(self.service)
 
     def init_scoring_methods(self) -> dict[str, Any]:
-        """Return what measures studies that nobody has read."""
+        """Return the scoring method for unread studies."""
         return {"radfound": RadFoundScoring(self.service)}
 
     def init_batch_infer(self) -> RadFoundBatch:
-        """Return what answers about many studies."""
+        """Return the batch inference task."""
         return RadFoundBatch()
 
     def infer(self, request: dict[str, Any], datastore: Any = None) -> dict[str, Any]:
-        """Answer about an image of the datastore; MONAI Label's own would read any path."""
+        """Answer about an image of the datastore; MONAI Label's own method would open any path."""
         task = self._infers.get(request.get("model") or "")
         if task is None:
             raise NotFoundError(f"model: expected {' or '.join(self._infers)}")
@@ -172,7 +173,7 @@ class RadFoundApp(MONAILabelApp):
         return {"label": label, "tag": _ANSWERS_TAG, "file": None, "params": answer}
 
     def _save_answer(self, request: dict[str, Any], answer: dict[str, Any], datastore: Any) -> str:
-        """Keep an answer of a batch as the image's label."""
+        """Save a batch answer as the image's label."""
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "answer.json"
             file.write_text(json.dumps(answer), encoding="utf-8")
@@ -209,4 +210,4 @@ class RadFoundApp(MONAILabelApp):
         return StudySessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY)
 
     def _download_dcmqi_tools(self) -> None:
-        """Download nothing: the tool is for segmentations as DICOM, which this app has none of."""
+        """Download nothing: the tool writes DICOM segmentations, and this app has none."""

@@ -1,8 +1,8 @@
-"""Prove what a user gets: a fresh clone, an empty home, `make serve`, and everything that is promised of it.
+"""Acceptance test in a user's environment: a fresh clone, an empty home and `make serve`.
 
-Nothing of requirements-dev.txt is installed. MONAI Label's client and the Slicer extension's client do all
-they can, one training is published and answers, and the blocks of README and docs run as they stand.
-Needs only Python's standard library, git and make; `--revision` proves an older version.
+Nothing from requirements-dev.txt is installed. Calls every function of MONAI Label's client and of the Slicer
+extension's client, publishes one training and asks its adapter, and runs the blocks of README and docs unchanged.
+Needs only Python's standard library, git and make; `--revision` tests an older version.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from pages import ROOT, BlockError, Reader, pages, stop
 PORT_OF_PAGES = 8000
 SET_UP_S = 1200
 LAST_LINE = "Ctrl-C stops the server."
-# What a user's shell has; the rest of this one's variables might help the server along.
+# Variables of a user's shell; others of this shell might hide a defect.
 KEPT = re.compile(
     r"PATH|LANG|LC_.*|TERM|TMPDIR|USER|PIP_.*|SSL_.*|.*_PROXY|.*_proxy|.*CERT.*|PYENV_.*"
 )
 
 
 class Refused(Exception):
-    """The users' environment is not as promised; the message says what was found."""
+    """The users' environment does not work as documented; the message says what was found."""
 
 
 def main() -> int:
-    """Prove it; return 1 with one line if something is missing."""
+    """Run the test; return 1 with one line if a step fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--revision", default="HEAD", help="which commit; default: %(default)s")
+    parser.add_argument("--revision", default="HEAD", help="commit to test; default: %(default)s")
     args = parser.parse_args()
     began = time.monotonic()
     try:
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def prove(folder: Path, revision: str) -> int:
-    """Do what a user does in a new clone; return how many blocks were run."""
+    """Run all steps in a new clone; return the number of blocks run."""
     clone, home = folder / "radfound", folder / "home"
     home.mkdir()
     run(["git", "clone", "--quiet", str(ROOT), str(clone)], folder, dict(os.environ))
@@ -77,9 +77,9 @@ def prove(folder: Path, revision: str) -> int:
 
 @contextmanager
 def make_serve(clone: Path, variables: dict[str, str]) -> Iterator[int]:
-    """Run `make serve` until its last line; yields the port, and stops it in the end."""
-    port, said = free_port(), clone.parent / "make-serve.txt"
-    with open(said, "wb") as output:
+    """Run `make serve` until its last line; yield the port, and stop the server at the end."""
+    port, log = free_port(), clone.parent / "make-serve.txt"
+    with open(log, "wb") as output:
         server = subprocess.Popen(
             ["make", "serve", f"PORT={port}"],
             cwd=clone,
@@ -91,9 +91,9 @@ def make_serve(clone: Path, variables: dict[str, str]) -> Iterator[int]:
         )
     try:
         deadline = time.monotonic() + SET_UP_S
-        while LAST_LINE not in (text := said.read_text(errors="replace")):
+        while LAST_LINE not in (text := log.read_text(errors="replace")):
             if server.poll() is not None or time.monotonic() > deadline:
-                raise Refused(f"make serve did not come to its last line\n{text[-2000:]}")
+                raise Refused(f"make serve did not print its last line\n{text[-2000:]}")
             time.sleep(0.5)
         print(text, flush=True)
         yield port
@@ -102,7 +102,7 @@ def make_serve(clone: Path, variables: dict[str, str]) -> Iterator[int]:
 
 
 def nothing_else_is_installed(python: Path, clone: Path, variables: dict[str, str]) -> None:
-    """See that the environment holds what requirements.txt lists, pip, and RadFound."""
+    """Check that the environment holds the packages of requirements.txt, pip and RadFound only."""
     listing = run([python, "-m", "pip", "list", "--format", "json"], clone, variables)
     found = {canonical(each["name"]) for each in json.loads(listing)}
     lines = (clone / "requirements.txt").read_text(encoding="utf-8").splitlines()
@@ -114,7 +114,7 @@ def nothing_else_is_installed(python: Path, clone: Path, variables: dict[str, st
 
 
 def follow(page: Path, reader: Reader) -> int:
-    """Run the blocks of a page that need no extra; return how many."""
+    """Run the blocks of a page that need no extra; return their number."""
     count = sum(1 for _ in reader.follow(page))
     if count:
         print(f"  ok  {page.name}: {count} blocks run", flush=True)
@@ -122,7 +122,7 @@ def follow(page: Path, reader: Reader) -> int:
 
 
 def git_ignores_what_was_written(clone: Path) -> None:
-    """See that nothing that the commands wrote would be committed."""
+    """Check that git ignores the files that the commands wrote."""
     status = run(["git", "status", "--porcelain"], clone, dict(os.environ))
     if status:
         raise Refused(f"git would commit what the commands wrote:\n{status}")
@@ -130,7 +130,7 @@ def git_ignores_what_was_written(clone: Path) -> None:
 
 
 def nobody_answers(port: int) -> None:
-    """See that the server is gone."""
+    """Check that the server has stopped."""
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise Refused(f"something still answers on port {port} after make serve has ended")
@@ -138,7 +138,7 @@ def nobody_answers(port: int) -> None:
 
 
 def run(command: list[object], folder: Path, variables: dict[str, str], show: bool = False) -> str:
-    """Run a step; return what it printed."""
+    """Run a command; return its output."""
     done = subprocess.run(
         [str(word) for word in command],
         cwd=folder,
@@ -164,7 +164,7 @@ def canonical(name: str) -> str:
 
 
 def free_port() -> int:
-    """Return a port that nobody uses."""
+    """Return an unused port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

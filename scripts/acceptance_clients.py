@@ -1,4 +1,4 @@
-"""What MONAI Label's own client and the Slicer extension's client do with a running server.
+"""Calls of MONAI Label's client and of the Slicer extension's client to a running server.
 
 Run by scripts/acceptance.py with the users' Python: `python acceptance_clients.py URL EXTENSION`.
 """
@@ -23,7 +23,7 @@ TRAINING_S = 1800
 
 
 def main() -> int:
-    """Call everything that both clients have; say what was done, line by line."""
+    """Call every function of both clients; print a line for each step."""
     url, extension = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         stock = MONAILabelClient(url, tmpdir=folder, client_id="acceptance")
@@ -56,7 +56,7 @@ def stock_client_asks(client: MONAILabelClient) -> None:
 
 
 def stock_client_brings_images(client: MONAILabelClient, folder: Path) -> None:
-    """Upload an image and a session, keep and fetch a label, and be told what is not there."""
+    """Upload an image, open a session, save and fetch a label, and check a refusal."""
     image = picture(folder / "picture.png")
     client.upload_image(str(image), "acceptance_picture")
     expect(ask(client, "caption", "acceptance_picture", {})["text"], "an answer about an upload")
@@ -75,7 +75,7 @@ def stock_client_brings_images(client: MONAILabelClient, folder: Path) -> None:
 
 
 def extension_client_works(url: str, folder: Path) -> None:
-    """Connect, ask, look where the model looked, correct and list, as the panel in 3D Slicer does."""
+    """Connect, ask, fetch evidence, correct and list, as the panel in 3D Slicer does."""
     from RadFoundLib.net.client import Client
 
     client = Client(url)
@@ -99,7 +99,7 @@ def extension_client_works(url: str, folder: Path) -> None:
 
 
 def training_is_published_and_answers(client: MONAILabelClient, folder: Path) -> None:
-    """Learn the correction of the extension's client."""
+    """Train on the correction of the extension's client, and check the new adapter's answer."""
     started = time.monotonic()
     client.train_start("radfound", {"newest": 1})
     while not client.train_status().get("end_ts"):
@@ -114,7 +114,7 @@ def training_is_published_and_answers(client: MONAILabelClient, folder: Path) ->
 
 
 def training_can_be_stopped(client: MONAILabelClient) -> None:
-    """Start another one and stop it."""
+    """Start another training and stop it."""
     client.train_start("radfound", {})
     client.train_stop()
     client.train_status(check_if_running=True)
@@ -122,13 +122,13 @@ def training_can_be_stopped(client: MONAILabelClient) -> None:
 
 
 def ask(client: MONAILabelClient, task: str, image: str, params: dict, **source: Any) -> dict:
-    """Return an answer; where there is no map, this client hands back the JSON unread."""
+    """Return an answer; without a map, this client returns the JSON as text."""
     _, answer = client.infer(f"radfound_{task}", image, params, **source)
     return json.loads(answer)
 
 
 def refused(call: Callable[[], object], what: str) -> None:
-    """Make a call for which there is no place here; it has to be refused, and not by a fault."""
+    """Make an unsupported call, which must be refused with a 4xx."""
     try:
         call()
     except MONAILabelClientException as refusal:
@@ -156,7 +156,7 @@ def correction(
 
 
 def picture(path: Path, shade: int = 0) -> Path:
-    """Write a small ramp of grey."""
+    """Write a small grey ramp."""
     from PIL import Image
 
     Image.frombytes("L", (64, 64), bytes((x + shade) % 256 for x in range(64)) * 64).save(path)
@@ -164,13 +164,13 @@ def picture(path: Path, shade: int = 0) -> Path:
 
 
 def expect(found: object, what: str) -> None:
-    """Stop with one line where something is not as users need it."""
+    """Exit with one line if `found` is false."""
     if not found:
         raise SystemExit(f"expected {what}")
 
 
 def done(what: str) -> None:
-    """Say that a step is done."""
+    """Print that a step has passed."""
     print(f"  ok  {what}", flush=True)
 
 

@@ -1,7 +1,7 @@
 """Draw the wings of the code and their imports into docs/architecture.md.
 
-`python scripts/architecture.py` prints the picture, `--write` replaces the one in the page. A wing is a folder of
-code; an arrow says that one imports the other. Arrows that follow from two others are left out.
+`python scripts/architecture.py` prints the picture, `--write` replaces it in the page. A wing is a folder of code; an
+arrow means an import. Arrows implied by other arrows are left out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PACKAGES = {
     "monailabel_app": ROOT / "monailabel_app",
     "RadFoundLib": ROOT / "slicer_extension" / "RadFound" / "RadFoundLib",
 }
-# Everything may import these; their arrows would hide the others.
+# Imported from everywhere; their arrows would clutter the picture.
 UNDRAWN = {"radfound", "radfound.exceptions", "training", "monailabel_app", "monailabel_app.lib"}
 
 
@@ -39,7 +39,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports() -> dict[str, set[str]]:
-    """Return for each module the modules of this project that it imports, wherever and for whatever."""
+    """Return each module's imports from this project, including those in functions and for types only."""
     known = modules()
     return {name: set(_imported(name, path, known)) - {name} for name, path in known.items()}
 
@@ -67,16 +67,16 @@ def wing_of(module: str) -> str:
 
 
 def wings() -> dict[str, set[str]]:
-    """Return for each wing those that it imports."""
+    """Return the wings that each wing imports."""
     found: dict[str, set[str]] = defaultdict(set)
     for module, targets in imports().items():
-        if module not in PACKAGES:  # a package's public face names what lies in its wings
+        if module not in PACKAGES:  # a package's __init__ re-exports from its wings
             found[wing_of(module)] |= {wing_of(target) for target in targets}
     return {wing: targets - {wing} for wing, targets in found.items()}
 
 
 def cycles(graph: Mapping[str, set[str]]) -> list[list[str]]:
-    """Return groups of two or more that import each other, directly or through others."""
+    """Return the import cycles: groups of two or more that import each other, directly or not."""
 
     def reached(start: str) -> set[str]:
         seen: set[str] = set()
@@ -117,7 +117,7 @@ def picture() -> str:
 
 
 def _direct(wing: str, targets: set[str], graph: Mapping[str, set[str]]) -> list[str]:
-    """Leave out targets that another target leads to."""
+    """Return the targets that no other target leads to."""
 
     def leads_to(start: str, goal: str, seen: set[str]) -> bool:
         seen.add(start)
@@ -139,7 +139,7 @@ def _label(wing: str) -> str:
 
 
 def page(text: str) -> str:
-    """Return the page with the picture of now."""
+    """Return the page with the current picture."""
     before, _, rest = text.partition(BEGIN)
     return f"{before}{BEGIN}\n{picture()}\n{END}{rest.partition(END)[2]}"
 
@@ -147,7 +147,7 @@ def page(text: str) -> str:
 def main() -> None:
     """Print or write the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="replace the one in the page")
+    parser.add_argument("--write", action="store_true", help="replace the picture in the page")
     if parser.parse_args().write:
         PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     else:

@@ -1,6 +1,6 @@
-"""Every speed that docs/benchmarks.md tells of, as one table in Markdown.
+"""Benchmarks of docs/benchmarks.md as one Markdown table.
 
-Run through `make bench`. Only the ratios travel from machine to machine.
+Run through `make bench`. Only the ratios are comparable between machines.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--shape", type=int, nargs=3, default=(300, 512, 512), metavar=("D", "H", "W"))  # fmt: skip
     parser.add_argument("--requests", type=int, default=1000)
-    parser.add_argument("--json", type=Path, help="write all numbers there too")
+    parser.add_argument("--json", type=Path, help="file for all numbers, as JSON")
     args = parser.parse_args()
     few = max(2, args.requests // 10)
     found = {

@@ -1,4 +1,4 @@
-"""How awake a server stays while it writes, and whether its memory grows.
+"""Responsiveness of a server while it generates answers, and growth of its memory.
 
 Part of `make bench`; alone: `python scripts/bench_server.py`, which prints JSON.
 """
@@ -39,7 +39,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 
 class Sleep(InferTask):
-    """Takes as long as an answer, and no processor."""
+    """Takes as long as an answer, without processor time."""
 
     def __init__(self):
         super().__init__(InferType.OTHERS, [], 3, "sleeps")
@@ -68,7 +68,7 @@ def running(
         for part in ("home", "tmp", "studies"):
             (folder / part).mkdir()
         put_samples(folder / "studies")
-        os.environ.setdefault("RADFOUND_CACHE", str(cache_dir()))  # not in that home
+        os.environ.setdefault("RADFOUND_CACHE", str(cache_dir()))  # not in the temporary home
         server, url = start_server(folder, app or ROOT / "monailabel_app", checkpoint)
         try:
             yield server.pid, url
@@ -78,7 +78,7 @@ def running(
 
 
 def info_seconds(url: str, write: Callable[[], object]) -> tuple[list[float], list[float]]:
-    """Call `/info/` while answers are written; return its times, and those of the answers."""
+    """Call `/info/` while answers are generated; return its times and those of the answers."""
     stop, answers = threading.Event(), []
 
     def keep_writing() -> None:
@@ -106,7 +106,7 @@ def info_seconds(url: str, write: Callable[[], object]) -> tuple[list[float], li
 
 
 def awake(checkpoint: str) -> dict[str, float]:
-    """Return the 99th percentile of `/info/` in ms while four answers are written, here and in stock MONAI Label."""
+    """Return the 99th percentile of `/info/` in ms during four answers, here and in stock MONAI Label."""
     with running(checkpoint=checkpoint) as (_, url):
         image = _images(url)[0]
 

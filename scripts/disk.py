@@ -1,9 +1,9 @@
-"""Fill the disk under a server again and again; show what is lost, and whether it starts.
+"""Fill a server's disk repeatedly, and check for lost writes and failed starts.
 
-Run through `make bench-disk`, on Linux. Studies, state and sessions are on a disk of a few megabytes, of
-which each round leaves another part free. Clients write on every route until it is full, and go on; then the
-server is killed and started on the full disk. Prints a Markdown table; returns 1 if anything that was
-acknowledged is lost, a server does not start or answers with a 5xx that is not 503.
+Run through `make bench-disk`, on Linux. Studies, state and sessions are on a disk of a few megabytes; each
+round leaves a random part of it free. Clients write to every route until the disk is full and beyond; then the
+server is killed and started on the full disk. Prints a Markdown table; returns 1 if an acknowledged write is
+lost, a server does not start, or it answers with a 5xx other than 503.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from writers import Writers, put_volumes
 
 SIZE_MB, STUDIES, MOST_FREE_BYTES = 16, 300, 150_000
 WRITING_S = 4.0
-_INSIDE = "RADFOUND_BENCH_DISK_INSIDE"  # set once this process has mounts of its own
+_INSIDE = "RADFOUND_BENCH_DISK_INSIDE"  # set in the process with its own mount namespace
 
 
 @dataclass
 class Counts:
-    """What came of the rounds."""
+    """Counts over all rounds."""
 
     rounds: int = 0
     acknowledged: int = 0
@@ -39,7 +39,7 @@ class Counts:
 
 
 def main() -> int:
-    """Fill the disk so many times."""
+    """Fill the disk in each of several rounds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def _with_mounts_of_its_own() -> int:
-    """Run this once more where mounts are seen by nobody else, and end with it."""
+    """Run this script again in a mount namespace of its own; return its exit status."""
     command = ["unshare", "--map-root-user", "--mount"]
     if subprocess.run([*command, "true"], capture_output=True).returncode:
         print("bench-disk: skipped, since this user may not mount a small disk", file=sys.stderr)
@@ -73,7 +73,7 @@ def _with_mounts_of_its_own() -> int:
 
 
 def _new_place(folder: Path, chance: random.Random) -> Place:
-    """Put studies on a small disk."""
+    """Prepare a folder whose studies are on a small disk."""
     for part in ("home", "tmp", "studies", "cwd"):
         (folder / part).mkdir()
     studies = folder / "studies"
@@ -84,7 +84,7 @@ def _new_place(folder: Path, chance: random.Random) -> Place:
 
 
 def _round(place: Place, counts: Counts) -> None:
-    """Start, fill the disk, write, kill, start on the full disk."""
+    """Start, fill the disk, write, kill, and start on the full disk."""
     filler, writers = place.studies / ".filler", place.writers
     before = (writers.count, writers.refused, writers.failed)
     with place.server() as (process, url):
@@ -110,13 +110,13 @@ def _look(place: Place, url: str, counts: Counts) -> None:
 
 
 def _fill(filler: Path, free: int) -> None:
-    """Leave so many bytes of a disk free, in whole blocks."""
+    """Fill the disk except for `free` bytes, in whole blocks."""
     with open(filler, "ab", buffering=0) as file:
         found = os.statvfs(filler.parent)
         size = max(found.f_bavail * found.f_bsize - free, 0)
         try:
             os.posix_fallocate(file.fileno(), file.tell(), max(size, 1))
-        except OSError:  # full to the last block
+        except OSError:  # no block is free
             pass
 
 

@@ -1,6 +1,6 @@
-"""Install this package and each of its extras with pip into clean environments, and do what their pages promise.
+"""Install this package and each extra with pip into clean environments, and run the commands of their pages.
 
-Run through `make test-extras`. It takes minutes for each extra and Python, and gigabytes where torch brings CUDA.
+Run through `make test-extras`. Takes minutes for each extra and Python, and gigabytes if torch includes CUDA.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def install_and_follow(folder: Path, python: str, extra: str) -> int:
-    """Follow docs/install.md, then the extra's page, in a new clone and environment; return the blocks run."""
+    """Run docs/install.md, then the extra's page, in a new clone and environment; return the number of blocks."""
     clone, environment = folder / "radfound", folder / "environment"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
     subprocess.run([python, "-m", "venv", str(environment)], check=True)

@@ -1,6 +1,6 @@
-"""What schemathesis does not send: numbers at the edges, odd headers, odd paths, HEAD on every route.
+"""Requests that schemathesis does not send: extreme numbers, malformed headers, odd paths, HEAD on every route.
 
-Part of `make fuzz`; alone: `python scripts/fuzz_edges.py URL`, which prints how often each status came.
+Part of `make fuzz`; alone: `python scripts/fuzz_edges.py URL`, which prints the count of each status.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ Request = tuple[str, str, tuple[str, ...], bytes]
 
 
 def main() -> int:
-    """Send everything to a server."""
+    """Send all requests to a server."""
     statuses = send_edges(sys.argv[1])
     print(", ".join(f"{status} {count}" for status, count in sorted(statuses.items())))
     return 1 if any(status.startswith("5") for status in statuses) else 0
 
 
 def send_edges(url: str) -> Counter[str]:
-    """Send every request once; return how often each status came, and name those with a 5xx."""
+    """Send every request once; print those with a 5xx, and return the count of each status."""
     description = requests.get(f"{url}/openapi.json", timeout=TIMEOUT_S).json()
     statuses: Counter[str] = Counter()
     for method, path, headers, body in _requests(description["paths"]):
@@ -72,7 +72,7 @@ def _requests(paths: dict[str, Any]) -> Iterator[Request]:
 
 
 def _addresses(method: str, path: str, operation: dict[str, Any]) -> Iterator[Request]:
-    """Put odd names where the path has a variable, and odd numbers and names into the query."""
+    """Yield requests with odd path variables, and with odd numbers and names in the query."""
     if "{" in path:
         start, _, end = path.partition("{")
         for name in NAMES:
@@ -85,7 +85,7 @@ def _addresses(method: str, path: str, operation: dict[str, Any]) -> Iterator[Re
 
 
 def _send(url: str, method: str, path: str, headers: tuple[str, ...], body: bytes) -> str:
-    """Send a request as it is, which a client library would put right; return its status."""
+    """Send a raw request, which a client library would correct; return its status."""
     place = urlsplit(url)
     head = (f"{method} {path} HTTP/1.1", f"Host: {place.netloc}", "Connection: close", *headers)
     with socket.create_connection((place.hostname, place.port), timeout=TIMEOUT_S) as line:

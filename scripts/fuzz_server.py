@@ -1,4 +1,4 @@
-"""Send what schemathesis makes of the server's OpenAPI description to a real server.
+"""Fuzz a real server with schemathesis, from its OpenAPI description.
 
 Run through `make fuzz`. Prints the counts; returns 1 if the server answered anything with a 5xx,
 died, or a file outside its own folders was touched.
@@ -24,13 +24,13 @@ from serve import put_samples
 ROOT = Path(__file__).resolve().parents[1]
 START_S = 180
 STOP_S = 30
-LEFT_OUT = r"^/login"  # which is there only with MONAI Label's own authentication
+LEFT_OUT = r"^/login"  # exists only with MONAI Label's own authentication
 
 
 def main() -> int:
-    """Fuzz for as long as was asked."""
+    """Fuzz for the requested time."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--schemathesis", type=Path, required=True, help="the command")
+    parser.add_argument("--schemathesis", type=Path, required=True, help="its executable")
     parser.add_argument("--seconds", type=int, default=300)
     parser.add_argument("--seed", type=int, default=6)
     args = parser.parse_args()
@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def _show(name: str, counts: Counter[str]) -> int:
-    """Print how often each status came; return how many say that the server failed."""
+    """Print the count of each status; return the number of failures."""
     failed = sum(
         count for status, count in counts.items() if not status.startswith(("1", "2", "3", "4"))
     )
@@ -75,7 +75,7 @@ def _show(name: str, counts: Counter[str]) -> int:
 
 
 def _fuzz(args: argparse.Namespace, url: str) -> Counter[str]:
-    """Run schemathesis in a folder of its own; return how often each status came."""
+    """Run schemathesis in a folder of its own; return the count of each status."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.ndjson")
         subprocess.run(_command(args, url, report), cwd=folder)
@@ -118,7 +118,7 @@ def _statuses(event: object) -> list[str]:
 def start_server(
     folder: Path, app: Path = ROOT / "monailabel_app", checkpoint: str = "radfound-tiny"
 ) -> tuple[subprocess.Popen[bytes], str]:
-    """Start a server whose files all lie in a folder, but for the weights in the user's cache."""
+    """Start a server with all files in one folder, except for the weights in the user's cache."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -149,7 +149,7 @@ def start_server(
 
 
 def _tree(folder: Path) -> dict[str, tuple[int, int]]:
-    """Return size and time of every file below a folder, by its path there."""
+    """Return size and modification time of every file below a folder, by relative path."""
     return {
         str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns)
         for path in folder.rglob("*")

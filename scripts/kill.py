@@ -1,12 +1,11 @@
-"""Kill the server and trainings at random moments; show what is lost, half-made or left behind.
+"""Kill the server and trainings at random times, and check for lost, partial and temporary files.
 
-Run through `make bench-kill`. All the time clients write on every route. Every kill is followed by a
-start of the server, which is asked what it knows. Prints a Markdown table; returns 1 if anything that was
-acknowledged is lost, an adapter is not whole, the server does not start or answers with a 5xx, or a
-temporary file is left.
+Run through `make bench-kill`. Clients write to every route the whole time. After every kill the server is
+started and its state compared. Prints a Markdown table; returns 1 if an acknowledged write is lost, an
+adapter is incomplete, the server does not start or answers with a 5xx, or a temporary file is left.
 
-Server and trainings are forked from this process, which has imported everything, so that moments fall
-on work and not on imports.
+Server and trainings are forked from this process, which has imported everything, so that kills hit work
+and not imports.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ _FORK = multiprocessing.get_context("fork")
 
 @dataclass
 class Counts:
-    """What came of the kills of one phase; `caught` are those before the work was done."""
+    """Counts of one phase; `caught` counts the kills before the work was done."""
 
     kills: int = 0
     caught: int = 0
@@ -68,16 +67,16 @@ class Counts:
 
 
 class Place:
-    """A folder of studies, and who works on it."""
+    """A folder of studies, with its server, trainings and clients."""
 
     def __init__(self, folder: Path, chance: random.Random, writers: Writers):
         self.folder, self.studies, self.chance = folder, folder / "studies", chance
         self.writers = writers
-        self.training_s = self.publishing_s = 1.0  # how long a training, and its end, take here
+        self.training_s = self.publishing_s = 1.0  # measured duration of a training, and of its end
         self._adapters: set[str] = set()
 
     def write(self, process: BaseProcess, url: str, work: Callable[[], None]) -> None:
-        """Let clients write on every route while work is done and until the server has been killed."""
+        """Let clients write to every route during `work` and until the server has been killed."""
         with self.writers.running(url):
             try:
                 work()
@@ -86,7 +85,7 @@ class Place:
 
     @contextmanager
     def server(self) -> Iterator[tuple[BaseProcess, str]]:
-        """Start the server; it is killed at the end, if it has not been before."""
+        """Start the server; kill it at the end of the block, if it still runs."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -104,7 +103,7 @@ class Place:
 
     @contextmanager
     def training(self) -> Iterator[tuple[BaseProcess, threading.Event]]:
-        """Start a training; the event is set once only publishing is left."""
+        """Start a training; the event is set when only evaluation and publishing are left."""
         reading, writing = _FORK.Pipe(duplex=False)
         process = _FORK.Process(target=_train, args=(self.folder, writing))
         process.start()
@@ -129,13 +128,13 @@ class Place:
             reading.close()
 
     def is_new(self) -> bool:
-        """Whether there is an adapter that was not there at the last call."""
+        """Whether adapters have changed since the last call."""
         known = self._adapters
         self._adapters = {info.id for info in AdapterStore(store_path(self.studies)).list()}
         return self._adapters != known
 
     def measure(self) -> None:
-        """Let a training end, and note how long it takes."""
+        """Measure how long a whole training takes."""
         self.is_new()
         began = time.monotonic()
         with self.training() as (process, is_examining):
@@ -149,7 +148,7 @@ class Place:
             self.publishing_s = time.monotonic() - examined
 
     def look(self, url: str, counts: Counts) -> None:
-        """Count what a server that has just started does not have, or should not."""
+        """Count lost writes, broken adapters and temporary files of a server that has just started."""
         counts.starts += 1
         for lost in self.writers.lost(url):
             counts.lost += 1
@@ -160,12 +159,12 @@ class Place:
             counts.adapters += 1
             counts.broken += not _is_whole(store, info.id)
         active = requests.get(f"{url}/radfound/health", timeout=TIMEOUT_S).json()["model"]
-        said = requests.post(
+        response = requests.post(
             f"{url}/infer/radfound_vqa?image=sample_mr_slice&output=json",
             data={"params": json.dumps({"question": "What is shown?", "max_new_tokens": 2})},
             timeout=TIMEOUT_S,
         )
-        answered_by = said.json()["model"]["adapter"] if said.ok else said.text
+        answered_by = response.json()["model"]["adapter"] if response.ok else response.text
         counts.broken += answered_by != active["adapter"]
         strays = _strays(self.folder)
         counts.strays += len(strays)
@@ -174,13 +173,13 @@ class Place:
 
 
 def _write(place: Place, process: BaseProcess, url: str, counts: Counts) -> None:
-    """Kill the server while clients write, and nobody does anything else."""
+    """Kill the server while clients write, with no other work."""
     process.join(place.chance.uniform(0.05, 5.0))
     counts.caught += 1
 
 
 def _activate(place: Place, process: BaseProcess, url: str, counts: Counts) -> None:
-    """Kill the server while somebody switches between adapters."""
+    """Kill the server while adapters are activated in turn."""
     threading.Timer(place.chance.uniform(0.05, 5.0), process.kill).start()
     choices = ["base", *(info.id for info in AdapterStore(store_path(place.studies)).list())]
     try:
@@ -192,14 +191,14 @@ def _activate(place: Place, process: BaseProcess, url: str, counts: Counts) -> N
 
 
 def _train_a_while(place: Place, process: BaseProcess, url: str, counts: Counts) -> None:
-    """Kill a training anywhere, and then the server."""
+    """Kill a training at any time, then the server."""
     with place.training() as (training, _):
         training.join(place.chance.uniform(0, place.training_s))
     counts.caught += not place.is_new()
 
 
 def _publish(place: Place, process: BaseProcess, url: str, counts: Counts) -> None:
-    """Kill a training in its last steps, and then the server."""
+    """Kill a training during evaluation or publishing, then the server."""
     with place.training() as (training, is_examining):
         is_examining.wait(TIMEOUT_S)
         training.join(place.chance.uniform(0, place.publishing_s))
@@ -215,7 +214,7 @@ PHASES = {
 
 
 def main() -> int:
-    """Kill so many times, phase after phase in turn."""
+    """Kill as often as requested, with the phases in turn."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
@@ -246,7 +245,7 @@ def main() -> int:
 
 
 def _new_place(folder: Path, chance: random.Random, count: int) -> Place:
-    """Put studies into a folder, some corrections and a first adapter."""
+    """Prepare a folder with studies, some corrections and a first adapter."""
     for part in ("home", "tmp", "studies", "cwd"):
         (folder / part).mkdir()
     put_samples(folder / "studies")
@@ -255,20 +254,20 @@ def _new_place(folder: Path, chance: random.Random, count: int) -> Place:
     for number in range(FIRST_CORRECTIONS):
         body = correction(f"first-{number}", "sample_ct_slice")
         log.append(correction_from_json(body))
-    for _ in range(2):  # the second time, studies are encoded already
+    for _ in range(2):  # the second training finds the studies encoded
         place.measure()
     return place
 
 
 def import_everything() -> None:
-    """Import here what the server and trainings need, so that neither does."""
+    """Import the modules of server and trainings before the fork."""
     for name in _IMPORTED:
         importlib.import_module(name)
     importlib.import_module("torch").set_num_threads(1)  # threads do not survive a fork
 
 
 def _serve(folder: Path, port: int) -> None:
-    """Be the server."""
+    """Run the server in this process."""
     _settle(folder, "server.log")
     from monailabel.config import settings
     from monailabel.main import Main
@@ -282,8 +281,8 @@ def _serve(folder: Path, port: int) -> None:
     Main().run()
 
 
-def _train(folder: Path, told: multiprocessing.connection.Connection) -> None:
-    """Be the process that MONAI Label starts for a training."""
+def _train(folder: Path, messages: multiprocessing.connection.Connection) -> None:
+    """Run a training in this process, as MONAI Label does."""
     _settle(folder, "training.log")
     from monailabel.interfaces.app import MONAILabelApp  # noqa: F401
 
@@ -295,11 +294,11 @@ def _train(folder: Path, told: multiprocessing.connection.Connection) -> None:
     trainer = app.trainers["radfound"]
     report = trainer._report
 
-    def tell(progress) -> None:
-        told.send(progress.message)
+    def report_and_send(progress) -> None:
+        messages.send(progress.message)
         report(progress)
 
-    trainer._report = tell
+    trainer._report = report_and_send
     trainer(
         {
             **{"max_steps": 60, "learning_rate": 0.02, "newest": FIRST_CORRECTIONS},
@@ -310,7 +309,7 @@ def _train(folder: Path, told: multiprocessing.connection.Connection) -> None:
 
 
 def _settle(folder: Path, log: str) -> None:
-    """Let everything that this process writes lie in the folder."""
+    """Redirect all output and temporary files of this process into the folder."""
     output = os.open(folder / log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -334,7 +333,7 @@ def _is_whole(store: AdapterStore, adapter: str) -> bool:
 
 
 def _strays(folder: Path) -> list[Path]:
-    """Return the temporary files in the system's folder for them, and beside the studies."""
+    """Return the temporary files left in the temporary folder and beside the studies."""
     return [
         *(folder / "tmp").iterdir(),
         *(folder / "studies").rglob(f"{TEMPORARY_PREFIX}*"),

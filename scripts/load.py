@@ -1,7 +1,7 @@
-"""Many readers at once: ask, correct, next, train and info, against a real server.
+"""Load test of a real server with many readers: ask, correct, next, train and info.
 
 Run through `make bench-load`. Prints percentiles as a Markdown table; returns 1 if the server
-answered a 5xx that is not its queue's own 503, or lost a correction that it had acknowledged.
+answered a 5xx other than the 503 of its queue, or lost an acknowledged correction.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import requests
 from fuzz_server import STOP_S, start_server
 from serve import put_samples
 
-# How often each kind of request is made; of 100.
+# Share of each kind of request, in percent.
 MIX = {"ask": 45, "correct": 25, "info": 15, "next": 10, "metrics": 4, "train": 1}
 PAUSE_S = 0.5
 TIMEOUT_S = 300
 
 
 class Load:
-    """What many clients do at one server, and what came of it."""
+    """Requests of many clients to one server, with times and statuses."""
 
     def __init__(self, url: str, images: list[str], until: float):
         self.url = url
@@ -55,7 +55,7 @@ class Load:
                 time.sleep(chance.uniform(0, 2 * PAUSE_S))
 
     def send_once(self, number: int) -> str:
-        """Send a request of one kind or another, but no training; return its status."""
+        """Send a request of a random kind except training; return its status."""
         chance = random.Random(number)
         kinds = [kind for kind in MIX if kind != "train"]
         kind = chance.choices(kinds, [MIX[kind] for kind in kinds])[0]
@@ -92,7 +92,7 @@ class Load:
 
 
 def correction(name: str, image: str) -> dict[str, object]:
-    """Return a correction of its own id and question, as it is sent."""
+    """Return the JSON of a correction with an id and question of its own."""
     return {
         "schema": "radfound.correction/1",
         "id": name,
@@ -107,7 +107,7 @@ def correction(name: str, image: str) -> dict[str, object]:
 
 
 def main() -> int:
-    """Load a server of its own."""
+    """Start a server and measure it under load."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=int, default=300)

@@ -1,7 +1,7 @@
-"""Make `.venv`, which users have, and `.venv-dev` for tests and checks; needs only the standard library.
+"""Make `.venv` for users, and `.venv-dev` for tests and checks; needs only the standard library.
 
-`.venv` holds what requirements.txt lists and nothing else, so that what the tests need is never what makes
-the server work. Run through `make`, which calls it when a requirements file is newer than the last success.
+`.venv` holds the packages of requirements.txt only, so that the server never depends on a package of the
+tests. Run through `make`, which calls this script when a requirements file is newer than the last success.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 USERS_VENV, DEVELOPMENT_VENV = ROOT / ".venv", ROOT / ".venv-dev"
 RUNTIME = ROOT / "requirements.txt"
 DEVELOPMENT = ROOT / "requirements-dev.txt"
-# What Qt and VTK load, and a font to draw with; a fresh Debian lacks them.
+# Libraries of Qt and VTK, and a font; a fresh Debian lacks them.
 DEBIAN_LIBRARIES = (
     "libegl1", "libgl1", "libx11-6", "libxkbcommon0", "libdbus-1-3", "libfontconfig1",
     "libglib2.0-0", "fonts-dejavu-core",
@@ -29,11 +29,11 @@ QUIETLY = ("-q", "--disable-pip-version-check", "--no-input")
 
 
 class SetupError(Exception):
-    """A step of the set-up failed; the message says what to do."""
+    """A step of the set-up failed; the message gives the remedy."""
 
 
 def main() -> int:
-    """Install what is missing; print one line and return 1 if a step fails."""
+    """Install missing parts; print one line and return 1 if a step fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dev", action="store_true", help="make .venv-dev instead of .venv")
     args = parser.parse_args()
@@ -48,15 +48,15 @@ def main() -> int:
         print(f"set-up failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("set-up interrupted; the next make begins it anew", file=sys.stderr)
+        print("set-up interrupted; the next make restarts it", file=sys.stderr)
         return 130
     return 0
 
 
 def make_environment(folder: Path, *requirements: Path) -> None:
-    """Make a virtual environment anew, unless it was made of the same requirements before.
+    """Rebuild a virtual environment, unless it was made from the same requirements.
 
-    torch comes first with its dependencies, then all else as pinned, then this package.
+    torch is installed first with its dependencies, then all other pinned packages, then this package.
     """
     stamp = folder / ".ready"
     wanted = _digest(*requirements, ROOT / "setup.py", Path(__file__))
@@ -76,7 +76,7 @@ def make_environment(folder: Path, *requirements: Path) -> None:
 
 
 def install_libraries() -> None:
-    """See that Qt and Slicer's data library can be loaded; get what they lack where allowed."""
+    """Check that Qt and Slicer's data library load; install missing libraries if allowed."""
     code = "import slicer; from PySide6 import QtSvg, QtTest, QtUiTools, QtWidgets"
     check = [str(DEVELOPMENT_VENV / "bin" / "python"), "-c", code]
     if subprocess.run(check, capture_output=True).returncode == 0:
@@ -85,23 +85,23 @@ def install_libraries() -> None:
         _apt_get("system libraries for Qt and VTK", DEBIAN_LIBRARIES)
         _run("checking Qt and Slicer's data library", check)
     except SetupError as error:
-        said = f"tests of the Slicer extension are skipped, they lack libraries: {error}"
-        print(said, file=sys.stderr)
+        message = f"tests of the Slicer extension are skipped, they lack libraries: {error}"
+        print(message, file=sys.stderr)
 
 
 def install_browser() -> None:
-    """See that there is a browser for Playwright to drive; get one where allowed."""
+    """Check that there is a browser for Playwright; install one if allowed."""
     if any(shutil.which(name) for name in BROWSERS):
         return
     try:
         _apt_get("chromium", (*BROWSERS[:1], "fonts-dejavu-core"))
     except SetupError as error:
-        said = f"tests of the reader study's page are skipped, they lack a browser: {error}"
-        print(said, file=sys.stderr)
+        message = f"tests of the reader study's page are skipped, they lack a browser: {error}"
+        print(message, file=sys.stderr)
 
 
 def _apt_get(what: str, packages: tuple[str, ...]) -> None:
-    """Install Debian packages, or say how to where this user may not."""
+    """Install Debian packages; SetupError gives the command if this user may not."""
     install = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
     if os.geteuid() or not shutil.which("apt-get"):
         raise SetupError(f"on Debian, install them with: sudo {' '.join(install)}")
@@ -110,7 +110,7 @@ def _apt_get(what: str, packages: tuple[str, ...]) -> None:
 
 
 def _find_python() -> str:
-    """Return a Python of a version that the pinned packages exist for, this one first."""
+    """Return a Python version for which the pinned packages exist, this one first."""
     if OLDEST <= sys.version_info[:2] <= NEWEST:
         return sys.executable
     for minor in range(NEWEST[1], OLDEST[1] - 1, -1):
@@ -125,7 +125,7 @@ def _find_python() -> str:
 
 
 def _version_of(python: Path) -> tuple[int, int] | None:
-    """Return the version of an interpreter, or None if it does not run or does not fit."""
+    """Return the version of an interpreter, or None if it does not run or is not supported."""
     code = "import sys; print(sys.version_info[0], sys.version_info[1])"
     try:
         out = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
@@ -136,7 +136,7 @@ def _version_of(python: Path) -> tuple[int, int] | None:
 
 
 def _run(step: str, command: list[str]) -> None:
-    """Run one step; on failure show the end of what it said."""
+    """Run one step; on failure print the end of its output."""
     print(f"{step} ...", file=sys.stderr, flush=True)
     try:
         done = subprocess.run(
@@ -178,7 +178,7 @@ def _digest(*paths: Path) -> str:
 
 
 def _is_done(stamp: Path, wanted: str) -> bool:
-    """Whether the same files were installed before: a fresh checkout only renews their times."""
+    """Whether these requirements are installed; compares contents, since a checkout changes times."""
     return stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted
 
 

@@ -1,15 +1,15 @@
-"""The fenced blocks of README and docs/*.md, and how a reader would run each; needs only the standard library.
+"""Find and run the fenced blocks of README and docs/*.md; needs only the standard library.
 
-A block runs as it stands, with bash or Python, unless a comment on the line above says otherwise:
+A block runs unchanged, with bash or Python, unless marked by a comment on the line above:
 
-    <!-- with --help -->         each of its commands gets this option, since the command takes long
+    <!-- with --help -->         each command gets this option, since the command takes long
     <!-- with --dry-run -->
-    <!-- save as NAME -->        the reader saves it under this name, for later blocks
-    <!-- serves PORT -->         it stays in the background until the page ends, once the port answers
-    <!-- shown: REASON -->       it cannot be run
+    <!-- save as NAME -->        saved under this name, for later blocks
+    <!-- serves PORT -->         runs in the background until the page ends; ready once the port answers
+    <!-- shown: REASON -->       not run
 
-`text` is output, and is shown. `pip install '.[EXTRA]'` makes the environment that the rest of its page
-needs; scripts/extras.py runs it.
+A `text` block is output and is not run. `pip install '.[EXTRA]'` makes the environment for the rest of its
+page; scripts/extras.py runs it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _EXTRA = re.compile(r"pip install '\.\[([a-z-]+)\]'")
 
 
 class BlockError(Exception):
-    """A block does not do what its page promises."""
+    """A block fails or has an unknown mark."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Block:
         Page and line, such as README.md:23.
     language, text : str
     mark : str
-        What the comment above says; empty where there is none.
+        Text of the comment above; empty if there is none.
     extra : str
-        Of this package, which the page tells its reader to install before; empty for none.
+        This package's extra that the page installs before the block; empty for none.
     """
 
     place: str
@@ -62,7 +62,7 @@ class Block:
 
     @property
     def kind(self) -> str:
-        """What becomes of it: `RUN`, `SAVED`, `SHOWN` or `INSTALLS`."""
+        """Handling of the block: `RUN`, `SAVED`, `SHOWN` or `INSTALLS`."""
         if _SAVE.fullmatch(self.mark):
             return SAVED
         if self.language == "text" or re.match(r"shown: \w", self.mark):
@@ -79,12 +79,12 @@ class Block:
 
     @property
     def port(self) -> int | None:
-        """On which port it serves, if it does."""
+        """Port that the block serves, if any."""
         found = _SERVE.fullmatch(self.mark)
         return int(found[1]) if found else None
 
     def commands(self) -> str:
-        """Return what bash is to run."""
+        """Return the block's commands, with the option of its mark."""
         option = _OPTION.fullmatch(self.mark)
         if not option:
             return self.text
@@ -113,7 +113,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 class Reader:
-    """Someone who does what the pages say.
+    """Runs the blocks of pages, as a user who follows them.
 
     Parameters
     ----------
@@ -122,9 +122,9 @@ class Reader:
     programs : Path
         The `bin` folder of the environment.
     variables : mapping
-        Of the environment.
+        Environment variables.
     ports : mapping of int to int
-        By the port that the pages name, the one where a server runs already.
+        Maps a port in the pages to the port of a running server.
     """
 
     def __init__(
@@ -140,25 +140,25 @@ class Reader:
         self._ports = dict(ports or {})
 
     def save(self, page: Path) -> None:
-        """Save what a page asks its reader to save."""
+        """Save the blocks that a page marks with `save as`."""
         for block in blocks(page):
             if name := _SAVE.fullmatch(block.mark):
                 (self._folder / name[1]).write_text(block.text, encoding="utf-8")
 
     def follow(self, page: Path, extra: str = "", installing: bool = False) -> Iterator[Block]:
-        """Run the blocks of a page that need an extra (or none), one by one; yields each that was run.
+        """Run the blocks of a page that need an extra (or none), one by one; yield each one.
 
         Parameters
         ----------
         page : Path
         extra : str
         installing : bool
-            Whether to install what they need, too.
+            Whether to run the blocks that install packages, too.
 
         Raises
         ------
         BlockError
-            If one fails; the message has the end of what it printed.
+            If a block fails; the message holds the end of its output.
         """
         wanted = (RUN, INSTALLS) if installing else (RUN,)
         with ExitStack() as servers:
@@ -194,13 +194,13 @@ class Reader:
         limit_s = INSTALL_S if block.kind == INSTALLS else BLOCK_S
         process = self._start(block, subprocess.PIPE)
         try:
-            said, _ = process.communicate(timeout=limit_s)
+            output, _ = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired as error:
             raise BlockError(f"{block.place}: not done within {limit_s} s") from error
         finally:
             stop(process)
         if process.returncode:
-            raise BlockError(f"{block.place}: exit status {process.returncode}\n{_end(said)}")
+            raise BlockError(f"{block.place}: exit status {process.returncode}\n{_end(output)}")
 
     @contextmanager
     def _serving(self, block: Block) -> Iterator[None]:
@@ -217,7 +217,7 @@ class Reader:
 
 
 def stop(process: subprocess.Popen[bytes], patience_s: float = 30) -> None:
-    """End a process and its group, if it still runs; kill what is left."""
+    """Terminate a process and its group, if it still runs; kill the rest after `patience_s`."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, sign)

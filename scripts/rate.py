@@ -1,6 +1,6 @@
-"""Rate everything in a reader study at random, as its page would: to see the analysis without readers.
+"""Submit random ratings of all items of a reader study, to try the analysis without readers.
 
-`python scripts/rate.py DIR`, while `radfound reader-study serve DIR` runs. Not for a study that readers rate.
+`python scripts/rate.py DIR`, while `radfound reader-study serve DIR` runs. Not for a study with real readers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ VERDICTS = ("first", "second", "tie")
 
 
 def main() -> int:
-    """Rate as every reader; print how many ratings were saved."""
+    """Rate as every reader; print the number of saved ratings."""
     links = (Path(sys.argv[1]) / "tokens.txt").read_text(encoding="utf-8")
     dice = random.Random(0)
     saved = 0
@@ -34,14 +34,14 @@ def main() -> int:
 
 
 class Caller:
-    """Calls a reader study's server as one reader."""
+    """Client of a reader study's server, as one reader."""
 
     def __init__(self, server: str, token: str):
         self._server = server
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
     def __call__(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Get, or post what is given; returns the JSON of the reply."""
+        """Send a GET, or a POST with `body`; return the JSON of the reply."""
         content = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._server + path, content, self._headers)
         with urllib.request.urlopen(request, timeout=60) as reply:

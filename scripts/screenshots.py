@@ -1,7 +1,7 @@
-"""Draw the panel of the Slicer module in its states, for docs/slicer.md; see `make screenshots`.
+"""Take screenshots of the Slicer module's panel for docs/slicer.md; see `make screenshots`.
 
-Panel, data library, server and model are the real ones; the window around the panel is the tests'
-stand-in for Slicer.
+Panel, data library, server and model are real; the window around the panel is the tests' stand-in for
+Slicer.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from scripts.serve import BRAIN, HOST, put_samples  # noqa: E402
 
 _WIDTH = 480
 _VIEW_MM = 215.0
-_PATIENCE_S = 1800.0  # for learning; all else takes seconds
+_PATIENCE_S = 1800.0  # for fine-tuning; all other steps take seconds
 _SECTIONS = ("server", "study", "ask", "evidence", "correct", "teach")
 
 
 def main() -> int:
-    """Write docs/images/slicer-*.png; 1 if a state is not reached."""
+    """Write docs/images/slicer-*.png; return 1 if a state is not reached."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
     parser.add_argument("--port", type=int, default=8000, help="for a server of its own")
@@ -64,7 +64,7 @@ def main() -> int:
 
 @contextmanager
 def _served(studies: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run what `make serve` runs; it is ready, with the model loaded, when this yields."""
+    """Run the server as `make serve` does; yield when the model is loaded."""
     command = [sys.executable, str(ROOT / "scripts" / "serve.py"), "--port", str(port)]
     server = subprocess.Popen([*command, "--studies", str(studies)], stdout=subprocess.PIPE)
     try:
@@ -83,15 +83,15 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
 
 
 class Photographer:
-    """Drives the panel from state to state and keeps pictures of it.
+    """Drives the panel from state to state and saves screenshots.
 
     Parameters
     ----------
     widget : RadFoundWidget
     out : Path
-        Folder of the pictures.
+        Folder of the screenshots.
     server : Popen
-        Is stopped for the last of them.
+        Stopped for the last screenshot.
     """
 
     def __init__(self, widget: Any, out: Path, server: subprocess.Popen[bytes]):
@@ -102,14 +102,14 @@ class Photographer:
         self.server = server
 
     def take_all(self, address: str, study: Path) -> None:
-        """Take every picture of the tutorial.
+        """Take every screenshot of the tutorial.
 
         Parameters
         ----------
         address : str
             The server's.
         study : Path
-            What to load into Slicer.
+            Study to load into Slicer.
         """
         self._take("start", "server", "study", "ask")
         self._connected(address, study)
@@ -193,11 +193,11 @@ class Photographer:
         self._take("gone", "server", "correct")
 
     def _take(self, name: str, *sections: str, with_view: bool = False) -> None:
-        """Open these sections and no others, and keep a picture of the window.
+        """Open only these sections, and save a screenshot of the window.
 
-        With a view, what Slicer's slice logic shows in the red one stands beside it.
+        With `with_view`, the red slice view is drawn beside the panel.
         """
-        self.panel._timer.stop()  # so that the state stays until the picture is taken
+        self.panel._timer.stop()  # freezes the state until the screenshot is taken
         for section in _SECTIONS:
             getattr(self.ui, section + "Section").collapsed = section not in sections
         self._settle()
@@ -240,7 +240,7 @@ class Photographer:
 
 
 def _beside(panel: Any) -> Any:
-    """Return the panel's picture with the red slice view to its right."""
+    """Return the panel's screenshot with the red slice view to its right."""
     from PySide6 import QtGui
 
     from tests.slicer_extension.standin.mrml import slice_picture

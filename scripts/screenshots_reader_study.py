@@ -1,7 +1,7 @@
-"""Draw the pages of a reader study, for docs/reader-study.md; see `make screenshots`.
+"""Take screenshots of the pages of a reader study for docs/reader-study.md; see `make screenshots`.
 
-Server, page and browser are the real ones. The radiograph and the CT come from the data kit; where that is
-absent, phantoms and the brain of nilearn stand in. The mammograms are always phantoms.
+Server, page and browser are real. The radiograph and the CT come from the data kit; without the kit, a phantom
+and nilearn's brain replace them. The mammograms are always phantoms.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def main() -> int:
 
 
 def _write_study(folder: Path, kit: Path) -> Path:
-    """Copy or make the images, and write the `study.yaml` beside them."""
+    """Copy or create the images, and write `study.yaml` beside them."""
     if (kit / _CT).is_file():
         chest, volume = Path(_CHEST), Path(_CT)
         for file in (chest, volume):
@@ -121,7 +121,7 @@ def _write_study(folder: Path, kit: Path) -> Path:
 
 
 def _write_mammogram(folder: Path, side: str, view: str) -> Path:
-    """Write a phantom: half an ellipse of noise whose power falls with the cube of its frequency, as in tissue."""
+    """Write a phantom: half an ellipse of noise with a power-law spectrum of exponent 3, as in breast tissue."""
     import pydicom
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import (
@@ -155,7 +155,7 @@ def _write_mammogram(folder: Path, side: str, view: str) -> Path:
 
 
 def _breast(view: str, seed: int) -> np.ndarray:
-    """Return a left breast, shape (960, 720), 12 bits; its chest wall is the left edge."""
+    """Return a left breast, shape (960, 720), 12 bits, with the chest wall at the left edge."""
     rows, columns = np.mgrid[-1:1:960j, 0:1.5:720j]
     random = np.random.default_rng(seed)
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(960), np.fft.rfftfreq(720), indexing="ij"))
@@ -168,14 +168,14 @@ def _breast(view: str, seed: int) -> np.ndarray:
     thickness = np.clip(edge * 5, 0, 1) ** 0.5
     gland = np.exp(-(((rows - middle) / 0.5) ** 2 + ((columns - 0.5) / 0.45) ** 2))
     shade = thickness * (0.2 + 0.38 * gland * (0.7 + 0.6 * tissue) + 0.05 * tissue)
-    if view == "MLO":  # the muscle
+    if view == "MLO":  # pectoral muscle
         muscle = np.clip((-0.1 - rows - 1.5 * columns) * 8, 0, 1)
         shade = np.maximum(shade, muscle * (0.5 + 0.04 * tissue))
     return (np.clip(shade, 0, 1) * 4095).astype(np.uint16)
 
 
 def _take_all(desk: AtScreen, tablet: AtScreen, out: Path) -> None:
-    """Go through the study and keep a picture of each page."""
+    """Go through the study and save a screenshot of each page."""
     page = desk.page
     desk.open()
     _keep(page, out / "reader-study-instructions.png")
@@ -222,7 +222,7 @@ def _keep(page, path: Path) -> None:
 
 
 def _palette() -> Image.Image:
-    """Return the page's own colours and some greys, few enough that a picture stays below some 150 kB."""
+    """Return the page's colours and some greys, few enough to keep a screenshot below about 150 kB."""
     style = (ROOT / "radfound" / "reader_study" / "page" / "page.css").read_text(encoding="utf-8")
     colours = [bytes.fromhex(each) for each in re.findall(r"#([0-9a-f]{6})\b", style)]
     colours += [bytes([round(255 * at / (_GREYS - 1))] * 3) for at in range(_GREYS)]

@@ -1,4 +1,4 @@
-"""Start the server on this machine, show a first answer, and stay until Ctrl-C.
+"""Start the server on this machine, show first answers, and run until Ctrl-C.
 
 Run through `make serve`.
 """
@@ -38,7 +38,7 @@ QUESTIONS = (
     "In which plane is this image?",
     "Which body region is shown?",
 )
-TRIED = 5  # studies, until one can be read
+TRIED = 5  # most studies to try until one can be read
 SAMPLES = {
     # The MNI152 template: the mean of 152 healthy brains.
     f"{BRAIN}.nii.gz": (
@@ -51,17 +51,17 @@ SAMPLES = {
 
 
 class ServeError(Exception):
-    """The server cannot be used; the message says what to do."""
+    """The server cannot be used; the message gives the remedy."""
 
 
 def main() -> int:
-    """Serve until told to stop; return 1 with one line if that cannot be done."""
+    """Serve until interrupted; return 1 with one line on failure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", default="8000")
-    parser.add_argument("--studies", default="", help="a folder; sample studies if left out")
+    parser.add_argument("--studies", default="", help="a folder; default: sample studies")
     parser.add_argument("--checkpoint", default="radfound-mini")
     parser.add_argument("--conf", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    parser.add_argument("--check", action="store_true", help="look at the settings, and do no more")
+    parser.add_argument("--check", action="store_true", help="check the settings and exit")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
     server = None
@@ -91,7 +91,7 @@ def _interrupt(*_: object) -> None:
 
 
 def _check(args: argparse.Namespace) -> tuple[int, Path]:
-    """Return port and studies, once all that can be wrong before anything is loaded is not."""
+    """Check all settings before anything is loaded; return port and studies."""
     settings.check_token(os.environ)
     settings.check_conf(dict(args.conf))
     settings.check_checkpoint(dict(args.conf).get("checkpoint", args.checkpoint))
@@ -118,7 +118,7 @@ def _free_port(text: str) -> int:
 
 
 def put_samples(studies: Path) -> None:
-    """Copy the sample studies that are not in a folder yet."""
+    """Copy the missing sample studies into a folder."""
     for name, (package, inside) in SAMPLES.items():
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
@@ -130,12 +130,12 @@ def put_samples(studies: Path) -> None:
 
 
 class Server:
-    """The server's process, and how to ask it.
+    """The server's process and a client of it.
 
     Parameters
     ----------
     studies : Path
-        The folder of the samples is made where it is missing.
+        The folder of the samples is created if missing.
     port : int
     conf : dict of str to str
     """
@@ -163,7 +163,7 @@ class Server:
             self._session.headers["X-RadFound-Token"] = token
 
     def start(self) -> None:
-        """Start the process; its output goes into the log."""
+        """Start the process; its output goes to the log."""
         environment = {**os.environ, "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
         print("starting the server ...", file=sys.stderr, flush=True)
         try:
@@ -172,7 +172,7 @@ class Server:
         except OSError as error:
             raise ServeError(f"{self.state}: cannot be written ({error.strerror})") from error
         with output:
-            # A group of its own: Ctrl-C reaches this script alone, which then stops all of it.
+            # A process group of its own: Ctrl-C reaches only this script, which then stops the group.
             self.process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
@@ -183,7 +183,7 @@ class Server:
             )
 
     def wait_until_healthy(self) -> None:
-        """Wait for this process to answer: another one may have taken the port meanwhile."""
+        """Wait until this process answers; the pid shows that no other server took the port."""
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -198,7 +198,7 @@ class Server:
         raise ServeError(f"the server did not answer within {START_S} s; see {self.log}")
 
     def call(self, method: str, path: str, **kwargs: Any) -> Response:
-        """Send a request, with the token."""
+        """Send a request with the token."""
         return self._session.request(method, self.url + path, **kwargs)
 
     def images(self) -> list[str]:
@@ -206,7 +206,7 @@ class Server:
         return sorted(self.call("GET", "/datastore/?output=all", timeout=30).json()["objects"])
 
     def ask(self, image: str, question: str) -> dict[str, Any]:
-        """Return an answer; raises ServeError with the server's words."""
+        """Return an answer; raises ServeError with the server's message."""
         try:
             response = self.call(
                 "POST",
@@ -224,7 +224,7 @@ class Server:
         return dict(found)
 
     def last_words(self) -> str:
-        """Return the reason that the log ends with, or its end."""
+        """Return the last error in the log, or the end of the log."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         reasons = [line for line in lines if line.startswith("radfound.exceptions.")]
         if reasons:
@@ -232,7 +232,7 @@ class Server:
         return "\n".join([f"the end of {self.log}:", *lines[-15:]])
 
     def stop(self) -> None:
-        """Ask the process to stop, then make it, with whatever it started."""
+        """Terminate the process, then kill its whole group."""
         if not hasattr(self, "process"):
             return
         if self.process.poll() is None:
@@ -257,7 +257,7 @@ def _make_samples(studies: Path) -> None:
 
 
 def _introduce(server: Server) -> None:
-    """Show what the model knows of a study, and where to go from here."""
+    """Show first answers about a study, and how to connect."""
     images = server.images()
     images.sort(key=lambda image: image != BRAIN)
     if images:
@@ -278,7 +278,7 @@ def _introduce(server: Server) -> None:
 
 
 def _show(server: Server, image: str) -> bool:
-    """Show modality, plane and region of a study; False, with the reason, if it cannot be answered about."""
+    """Print modality, plane and region of a study; return False, after printing the error, if it fails."""
     print(f"\nStudy     {image}")
     for question in QUESTIONS:
         try:
@@ -286,11 +286,11 @@ def _show(server: Server, image: str) -> bool:
         except ServeError as error:
             print(f"          {error}")
             return False
-        print(f"Question  {question}\nAnswer    {_said(answer)}", flush=True)
+        print(f"Question  {question}\nAnswer    {_formatted(answer)}", flush=True)
     return True
 
 
-def _said(answer: dict[str, Any]) -> str:
+def _formatted(answer: dict[str, Any]) -> str:
     notes = [f"{answer['timings_ms']['total'] / 1000:.1f} s"]
     if answer["confidence"] is not None:
         notes.insert(0, f"confidence {answer['confidence']:.2f}")

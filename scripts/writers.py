@@ -1,4 +1,4 @@
-"""Clients that write on every route of a server, and remember what it acknowledged."""
+"""Clients that write to every route of a server and record the acknowledged writes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _TAG = "final"
 
 
 def nifti(number: int) -> bytes:
-    """Return a small volume that no other number gives."""
+    """Return a small volume that is unique to the number."""
     voxels = np.full((4, 4, 2), number % 30_000, np.int16)
     voxels[0, 0, 0] = number // 30_000
     return bytes(nibabel.Nifti1Image(voxels, np.diag([1.0, 1, 2, 1])).to_bytes())
 
 
 class Writers:
-    """A client for each route; where one writes over what it wrote before, numbers grow.
+    """One client for each route; a value that replaces an earlier one has a larger number.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Writers:
         self._studies = studies
         self._made = 0
         self._acknowledged: dict[tuple[str, str], int] = {}
-        self._fresh: set[tuple[str, str]] = set()  # acknowledged since `lost` looked
+        self._fresh: set[tuple[str, str]] = set()  # acknowledged since the last call of `lost`
         self._counting = threading.Lock()
         self.count = self.refused = self.failed = 0
         self._routes: dict[str, Callable[[requests.Session, str, int], Iterator[Any]]] = {
@@ -54,7 +54,7 @@ class Writers:
 
     @contextmanager
     def running(self, url: str) -> Iterator[None]:
-        """Write until the server is gone; it must be before the block ends."""
+        """Write until the server has ended, which must happen before the block ends."""
         clients = [
             threading.Thread(target=self._write, args=(route, url)) for route in self._routes
         ]
@@ -67,7 +67,7 @@ class Writers:
                 client.join()
 
     def lost(self, url: str) -> list[str]:
-        """Return what was acknowledged and a server does not have; of files, the new ones are read."""
+        """Return acknowledged writes that a server has lost; the content of new files is compared."""
         index = _get(f"{url}/datastore/?output=all").json()["objects"]
         log = _get(f"{url}/radfound/corrections").json()["corrections"]
         corrections = {row["id"] for row in log}
@@ -98,7 +98,7 @@ class Writers:
     def _study(self, number: int) -> str:
         return self._studies[number % len(self._studies)]
 
-    # One client each: what it sends, and what a server has acknowledged thereby. ----------------
+    # One client each: send a request and record the server's acknowledgement. -------------------
 
     def _correct(self, session: requests.Session, url: str, number: int) -> Iterator[Any]:
         name = f"kill-{number}"
@@ -115,7 +115,7 @@ class Writers:
             files={"label": ("label.nrrd", str(number))},
             timeout=TIMEOUT_S,
         )
-        if response.ok:  # a new label has an info of its own
+        if response.ok:  # a new label replaces the info of the old one
             self._acknowledged.pop(("label info", image), None)
         yield self._note(response, "label", image, number)
         response = session.put(
@@ -146,7 +146,7 @@ class Writers:
         )
         yield self._note(response, "upload", image, number)
         if number % 3 == 0:
-            self._acknowledged.pop(("upload", image), None)  # either is right from here on
+            self._acknowledged.pop(("upload", image), None)  # may be there or not from here on
             response = session.delete(
                 f"{url}/datastore/image", params={"id": image}, timeout=TIMEOUT_S
             )
@@ -174,7 +174,7 @@ class Writers:
 def _is_listed(
     kind: str, name: str, number: int, index: dict[str, Any], corrections: set[str]
 ) -> bool:
-    """Whether the lists of a server hold what it acknowledged, or something newer."""
+    """Whether a server lists an acknowledged write or a newer one."""
     entry = index.get(name, {"image": {"info": {}}, "labels": {}})
     if kind == "correction":
         return name in corrections
@@ -189,7 +189,7 @@ def _is_listed(
 
 
 def _is_kept(url: str, kind: str, name: str, number: int) -> bool:
-    """Whether a server gives back the file that it acknowledged, or a newer one in its place."""
+    """Whether a server returns an acknowledged file or a newer one in its place."""
     if kind == "label":
         found = _get(f"{url}/datastore/label", label=name, tag=_TAG)
         return found.ok and int(found.content) >= number
@@ -199,7 +199,7 @@ def _is_kept(url: str, kind: str, name: str, number: int) -> bool:
 
 
 def put_volumes(folder: Path, count: int) -> list[str]:
-    """Put small studies into a folder; return their ids."""
+    """Write small studies into a folder; return their ids."""
     names = [f"study-{number:04d}" for number in range(count)]
     for number, name in enumerate(names):
         (folder / f"{name}.nii").write_bytes(nifti(number))

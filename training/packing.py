@@ -1,8 +1,8 @@
 """Several questions about one study in one sequence.
 
-The prompt's beginning (system and study) stands once; each question with its answer follows as a branch
-that sees the beginning and itself, and nothing of the other branches. The loss is the one of separate
-sequences, at a fraction of the tokens.
+The prefix (system prompt and study) occurs once. Each question with its answer follows as a branch that
+attends to the prefix and itself only. The loss equals that of separate sequences, at a fraction of the
+tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from radfound.model.processing_radfound import RadFoundProcessor
 
 @dataclass(frozen=True)
 class Branch:
-    """Token ids of a question, and of the answer to learn (stop token included)."""
+    """Token ids of a question and of its target answer (stop token included)."""
 
     question: list[int]
     answer: list[int]
@@ -36,7 +36,7 @@ class Packed:
     predictors, targets : int64 tensors, shape (T,)
         Flat positions whose next token is part of an answer, and that token.
     weights : float tensor, shape (T,)
-        Such that every answer counts the same, whatever its length.
+        Weights of the targets: length ** -0.5 for each token of an answer.
     """
 
     input_ids: torch.Tensor
@@ -58,7 +58,7 @@ def branch(
     answer: str,
     limit: int | None = 72,
 ) -> Branch:
-    """Tokenise one question and answer; an answer of more than `limit` tokens is cut and then does not stop."""
+    """Tokenise one question and answer; an answer over `limit` tokens is cut, without a stop token."""
     _, after = processor.prompt_ids(task, question)
     return Branch(after, processor.answer_ids(answer)[:limit])
 
@@ -74,7 +74,7 @@ def pack(prefix: Sequence[int], studies: Sequence[Sequence[Branch]], pad_id: int
     positions = torch.zeros(len(studies), longest, dtype=torch.long)
     owner = torch.full(
         (len(studies), longest), -1
-    )  # which branch a token belongs to; 0 is the prefix
+    )  # branch of each token; 0 is the prefix, -1 padding
     predictors: list[int] = []
     targets: list[int] = []
     weights: list[float] = []
@@ -82,24 +82,24 @@ def pack(prefix: Sequence[int], studies: Sequence[Sequence[Branch]], pad_id: int
         ids[row, :start] = torch.tensor(prefix)
         positions[row, :start] = torch.arange(start)
         owner[row, :start] = 0
-        at = start
+        offset = start
         for number, piece in enumerate(branches, start=1):
             tokens = piece.question + piece.answer
-            end = at + len(tokens)
-            ids[row, at:end] = torch.tensor(tokens)
-            positions[row, at:end] = torch.arange(start, start + len(tokens))
-            owner[row, at:end] = number
-            first = at + len(piece.question) - 1
+            end = offset + len(tokens)
+            ids[row, offset:end] = torch.tensor(tokens)
+            positions[row, offset:end] = torch.arange(start, start + len(tokens))
+            owner[row, offset:end] = number
+            first = offset + len(piece.question) - 1
             predictors += range(row * longest + first, row * longest + end - 1)
             targets += piece.answer
             weights += [len(piece.answer) ** -0.5] * len(piece.answer)
-            at = end
+            offset = end
     causal = torch.ones(longest, longest, dtype=torch.bool).tril()
     same = (owner[:, :, None] == owner[:, None, :]) | (owner[:, None, :] == 0)
     mask = causal & same & (owner[:, None, :] >= 0)
     mask |= torch.eye(
         longest, dtype=torch.bool
-    )  # padding attends to itself: a row of nothing would be NaN
+    )  # padding attends to itself: an empty row would give NaN
     return Packed(
         ids,
         positions,
@@ -111,7 +111,7 @@ def pack(prefix: Sequence[int], studies: Sequence[Sequence[Branch]], pad_id: int
 
 
 def _attention_bias(packed: Packed, dtype: torch.dtype) -> torch.Tensor:
-    """Return what is added to attention scores, shape (B, 1, L, L): nothing where a token may look."""
+    """Return the additive attention mask, shape (B, 1, L, L): 0 where a token may attend."""
     mask = packed.attention_mask
     bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
     return bias.masked_fill(~mask, torch.finfo(dtype).min)
@@ -120,7 +120,7 @@ def _attention_bias(packed: Packed, dtype: torch.dtype) -> torch.Tensor:
 def packed_logits(
     model: RadFoundForConditionalGeneration, packed: Packed, visual_embeds: torch.Tensor
 ) -> torch.Tensor:
-    """Return the logits from which each answer token is chosen, shape (T, vocabulary), and no others."""
+    """Return the logits that predict the answer tokens, shape (T, vocabulary)."""
     embeds = model.merge_visual_embeds(packed.input_ids, visual_embeds)
     decoder = model.language_model.get_decoder()
     hidden = decoder(

@@ -1,1 +1,1 @@
-"""What the app is made of."""
+"""Parts of the MONAI Label app."""

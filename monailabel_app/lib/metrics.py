@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus; no label holds an id or a text."""
+"""Prometheus metrics of the server; no label holds an id or a text."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ _METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
 
 
 class Watched(Protocol):
-    """State that is looked up when the metrics are asked for: the service's."""
+    """The service's state, collected when the metrics are requested."""
 
     log: CorrectionLog
 
     @property
     def waiting(self) -> int:
-        """How many questions are in the queue."""
+        """Number of queued questions."""
 
     @property
     def running(self) -> int:
-        """How many answers are being generated."""
+        """Number of answers being generated."""
 
     @property
     def is_loaded(self) -> bool:
         """Whether the model is in memory."""
 
     def cache_counts(self) -> dict[tuple[str, str], int]:
-        """Return how often each cache had what was asked for ("hit") or not ("miss")."""
+        """Return the hits and misses of each cache by (cache, "hit" or "miss")."""
 
 
 class Metrics:
@@ -63,14 +63,14 @@ class Metrics:
         )
         self._first_token_s = Histogram(
             "radfound_first_token_seconds",
-            "Time to the first token of an answer, reading included",
+            "Time to the first token of an answer, loading the study included",
             ("task",),
             registry=self.registry,
             buckets=_SECONDS,
         )
         self._answer_s = Histogram(
             "radfound_answer_seconds",
-            "Time to the end of an answer, reading included",
+            "Time to the end of an answer, loading the study included",
             ("task",),
             registry=self.registry,
             buckets=_SECONDS,
@@ -80,11 +80,11 @@ class Metrics:
         )
 
     def watch(self, service: Watched) -> None:
-        """Have the state of a service collected too."""
+        """Collect the state of a service too."""
         self.registry.register(_State(service))
 
     def note_request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count a request that has ended."""
+        """Count a completed request."""
         method = method if method in _METHODS else "other"
         self._requests.labels(method, route, str(status)).inc()
         self._request_s.labels(route).observe(seconds)
@@ -94,24 +94,24 @@ class Metrics:
         self._pieces.inc()
 
     def note_answer(self, answer: Answer) -> None:
-        """Count a whole answer."""
+        """Count a completed answer."""
         timings = answer.timings_ms
         self._first_token_s.labels(answer.task).observe(timings["first_token"] / 1000)
         self._answer_s.labels(answer.task).observe(timings["total"] / 1000)
 
 
 class _State:
-    """What is looked up at the moment that somebody asks."""
+    """Gauges and counters read from the service at each collection."""
 
     def __init__(self, service: Watched):
         self._service = service
 
     def collect(self) -> Iterable[Metric]:
-        """Return the state of the service, as the registry asks for it."""
+        """Yield the state of the service as metrics."""
         service = self._service
         gauges = (
             ("radfound_answers_waiting", "Questions in the queue", service.waiting),
-            ("radfound_answers_running", "Answers being written", service.running),
+            ("radfound_answers_running", "Answers being generated", service.running),
             ("radfound_model_loaded", "Whether the model is in memory", service.is_loaded),
             ("radfound_training_running", "Whether a training runs", bool(processes("train"))),
         )
@@ -121,10 +121,10 @@ class _State:
             yield GaugeMetricFamily(
                 "radfound_corrections", "Corrections in the log", value=service.log.count()
             )
-        except RadFoundError as error:  # what is well is told all the same
+        except RadFoundError as error:  # the other metrics are still reported
             logger.warning("the corrections cannot be counted: %s", error.code)
         found = CounterMetricFamily(
-            "radfound_cache", "Studies looked for in the cache", labels=("cache", "found")
+            "radfound_cache", "Cache hits and misses", labels=("cache", "found")
         )
         for (cache, result), count in service.cache_counts().items():
             found.add_metric((cache, result), count)
@@ -139,7 +139,7 @@ class Counting:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and count it when it has ended."""
+        """Pass a request on and count it when it has ended."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         began, status = time.monotonic(), 500

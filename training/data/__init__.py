@@ -1,1 +1,1 @@
-"""What a stage learns from: the data kit, published layouts, one's own files, shards, frames in memory."""
+"""Training data of a stage: the data kit, published layouts, the user's files, shards, frames in memory."""

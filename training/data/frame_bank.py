@@ -1,4 +1,4 @@
-"""All frames of a training set in memory, and what the frozen stem says of them."""
+"""All frames of a training set in memory, and their features from the frozen stem."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class FrameBank:
     Parameters
     ----------
     examples : sequence of Example
-        One that cannot be read is left out, with a warning.
+        Unreadable ones are skipped with a warning.
     config : FrameConfig
 
     Attributes
     ----------
     examples : list of Example
-        Those that could be read.
+        The readable examples.
     pixels : uint8 tensor, shape (M, 3, S, S)
     positions_mm : float32 tensor, shape (M, 3)
     planes, views : int64 tensors, shape (M,)
@@ -43,13 +43,13 @@ class FrameBank:
         self.examples: list[Example] = []
         self.rows: list[torch.Tensor] = []
         parts, known, count = [], {}, 0
-        for example in tqdm(examples, desc="reading", unit="study", leave=False):
+        for example in tqdm(examples, desc="loading", unit="study", leave=False):
             name = (example.files, example.footer, repr(example.region))
             if name not in known:
                 try:
                     frames = make_frames(example.read(), config, example.region)
                 except StudyError as error:
-                    logger.warning("left out: %s", error)
+                    logger.warning("skipped: %s", error)
                     continue
                 parts.append(frames)
                 known[name] = torch.arange(count, count + len(frames))
@@ -71,20 +71,20 @@ class FrameBank:
         return len(self.examples)
 
     def divided(self, share: float, seed: int) -> tuple[FrameBank, FrameBank]:
-        """Return two banks over the same pixels: about `share` of the patients or cases, and the others."""
+        """Split by patients or cases into two banks over the same pixels: about `share`, and the rest."""
         keys = sorted({example.key for example in self.examples})
         chosen = set(random.Random(seed).sample(keys, max(1, round(share * len(keys)))))
         parts = []
         for inside in (True, False):
             part = copy.copy(self)
-            wanted = [n for n, e in enumerate(self.examples) if (e.key in chosen) == inside]
-            part.examples = [self.examples[n] for n in wanted]
-            part.rows = [self.rows[n] for n in wanted]
+            numbers = [n for n, e in enumerate(self.examples) if (e.key in chosen) == inside]
+            part.examples = [self.examples[n] for n in numbers]
+            part.rows = [self.rows[n] for n in numbers]
             parts.append(part)
         return parts[0], parts[1]
 
     def frames_of(self, index: int, limit: int, generator: torch.Generator) -> torch.Tensor:
-        """Return at most `limit` rows of an example's frames, in order; which ones is drawn anew each time."""
+        """Draw at most `limit` rows of an example's frames, in order."""
         rows = self.rows[index]
         if len(rows) <= limit:
             return rows
@@ -94,14 +94,14 @@ class FrameBank:
 def augment(
     pixels: torch.Tensor, generator: torch.Generator, owner: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Turn, shift, zoom and re-grade frames a little; never mirror them, since left must stay left.
+    """Randomly rotate, shift and zoom frames and change gamma and gain; never flip, so that left stays left.
 
     Parameters
     ----------
     pixels : uint8 tensor, shape (B, 3, S, S)
     generator : torch.Generator
     owner : int64 tensor, shape (B,), optional
-        The study of each frame: the frames of one study are changed alike. Otherwise each for itself.
+        The study of each frame; frames of one study share a transform. By default each has its own.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def augment(
 def stem_features(
     model: RadFoundVisionModel, pixels: torch.Tensor, batch_size: int = 32
 ) -> torch.Tensor:
-    """Run the stem over uint8 frames (M, 3, S, S); returns bfloat16 features (M, C, H, W)."""
+    """Run the stem over uint8 frames (M, 3, S, S); return bfloat16 features (M, C, H, W)."""
     parts = []
     for start in tqdm(
         range(0, len(pixels), batch_size), desc="encoding", unit="batch", leave=False

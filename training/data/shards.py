@@ -1,7 +1,7 @@
-"""Examples in WebDataset's .tar shards, for disks and networks that do not like millions of small files.
+"""Examples in WebDataset's .tar shards, for file systems that are slow with millions of small files.
 
 Write: `python -m training.data.shards LAYOUT FOLDER --out DIR [--split train] [--megabytes 512]`, with a layout of
-`radfound.datasets.READERS`. Read: `read_shards`, which yields the same examples.
+`radfound.datasets.READERS`. Load: `read_shards`, which yields the same examples.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def write_shards(examples: Iterable[Example], out: Path, max_bytes: float = 512e
     out : Path
         A folder without shards.
     max_bytes : float
-        A new shard begins where one is larger.
+        Size after which a new shard begins.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def write_shards(examples: Iterable[Example], out: Path, max_bytes: float = 512e
     Raises
     ------
     DatasetError
-        If there are no examples, a file is missing, or the folder has shards already.
+        If there are no examples, a file is missing, or the folder already has shards.
     """
     out.mkdir(parents=True, exist_ok=True)
     if any(out.glob("shard-*.tar")):
@@ -59,40 +59,40 @@ def write_shards(examples: Iterable[Example], out: Path, max_bytes: float = 512e
 
 
 def _packed(example: Example) -> dict[str, bytes]:
-    """Return an example as entries of a shard: `json`, and the files under numbers."""
+    """Return an example as entries of a shard: `json`, and the files under numbered names."""
     entries: dict[str, bytes] = {}
-    places: list[list[str]] = []
+    file_names: list[list[str]] = []
     for number, path in enumerate(example.files):
         parts = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         names = []
         for index, part in enumerate(parts):
             suffix = _SUFFIX.search(part.name)
-            # Only the suffix of a file's name is kept: names of files may name patients.
+            # Only the suffix is kept, since a file's name may hold a patient's name.
             name = f"{number}-{index}{suffix.group(0).lower() if suffix else ''}"
             try:
                 entries[name] = part.read_bytes()
             except OSError as error:
                 raise DatasetError(f"{part}: cannot be read ({error.strerror})") from error
             names.append(name)
-        places.append(names)
+        file_names.append(names)
     folders = [path.is_dir() for path in example.files]
-    known = asdict(example) | {"files": places, "folders": folders}
+    known = asdict(example) | {"files": file_names, "folders": folders}
     return {"json": json.dumps(known).encode(), **entries}
 
 
 def read_shards(
     shards: Path | Sequence[Path], scratch: Path, process: int = 0, processes: int = 1
 ) -> Iterator[Example]:
-    """Read what `write_shards` wrote.
+    """Load the examples that `write_shards` wrote.
 
     Parameters
     ----------
     shards : Path or sequence of Path
         A folder of shards, or shards.
     scratch : Path
-        Takes the examples' files, for as long as the examples are read: a fast disk.
+        Folder for the unpacked files while the examples are in use; best on a fast disk.
     process, processes : int
-        Of several processes each reads its own shards, every so-manieth.
+        Rank and number of processes; each loads every `processes`-th shard.
 
     Yields
     ------
@@ -101,7 +101,7 @@ def read_shards(
     Raises
     ------
     DatasetError
-        If there are fewer shards than processes, or one is not of this module.
+        If there are fewer shards than processes, or a shard was not written by this module.
     """
     paths = sorted(shards.glob("*.tar")) if isinstance(shards, Path) else list(shards)
     if len(paths) < processes or not paths:
@@ -118,16 +118,16 @@ def read_shards(
 def _unpacked(sample: dict[str, Any], shard: Path, folder: Path) -> Example:
     try:
         known = json.loads(sample["json"])
-        places, folders = known.pop("files"), known.pop("folders")
+        file_names, folders = known.pop("files"), known.pop("folders")
         files = []
-        for number, (names, is_folder) in enumerate(zip(places, folders, strict=True)):
-            place = folder / f"{sample['__key__']}-{number}"
-            target = place if is_folder else folder
+        for number, (names, is_folder) in enumerate(zip(file_names, folders, strict=True)):
+            subfolder = folder / f"{sample['__key__']}-{number}"
+            target = subfolder if is_folder else folder
             target.mkdir(parents=True, exist_ok=True)
             written = [target / f"{sample['__key__']}-{name}" for name in names]
             for name, path in zip(names, written, strict=True):
                 path.write_bytes(sample[name])
-            files.append(place if is_folder else written[0])
+            files.append(subfolder if is_folder else written[0])
         turns = [Turn(**turn | {"questions": tuple(turn["questions"])}) for turn in known["turns"]]
         return Example(**known | {"files": tuple(files), "turns": tuple(turns)})
     except (KeyError, TypeError, ValueError) as error:
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("root", nargs="?", help="the data set's folder")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--split", default="train")
-    parser.add_argument("--megabytes", type=float, default=512.0, help="of a shard, at most")
+    parser.add_argument("--megabytes", type=float, default=512.0, help="largest shard, about")
     given = parser.parse_args(arguments)
     try:
         examples = open_dataset(given.layout, given.root, given.split)

@@ -1,4 +1,4 @@
-"""Where the examples of a stage come from: the data kit, published layouts, one's own files, and shards."""
+"""Sources of a stage's examples: published layouts, the user's files, and shards."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ SHARDS = "shards"
 
 
 def read_source(source: str, split: str, scratch: Path) -> Iterator[Example]:
-    """Read the examples of one source.
+    """Load the examples of one source.
 
     Parameters
     ----------
     source : str
-        "LAYOUT:FOLDER" with a layout of `radfound.datasets.READERS`, "shards:FOLDER" with what
-        `training.data.shards` wrote, or a path that ends in ".jsonl".
+        "LAYOUT:FOLDER" with a layout of `radfound.datasets.READERS`, "shards:FOLDER" with output of
+        `training.data.shards`, or a path that ends in ".jsonl".
     split : str
-        "train" or "validation"; shards are of one split, and all of it is read.
+        "train" or "validation"; shards hold one split and are loaded completely.
     scratch : Path
-        Takes the files that shards hold, one folder for each source.
+        Folder for the unpacked files of shards, with a subfolder for each source.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""Measurements behind the documents: trials, probes, pointing, throughput. Not part of the wheel."""
+"""Experiments behind the numbers in the documents. Not part of the wheel."""

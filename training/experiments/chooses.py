@@ -1,9 +1,9 @@
-"""Does it choose well? What the strategies for the next study are worth in corrections.
+"""Does active learning save corrections? Comparison of the strategies for the next study.
 
-Run as `python -m training.experiments.chooses --data KIT [--ward house-style]`. The simulated reader goes through her
-images in the order of a strategy, by the base model's scores, and corrects what is wrong; an adapter learns her
-first corrections and answers about images that she never saw. The question is whether `hybrid` needs fewer of
-them than `random`.
+Run as `python -m training.experiments.chooses --data KIT [--ward house-style]`. The simulated reader takes her images in
+the order of a strategy, by the base model's scores, and corrects wrong answers. An adapter is trained on her first
+corrections and evaluated on images of other cases. The question is whether `hybrid` needs fewer corrections than
+`random`.
 """
 
 from __future__ import annotations
@@ -32,30 +32,33 @@ QUESTIONS = (
     "Is this study normal?",
     "What is the most important finding?",
     "Which organ is abnormal?",
-)  # those that the server's scoring asks
+)  # the questions of the server's scoring
 STRATEGIES = ("random", "uncertainty", "diversity", "hybrid")
 
 
 def scores(ward: Ward) -> dict[str, Score]:
-    """Return what the base model is uncertain of, and where each image lies."""
+    """Return the base model's uncertainty about each image, and its embedding."""
     asked = [Question(image, text, "") for image in ward.images for text in QUESTIONS]
     base = ward.frozen.base
-    written = ward.frozen.generate(
+    answers = ward.frozen.generate(
         [ward.tokens(each.image) for each in asked],
         [base.question_ids(Prompt("vqa", each.text)) for each in asked],
         24,
     )
     highest: dict[str, tuple[float, str]] = {}
-    for each, answer in zip(asked, written, strict=True):
+    for question, answer in zip(asked, answers, strict=True):
         uncertainty = float(np.mean(answer.entropies)) / np.log(base.vocabulary)
-        highest[each.image] = max(highest.get(each.image, (0.0, "")), (uncertainty, each.text))
-    return {image: Score(*told, base.embed(ward.tokens(image))) for image, told in highest.items()}
+        known = highest.get(question.image, (0.0, ""))
+        highest[question.image] = max(known, (uncertainty, question.text))
+    return {
+        image: Score(*found, base.embed(ward.tokens(image))) for image, found in highest.items()
+    }
 
 
 def order(
     strategy: str, images: Sequence[str], known: dict[str, Score], chance: random.Random
 ) -> list[str]:
-    """Return the images in the order in which a strategy proposes them, one after the other."""
+    """Return the images in the order in which a strategy proposes them."""
     unread, read = list(images), list[str]()
     while unread:
         chosen = _ranked(strategy, unread, known, read, chance)[0].image
@@ -81,15 +84,15 @@ def _ranked(
 
 
 def learnt_from(
-    ward: Ward, images: Sequence[str], inside: Sequence[Question], said: dict, count: int,
+    ward: Ward, images: Sequence[str], inside: Sequence[Question], answers: dict, count: int,
     config: FinetuneConfig,
 ) -> int:  # fmt: skip
-    """Put an adapter on that has learnt the first corrections about images in this order.
+    """Train an adapter on the first corrections about images in this order, and leave it loaded.
 
     Returns
     -------
     int
-        How many images the reader had to look at for them.
+        Number of images that the reader read for these corrections.
     """
     with tempfile.TemporaryDirectory() as folder:
         log = CorrectionLog(Path(folder) / "corrections.sqlite")
@@ -97,7 +100,7 @@ def learnt_from(
         for image in images:
             for question in inside:
                 if question.image == image and wrong < count:
-                    correction = judged(question, said[question], log.count())
+                    correction = judged(question, answers[question], log.count())
                     log.append(correction)
                     wrong += correction.verdict == "edited"
         frozen = ward.frozen
@@ -112,17 +115,17 @@ def learnt_from(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a strategy's corrections were worth.
+    """Accuracy after training on a strategy's corrections.
 
     Parameters
     ----------
     setting : str
-        The model, the ward and the reader's share of its cases; others are not compared.
+        The model, the ward and the reader's share of its cases; only equal settings are compared.
     seed : int
     strategy : str
-        One of `STRATEGIES`; "base" where nothing was learnt.
+        One of `STRATEGIES`, or "base" for the base model.
     corrections, read : int
-        How many corrections were learnt, and how many images she looked at for them.
+        Number of corrections, and of images that the reader read for them.
     accuracy : float
         On new images.
     """
@@ -143,13 +146,13 @@ def trial(
     inside, outside = divided(ward, seed, share)
     images = sorted({question.image for question in inside})
     ward.frozen.base.load_adapter(None)
-    said = dict(zip(inside, ward.answers(inside), strict=True))
+    answers = dict(zip(inside, ward.answers(inside), strict=True))
     for strategy, count in runs:
         ward.frozen.base.load_adapter(None)
         read = 0
         if count:
-            way = order(strategy, images, known, random.Random(seed))
-            read = learnt_from(ward, way, inside, said, count, config)
+            proposed = order(strategy, images, known, random.Random(seed))
+            read = learnt_from(ward, proposed, inside, answers, count, config)
         yield strategy, count, read, ward.accuracy(outside)
     ward.frozen.base.load_adapter(None)
 
@@ -160,11 +163,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="radfound-mini")
     parser.add_argument("--ward", choices=WARDS, default="vqa-rad")
-    parser.add_argument("--share", type=float, default=0.75, help="of the cases, the reader's")
+    parser.add_argument("--share", type=float, default=0.75, help="the reader's share of the cases")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--corrections", type=int, default=80, help="what random is given")
+    parser.add_argument("--corrections", type=int, default=80, help="corrections for random")
     parser.add_argument(
-        "--out", type=Path, help="JSON lines with the outcomes; those there are not made again"
+        "--out", type=Path, help="JSON lines with the outcomes; known ones are not computed again"
     )
     args = parser.parse_args()
     config = FinetuneConfig()
@@ -176,9 +179,9 @@ def main() -> None:
     if any(missing.values()):
         ward = open_ward(args.data, args.model, args.ward, layers=config.layers)
         known = scores(ward)
-        for seed, some in missing.items():
-            for told in trial(ward, known, seed, args.share, some, config):
-                outcome = Outcome(setting, seed, *told)
+        for seed, missing_runs in missing.items():
+            for row in trial(ward, known, seed, args.share, missing_runs, config):
+                outcome = Outcome(setting, seed, *row)
                 found[seed, outcome.strategy, outcome.corrections] = outcome
                 print(outcome, flush=True)
                 if args.out:
@@ -192,14 +195,14 @@ def table(
     seeds: Sequence[int],
     runs: Sequence[tuple[str, int]],
 ) -> Iterator[str]:
-    """Yield the rows of means over the seeds; the second of the runs is what the others are compared with."""
+    """Yield the rows of means over the seeds; all runs are compared with the second one."""
     yield "| strategy | corrections | images read | new images | beside random's all (95 %) |"
     yield "| --- | --- | --- | --- | --- |"
     against = np.array([found[(seed, *runs[1])].accuracy for seed in seeds])
     for run in runs:
-        some = [found[(seed, *run)] for seed in seeds]
-        shares = np.array([each.accuracy for each in some])
-        read = np.mean([each.read for each in some])
+        outcomes = [found[(seed, *run)] for seed in seeds]
+        shares = np.array([outcome.accuracy for outcome in outcomes])
+        read = np.mean([outcome.read for outcome in outcomes])
         lead = _interval(100 * (shares - against))
         yield f"| {run[0]} | {run[1]} | {read:.0f} | {100 * shares.mean():.1f} | {lead} |"
 

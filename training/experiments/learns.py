@@ -1,4 +1,4 @@
-"""Does it learn? A simulated reader corrects wrong answers round after round.
+"""Does fine-tuning work? A simulated reader corrects wrong answers in several rounds.
 
 Run as `python -m training.experiments.learns --data KIT`; prints a table after each round of each seed, and their means.
 """
@@ -34,7 +34,7 @@ COLUMNS = ("corrected", "reworded", "new images", "regression")
 def rounds(
     ward: Ward, seed: int, count: int, size: int, config: FinetuneConfig
 ) -> Iterator[tuple[FinetuneResult | None, dict[str, float]]]:
-    """Yield, before the first round and after each, how the run ended and what the model then knows."""
+    """Yield the result of the run and the accuracies, before the first round and after each."""
     inside, outside = divided(ward, seed)
     order = random.Random(seed).sample(inside, len(inside))
     corrected: list[Question] = []
@@ -51,16 +51,16 @@ def rounds(
 def correct(
     ward: Ward, store: AdapterStore, log: CorrectionLog, order: list[Question], size: int
 ) -> list[Question]:
-    """Go through questions until so many answers were wrong; return those. What was right is accepted."""
+    """Judge answers until `size` were wrong, and log corrections; return the wrongly answered questions."""
     wrong: list[Question] = []
     with ward.frozen.loaded(store, store.active()):
         while order and len(wrong) < size:
-            some = [order.pop() for _ in range(min(size, len(order)))]
-            for question, said in zip(some, ward.answers(some), strict=True):
+            batch = [order.pop() for _ in range(min(size, len(order)))]
+            for question, answer in zip(batch, ward.answers(batch), strict=True):
                 if len(wrong) == size:
                     order.append(question)
                     continue
-                correction = judged(question, said, log.count())
+                correction = judged(question, answer, log.count())
                 log.append(correction)
                 if correction.verdict == "edited":
                     wrong.append(question)
@@ -70,7 +70,7 @@ def correct(
 def evaluation(
     ward: Ward, store: AdapterStore, corrected: list[Question], outside: list[Question]
 ) -> dict[str, float]:
-    """Return accuracies of the version that answers now."""
+    """Return the accuracies of the active adapter."""
     with ward.frozen.loaded(store, store.active()):
         return {
             "corrected": ward.accuracy(corrected),
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=40)
-    parser.add_argument("--out", type=Path, help="where to keep the numbers, as JSON lines")
+    parser.add_argument("--out", type=Path, help="file for the numbers, as JSON lines")
     args = parser.parse_args()
     config = FinetuneConfig()
     ward = open_ward(args.data, args.model, layers=config.layers)
@@ -101,9 +101,9 @@ def main() -> None:
             rounds(ward, seed, args.rounds, args.size, config)
         ):
             table.append([found[name] for name in COLUMNS])
-            told = ("published" if result.published else result.reason) if result else ""
+            outcome = ("published" if result.published else result.reason) if result else ""
             seconds = f"{result.metrics['seconds']:.0f}" if result else ""
-            print(f"| {seed} | {number} | {_row(table[-1])} | {told} | {seconds} |", flush=True)
+            print(f"| {seed} | {number} | {_row(table[-1])} | {outcome} | {seconds} |", flush=True)
             if args.out:
                 line = {"seed": seed, "round": number, **found, "gate": result and result.gate}
                 with open(args.out, "a", encoding="utf-8") as file:

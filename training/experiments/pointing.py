@@ -1,6 +1,7 @@
-"""A small model that learns to say where a phantom's lesion is, to see whether evidence maps point to it.
+"""Pointing game: whether evidence maps point to the lesion of a phantom.
 
-`python -m training.experiments.pointing` trains it, which takes some minutes on one CPU core, and prints where its maps point.
+`python -m training.experiments.pointing` trains a small model to name the lesion's position, which takes some minutes on
+one CPU core, and prints how often its evidence maps hit the lesion.
 """
 
 from __future__ import annotations
@@ -37,24 +38,23 @@ from training.loop.optimise import optimise
 PHANTOMS = {"2D": 2500, "3D": 1500}
 STEPS = 1600
 _PICTURES_ONLY = 0.4
-_FIRST_TRAINING_SEED = 1_000_000  # the phantoms that are pointed at have smaller ones
+_FIRST_TRAINING_SEED = 1_000_000  # evaluation phantoms have smaller seeds
 _WORDS = f"{' '.join(QUESTIONS.values())} column row level {' '.join(LETTERS)} 1 2 3 4 5 6 {SYSTEM_PROMPT} system user assistant"
 
 
 def new_model(
     layers: int = 0, seed: int = 0
 ) -> tuple[RadFoundForConditionalGeneration, RadFoundProcessor]:
-    """Return a model of 0.3 million parameters that has learnt nothing: 6 by 6 patches, at most 6 frames.
+    """Return an untrained model of 0.3 million parameters: 6 by 6 patches, at most 6 frames.
 
     Parameters
     ----------
     layers : int
-        How many layers mix the patches of a frame, and as many those of all frames, before the
-        resampler reads them.
+        Number of layers within a frame, and of context layers across frames, before the resampler.
     seed : int
     """
     tokenizer = _word_tokenizer()
-    image_token = len(tokenizer)  # which the processor adds
+    image_token = len(tokenizer)  # added by the processor
     images = RadFoundImageProcessor(image_size=48, max_frames=6)
     processor = RadFoundProcessor(images, tokenizer, num_visual_tokens=8)
     vision = RadFoundVisionConfig(
@@ -76,7 +76,7 @@ def new_model(
 
 
 def _word_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a tokenizer whose tokens are words, so that there is little to learn about spelling."""
+    """Return a tokenizer with whole words as tokens, so that spelling need not be learnt."""
     special = ["<|im_start|>", "<|im_end|>", "<unk>"]
     words = pre_tokenizers.WhitespaceSplit()
     known = sorted({word for word, _ in words.pre_tokenize_str(_WORDS)})
@@ -96,14 +96,14 @@ def _word_tokenizer() -> PreTrainedTokenizerFast:
 
 
 class Questions(nn.Module):
-    """Loss of the answers to questions about phantoms; pictures and volumes take turns.
+    """Loss of the answers to questions about phantoms; images and volumes alternate.
 
     Parameters
     ----------
     model : RadFoundForConditionalGeneration
     processor : RadFoundProcessor
     counts : dict of str to int
-        How many phantoms of each kind there are.
+        Number of phantoms of each kind.
     """
 
     def __init__(
@@ -115,35 +115,35 @@ class Questions(nn.Module):
         super().__init__()
         self.model, self._processor = model, processor
         config = processor.image_processor.frame_config
-        self._seen: dict[str, list[tuple[Frames, str, str]]] = {}
+        self._phantoms: dict[str, list[tuple[Frames, str, str]]] = {}
         for kind, count in counts.items():
             made = (
                 phantom(kind, _FIRST_TRAINING_SEED + seed, lesions=1 + seed % 2)
                 for seed in range(count)
             )
-            self._seen[kind] = [
+            self._phantoms[kind] = [
                 (make_frames(each.study, config), each.question, each.answer) for each in made
             ]
 
     def forward(self, draw: Draw) -> tuple[torch.Tensor, dict[str, float]]:
-        """Return the mean loss of an answer's tokens."""
-        # Pictures alone come first: they are quick to read, and what they teach serves volumes too.
+        """Return the mean loss of the answer tokens."""
+        # Images alone come first: they are quick to process, and volumes profit from them.
         is_early = draw.step < _PICTURES_ONLY * draw.config.steps
         kind = "2D" if is_early else KINDS[draw.step % len(KINDS)]
-        some = draw.chooser().sample(self._seen[kind], draw.size)
-        prompts = [sum(self._processor.prompt_ids("vqa", question), []) for _, question, _ in some]
-        answers = [self._processor.answer_ids(answer) for _, _, answer in some]
+        batch = draw.chooser().sample(self._phantoms[kind], draw.size)
+        prompts = [sum(self._processor.prompt_ids("vqa", question), []) for _, question, _ in batch]
+        answers = [self._processor.answer_ids(answer) for _, _, answer in batch]
         inputs = pad_left([p + a for p, a in zip(prompts, answers, strict=True)], 1)
         labels = torch.full_like(inputs["input_ids"], -100)
         for row, answer in zip(labels, answers, strict=True):
             row[-len(answer) :] = torch.tensor(answer)
-        inputs |= pad_frames([frames for frames, _, _ in some])
+        inputs |= pad_frames([frames for frames, _, _ in batch])
         loss = self.model(**inputs, labels=labels).loss
         return loss, {f"loss_{kind}": float(loss.detach())}
 
 
 def train(layers: int = 0, steps: int = STEPS, counts: dict[str, int] | None = None) -> LocalModel:
-    """Return a model that has learnt where lesions are."""
+    """Return a model trained to name the positions of lesions."""
     model, processor = new_model(layers)
     objective = Questions(model, processor, counts or PHANTOMS)
     config = LoopConfig(
@@ -155,13 +155,13 @@ def train(layers: int = 0, steps: int = STEPS, counts: dict[str, int] | None = N
 
 
 def report(model: LocalModel, count: int) -> str:
-    """Return where a model points, and what its maps have in common with those of random weights."""
-    rows, untaught = {}, untrained(model)
+    """Return a model's pointing accuracy, and the correlation of its maps with those of random weights."""
+    rows, random_weights = {}, untrained(model)
     for kind, lesions in product(KINDS, (1, 2)):
-        some = [phantom(kind, seed, lesions) for seed in range(count)]
+        phantoms = [phantom(kind, seed, lesions) for seed in range(count)]
         name = f"{kind}, {lesions} lesion{'s' * (lesions - 1)}"
-        rows[name] = pointing(model, some)
-        rows[f"{name}, random weights"] = pointing(untaught, some)
+        rows[name] = pointing(model, phantoms)
+        rows[f"{name}, random weights"] = pointing(random_weights, phantoms)
     lines = [table(rows), "", "Rank correlation of patches with the trained model's maps:", ""]
     for kind in KINDS:
         found = randomised(model, [phantom(kind, seed, 2) for seed in range(min(count, 50))])
@@ -174,10 +174,10 @@ def report(model: LocalModel, count: int) -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="keep the model in this folder")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="save the model in this folder")
     parser.add_argument("--layers", type=int, default=0, help="layers that mix patches; default: 0")
     parser.add_argument("--steps", type=int, default=STEPS, help="default: %(default)s")
-    parser.add_argument("--count", type=int, default=200, help="phantoms of each kind to point at")
+    parser.add_argument("--count", type=int, default=200, help="evaluation phantoms of each kind")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     began = time.process_time()

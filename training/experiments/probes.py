@@ -1,7 +1,7 @@
-"""What a vision encoder knows, read off with linear probes: modality, plane, region and slice order.
+"""Linear probes of a vision encoder: modality, plane, region and slice order.
 
 `python -m training.experiments.probes --data KIT NAME=FOLDER/vision.safetensors …` prints a table; the row "untrained"
-is the encoder before pretraining. This is how the ablation in docs/experiments.md is measured.
+is the encoder before pretraining. The ablation in docs/experiments.md is measured in this way.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def sklearn(module: str) -> Any:
 def pooled_frames(vision: RadFoundVisionModel, stem: torch.Tensor) -> np.ndarray:
     """Return the mean token of each of M studies' frames, (M, F, C, H, W) to (M, F * width)."""
     parts = []
-    for some in stem.split(64):
+    for batch in stem.split(64):
         with torch.autocast("cpu", torch.bfloat16):
-            hidden = vision(stem_features=some).last_hidden_state
+            hidden = vision(stem_features=batch).last_hidden_state
         parts.append(hidden.float().mean(2).flatten(1))
     return torch.cat(parts).numpy()
 
@@ -57,28 +57,28 @@ def probe_labels(
     held: FrameBank,
     names: Sequence[str] = LABELS,
 ) -> dict[str, float]:
-    """Return the share of held-out frames whose modality, plane and region a linear probe gets right."""
-    known, asked = (
+    """Return the accuracy of linear probes for modality, plane and region on held-out frames."""
+    features, held_features = (
         pooled_frames(vision, stem_features(vision, bank.pixels[torch.cat(bank.rows)])[:, None])
         for bank in (train, held)
     )
     shares = {}
     for name in names:
-        has, wanted = (
+        labels, held_labels = (
             np.array([example.labels.get(name, "") for example in bank.examples])
             for bank in (train, held)
         )
-        probe = linear_probe().fit(known[has != ""], has[has != ""])
-        right = probe.predict(asked[wanted != ""]) == wanted[wanted != ""]
+        probe = linear_probe().fit(features[labels != ""], labels[labels != ""])
+        right = probe.predict(held_features[held_labels != ""]) == held_labels[held_labels != ""]
         shares[name] = float(right.mean())
     return shares
 
 
 def probe_order(vision: RadFoundVisionModel, volumes: FrameBank, seed: int = 0) -> float:
-    """Return the share of slice pairs whose order in the volume a linear probe tells.
+    """Return the accuracy of a linear probe for the order of two slices of a volume.
 
-    The encoder sees both slices together, without their positions; each volume is asked about by a probe
-    of the others, so that 0.5 is chance.
+    The encoder gets both slices together, without their positions. Each volume is evaluated with a probe
+    fitted on the others; chance is 0.5.
     """
     stem = stem_features(vision, volumes.pixels)
     chooser = random.Random(seed)
@@ -92,14 +92,14 @@ def probe_order(vision: RadFoundVisionModel, volumes: FrameBank, seed: int = 0) 
             group.append(number)
     features = pooled_frames(vision, torch.stack([stem[first], stem[second]], dim=1))
     selection = sklearn("model_selection")
-    told = selection.cross_val_predict(
+    predicted = selection.cross_val_predict(
         linear_probe(), features, np.array(label), groups=group, cv=selection.LeaveOneGroupOut()
     )
-    return float((told == np.array(label)).mean())
+    return float((predicted == np.array(label)).mean())
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
-    """Return results as a Markdown table, in per cent."""
+    """Return results as a Markdown table, in percent."""
     columns = list(next(iter(results.values())))
     lines = [
         "| encoder | " + " | ".join(columns) + " |",
@@ -112,7 +112,7 @@ def table(results: dict[str, dict[str, float]]) -> str:
 
 
 def compare(data: Path, encoders: dict[str, Path | None]) -> dict[str, dict[str, float]]:
-    """Probe several encoders on the same frames; None stands for the one before pretraining."""
+    """Probe several encoders on the same frames; None is the encoder before pretraining."""
     kit, config = Kit(data), FrameConfig(max_frames=16)
     train = FrameBank([e for e in kit.medpix_figures() if e.labels], config)
     held = FrameBank(

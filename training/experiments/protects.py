@@ -1,8 +1,8 @@
-"""Does it protect? What the gate makes of poisoned corrections.
+"""Protection by the gate against poisoned corrections.
 
-Run as `python -m training.experiments.protects --data KIT`. An adapter that learnt honest corrections answers; then fifty
-poisoned ones come, of one kind after the other. The gate has to refuse them, and the adapter has to stay; but nothing
-tells the last kind, yes exchanged for no, from what an honest reader corrects.
+Run as `python -m training.experiments.protects --data KIT`. An adapter trained on honest corrections is active. Then
+fifty poisoned corrections of each kind are added in turn. The gate has to refuse the new adapter and keep the active
+one, except for the last kind: yes exchanged for no cannot be distinguished from honest corrections.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _OPPOSITE = {"yes": "No", "no": "Yes"}
 
 
 def poisoned(kind: str, questions: Sequence[Question], chance: random.Random) -> list[Question]:
-    """Return the questions, or those that this kind is about, with wrong answers."""
+    """Return the questions that this kind of poison applies to, with wrong answers."""
     if kind == "yes for no":
-        questions = [each for each in questions if each.answer.lower() in _OPPOSITE]
+        questions = [q for q in questions if q.answer.lower() in _OPPOSITE]
     others = [question.answer for question in questions]
     chance.shuffle(others)
     if kind == "all of these":
@@ -54,7 +54,7 @@ def poisoned(kind: str, questions: Sequence[Question], chance: random.Random) ->
         "yes for no": opposite,
         "endless text": [f"{other} and " * 40 for other in others],
         "one answer to everything": ["Yes, there is a large mass."] * len(questions),
-        "empty text": ["\u200b \n"] * len(questions),  # looks empty, is not the empty string
+        "empty text": ["\u200b \n"] * len(questions),  # invisible, but not the empty string
     }[kind]
     return [replace(question, answer=text) for question, text in zip(questions, wrong, strict=True)]
 
@@ -62,10 +62,10 @@ def poisoned(kind: str, questions: Sequence[Question], chance: random.Random) ->
 def learn_honestly(
     ward: Ward, folder: Path, seed: int, size: int, config: FinetuneConfig
 ) -> list[Question]:
-    """Publish an adapter that learnt honest corrections; return questions that nobody has answered yet."""
+    """Publish an adapter trained on honest corrections; return the questions that are left."""
     inside, _ = divided(ward, seed)
     order = random.Random(seed).sample(inside, len(inside))
-    log, store = _places(folder)
+    log, store = _open(folder)
     correct(ward, store, log, order, size)
     finetune_in(ward.frozen, log, store, Visuals(ward), config=config, force=True)
     return order
@@ -74,17 +74,17 @@ def learn_honestly(
 def trial(
     ward: Ward, folder: Path, wrong: Sequence[Question], config: FinetuneConfig
 ) -> tuple[str, str, bool]:
-    """Return how a run on poisoned corrections ended, why, and whether the honest adapter still answers."""
-    log, store = _places(folder)
-    honest, at_the_door = store.active(), ""
+    """Return how a run on poisoned corrections ended, why, and whether the honest adapter stays active."""
+    log, store = _open(folder)
+    honest, refusal = store.active(), ""
     before = log.count()
     for question in wrong:
         try:
             log.append(_edit(question, log.count()))
         except CorrectionError as error:
-            at_the_door = str(error)
+            refusal = str(error)
     if log.count() == before:
-        return "not begun", at_the_door, store.active() == honest
+        return "not begun", refusal, store.active() == honest
     try:
         result = finetune_in(ward.frozen, log, store, Visuals(ward), config=config)
     except TrainingError as error:
@@ -93,7 +93,7 @@ def trial(
     return ended, result.reason, store.active() == honest
 
 
-def _places(folder: Path) -> tuple[CorrectionLog, AdapterStore]:
+def _open(folder: Path) -> tuple[CorrectionLog, AdapterStore]:
     return CorrectionLog(folder / "corrections.sqlite"), AdapterStore(folder / "adapters")
 
 
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="radfound-mini")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--size", type=int, default=40, help="honest corrections before")
+    parser.add_argument("--size", type=int, default=40, help="number of honest corrections")
     args = parser.parse_args()
     config = FinetuneConfig()
     ward = open_ward(args.data, args.model, layers=config.layers)

@@ -1,9 +1,9 @@
-"""A simulated reader: she knows the answers of a ward, and corrects a model about its images.
+"""A simulated reader, who knows the correct answers about a ward's images and corrects a model.
 
-Only questions that no stage of `radfound-mini` has learnt from are asked. `vqa_rad`: VQA-RAD's test questions,
-and those of its train split that are kept for validation; most of the images are known to the model from other
-questions. `house_style`: MedPix's validation and test figures, named as a department words it; the model knows
-what they show, and neither the figures nor the wording.
+Only questions outside the training data of `radfound-mini` are asked. `vqa_rad`: VQA-RAD's test questions, and
+those of its train split that are held out for validation; most of the images occur in training with other
+questions. `house_style`: MedPix's validation and test figures, named in a department's style; neither the figures
+nor the wording occur in training.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LIMIT = 24  # tokens of an answer
 
 @dataclass(frozen=True)
 class Question:
-    """A question about an image, its right answer, and other wordings of it with the same answer."""
+    """A question about an image, its correct answer, and other wordings with the same answer."""
 
     image: str
     text: str
@@ -47,16 +47,16 @@ class Question:
 
 
 class Ward:
-    """Images with questions and right answers, as the model's frozen encoder sees them.
+    """Images with questions and correct answers, encoded by the model's frozen encoder.
 
     Parameters
     ----------
     frozen : FrozenBase
     examples : dict of str to Example
-        By the name of their image.
+        By image name.
     questions : list of Question
     figures : list of Example, optional
-        With labels that must not be forgotten.
+        Labelled figures of the regression set.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class Ward:
         return sorted({question.image for question in self.questions})
 
     def case(self, image: str) -> str:
-        """Return what must not be divided: the case of an image, or the image where there is no case."""
+        """Return the key of an image's case, or of the image if there is no case; never split over sets."""
         return self._examples[image].key
 
     def read(self, image: str) -> Study:
-        """Return an image's study."""
+        """Load an image's study."""
         return self._examples[image].read()
 
     def tokens(self, image: str) -> torch.Tensor:
@@ -93,7 +93,7 @@ class Ward:
 
     @cached_property
     def regression(self) -> list[Lesson]:
-        """The figures with modality, plane and region: what must not be forgotten."""
+        """Regression set: modality, plane and region of the figures."""
         processor, lessons = self.frozen.base.processor, []
         for example in self._figures:
             known = [(n, a) for n, a in example.labels.items() if n in METADATA_QUESTIONS]
@@ -102,16 +102,16 @@ class Ward:
         return lessons
 
     def answers(self, questions: Sequence[Question]) -> list[str]:
-        """Return what the model says now."""
-        written = self.frozen.generate(
+        """Return the model's answers."""
+        generated = self.frozen.generate(
             [self.tokens(question.image) for question in questions],
             [self.frozen.base.question_ids(Prompt("vqa", each.text)) for each in questions],
             _LIMIT,
         )
-        return [each.text.strip() for each in written]
+        return [answer.text.strip() for answer in generated]
 
     def accuracy(self, questions: Sequence[Question]) -> float:
-        """Return the share of questions to which the model now writes the right answer, whatever its case."""
+        """Return the share of correctly answered questions, ignoring case."""
         if not questions:
             return float("nan")
         processor = self.frozen.base.processor
@@ -130,7 +130,7 @@ class Ward:
 
 
 class Visuals:
-    """A ward's visual tokens in the place of those on a server's disk."""
+    """A ward's visual tokens, in place of a server's cache on disk."""
 
     def __init__(self, ward: Ward):
         self._ward = ward
@@ -140,29 +140,29 @@ class Visuals:
         return self._ward.tokens(images[0])
 
 
-def judged(question: Question, said: str, number: int) -> Correction:
-    """Return what the reader makes of an answer."""
-    right = bool(exact_match(said, question.answer))
+def judged(question: Question, answer: str, number: int) -> Correction:
+    """Return the reader's correction of an answer; correct answers are accepted."""
+    right = bool(exact_match(answer, question.answer))
     return Correction(
         images=(question.image,),
         task="vqa",
         question=question.text,
-        model_text=said,
-        verdict="accepted" if right and said else "edited",
-        text="" if right and said else question.answer,
+        model_text=answer,
+        verdict="accepted" if right and answer else "edited",
+        text="" if right and answer else question.answer,
         author="simulated reader",
         id=f"c-{number:05d}",
     )
 
 
 def divided(ward: Ward, seed: int, share: float = 0.75) -> tuple[list[Question], list[Question]]:
-    """Return the questions about the reader's cases, and those about cases that she never sees."""
+    """Return the questions about the reader's cases, and those about all other cases."""
     cases = list(dict.fromkeys(map(ward.case, ward.images)))
     random.Random(seed).shuffle(cases)
-    hers = set(cases[: round(share * len(cases))])
-    inside = [question for question in ward.questions if ward.case(question.image) in hers]
+    chosen = set(cases[: round(share * len(cases))])
+    inside = [question for question in ward.questions if ward.case(question.image) in chosen]
     return inside, [
-        question for question in ward.questions if ward.case(question.image) not in hers
+        question for question in ward.questions if ward.case(question.image) not in chosen
     ]
 
 
@@ -176,7 +176,7 @@ def reworded(questions: Sequence[Question]) -> list[Question]:
 
 
 def vqa_rad(kit: Kit, frozen: FrozenBase) -> Ward:
-    """Return VQA-RAD's images with the questions that neither training nor the gate has asked."""
+    """Return VQA-RAD's images with the questions used by neither training nor the gate."""
     examples: dict[str, Example] = {}
     asked: dict[str, dict[str, str]] = {}
     held: dict[str, dict[str, str]] = {}
@@ -191,17 +191,17 @@ def vqa_rad(kit: Kit, frozen: FrozenBase) -> Ward:
                     held.setdefault(image, {}).update(pairs)
     questions = [
         Question(image, text, answer, _reworded(text, answer, asked[image]))
-        for image, some in sorted(held.items())
-        for text, answer in some.items()
+        for image, pairs in sorted(held.items())
+        for text, answer in pairs.items()
     ]
     ward = Ward(frozen, examples, questions, _held_figures(kit))
-    examined = _examined(ward, examples)
-    ward.questions = [each for each in questions if (each.image, each.text) not in examined]
+    used = _gate_questions(ward, examples)
+    ward.questions = [each for each in questions if (each.image, each.text) not in used]
     return ward
 
 
 def house_style(kit: Kit, frozen: FrozenBase) -> Ward:
-    """Return MedPix's held-out figures, each with the one question how the department names it."""
+    """Return MedPix's held-out figures, each with one question: the department's name of the series."""
     figures = [
         example
         for example in _held_figures(kit)
@@ -230,8 +230,8 @@ def _held_figures(kit: Kit) -> list[Example]:
     return [example for split in ("validation", "test") for example in kit.medpix_figures(split)]
 
 
-def _examined(ward: Ward, images: Collection[str]) -> set[tuple[str, str]]:
-    """Return images and questions that the gate asks: the reader must not teach them."""
+def _gate_questions(ward: Ward, images: Collection[str]) -> set[tuple[str, str]]:
+    """Return (image, question) pairs of the gate's regression set, which must not be trained on."""
     known = {image: ward.tokens(image).float() for image in images}
     found = set()
     for study in bundled(ward.frozen.checkpoint, REGRESSION):

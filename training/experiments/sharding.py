@@ -1,7 +1,7 @@
-"""How the weights of a model are divided over GPUs, and what that takes of their memory and time.
+"""Estimate of sharding, memory and training time of a model on several GPUs.
 
-`python -m training.experiments.sharding radfound-7b --gpus 8 --examples 400000` prints it, without a GPU and without the
-weights.
+`python -m training.experiments.sharding radfound-7b --gpus 8 --examples 400000` prints the estimate, without a GPU and
+without the weights.
 """
 
 from __future__ import annotations
@@ -24,18 +24,17 @@ _GIB = 2**30
 
 @dataclass(frozen=True)
 class Unit:
-    """Modules whose weights are gathered at one time.
+    """Modules of one class and size, each gathered as a whole.
 
     Parameters
     ----------
     kind : str
-        Name of their class, or "the rest" for what belongs to none of them and stays gathered during a
-        step.
+        Name of their class, or "the rest" for all other parameters, which stay gathered during a step.
     names : tuple of str
     parameters : int
-        Of each of them, gathered.
+        Of each module, gathered.
     parameters_per_process : int
-        Of each of them, while they are divided.
+        Of each module, sharded.
     """
 
     kind: str
@@ -45,7 +44,7 @@ class Unit:
 
 
 def sharding_plan(objective: nn.Module, processes: int) -> list[Unit]:
-    """Return what FSDP2 divides as one, for the `TRANSFORMER_BASED_WRAP` of training/stages/configs/fsdp.yaml.
+    """Return the units that FSDP2 shards with `TRANSFORMER_BASED_WRAP`, as in training/stages/configs/fsdp.yaml.
 
     Parameters
     ----------
@@ -59,7 +58,7 @@ def sharding_plan(objective: nn.Module, processes: int) -> list[Unit]:
         Modules of one class and size share an entry; the last is the rest.
     """
     kinds = set(whole_modules(objective))
-    # The innermost of nested modules owns its parameters, and the rest what none owns.
+    # The innermost of nested modules owns a parameter; unowned parameters belong to the rest.
     owner: dict[int, tuple[str, str]] = {}
     for name, module in objective.named_modules():
         if type(module).__name__ in kinds:
@@ -68,15 +67,15 @@ def sharding_plan(objective: nn.Module, processes: int) -> list[Unit]:
     for parameter in objective.parameters():
         sizes.setdefault(owner.get(id(parameter), ("", "the rest")), []).append(parameter)
     found: dict[tuple[str, int], tuple[list[str], int]] = {}
-    for (name, kind), some in sizes.items():
-        whole, part = sum(p.numel() for p in some), sum(_share(p, processes) for p in some)
+    for (name, kind), owned in sizes.items():
+        whole, part = sum(p.numel() for p in owned), sum(_share(p, processes) for p in owned)
         found.setdefault((kind, whole), ([], part))[0].append(name)
     units = [Unit(kind, tuple(names), n, part) for (kind, n), (names, part) in found.items()]
     return sorted(units, key=lambda unit: unit.kind == "the rest")
 
 
 def _share(parameter: nn.Parameter, processes: int) -> int:
-    """Return the elements that the first process keeps: a parameter is divided along its first axis."""
+    """Return the number of elements on the first process; a parameter is sharded along its first axis."""
     if parameter.ndim == 0:
         return 1
     rows = math.ceil(parameter.shape[0] / processes)
@@ -85,16 +84,16 @@ def _share(parameter: nn.Parameter, processes: int) -> int:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that one GPU keeps through a step, activations apart.
+    """Memory of one GPU during a step in bytes, without activations.
 
     Parameters
     ----------
     weights, gradients, optimizer : int
-        In float32, two numbers of the optimizer for each that learns; frozen weights in bfloat16.
+        In float32, with two optimizer states for each trained weight; frozen weights in bfloat16.
     gathered : int
-        Weights in bfloat16 of the rest and twice of the largest unit, since the next is fetched
-        meanwhile; and where all weights learn, the gradients of the larger of them in bfloat16 and, to be
-        added up, in float32.
+        Weights in bfloat16 of the rest and of two units of the largest size, since the next is prefetched.
+        If all weights are trained, also the gradients of the larger of rest and unit, in bfloat16 and,
+        for the reduction, in float32.
     """
 
     weights: int
@@ -109,7 +108,7 @@ class Memory:
 
 
 def memory(units: Sequence[Unit], learning: float = 1.0) -> Memory:
-    """Return what a plan takes, where a share `learning` of the parameters learns."""
+    """Return the memory of a plan in which a share `learning` of the parameters is trained."""
     kept = sum(len(unit.names) * unit.parameters_per_process for unit in units)
     learnt = int(kept * learning)
     rest = sum(unit.parameters for unit in units if unit.kind == "the rest")
@@ -133,25 +132,25 @@ def epoch_flops(
 ) -> float:
     """Return the floating-point operations of an epoch of instruction tuning.
 
-    Two for each parameter and token forward, two for the gradient of what goes in, two for that of the weights
-    where all of them learn (arXiv 2001.08361), and two again since activations are recomputed. The vision
-    encoder is frozen and reads forward only.
+    For each parameter and token: two for the forward pass, two for the gradient of the inputs, two for that of
+    the weights if all are trained (arXiv 2001.08361), and two to recompute activations. The vision encoder is
+    frozen and runs forward only.
 
     Parameters
     ----------
     parameters : mapping from "vision", "connector" and "language" to a count
     examples, frames, patches : int
-        Studies, frames of each, and patches of a frame.
+        Number of studies, frames of a study, and patches of a frame.
     tokens : int
-        Of a study in the language model, visual ones included.
+        Tokens of a study in the language model, including visual ones.
     learning : float
-        Share of the language model's weights that learn.
+        Share of the language model's weights that is trained.
     """
-    seen = frames * patches
-    reading = 2 * parameters["vision"] * seen
-    joining = 8 * parameters["connector"] * seen
-    writing = (8 if learning == 1.0 else 6) * parameters["language"] * tokens
-    return float(examples * (reading + joining + writing))
+    patches_per_study = frames * patches
+    vision = 2 * parameters["vision"] * patches_per_study
+    connector = 8 * parameters["connector"] * patches_per_study
+    language = (8 if learning == 1.0 else 6) * parameters["language"] * tokens
+    return float(examples * (vision + connector + language))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -178,11 +177,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{unit.parameters_per_process / 1e6:7.1f} million on each of {given.gpus} GPUs"
         )
     for words, learning in (("all weights learn", 1.0), ("a LoRA adapter of 1 % learns", 0.01)):
-        some = memory(units, learning)
+        need = memory(units, learning)
         print(
-            f"{words}: {some.total / _GIB:.1f} GiB on each GPU (weights {some.weights / _GIB:.1f}, "
-            f"gradients {some.gradients / _GIB:.1f}, optimizer {some.optimizer / _GIB:.1f}, "
-            f"gathered {some.gathered / _GIB:.1f}), and activations"
+            f"{words}: {need.total / _GIB:.1f} GiB on each GPU (weights {need.weights / _GIB:.1f}, "
+            f"gradients {need.gradients / _GIB:.1f}, optimizer {need.optimizer / _GIB:.1f}, "
+            f"gathered {need.gathered / _GIB:.1f}), and activations"
         )
         work = epoch_flops(
             model.num_parameters_by_part,

@@ -1,9 +1,9 @@
-"""Is it quick? Fine-tuning on corrections beside plain peft and `transformers.Trainer`.
+"""Speed of fine-tuning on corrections compared with plain peft and `transformers.Trainer`.
 
-Run as `python -m training.experiments.speed --data KIT`. The plain side reads and encodes a batch's studies at every
-step and runs the whole model; ours encodes each study once and runs the layers that learn. Both learn the same
-answers, in batches of one size, with the same LoRA on the same layers. Each side runs in a process of its own,
-by turns. Each is examined as it learnt: by the same cross-entropy, on other questions.
+Run as `python -m training.experiments.speed --data KIT`. The plain side loads and encodes a batch's studies at every
+step and runs the whole model; ours encodes each study once and runs only the trained layers. Both train on the same
+answers, with the same batch size and the same LoRA on the same layers, alternating, each in a process of its own.
+Both are evaluated by cross-entropy on other questions.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ from training.packing import branch
 
 KINDS = ("single images", "3D volumes")
 SIDES = ("plain", "ours", "ours, with replay")
-_IGNORED = -100  # what no loss is taken of
+_IGNORED = -100  # label of tokens without loss
 _WARMUP_STEPS = 5
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What both sides share.
+    """Settings of both sides.
 
     Parameters
     ----------
     model : str
     layers, rank : int
-        How many upper layers learn, and the rank of their LoRA.
+        Number of trained upper layers, and the rank of their LoRA.
     epochs, batch_size : int
     learning_rate : float
     seed : int
@@ -74,7 +74,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Case:
-    """A corrected answer: where the study lies, what was asked, what is right."""
+    """A corrected answer: the study, the question and the correct answer."""
 
     example: Example
     question: str
@@ -82,32 +82,32 @@ class Case:
 
 
 class Seconds(NamedTuple):
-    """By the clock, and of processor time: what a busy machine does not falsify."""
+    """Clock time and processor time; a busy machine does not distort the latter."""
 
     clock: float
     processor: float
 
     @classmethod
     def now(cls) -> Seconds:
-        """Return where clock and processor time stand."""
+        """Return the current clock and processor time."""
         return cls(time.monotonic(), time.process_time())
 
     def since(self, parts: int = 1) -> Seconds:
-        """Return what has passed, divided into so many parts."""
+        """Return the elapsed time, divided by `parts`."""
         now = Seconds.now()
         return Seconds((now.clock - self.clock) / parts, (now.processor - self.processor) / parts)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a side took.
+    """Time, memory and loss of one side.
 
     Parameters
     ----------
     once_s, epoch_s : Seconds
-        Before the first step, what no later epoch costs again; and an epoch.
+        One-off preparation before the first step, and one epoch.
     peak_mib : float
-        Memory of the whole process, its libraries and the model too.
+        Peak memory of the whole process, including libraries and the model.
     loss_before, loss_after : float
         Mean cross-entropy of the tokens of held-out answers.
     """
@@ -120,7 +120,7 @@ class Outcome:
 
 
 def image_cases(kit: Kit, count: int, seed: int) -> tuple[list[Case], list[Case]]:
-    """Return questions about VQA-RAD's images to learn, and as many others to be examined on."""
+    """Return questions about VQA-RAD's images for training, and as many others for evaluation."""
     found = [
         Case(example, turn.questions[0], turn.answer)
         for split in ("validation", "test")
@@ -133,7 +133,7 @@ def image_cases(kit: Kit, count: int, seed: int) -> tuple[list[Case], list[Case]
 
 
 def volume_cases(kit: Kit, count: int, seed: int) -> tuple[list[Case], list[Case]]:
-    """Return questions about whole volumes to learn, and other wordings of the like to be examined on."""
+    """Return questions about whole volumes for training, and other wordings of them for evaluation."""
     learnt, held = [], []
     for example in kit.volumes(slices_per_plane=1):
         if example.region is not None:
@@ -152,7 +152,7 @@ def volume_cases(kit: Kit, count: int, seed: int) -> tuple[list[Case], list[Case
 
 
 class CorrectedStudies(Dataset):
-    """Cases with their studies, which are read from their files whenever they are asked for."""
+    """Cases with their studies, loaded from file at every access."""
 
     def __init__(self, cases: Sequence[Case]):
         self._cases = cases
@@ -166,25 +166,25 @@ class CorrectedStudies(Dataset):
 
 
 class Collator:
-    """Studies and cases to the model's inputs and labels, padded on the right."""
+    """Collates studies and cases to the model's inputs and labels, padded on the right."""
 
     def __init__(self, processor: Any):
         self._processor = processor
 
     def __call__(self, batch: Sequence[tuple[Study, Case]]) -> dict[str, torch.Tensor]:
-        """Return what `RadFoundForConditionalGeneration` takes."""
+        """Return the inputs of `RadFoundForConditionalGeneration`."""
         inputs = self._processor.image_processor.preprocess([study for study, _ in batch])
         return dict(inputs) | self.texts([case for _, case in batch])
 
     def texts(self, cases: Sequence[Case]) -> dict[str, torch.Tensor]:
-        """Return the model's inputs but for the studies."""
+        """Return the model's inputs without the studies."""
         ids, labels = [], []
         for case in cases:
             before, after = self._processor.prompt_ids("vqa", case.question)
-            asked = [*before, *after]
+            prompt = [*before, *after]
             answer = self._processor.answer_ids(case.answer)
-            ids.append(torch.tensor(asked + answer))
-            labels.append(torch.tensor([_IGNORED] * len(asked) + answer))
+            ids.append(torch.tensor(prompt + answer))
+            labels.append(torch.tensor([_IGNORED] * len(prompt) + answer))
         padding = self._processor.tokenizer.pad_token_id
         lengths = torch.tensor([len(each) for each in ids])[:, None]
         return {
@@ -195,7 +195,7 @@ class Collator:
 
 
 class _Watch(TrainerCallback):
-    """Takes the time from Trainer's first step to its last."""
+    """Measures the time from Trainer's first step to its last."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._began = Seconds.now()
@@ -205,10 +205,10 @@ class _Watch(TrainerCallback):
 
 
 def learn_plainly(learnt: Sequence[Case], held: Sequence[Case], settings: Settings) -> Outcome:
-    """Learn as peft's and Trainer's documentation has it; the frozen encoder runs at every step."""
+    """Train as in the documentation of peft and Trainer; the frozen encoder runs at every step."""
     frozen = FrozenBase(settings.model, settings.layers)
     model, collate = frozen.base.model, Collator(frozen.base.processor)
-    model.language_model.set_attn_implementation("sdpa")  # what transformers chooses
+    model.language_model.set_attn_implementation("sdpa")  # transformers' default
     frozen.new_adapter(settings.rank)
     encoded: dict[str, torch.Tensor] = {}
     before = _plain_loss(frozen.base, held, collate, encoded, settings.batch_size)
@@ -245,12 +245,12 @@ def _plain_loss(
     base: LocalModel, cases: Sequence[Case], collate: Collator,
     encoded: dict[str, torch.Tensor], batch_size: int,
 ) -> float:  # fmt: skip
-    """Return the loss of the whole model; the encoder is frozen, so its part is computed once."""
+    """Return the loss of the whole model; encodings are cached, since the encoder is frozen."""
     model, total, count = base.model.eval(), 0.0, 0
     for start in range(0, len(cases), batch_size):
-        some = cases[start : start + batch_size]
-        batch = {name: value.to(model.device) for name, value in collate.texts(some).items()}
-        visual = torch.cat([_encoded(base, case, encoded) for case in some])
+        chunk = cases[start : start + batch_size]
+        batch = {name: value.to(model.device) for name, value in collate.texts(chunk).items()}
+        visual = torch.cat([_encoded(base, case, encoded) for case in chunk])
         tokens = int((batch["labels"] != _IGNORED).sum())
         with torch.autocast(model.device.type, torch.bfloat16):
             total += float(model(**batch, visual_embeds=visual).loss) * tokens
@@ -259,7 +259,7 @@ def _plain_loss(
 
 
 class _Answers(nn.Module):
-    """Objective: the answers of one batch after the other, and beside each batch what is replay."""
+    """Objective: cross-entropy of each batch's answers, and KL to the teacher on as many replayed ones."""
 
     def __init__(
         self, base: LocalModel, upper: UpperLayers, learnt: Sequence[CachedAnswer],
@@ -272,9 +272,9 @@ class _Answers(nn.Module):
         for _ in range(settings.epochs):
             order = chance.sample(learnt, len(learnt))
             for start in range(0, len(order), size):
-                some = order[start : start + size]
-                beside = chance.sample(replay, len(some)) if replay else []
-                self.batches.append((some, beside))
+                batch = order[start : start + size]
+                replayed = chance.sample(replay, len(batch)) if replay else []
+                self.batches.append((batch, replayed))
 
     def forward(self, draw: Draw) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss of a step."""
@@ -299,16 +299,16 @@ class _Answers(nn.Module):
 def learn_ours(
     learnt: Sequence[Case], held: Sequence[Case], settings: Settings, replay: bool = False
 ) -> Outcome:
-    """Learn as `training.corrections.finetune` does: studies and lower layers once, then the upper layers alone."""
+    """Train as `training.corrections.finetune` does: encoder and lower layers once, then the upper layers."""
     frozen = FrozenBase(settings.model, settings.layers, FinetuneConfig.replay_studies)
     began = Seconds.now()
     encoded: dict[str, torch.Tensor] = {}
     cached = frozen.precompute(_lessons(frozen.base, learnt, encoded))
     bundled = frozen.precompute(frozen.replay) if replay else []
     once = began.since()
-    examined = frozen.precompute(_lessons(frozen.base, held, encoded))
+    held_answers = frozen.precompute(_lessons(frozen.base, held, encoded))
     frozen.new_adapter(settings.rank)
-    before = _our_loss(frozen.upper, examined, settings.batch_size)
+    before = _our_loss(frozen.upper, held_answers, settings.batch_size)
     objective = _Answers(frozen.base, frozen.upper, cached, bundled, settings)
     adapter = [p for p in frozen.base.model.parameters() if p.requires_grad]
     loop = LoopConfig(
@@ -323,23 +323,23 @@ def learn_ours(
     optimise(objective, {1.0: adapter}, loop)
     epoch_s = began.since(settings.epochs)
     peak = _peak_mib()
-    after = _our_loss(frozen.upper, examined, settings.batch_size)
+    after = _our_loss(frozen.upper, held_answers, settings.batch_size)
     return Outcome(once, epoch_s, peak, before, after)
 
 
 def _lessons(
     base: LocalModel, cases: Sequence[Case], encoded: dict[str, torch.Tensor]
 ) -> list[Lesson]:
-    """Return the cases by study; what the encoder says of a study is kept in `encoded`."""
+    """Return one lesson for each study; encodings are cached in `encoded`."""
     by_study: dict[str, list[Case]] = {}
     for case in cases:
         by_study.setdefault(_image(case), []).append(case)
     return [
         Lesson(
-            _encoded(base, some[0], encoded),
-            [branch(base.processor, "vqa", case.question, case.answer, None) for case in some],
+            _encoded(base, group[0], encoded),
+            [branch(base.processor, "vqa", case.question, case.answer, None) for case in group],
         )
-        for some in by_study.values()
+        for group in by_study.values()
     ]
 
 
@@ -348,7 +348,7 @@ def _image(case: Case) -> str:
 
 
 def _encoded(base: LocalModel, case: Case, encoded: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return what the encoder says of a case's study; it reads each once."""
+    """Return the visual tokens of a case's study, encoding each study once."""
     if _image(case) not in encoded:
         encoded[_image(case)] = base.encode(case.example.read())
     return encoded[_image(case)]
@@ -358,9 +358,9 @@ def _encoded(base: LocalModel, case: Case, encoded: dict[str, torch.Tensor]) -> 
 def _our_loss(upper: UpperLayers, cached: Sequence[CachedAnswer], batch_size: int) -> float:
     total, count = 0.0, 0
     for start in range(0, len(cached), batch_size):
-        some = cached[start : start + batch_size]
-        with torch.autocast(some[0].hidden.device.type, torch.bfloat16):
-            run = upper.forward(some)
+        batch = cached[start : start + batch_size]
+        with torch.autocast(batch[0].hidden.device.type, torch.bfloat16):
+            run = upper.forward(batch)
         total += float(F.cross_entropy(run.logits, run.targets, reduction="sum"))
         count += len(run.targets)
     return total / count
@@ -371,7 +371,7 @@ def _peak_mib() -> float:
 
 
 def measure(side: str, kind: str, kit: Kit, count: int, settings: Settings) -> Outcome:
-    """Let one side learn one kind of study, in this process."""
+    """Train one side on one kind of study, in this process."""
     cases = image_cases if kind == KINDS[0] else volume_cases
     learnt, held = cases(kit, count, settings.seed)
     if side == "plain":
@@ -380,7 +380,7 @@ def measure(side: str, kind: str, kit: Kit, count: int, settings: Settings) -> O
 
 
 def _measure_apart(side: str, kind: str, args: argparse.Namespace) -> Outcome:
-    """Do what `measure` does in a process of its own, whose memory is then that side's alone."""
+    """Run `measure` in a process of its own, so that peak memory belongs to one side."""
     options = {name: value for name, value in vars(args).items() if name not in ("side", "kinds")}
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "training.experiments.speed", *arguments, "--kinds", kind]
@@ -388,12 +388,12 @@ def _measure_apart(side: str, kind: str, args: argparse.Namespace) -> Outcome:
     done = subprocess.run(
         [*command, "--side", side], stdout=subprocess.PIPE, env=os.environ | threads, check=True
     )
-    told = json.loads(done.stdout.splitlines()[-1])
-    return Outcome(**told | {name: Seconds(*told[name]) for name in ("once_s", "epoch_s")})
+    row = json.loads(done.stdout.splitlines()[-1])
+    return Outcome(**row | {name: Seconds(*row[name]) for name in ("once_s", "epoch_s")})
 
 
 def table(found: dict[tuple[str, str], list[Outcome]], epochs: int) -> str:
-    """Return the Markdown table: medians over the rounds, ratios between sides of the same round."""
+    """Return the Markdown table: medians over the rounds, and ratios within the same round."""
     lines = [
         "| studies | side | once, s | epoch, s | an epoch is faster | by processor time "
         f"| {epochs} epochs with what is done once | by processor time | peak MiB | held-out loss |",
@@ -427,7 +427,7 @@ def table(found: dict[tuple[str, str], list[Outcome]], epochs: int) -> str:
 
 
 def _whole_s(outcome: Outcome, of: int, epochs: int | None) -> float:
-    """Return clock (0) or processor (1) time of an epoch, or of a run of some."""
+    """Return clock (0) or processor (1) time of one epoch, or of a run of `epochs`."""
     if epochs is None:
         return outcome.epoch_s[of]
     return outcome.once_s[of] + epochs * outcome.epoch_s[of]
@@ -438,10 +438,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--corrections", type=int, default=50)
-    parser.add_argument("--rounds", type=int, default=1, help="each lets every side learn once")
+    parser.add_argument("--rounds", type=int, default=1, help="runs of every side")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
-    parser.add_argument("--side", choices=SIDES, help="measure this one here and print JSON")
+    parser.add_argument("--side", choices=SIDES, help="measure this side here and print JSON")
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
     args = parser.parse_args(argv)

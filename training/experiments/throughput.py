@@ -1,7 +1,7 @@
-"""Images a second of pretraining beside transformers' `ViTMAEForPreTraining` of the same size.
+"""Throughput of pretraining compared with transformers' `ViTMAEForPreTraining` of the same size.
 
-`python -m training.experiments.throughput` prints both, from short rounds that alternate in one process: forward,
-backward and optimiser step under bfloat16 autocast, on pixels that are already in memory.
+`python -m training.experiments.throughput` prints the images per second of both, from short alternating rounds in one
+process: forward, backward and optimiser step under bfloat16 autocast, on pixels in memory.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class Throughput:
     Parameters
     ----------
     alone, with_context, reference : float
-        Images a second of the objective without and with its parts across frames, and of ViTMAE.
+        Images per second of the objective without and with its inter-frame parts, and of ViTMAE.
     ratio : float
-        Of `alone` to `reference`, round by round.
+        Median over the rounds of `alone` to `reference`.
     context_cost : float
-        Share of time that the parts across frames add, round by round.
+        Median over the rounds of the share of time that the inter-frame parts add.
     """
 
     alone: float
@@ -75,14 +75,14 @@ def our_loss(shape: Shape, batch: int, weights: PretrainWeights) -> tuple[nn.Mod
             num_attention_heads=shape.width // 64,
         )
     )
-    places: Any = SimpleNamespace(
+    bank: Any = SimpleNamespace(
         positions_mm=torch.rand(batch, 3) * 100,
         planes=torch.zeros(batch, dtype=torch.long),
         views=torch.zeros(batch, dtype=torch.long),
     )
     objective = PretrainObjective(
         vision,
-        places,
+        bank,
         mask_ratio=shape.mask_ratio,
         decoder_width=shape.decoder_width,
         decoder_layers=shape.decoder_layers,
@@ -143,15 +143,15 @@ class _Runner:
 def compare(
     shape: Shape, *, batch: int = 32, rounds: int = 5, steps: int = 1, device: str = "cpu"
 ) -> Throughput:
-    """Measure the objective without and with its parts across frames, and ViTMAE, in turns.
+    """Measure the objective without and with its inter-frame parts, and ViTMAE, alternating.
 
     Parameters
     ----------
     shape : Shape
     batch : int
-        Images of a step; with context, studies of four frames.
+        Images in a step; with context, studies of four frames.
     rounds, steps : int
-        Steps of each model in each round; a first round that warms up is not counted.
+        Rounds, and steps of each model in a round; a warm-up round is not counted.
     device : str
     """
     torch.manual_seed(0)
@@ -163,12 +163,12 @@ def compare(
     ]
     found: list[list[float]] = []
     for number in range(rounds + 1):
-        # Whoever goes first in one round goes last in the next.
+        # The order alternates, so that no model always runs first.
         order = (0, 1, 2) if number % 2 else (2, 1, 0)
         speeds = {runner: runners[runner].images_per_s(steps) for runner in order}
         found.append([speeds[runner] for runner in range(3)])
     counted = found[1:]
-    alone, context, reference = (statistics.median(some) for some in zip(*counted, strict=True))
+    alone, context, reference = (statistics.median(speeds) for speeds in zip(*counted, strict=True))
     return Throughput(
         alone,
         context,
@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=1, help="of each model in a round")
+    parser.add_argument("--steps", type=int, default=1, help="steps of each model in a round")
     parser.add_argument("--width", type=int, default=Shape.width)
     parser.add_argument("--layers", type=int, default=Shape.layers)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

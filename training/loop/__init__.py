@@ -1,1 +1,1 @@
-"""The one optimiser loop, on Hugging Face Accelerate: checkpoints, run log, manifest, weights."""
+"""Optimiser loop on Hugging Face Accelerate, with checkpoints, run log, manifest and weights."""

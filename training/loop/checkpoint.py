@@ -1,4 +1,4 @@
-"""The checkpoint that a run resumes from: `last.pt`, and beside it a folder of shards where there are any."""
+"""The checkpoint that a run resumes from: `last.pt` and, for sharded weights, a folder of shards."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from training.loop.config import LoopConfig
 from training.loop.processes import is_sharded
 from training.loop.weights import Snapshot, WeightAverage, changing, load_snapshot, take_snapshot
 
-# What may change between a run and its resumption without making it another run.
+# Settings that may change when a run is resumed.
 _FREE = {"steps", "log_every", "checkpoint_every", "validate_every", "patience"}
 
 
 class Checkpoint:
-    """Keeps and restores all that the steps of a run change.
+    """Saves and restores the state of a run.
 
     Parameters
     ----------
@@ -56,12 +56,12 @@ class Checkpoint:
         self._sharded = is_sharded(accelerator)
 
     def write(self, state: dict[str, Any], best: Snapshot | None) -> None:
-        """Write so that there is a whole checkpoint at every moment.
+        """Replace the checkpoint atomically.
 
         Parameters
         ----------
         state : dict
-            Numbers and small tensors that are the same in every process; "step" is among them.
+            Numbers and small tensors that are equal in every process, including "step".
         best : dict of tensors or None
             The best weights so far.
         """
@@ -80,12 +80,12 @@ class Checkpoint:
         self._accelerator.wait_for_everyone()
 
     def read(self) -> tuple[dict[str, Any], Snapshot | None] | None:
-        """Take up the checkpoint, if there is one; return what `write` was given.
+        """Restore the checkpoint, if there is one; return the arguments of `write`.
 
         Raises
         ------
         TrainingError
-            If it is of another model, of other settings, or of a run that was sharded otherwise.
+            If the checkpoint has another model, other settings, or other sharding.
         """
         if not self.path.is_file():
             return None
@@ -108,7 +108,7 @@ class Checkpoint:
         return state, state.get("best")
 
     def _tensors(self, best: Snapshot | None) -> dict[str, Any]:
-        """Return all large parts, not copied; what has no value is left out."""
+        """Return all large parts, not copied; empty parts are left out."""
         found: dict[str, Any] = {"model": changing(self._objective)}
         if self._sharded:
             found["optimizer"] = get_optimizer_state_dict(
@@ -140,11 +140,11 @@ class Checkpoint:
                 f"{kinds[self._sharded]}; launch as before, or train into another folder"
             )
 
-    def _check_names(self, there: Snapshot) -> None:
-        here = changing(self._objective)
+    def _check_names(self, saved: Snapshot) -> None:
+        own = changing(self._objective)
         differing = sorted(
-            set(here) ^ set(there)
-            | {n for n, value in there.items() if n in here and here[n].shape != value.shape}
+            set(own) ^ set(saved)
+            | {n for n, value in saved.items() if n in own and own[n].shape != value.shape}
         )
         if differing:
             raise TrainingError(

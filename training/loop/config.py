@@ -1,4 +1,4 @@
-"""Settings of the optimiser loop, what it reports, and which examples a step draws."""
+"""Settings of the optimiser loop, its progress reports, and the examples of a step."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ PRECISIONS = ("bf16", "fp32")
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How long and how fast to learn.
+    """Settings of the optimiser loop.
 
     Parameters
     ----------
     steps, warmup_steps : int
-        The rate rises linearly, then falls with a cosine to a tenth.
+        Linear warm-up, then cosine decay to a tenth of the learning rate.
     learning_rate : float
-        Of the group with factor 1; the others scale it.
+        Of the group with factor 1; other groups scale it.
     batch_size : int
-        Examples of a step, over all processes and micro-batches.
+        Examples in a step, over all processes and micro-batches.
     accumulate : int
-        Micro-batches of a step.
+        Micro-batches in a step.
     weight_decay : float
-        Of matrices; biases, norms and other vectors have none.
+        Of matrices; biases, norms and other vectors do not decay.
     clip_norm : float
-        Of the gradient; 0 for no limit.
+        Largest norm of the gradient; 0 for no limit.
     log_every, checkpoint_every : int
     validate_every : int
         0 for never; otherwise also after the last step.
     patience : int
-        The run stops after so many validations without a lower loss, and ends with the weights of the
-        best one; 0 to go on to the end.
+        Number of validations without a lower loss after which the run stops, with the weights of the best
+        validation; 0 to run all steps.
     average : float
-        Decay of the exponential average of the trained weights, which is what validation sees and what
-        the run ends with; 0 for none.
+        Decay of the exponential moving average of the trained weights, which is validated and kept at the
+        end; 0 for none.
     seed : int
     precision : {"bf16", "fp32"}
-        bf16 is autocast: the weights stay as they are.
+        bf16 is autocast; the weights keep their dtype.
     """
 
     steps: int
@@ -75,7 +75,7 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is."""
+    """Progress of a run."""
 
     step: int
     total: int
@@ -86,10 +86,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Draw:
-    """What one process learns from in one micro-batch of a step.
+    """Examples and random seed of one process in one micro-batch of a step.
 
-    The parts of a step are numbered over micro-batches and processes alike, so that two processes, or one
-    with twice the micro-batches, see the same examples with the same noise.
+    The parts of a step are numbered over micro-batches and processes together, so that two processes and
+    one process with twice the micro-batches get the same examples with the same noise.
     """
 
     step: int
@@ -105,7 +105,7 @@ class Draw:
 
     @property
     def size(self) -> int:
-        """Examples of this part."""
+        """Number of examples in this part."""
         return self.config.batch_size // (self.config.accumulate * self.world)
 
     @property
@@ -123,12 +123,12 @@ class Draw:
         return torch.Generator().manual_seed(self.seed)
 
     def chooser(self) -> random.Random:
-        """Return Python's generator of this part's choices."""
+        """Return a Python random generator for this part's choices."""
         return random.Random(self.seed)
 
 
 def learning_rate_factor(step: int, config: LoopConfig) -> float:
-    """Return the share of the learning rate at a step."""
+    """Return the factor of the learning rate at a step."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
@@ -148,7 +148,7 @@ def epoch_order(count: int, step: int, batch_size: int, seed: int) -> list[int]:
     position, end = step * batch_size, (step + 1) * batch_size
     while position < end:
         epoch, offset = divmod(position, count)
-        some = _permutation(count, epoch, seed)[offset : offset + end - position].tolist()
-        indices += some
-        position += len(some)
+        drawn = _permutation(count, epoch, seed)[offset : offset + end - position].tolist()
+        indices += drawn
+        position += len(drawn)
     return indices

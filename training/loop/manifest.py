@@ -1,4 +1,4 @@
-"""`manifest.json` beside a checkpoint: what it was made with, from what, and how good it was."""
+"""`manifest.json` beside a checkpoint: versions, settings, hash of the data, metrics and files."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def write_manifest(
     metrics: Mapping[str, float],
     files: Sequence[str] = (),
 ) -> Path:
-    """Write `manifest.json` into `out`; of several processes the first does.
+    """Write `manifest.json` into `out`; only the first process writes.
 
     Parameters
     ----------
     out : Path
     stage : str
     config : dataclass
-        Of paths only the last part is kept: where a folder lay is nobody's business.
+        Of paths only the last part is kept, for privacy.
     data_hash : str
         As `hash_examples` returns it.
     metrics : mapping
     files : sequence of str
-        Names in `out` that the stage wrote; their sizes and SHA-256 are kept.
+        Names of the stage's files in `out`; their sizes and SHA-256 are recorded.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def write_manifest(
     Raises
     ------
     TrainingError
-        If one of the files is not there.
+        If one of the files is missing.
     """
     path = out / "manifest.json"
     if not is_first_process():
@@ -75,9 +75,9 @@ def write_manifest(
 
 
 def hash_examples(examples: Iterable[Example]) -> str:
-    """Return the SHA-256 of what examples say and of the names and sizes of their files.
+    """Return the SHA-256 of the examples and of the names and sizes of their files.
 
-    The order of the examples counts, for it decides what a step learns; the folder does not.
+    The order of the examples counts, because it determines each batch; the folder does not.
     """
     found = hashlib.sha256()
     sizes: dict[Path, int] = {}
@@ -113,17 +113,17 @@ def _device() -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return settings and numbers as JSON knows them."""
+    """Return settings and numbers as JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     if isinstance(value, Path):
         return value.name
     if isinstance(value, float) and not torch.isfinite(torch.tensor(value)):
-        return None  # JSON has no word for it
+        return None  # JSON has no NaN or infinity
     return value
 
 

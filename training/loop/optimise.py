@@ -1,7 +1,7 @@
-"""The one optimiser loop, on Hugging Face Accelerate.
+"""Optimiser loop on Hugging Face Accelerate.
 
-A step's data and noise follow from its number and the seed alone, so that a run that was killed and
-resumed goes on as if it had not been, and two processes learn what one would have learnt.
+A step's data and noise depend on its number and the seed only. A killed and resumed run therefore gives
+the same weights as an uninterrupted one, and two processes the same as one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from training.loop.run_log import RunLog
 from training.loop.weights import Snapshot, WeightAverage, load_snapshot, take_snapshot
 
 logger = logging.getLogger(__name__)
-# What a run has to know when it is resumed, beside weights and the smoothed loss.
+# State that is saved for resuming, in addition to weights and the smoothed loss.
 _RESUMED = ("step", "best_loss", "misses", "stopped")
 
 
@@ -41,40 +41,39 @@ def optimise(
     validate: Callable[[], dict[str, float]] | None = None,
     picture: Callable[[], torch.Tensor] | None = None,
 ) -> list[dict[str, float]]:
-    """Minimise an objective, resuming from `folder` if there is a checkpoint in it.
+    """Minimise an objective, resuming from a checkpoint in `folder` if there is one.
 
     Parameters
     ----------
     objective : module
-        `objective(draw)` takes a `Draw` and returns the loss, a scalar tensor that is a mean over the
-        examples of the draw, and a dict of numbers to log. It is called under autocast. Its trainable
-        parameters and persistent buffers are what a checkpoint keeps. It learns in the mode (training
-        or evaluation) in which its modules are handed over.
+        `objective(draw)` takes a `Draw` and returns the loss, a scalar tensor averaged over the examples
+        of the draw, and a dict of numbers to log. Called under autocast. A checkpoint holds its trainable
+        parameters and persistent buffers. Its modules keep their mode (training or evaluation).
     groups : mapping from learning-rate factor to parameters
         All trainable parameters of the objective, and no others.
     config : LoopConfig
     folder : Path, optional
-        Takes `last.pt`, `log.jsonl`, and for TensorBoard `tensorboard/`.
+        Folder for `last.pt`, `log.jsonl` and, for TensorBoard, `tensorboard/`.
     progress : callable, optional
-        Called every `log_every` steps in every process; an exception it raises ends the run.
+        Called every `log_every` steps in every process; an exception from it ends the run.
     validate : callable, optional
-        Returns numbers of which "loss" decides what is best; called in evaluation mode, without
-        gradients and under autocast, in every process; the processes' numbers are averaged.
+        Returns numbers; the lowest "loss" is the best. Called in evaluation mode, without gradients and
+        under autocast, in every process; the numbers are averaged over the processes.
     picture : callable, optional
-        Returns a picture, shape (3, H, W), grey or colour values in [0, 1], for TensorBoard and
-        `picture.png`; called like `validate`, with every checkpoint.
+        Returns an image, shape (3, H, W), grey or colour values in [0, 1], for TensorBoard and
+        `picture.png`; called like `validate`, at every checkpoint.
 
     Returns
     -------
     list of dict
-        The logged numbers, those from before a resume included: "step", "loss", "loss_smooth", what
-        the objective returned, and validation's numbers as "val_…".
+        The logged numbers, including those before a resume: "step", "loss", "loss_smooth", the numbers
+        of the objective, and those of the validation as "val_…".
 
     Raises
     ------
     TrainingError
-        If settings and objective do not fit, the loss is not finite, or the checkpoint in `folder` is of
-        another run.
+        If settings and objective do not fit, the loss is not finite, or the checkpoint in `folder` belongs
+        to another run.
     """
     if config.validate_every and validate is None:
         raise TrainingError("validate_every is set, but this stage has nothing to validate on")
@@ -103,12 +102,12 @@ class _Run:
         self.accelerator = _accelerator(config)
         self.own_forward = objective.__dict__.get("forward")
         parameter_groups = _parameter_groups(objective, groups)
-        # One pass over the memory per step; the default on a CPU takes one per operation.
+        # fused=True: one pass over the memory per step; the default on a CPU takes one per operation.
         optimizer = torch.optim.AdamW(
             parameter_groups, config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         if is_sharded(self.accelerator):
-            # Where Accelerate looks for them.
+            # Accelerate reads this attribute.
             objective._no_split_modules = whole_modules(objective)
         self.prepared, self.optimizer = self.accelerator.prepare(objective, optimizer)
         self.average = WeightAverage(objective, config.average) if config.average else None
@@ -131,11 +130,11 @@ class _Run:
         )
 
     def go(self, progress: Callable[[Progress], None] | None) -> None:
-        """Run the steps that are left, then put the weights in place that the run ends with."""
+        """Run the remaining steps, then load the final weights."""
         config, first, began = self.config, self.step, time.monotonic()
         while self.step < config.steps and not self.stopped:
             loss, numbers = self._learn()
-            # Kept on the device: reading it at every step would make the device wait.
+            # Kept on the device: a transfer at every step would synchronise it.
             self.smooth = loss if self.step == 0 else 0.95 * self.smooth + 0.05 * loss
             self.step += 1
             last = self.step == config.steps
@@ -156,7 +155,7 @@ class _Run:
         self._finish()
 
     def close(self) -> None:
-        """Leave nothing behind in the objective or in Accelerate, however the run ended."""
+        """Restore the objective and free Accelerate's memory, also after an error."""
         self.log.close()
         self.objective.__dict__.pop("_original_forward", None)
         if self.own_forward is None:
@@ -166,7 +165,7 @@ class _Run:
         self.accelerator.free_memory()
 
     def _learn(self) -> tuple[torch.Tensor, list[dict[str, float]]]:
-        """Take one step; return its loss, still on the device, and the numbers of its micro-batches."""
+        """Take one step; return its loss, on the device, and the numbers of its micro-batches."""
         accelerator, config = self.accelerator, self.config
         rate = config.learning_rate * learning_rate_factor(self.step, config)
         for group in self.optimizer.param_groups:
@@ -178,14 +177,14 @@ class _Run:
             )
             torch.manual_seed(draw.seed)
             with accelerator.accumulate(self.prepared):
-                loss, some = self.prepared(draw)
+                loss, logged = self.prepared(draw)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients and config.clip_norm:
                     accelerator.clip_grad_norm_(self.objective.parameters(), config.clip_norm)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             total += loss.detach() / config.accumulate
-            numbers.append(some)
+            numbers.append(logged)
         if self.average:
             self.average.update(self.step)
         return total, numbers
@@ -202,9 +201,9 @@ class _Run:
         return {"step": self.step, "loss": value, "loss_smooth": smooth, **_mean(numbers)}
 
     def _validated(self) -> dict[str, float]:
-        """Validate, remember the best weights, and decide whether to stop."""
+        """Validate, keep the best weights, and decide whether to stop."""
         assert self.validate is not None
-        found = self._looking(self.validate)
+        found = self._evaluated(self.validate)
         if "loss" not in found:
             raise TrainingError(
                 f"validation returned {sorted(found)}; expected a 'loss' among them"
@@ -222,16 +221,18 @@ class _Run:
             self.misses += 1
         self.stopped = 0 < self.config.patience <= self.misses
         if self.stopped:
-            logger.info("stopped at step %d: no better for %d validations", self.step, self.misses)
+            logger.info(
+                "stopped at step %d: no lower loss in %d validations", self.step, self.misses
+            )
         return record
 
-    def _looking(self, function: Callable[[], Any]) -> Any:
-        """Call a function on the averaged weights, in evaluation mode, and put everything back."""
+    def _evaluated(self, function: Callable[[], Any]) -> Any:
+        """Call a function on the averaged weights in evaluation mode, then restore weights and modes."""
         modes = {module: module.training for module in self.objective.modules()}
         self.objective.eval()
         swapped = self.average.store(self.objective) if self.average else None
         if isinstance(self.objective, FSDPModule):
-            # The function may call parts of the objective, which then nothing else would gather.
+            # The function may call parts of the objective, whose weights FSDP would not gather.
             self.objective.unshard()
         try:
             with torch.no_grad(), self.accelerator.autocast():
@@ -254,7 +255,7 @@ class _Run:
         if self.checkpoint is None:
             return
         if self.picture:
-            self.log.picture(self._looking(self.picture), self.step)
+            self.log.picture(self._evaluated(self.picture), self.step)
         state = {name: getattr(self, name) for name in _RESUMED}
         self.checkpoint.write(state | {"smooth": self.smooth.cpu()}, self.best)
 
@@ -283,7 +284,7 @@ def _accelerator(config: LoopConfig) -> Accelerator:
 def _parameter_groups(
     objective: nn.Module, groups: Mapping[float, Iterable[nn.Parameter]]
 ) -> list[dict[str, Any]]:
-    """Return AdamW's groups: for each factor the matrices, and the vectors, which do not decay."""
+    """Return AdamW's groups: for each factor, matrices, and vectors without weight decay."""
     left = {p: name for name, p in objective.named_parameters() if p.requires_grad}
     found: list[dict[str, Any]] = []
     for factor, group in groups.items():
@@ -308,9 +309,9 @@ def _parameter_groups(
 
 
 def _mean(numbers: list[dict[str, float]]) -> dict[str, float]:
-    """Return the mean of each number over the parts that have it."""
+    """Return the mean of each number over the micro-batches that have it."""
     values: dict[str, list[float]] = {}
-    for some in numbers:
-        for name, value in some.items():
+    for logged in numbers:
+        for name, value in logged.items():
             values.setdefault(name, []).append(float(value))
-    return {name: sum(some) / len(some) for name, some in values.items()}
+    return {name: sum(found) / len(found) for name, found in values.items()}

@@ -1,4 +1,4 @@
-"""What a run tells about itself: a progress bar or lines, `log.jsonl`, and curves for TensorBoard."""
+"""Log of a run: a progress bar or log lines, `log.jsonl`, and curves for TensorBoard."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class RunLog:
     Parameters
     ----------
     folder : Path or None
-        Takes `log.jsonl`, `tensorboard/` and `picture.png`; None to keep nothing.
+        Folder for `log.jsonl`, `tensorboard/` and `picture.png`; None to write no files.
     title : str
     total, start : int
-        Steps of the run, and those already done: what was logged after them is taken back.
+        Number of steps, and of steps already done; records after the latter are removed.
     visible : bool
-        Whether to show progress: a bar on a terminal, otherwise lines of the log.
+        Whether to show progress: a bar on a terminal, otherwise log lines.
     """
 
     def __init__(self, folder: Path | None, title: str, total: int, start: int, *, visible: bool):
@@ -47,13 +47,13 @@ class RunLog:
         )
 
     def _keep_until(self, path: Path, start: int) -> None:
-        """Take over the lines up to a step; a run that was killed may have written further ones."""
+        """Keep the records up to a step; a killed run may have written later ones."""
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         for line in lines:
             try:
                 record = json.loads(line)
             except ValueError:
-                continue  # the line that was being written when the run was killed
+                continue  # partial line of a killed run
             if record["step"] <= start:
                 self.history.append(record)
         part = path.with_suffix(".part")
@@ -72,11 +72,11 @@ class RunLog:
                     kind, _, rest = name.partition("_")
                     tag = f"validation/{rest}" if kind == "val" else f"training/{name}"
                     self._board.add_scalar(tag, value, record["step"])
-        told = {name: f"{value:.4g}" for name, value in record.items() if name != "step"}
+        shown = {name: f"{value:.4g}" for name, value in record.items() if name != "step"}
         if not self._bar.disable:
-            self._bar.set_postfix(told, refresh=False)
+            self._bar.set_postfix(shown, refresh=False)
         elif self._visible:
-            numbers = ", ".join(f"{name} {value}" for name, value in told.items())
+            numbers = ", ".join(f"{name} {value}" for name, value in shown.items())
             logger.info(
                 "%s %d/%d: %s; %.0f s left", self._title, record["step"], self._total, numbers,
                 seconds_left,
@@ -87,7 +87,7 @@ class RunLog:
         self._bar.update()
 
     def picture(self, pixels: torch.Tensor, step: int) -> None:
-        """Keep a picture, shape (3, H, W), values in [0, 1]."""
+        """Save an image, shape (3, H, W), values in [0, 1]."""
         if self._folder is None:
             return
         from PIL import Image
@@ -98,14 +98,14 @@ class RunLog:
             self._board.add_image("picture", levels, step)
 
     def close(self) -> None:
-        """Finish the bar and the curves."""
+        """Close the bar and the TensorBoard writer."""
         self._bar.close()
         if self._board:
             self._board.close()
 
 
 def _board(folder: Path, start: int) -> Any:
-    """Return TensorBoard's writer, or None where tensorboard is not installed."""
+    """Return TensorBoard's writer, or None if tensorboard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

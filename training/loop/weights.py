@@ -1,4 +1,4 @@
-"""The weights that a run changes: copies of them, their average, and all of them in one place."""
+"""Trained weights: snapshots, their moving average, and gathering from all processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training.loop.processes import is_first_process
 # Trained weights, and buffers such as a batch norm's statistics, by name.
 Snapshot = dict[str, torch.Tensor]
 
-# What activation checkpointing puts into the names of what it wraps.
+# Part that activation checkpointing adds to the names of wrapped modules.
 _WRAPPER = "_checkpoint_wrapped_module."
 
 
@@ -23,7 +23,7 @@ def _trained(objective: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def changing(objective: nn.Module) -> Snapshot:
-    """Return what changes during a run: trainable parameters and persistent buffers, not copied."""
+    """Return the trainable parameters and persistent buffers, not copied."""
     parameters = {
         name.replace(_WRAPPER, "") for name, _ in objective.named_parameters(remove_duplicate=False)
     }
@@ -32,9 +32,9 @@ def changing(objective: nn.Module) -> Snapshot:
 
 
 def take_snapshot(objective: nn.Module, averaged: Snapshot | None = None) -> Snapshot:
-    """Return a copy, with the averaged weights instead of the last where given.
+    """Return a copy on the CPU, with averaged weights in place of the last ones if given.
 
-    It is on the CPU; this process's part of sharded weights stays where it is.
+    This process's part of sharded weights stays on its device.
     """
     return {
         name: value.clone() if isinstance(value, DTensor) else value.to("cpu", copy=True)
@@ -44,17 +44,16 @@ def take_snapshot(objective: nn.Module, averaged: Snapshot | None = None) -> Sna
 
 @torch.no_grad()
 def load_snapshot(objective: nn.Module, snapshot: Snapshot) -> None:
-    """Write a snapshot into an objective, in place."""
-    here = changing(objective)
+    """Load a snapshot into an objective, in place."""
+    own = changing(objective)
     for name, value in snapshot.items():
-        here[name].copy_(value)
+        own[name].copy_(value)
 
 
 class WeightAverage:
-    """Exponential average of an objective's trained weights.
+    """Exponential moving average of an objective's trained weights.
 
-    The decay grows from step to step up to its final value, so that the random weights of the beginning
-    are soon forgotten.
+    The decay grows with the step up to its final value, so that random initial weights fade quickly.
 
     Parameters
     ----------
@@ -68,12 +67,12 @@ class WeightAverage:
         self.values: Snapshot = {n: p.detach().clone() for n, p in self._parameters.items()}
 
     def update(self, step: int) -> None:
-        """Take the weights after a step into the average."""
+        """Update the average with the weights after a step."""
         average = get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))
         average(list(self.values.values()), list(self._parameters.values()), step)
 
     def store(self, objective: nn.Module) -> Snapshot:
-        """Write the average into the objective; return the weights that it replaced."""
+        """Load the average into the objective; return the replaced weights."""
         replaced = {name: p.detach().clone() for name, p in self._parameters.items()}
         load_snapshot(objective, self.values)
         return replaced
@@ -82,7 +81,7 @@ class WeightAverage:
 def whole_state(module: nn.Module) -> Snapshot:
     """Return a module's state, gathered from all processes, on the CPU.
 
-    Every process has to call it; all but the first get nothing, and write nothing.
+    Every process must call this; all but the first get an empty dict.
     """
     first = is_first_process()
     found: Snapshot = {}

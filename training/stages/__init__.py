@@ -1,4 +1,4 @@
-"""The three stages of training, one file each, and what they share.
+"""The three stages of training in this order: `pretrain`, `align`, `instruct`.
 
-`pretrain`, `align`, `instruct`: read them in this order, each from top to bottom.
+One file each, to be read from top to bottom; `common`, `config`, `grounding` and `objectives` are shared.
 """

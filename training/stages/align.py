@@ -1,4 +1,4 @@
-"""Alignment: what the encoder sees is tied to words, with the language model frozen.
+"""Alignment of vision encoder and connector with a frozen language model.
 
 Four parts of one loss, see `AlignObjective`. Run as
 `python -m training.stages.align --config training/stages/configs/align.yaml --data KIT --out DIR`.
@@ -37,7 +37,7 @@ LABELS = ("modality", "plane", "region")
 
 @dataclass(frozen=True)
 class AlignWeights:
-    """What each part of the alignment loss counts."""
+    """Weights of the parts of the alignment loss."""
 
     labels: float = 1.0
     contrast: float = 0.5
@@ -47,18 +47,18 @@ class AlignWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class AlignConfig(StageConfig):
-    """Settings of the stage, beside those of `StageConfig`.
+    """Settings of the stage, in addition to `StageConfig`.
 
     Parameters
     ----------
     vision : Path, optional
-        `vision.safetensors` of pretraining; without it a convolutional stem begins with ImageNet's weights.
+        `vision.safetensors` of pretraining; by default a convolutional stem starts from ImageNet weights.
     weights : AlignWeights
     captions : int
-        Captions written per process and step; each costs a pass through the language model.
+        Captions per process and step; each costs a forward pass of the language model.
     frozen_blocks : int
-        Edges and textures are the same in a radiograph as in ImageNet, and the stem's early blocks cost
-        most: so many of them do not learn.
+        Number of early stem blocks that stay frozen: low-level features transfer from ImageNet, and
+        these blocks cost most.
     stem_factor : float
         Learning rate of the rest of the stem, relative to the other parts.
     dropout : float
@@ -74,13 +74,13 @@ class AlignConfig(StageConfig):
 
 @torch.no_grad()
 def caption_embeddings(model: nn.Module, tokenizer, texts: Sequence[str]) -> torch.Tensor:
-    """Return the mean of a language model's last hidden states, shape (len(texts), width)."""
-    unique = sorted(set(texts), key=len)  # neighbours of one length need little padding
+    """Return mean last hidden states, standardised over the texts, shape (len(texts), width)."""
+    unique = sorted(set(texts), key=len)  # texts of similar length need little padding
     known: dict[str, torch.Tensor] = {}
     for start in range(0, len(unique), 32):
-        some = unique[start : start + 32]
+        chunk = unique[start : start + 32]
         batch = tokenizer(
-            some,
+            chunk,
             padding=True,
             padding_side="right",
             truncation=True,
@@ -89,18 +89,18 @@ def caption_embeddings(model: nn.Module, tokenizer, texts: Sequence[str]) -> tor
         )
         hidden = model.get_decoder()(**batch).last_hidden_state.float()
         weight = batch["attention_mask"][..., None].float()
-        known |= dict(zip(some, (hidden * weight).sum(1) / weight.sum(1), strict=True))
+        known |= dict(zip(chunk, (hidden * weight).sum(1) / weight.sum(1), strict=True))
     pooled = torch.stack([known[text] for text in texts])
     return (pooled - pooled.mean(0)) / pooled.std(0).clamp(min=1e-3)
 
 
 def contrast_text(example: Example) -> str:
-    """Return what the contrast reads: the labels and the caption, or the labels alone."""
+    """Return the text for the contrastive loss: labels and caption, or the labels alone."""
     return ", ".join(filter(None, (*example.labels.values(), example.text)))
 
 
 class Targets:
-    """What is known of each study of a bank: classes, words of the slots, and captions.
+    """Targets of each study of a bank: classes, words of the slots, and captions.
 
     Parameters
     ----------
@@ -133,11 +133,11 @@ class Targets:
 class AlignObjective(nn.Module):
     """Labels, contrast, words and captions of single frames.
 
-    - labels: linear read-outs of modality, plane and region from the pooled visual tokens;
+    - labels: linear classifiers of modality, plane and region on the pooled visual tokens;
     - contrast: studies against the frozen language model's embedding of their captions (CLIP, arXiv
       2103.00020);
-    - words: the first visual tokens become the words of the labels (training/stages/grounding.py);
-    - caption: the frozen language model writes the caption from the visual tokens.
+    - words: the first visual tokens match the embeddings of the label words (training/stages/grounding.py);
+    - caption: cross-entropy of the caption under the frozen language model, given the visual tokens.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ class AlignObjective(nn.Module):
     classes : mapping from "modality", "plane", "region" to their words
     weights : AlignWeights
     captions : int
-        Captions written per process and step.
+        Captions per process and step.
     """
 
     def __init__(
@@ -163,10 +163,10 @@ class AlignObjective(nn.Module):
         self.model, self.processor, self.bank = model, processor, bank
         self.weights, self.captions = weights, captions
         self.targets = Targets(bank.examples, classes, processor)
-        said = [contrast_text(e) for e in bank.examples]
-        self.texts = caption_embeddings(model.language_model, processor.tokenizer, said)
-        number = {text: n for n, text in enumerate(dict.fromkeys(said))}
-        self.text_numbers = torch.tensor([number[text] for text in said])
+        texts = [contrast_text(e) for e in bank.examples]
+        self.texts = caption_embeddings(model.language_model, processor.tokenizer, texts)
+        number = {text: n for n, text in enumerate(dict.fromkeys(texts))}
+        self.text_numbers = torch.tensor([number[text] for text in texts])
         width, shared = model.config.vision_config.hidden_size, 256
         self.readouts = nn.ModuleDict(
             {name: nn.Linear(width, len(words)) for name, words in classes.items()}
@@ -177,7 +177,7 @@ class AlignObjective(nn.Module):
         self.prefix = processor.prompt_ids("caption", None)[0]
 
     def forward(self, draw: Draw) -> tuple[torch.Tensor, dict[str, float]]:
-        """Return the loss of a step's studies, one frame of each, and its parts."""
+        """Return the loss of a step's studies, one frame each, and the parts of the loss."""
         generator = draw.generator()
         index = draw.indices(len(self.bank))
         rows = torch.cat([self.bank.frames_of(i, 1, generator) for i in index])
@@ -214,19 +214,19 @@ class AlignObjective(nn.Module):
         return contrast(self.study(pooled), self.text(words), same, scale)
 
     def _captions(self, visual: torch.Tensor, index: list[int], most: int) -> torch.Tensor:
-        written = [n for n, i in enumerate(index) if self.targets.captions[i]][:most]
-        if not written:
+        captioned = [n for n, i in enumerate(index) if self.targets.captions[i]][:most]
+        if not captioned:
             return visual.sum() * 0.0
         branches = [
             [branch(self.processor, "caption", None, self.targets.captions[index[n]])]
-            for n in written
+            for n in captioned
         ]
         packed = pack(self.prefix, branches, self.processor.tokenizer.pad_token_id)
-        return packed_loss(self.model, packed.to(visual.device), visual[written])
+        return packed_loss(self.model, packed.to(visual.device), visual[captioned])
 
     @torch.no_grad()
     def evaluate(self, held: FrameBank, targets: Targets) -> dict[str, float]:
-        """Return loss, read-outs right and words right on frames that are not learnt from."""
+        """Return the loss and the accuracies of labels and words on held-out frames."""
         device = self.log_scale.device
         tokens = torch.cat(
             [
@@ -240,10 +240,10 @@ class AlignObjective(nn.Module):
         loss = labels_loss(scores, targets, index)
         words = right_words(visual, targets.words.to(device), self._embedding())
         numbers = {"loss": loss.item()} | {f"{name}_word": share for name, share in words.items()}
-        for name, some in scores.items():
-            wanted = targets.classes[name].to(device)
-            if (wanted >= 0).any():
-                right = (some.argmax(1) == wanted)[wanted >= 0]
+        for name, logits in scores.items():
+            target = targets.classes[name].to(device)
+            if (target >= 0).any():
+                right = (logits.argmax(1) == target)[target >= 0]
                 numbers[name] = right.float().mean().item()
         return numbers
 
@@ -251,17 +251,17 @@ class AlignObjective(nn.Module):
 def labels_loss(
     scores: Mapping[str, torch.Tensor], targets: Targets, index: Sequence[int]
 ) -> torch.Tensor:
-    """Return the sum over labels of the smoothed cross-entropy of those that are known."""
+    """Return the label-smoothed cross-entropy over known labels, summed over the kinds of label."""
     losses = []
-    for name, some in scores.items():
-        wanted = targets.classes[name][list(index)].to(some.device)
-        if (wanted >= 0).any():
-            losses.append(F.cross_entropy(some, wanted, label_smoothing=0.05))
+    for name, logits in scores.items():
+        target = targets.classes[name][list(index)].to(logits.device)
+        if (target >= 0).any():
+            losses.append(F.cross_entropy(logits, target, label_smoothing=0.05))
     return torch.stack(losses).sum() if losses else next(iter(scores.values())).sum() * 0.0
 
 
 def pictures(kit: Kit) -> list[Example]:
-    """Return the kit's training pictures, exams of several among them."""
+    """Return the kit's training images, including exams of several images."""
     return [
         *kit.medpix_figures(),
         *kit.vqa(),
@@ -272,7 +272,7 @@ def pictures(kit: Kit) -> list[Example]:
 
 
 def single_frames(examples: Iterable[Example]) -> list[Example]:
-    """Return those of one image that have a label or a caption."""
+    """Return the examples of one image that have a label or a caption."""
     return [e for e in examples if (e.labels or e.text) and len(e.files) == 1]
 
 
@@ -306,7 +306,7 @@ def align(config: AlignConfig) -> dict[str, float]:
     groups = {config.stem_factor: [p for p in stem if p.requires_grad], 1.0: rest}
     history = optimise(
         objective.train(),
-        {factor: some for factor, some in groups.items() if some},
+        {factor: group for factor, group in groups.items() if group},
         config.loop,
         folder=config.out,
         validate=validate,
@@ -336,7 +336,7 @@ def frozen_stem(model: RadFoundForConditionalGeneration, blocks: int) -> set[nn.
 
 
 def set_dropout(model: nn.Module, share: float) -> None:
-    """Set the dropout of the vision encoder's and connector's layers while they learn."""
+    """Set the dropout rate of all layers."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = share

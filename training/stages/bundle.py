@@ -1,12 +1,12 @@
-"""Put trained weights into the package, with the studies that fine-tuning on corrections needs.
+"""Put trained weights into the package, with the replay and regression sets for fine-tuning.
 
-Run as `python -m training.stages.bundle --data KIT --trained DIR` after `training.stages.instruct`; without `--trained` only the
-studies are made anew, for the weights that are there. They are VQA-RAD images (CC0), as visual tokens:
+Run as `python -m training.stages.bundle --data KIT --trained DIR` after `training.stages.instruct`; without
+`--trained` only the two sets are rebuilt, for the current weights. Both hold VQA-RAD images (CC0) as visual tokens:
 
-- the replay set, images of its training questions with what the shipped model says about them, which
-  fine-tuning rehearses;
-- the regression set, images of its validation questions, which no stage has learnt from, with the right answers
-  to those questions and the body region, on which every adapter is examined.
+- the replay set: images of the training split with the shipped model's own answers, replayed during
+  fine-tuning;
+- the regression set: images of the validation split, not used by any stage, with the correct answers and
+  the body region; every adapter is evaluated on it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from radfound.model.checkpoints import (
 )
 
 _MODEL = "radfound-mini"
-_REPLAYED, _EXAMINED = 96, 96  # studies
+_REPLAY_STUDIES, _REGRESSION_STUDIES = 96, 96
 _QUESTIONS_PER_STUDY = 4
 _CAPTIONED = 16  # of the replayed studies
 _WEIGHTS = (
@@ -42,7 +42,7 @@ _WEIGHTS = (
 
 
 def bundle(data: Path, trained: Path | None = None, seed: int = 0) -> None:
-    """Copy weights if there are new ones, then write replay and regression set beside them."""
+    """Copy new weights, if given, then write the replay and regression sets beside them."""
     target = shipped_folder(_MODEL)
     if trained:
         (target / "adapter").mkdir(parents=True, exist_ok=True)
@@ -50,29 +50,30 @@ def bundle(data: Path, trained: Path | None = None, seed: int = 0) -> None:
             shutil.copyfile(trained / name, target / name)
     kit, chance = Kit(data), random.Random(seed)
     local = LocalModel.load(_MODEL)
-    examined = chance.sample(_vqa_rad(kit, "validation"), _EXAMINED)
-    taken = {example.key for example in examined}
-    others = [each for each in _vqa_rad(kit, "train") if each.key not in taken]
-    write_bundled(target, REGRESSION, [_examined(local, example) for example in examined])
-    write_bundled(target, REPLAY, _rehearsed(local, chance.sample(others, _REPLAYED), chance))
+    regression = chance.sample(_vqa_rad(kit, "validation"), _REGRESSION_STUDIES)
+    taken = {example.key for example in regression}
+    others = [example for example in _vqa_rad(kit, "train") if example.key not in taken]
+    replay = chance.sample(others, _REPLAY_STUDIES)
+    write_bundled(target, REGRESSION, [_regression_study(local, each) for each in regression])
+    write_bundled(target, REPLAY, _replay_studies(local, replay, chance))
 
 
 def _vqa_rad(kit: Kit, split: str) -> list[Example]:
     return [example for example in kit.vqa(split) if example.source == "VQA-RAD"]
 
 
-def _examined(local: LocalModel, example: Example) -> BundledStudy:
-    """Return a study with the right answers to its questions and to that for its body region."""
+def _regression_study(local: LocalModel, example: Example) -> BundledStudy:
+    """Return a study with the correct answers to its questions and its body region."""
     right = [(turn.questions[0], turn.answer) for turn in example.turns]
     if region := example.labels.get("region"):
         right.append((METADATA_QUESTIONS["region"][0], region))
     return BundledStudy(local.encode(example.read())[0], tuple(right))
 
 
-def _rehearsed(
+def _replay_studies(
     local: LocalModel, examples: Sequence[Example], chance: random.Random
 ) -> list[BundledStudy]:
-    """Return studies with the model's own answers, of those that it ends by itself."""
+    """Return studies with the model's own answers; answers without a stop token are dropped."""
     standard = [wordings[0] for wordings in METADATA_QUESTIONS.values()]
     visual = [local.encode(example.read()) for example in examples]
     studies: list[torch.Tensor] = []
@@ -84,13 +85,13 @@ def _rehearsed(
             asked.append(Prompt("caption"))
         prompts += asked
         studies += [study] * len(asked)
-    said: dict[int, list[tuple[str, str]]] = {id(study): [] for study in visual}
+    answers: dict[int, list[tuple[str, str]]] = {id(study): [] for study in visual}
     for study, prompt, answer in zip(
         studies, prompts, local.generate(studies, prompts, 64), strict=True
     ):
         if answer.complete and answer.text.strip():
-            said[id(study)].append((prompt.question or "", answer.text.strip()))
-    return [BundledStudy(study[0], tuple(said[id(study)])) for study in visual]
+            answers[id(study)].append((prompt.question or "", answer.text.strip()))
+    return [BundledStudy(study[0], tuple(answers[id(study)])) for study in visual]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the three stages share: settings, data, the model to train, and how weights are handed on."""
+"""Shared by the three stages: settings, data, the model to train, and weight files."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class StageConfig:
     data : Path, optional
         Folder of the data kit.
     sources, validation : tuple of str
-        Further data to learn from and to validate on, as `training.data.sources.read_source` takes them.
+        Further training and validation data, as `training.data.sources.read_source` takes them.
     model : str
-        "radfound-mini", "radfound-tiny" (random, for a try), or a size of `radfound.model.sizes`.
+        "radfound-mini", "radfound-tiny" (random, for tests), or a size of `radfound.model.sizes`.
     language_model : str, optional
-        Folder or hub id of a causal language model, for a size.
+        Folder or hub id of a causal language model; required for a size.
     """
 
     out: Path
@@ -58,12 +58,12 @@ class StageConfig:
 def stage_examples(
     config: StageConfig, of_kit: Callable[[Kit], Iterable[Example]], split: str = "train"
 ) -> list[Example]:
-    """Return the examples of a split: what `of_kit` takes of the kit, and those of the sources.
+    """Return the examples of a split from the kit, through `of_kit`, and from the sources.
 
     Raises
     ------
     TrainingError
-        If there is neither kit nor source to learn from.
+        If there are no training examples.
     """
     found = list(of_kit(Kit(config.data))) if config.data else []
     scratch = config.out / "unpacked" / str(process_number())
@@ -80,7 +80,7 @@ def stage_examples(
 def stage_model(
     name: str, language_model: str | None = None
 ) -> tuple[RadFoundForConditionalGeneration, RadFoundProcessor]:
-    """Return a model to be trained, on the device of this process, and its processor.
+    """Return the model to train, on the device of this process, and its processor.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def stage_model(
     Raises
     ------
     TrainingError
-        If a size comes without its language model.
+        If a size is given without a language model.
     CheckpointError
         If there is no such size or language model.
     """
@@ -107,15 +107,15 @@ def stage_model(
             AutoTokenizer.from_pretrained(language_model, trust_remote_code=False),
             num_visual_tokens=model.config.num_visual_tokens,
         )
-        # Tokenizers often know fewer tokens than their models have rows.
+        # Embeddings often have more rows than the tokenizer has tokens.
         model.config.image_token_id = processor.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     return model.to(training_device()), processor
 
 
 def save_parts(path: Path, parts: Mapping[str, nn.Module]) -> None:
-    """Write modules to one safetensors file, in bfloat16, each name behind that of its part.
+    """Save modules to one safetensors file in bfloat16, tensor names prefixed with the part's name.
 
-    Every process has to call it, since each may hold a share of the weights; the first one writes.
+    Every process must call this, since each may hold a shard of the weights; the first one writes.
     """
     state = {
         f"{part}.{name}": tensor.to(torch.bfloat16).contiguous()
@@ -132,7 +132,7 @@ def save_parts(path: Path, parts: Mapping[str, nn.Module]) -> None:
 
 
 def load_parts(path: Path, model: nn.Module) -> None:
-    """Read what `save_parts` wrote of a model's parts into it.
+    """Load a file of `save_parts` into a model.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Settings of a stage out of a YAML file and `key=value` words; a key that nobody knows is an error.
+"""Settings of a stage from a YAML file and `key=value` arguments; an unknown key is an error.
 
 Every stage has the same command line:
-`python -m training.STAGE --config FILE [--data DIR] [--out DIR] [key=value …]`.
+`python -m training.stages.STAGE --config FILE [--data DIR] [--out DIR] [key=value …]`.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ Settings = TypeVar("Settings")
 def load_config(
     cls: type[Settings], path: Path | None = None, overrides: Sequence[str] = ()
 ) -> Settings:
-    """Read settings.
+    """Load settings.
 
     Parameters
     ----------
     cls : dataclass
-        Fields are numbers, text, paths, truth values, sequences, mappings, optional ones of these, or
-        further dataclasses.
+        Fields may be numbers, strings, paths, booleans, sequences, mappings, optional ones of these, or
+        nested dataclasses.
     path : Path, optional
-        YAML file; without it all comes from the overrides and the defaults.
+        YAML file; by default only overrides and defaults apply.
     overrides : sequence of str
-        Such as "loop.steps=100": the key, dots leading into nested settings, and a value in YAML.
+        Such as "loop.steps=100": a key, with dots for nested settings, and a value in YAML.
 
     Raises
     ------
     TrainingError
-        If a key is unknown (the message names its neighbours), missing or twice in the file, or a value
-        is of the wrong type.
+        If a key is unknown (the message suggests a similar one), missing or repeated, or a value has the
+        wrong type.
     """
     place = str(path) if path else "settings"
     tree = _read(path) if path else {}
@@ -62,7 +62,7 @@ def stage_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that every stage has."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings, in YAML")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the data")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of what is written")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="output folder")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="such as loop.steps=100")
 
 
@@ -73,24 +73,24 @@ def run_stage(
     description: str | None = None,
     arguments: Sequence[str] | None = None,
 ) -> None:
-    """Read the command line and run a stage; an error ends the process with one line and status 2.
+    """Parse the command line and run a stage; an error ends the process with one line and status 2.
 
     Parameters
     ----------
     name : str
     cls : dataclass
-        Settings of the stage, with fields `data` and `out` where it has folders.
+        Settings of the stage; `--data` and `--out` set its fields of these names.
     stage : callable
     description : str, optional
     arguments : sequence of str, optional
-        Instead of the process's own.
+        Used instead of the process's own.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m training.stages.{name}", description=description
     )
     stage_arguments(parser)
     given = parser.parse_intermixed_args(arguments)
-    # Of several processes one speaks; what goes wrong in another is still told.
+    # With several processes only the first logs progress; the others log errors.
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     overrides = list(given.settings)
@@ -105,12 +105,12 @@ def run_stage(
 
 
 def _quoted(text: str) -> str:
-    """Return text as a YAML scalar, whatever it looks like."""
+    """Return text as a quoted YAML scalar."""
     return "'" + text.replace("'", "''") + "'"
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML's own loader takes the last of two equal keys without a word."""
+    """Refuses repeated keys, of which YAML's own loader silently takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -155,7 +155,7 @@ def _put(tree: dict[str, Any], keys: Sequence[str], value: Any, override: str) -
 
 
 def _build(cls: type[Settings], tree: Any, place: str, prefix: str) -> Settings:
-    """Return the dataclass that a tree of settings describes."""
+    """Build a dataclass from a tree of settings."""
     if not isinstance(tree, Mapping):
         raise TrainingError(
             f"{place}: {prefix or 'all'} is {_kind(tree)}; expected settings of {cls.__name__}"
@@ -189,7 +189,7 @@ def _unknown(key: Any, fields: Mapping[str, Any], prefix: str) -> str:
 
 
 def _convert(kind: Any, value: Any, place: str, where: str) -> Any:
-    """Return a value in the type that a field asks for."""
+    """Convert a value to the type of a field."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
@@ -217,22 +217,22 @@ def _convert(kind: Any, value: Any, place: str, where: str) -> Any:
 def _convert_union(inner: Sequence[Any], value: Any, place: str, where: str) -> Any:
     if value is None and type(None) in inner:
         return None
-    some = [kind for kind in inner if kind is not type(None)]
-    for kind in some[:-1]:
+    kinds = [kind for kind in inner if kind is not type(None)]
+    for kind in kinds[:-1]:
         try:
             return _convert(kind, value, place, where)
         except TrainingError:
             continue
-    return _convert(some[-1], value, place, where)
+    return _convert(kinds[-1], value, place, where)
 
 
 def _scalar(kind: Any, value: Any) -> Any:
-    """Return a value as bool, int, float, str or Path; None where it is something else."""
+    """Return a value as bool, int, float, str or Path; None if it is something else."""
     if kind is bool or isinstance(value, bool):
         return value if kind is bool and isinstance(value, bool) else None
     if kind is float and isinstance(value, str):
         try:
-            return float(value)  # YAML takes 1e-3, without a point, for text
+            return float(value)  # YAML parses 1e-3, without a point, as a string
         except ValueError:
             return None
     if kind is float and isinstance(value, int):

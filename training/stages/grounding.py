@@ -1,10 +1,9 @@
-"""Grounding: the first visual tokens become words that the language model already knows.
+"""Grounding: the first visual tokens are trained to match word embeddings of the language model.
 
-Modality, plane and region each have a few visual tokens of their own, which learn to lie where the word of
-the label lies in the language model's input embedding. A language model can then read them in the prompt
-like text, and the questions of instruction tuning are grounded from its first step: without this, a small
-language model answers from the question alone for hundreds of steps (docs/experiments.md). No pass through
-the language model is needed.
+Modality, plane and region each have a few visual tokens, which are regressed onto the input embedding of
+the label's first token. The language model then takes them like text, so that instruction tuning is
+grounded from the first step; without this, a small language model answers from the question alone for
+hundreds of steps (docs/experiments.md). No forward pass of the language model is needed.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ from radfound.model.processing_radfound import RadFoundProcessor
 from training.loop.config import Draw, LoopConfig
 from training.loop.optimise import optimise
 
-# The label that each of the first visual tokens stands for.
+# The label of each of the first visual tokens.
 SLOTS = ("modality", "plane", "region") * 3
 
 
 def slot_words(processor: RadFoundProcessor, labels: Mapping[str, str]) -> list[int]:
-    """Return, for each slot, the first token of its label; -1 where the label is not known."""
+    """Return, for each slot, the first token id of its label; -1 if the label is unknown."""
     return [processor.text_ids(" " + labels[name])[0] if name in labels else -1 for name in SLOTS]
 
 
 def words_loss(visual: torch.Tensor, words: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-    """Return how far the first visual tokens are from the words they stand for.
+    """Return the distance of the first visual tokens from their word embeddings.
 
     Parameters
     ----------
     visual : float tensor, shape (B, T, width)
-        With at least as many tokens as there are slots.
+        T is at least the number of slots.
     words : int64 tensor, shape (B, slots)
         Token ids as `slot_words` returns them.
     embedding : float tensor, shape (vocabulary, width)
@@ -50,13 +49,13 @@ def words_loss(visual: torch.Tensor, words: torch.Tensor, embedding: torch.Tenso
     slots, rest = tokens[:, : len(SLOTS)], tokens[:, len(SLOTS) :]
     error = (slots - embedding[words.clamp(min=0)] / scale).square().mean(-1)
     known = words >= 0
-    # What is no slot stays about as large as a word, and is free to mean anything.
+    # The other tokens are kept at about the norm of a word embedding, in any direction.
     size = (rest.square().mean(-1) - 1.0).square().mean()
     return (error * known).sum() / known.sum().clamp(min=1) + 0.01 * size
 
 
 class GroundObjective(nn.Module):
-    """The projector alone learns the words, from the resampler's tokens.
+    """Trains the projector alone, from the resampler's tokens to the word embeddings.
 
     Parameters
     ----------
@@ -93,9 +92,9 @@ def ground(
     steps: int = 600,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Train the projector for some seconds; return what `right_words` says of it.
+    """Train the projector alone and return its accuracies by `right_words`.
 
-    Takes what `GroundObjective` takes.
+    Takes some seconds. The arguments are those of `GroundObjective`.
     """
     projector.requires_grad_(True)
     optimise(
@@ -120,7 +119,7 @@ def ground(
 def right_words(
     visual: torch.Tensor, words: torch.Tensor, embedding: torch.Tensor
 ) -> dict[str, float]:
-    """Return, for each label that any study has, the share whose nearest word is the right one."""
+    """Return, for each known kind of label, the share of studies whose nearest word is correct."""
     shares = {}
     for slot, name in enumerate(dict.fromkeys(SLOTS)):
         known = words[:, slot] >= 0

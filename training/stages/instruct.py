@@ -1,7 +1,7 @@
 """Instruction tuning: questions, captions and reports in one mixture.
 
-The vision encoder is frozen and every study is encoded before the first step; connector and language model
-learn, the latter by LoRA (arXiv 2106.09685) or whole. Run as
+The vision encoder is frozen and every study is encoded before the first step. The connector is trained, and
+the language model too, by LoRA (arXiv 2106.09685) or in full. Run as
 `python -m training.stages.instruct --config training/stages/configs/instruct.yaml --data KIT --out DIR`.
 """
 
@@ -47,30 +47,30 @@ LANGUAGE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 @dataclass(frozen=True, kw_only=True)
 class InstructConfig(StageConfig):
-    """Settings of the stage, beside those of `StageConfig`.
+    """Settings of the stage, in addition to `StageConfig`.
 
     Parameters
     ----------
     vision : Path
         `vision.safetensors` of alignment.
     adapter : {"lora", "full"}
-        Whether the language model learns by LoRA, or all of it.
+        Train the language model by LoRA or in full.
     rank : int
-        Of LoRA.
+        Rank of LoRA.
     connector_factor : float
         Learning rate of the connector relative to the language model's; 0 freezes it.
     tokens_per_study : int
-        Questions and answers of one study and step fill about so many tokens.
+        Approximate number of question and answer tokens of one study in one step.
     views : int
-        Each study is encoded so many times, the first as it is, the others turned and re-graded a little.
+        Number of encodings of each study: one unchanged, the others augmented.
     vqa_repeats : int
-        How often an image with questions of its own stands in an epoch, since it has many.
+        Repetitions in an epoch of an image with several questions of its own.
     ground_steps : int
-        Steps of grounding before the first question (training/stages/grounding.py).
+        Steps of grounding before instruction tuning (training/stages/grounding.py).
     words : float
-        What the grounding of the first visual tokens counts (training/stages/grounding.py).
+        Loss weight of the grounding of the first visual tokens (training/stages/grounding.py).
     wording : float
-        What plain radiology text without a study counts, for the language model's wording.
+        Loss weight of plain radiology text without a study.
     """
 
     vision: Path
@@ -86,7 +86,7 @@ class InstructConfig(StageConfig):
 
 
 def merge_by_image(examples: Sequence[Example]) -> list[Example]:
-    """Bring the questions that different sources ask about the same files together."""
+    """Merge examples of different sources about the same files."""
     merged: dict[tuple[tuple[Path, ...], str], Example] = {}
     for example in examples:
         key = (example.files, repr(example.region))
@@ -112,24 +112,24 @@ def kit_examples(kit: Kit) -> list[Example]:
 
 
 def held_examples(kit: Kit) -> list[Example]:
-    """Return the kit's figures and questions to validate on."""
+    """Return the kit's figures and questions for validation."""
     return [*kit.medpix_figures("validation"), *kit.vqa("validation")]
 
 
 def conversations(examples: Sequence[Example]) -> list[Example]:
-    """Return the examples that have something to say, one for each image."""
+    """Return the examples with turns, merged to one for each image."""
     return merge_by_image([e for e in examples if e.turns])
 
 
 class EncodedStudies:
-    """Examples whose frames the frozen vision encoder has read.
+    """Examples whose frames are encoded by the frozen vision encoder.
 
     Parameters
     ----------
     examples : sequence of Example
     model : RadFoundForConditionalGeneration
     views : int
-        Each study is encoded so many times, all but the first augmented.
+        Number of encodings of each study; all but the first are augmented.
     seed : int
     """
 
@@ -142,7 +142,7 @@ class EncodedStudies:
     ):
         bank = FrameBank(examples, FrameConfig(model.config.vision_config.image_size, max_frames=8))
         self.examples = bank.examples
-        self.first: dict[int, int] = {}  # examples over the same frames share what was encoded
+        self.first: dict[int, int] = {}  # examples with the same frames share an encoding
         self.views: list[list[torch.Tensor]] = []
         for view in range(views):
             generator = torch.Generator().manual_seed(seed * 1009 + view) if view else None
@@ -152,11 +152,11 @@ class EncodedStudies:
         return len(self.examples)
 
     def hidden(self, indices: Sequence[int], view: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return padded hidden states (B, F, N, width) and the frame mask (B, F) of some studies."""
-        some = [self.views[view][i] for i in indices]
-        most = max(map(len, some))
-        padded = [torch.cat([h, h.new_zeros(most - len(h), *h.shape[1:])]) for h in some]
-        mask = torch.tensor([[n < len(h) for n in range(most)] for h in some])
+        """Return padded hidden states (B, F, N, width) and the frame mask (B, F) of B studies."""
+        states = [self.views[view][i] for i in indices]
+        most = max(map(len, states))
+        padded = [torch.cat([h, h.new_zeros(most - len(h), *h.shape[1:])]) for h in states]
+        mask = torch.tensor([[n < len(h) for n in range(most)] for h in states])
         return torch.stack(padded), mask
 
     @torch.no_grad()
@@ -197,7 +197,7 @@ class EncodedStudies:
 
 
 class InstructObjective(nn.Module):
-    """Cross-entropy of the answers to some questions about each study of a step.
+    """Cross-entropy of the answers to questions drawn for each study of a step.
 
     Parameters
     ----------
@@ -205,9 +205,9 @@ class InstructObjective(nn.Module):
     processor : RadFoundProcessor
     studies : EncodedStudies
     order : sequence of int
-        The studies of an epoch, some of them several times.
+        Indices of the studies of an epoch, with repetitions.
     texts : sequence of str
-        Plain radiology text, or nothing.
+        Plain radiology texts; may be empty.
     config : InstructConfig
     """
 
@@ -231,7 +231,7 @@ class InstructObjective(nn.Module):
         ]
 
     def forward(self, draw: Draw) -> tuple[torch.Tensor, dict[str, float]]:
-        """Return the loss of a step's studies, and its parts."""
+        """Return the loss of a step's studies and its parts."""
         chooser = draw.chooser()
         indices = [self.order[n] for n in draw.indices(len(self.order))]
         chosen = [self.branches(i, chooser) for i in indices]
@@ -250,7 +250,7 @@ class InstructObjective(nn.Module):
         chosen: Sequence[Sequence[Branch]],
         view: int = 0,
     ) -> dict[str, torch.Tensor]:
-        """Return what the answers `chosen` about some studies cost, and the grounding's words."""
+        """Return the losses of the answers `chosen` about studies, and of the grounding."""
         device = self.model.device
         hidden, mask = studies.hidden(indices, view)
         connector = self.model.connector
@@ -259,21 +259,21 @@ class InstructObjective(nn.Module):
         parts = {"answers": packed_loss(self.model, packed, visual)}
         if self.config.words and studies is self.studies:
             embedding = self.model.get_input_embeddings().weight.detach().float()
-            wanted = self.words[list(indices)].to(device)
-            parts["words"] = words_loss(visual.float(), wanted, embedding)
+            words = self.words[list(indices)].to(device)
+            parts["words"] = words_loss(visual.float(), words, embedding)
         return parts
 
     def branches(self, index: int, chooser: random.Random) -> list[Branch]:
-        """Draw turns of a study, each in one of its wordings, until they fill its share of tokens."""
+        """Draw turns of a study, one wording each, up to `tokens_per_study`."""
         turns = self.turns[index]
         drawn: list[Branch] = []
         left = self.config.tokens_per_study
         for turn in chooser.sample(turns, len(turns)):
-            some = chooser.choice(turn)
-            size = packed_length([some])
+            wording = chooser.choice(turn)
+            size = packed_length([wording])
             if drawn and size > left:
                 continue
-            drawn.append(some)
+            drawn.append(wording)
             left -= size
         return drawn
 
@@ -289,27 +289,27 @@ class InstructObjective(nn.Module):
 
     @torch.no_grad()
     def evaluate(self, held: EncodedStudies, size: int = 8) -> dict[str, float]:
-        """Return the mean loss of the first turns of studies that are not learnt from."""
+        """Return the mean loss of the first turns of held-out studies."""
         turns = [
             [turn_branches(self.processor, turn)[0] for turn in example.turns[:8]]
             for example in held.examples
         ]
-        # Neighbours of one length need little padding.
+        # Studies of similar length need little padding.
         order = sorted(range(len(held)), key=lambda i: packed_length(turns[i]))
         total = 0.0
-        for some in (order[start : start + size] for start in range(0, len(order), size)):
-            parts = self.losses(held, some, [turns[i] for i in some])
-            total += len(some) * parts["answers"].item()
+        for batch in (order[start : start + size] for start in range(0, len(order), size)):
+            parts = self.losses(held, batch, [turns[i] for i in batch])
+            total += len(batch) * parts["answers"].item()
         return {"loss": total / len(held)}
 
 
 def packed_length(branches: Sequence[Branch]) -> int:
-    """Return the tokens of a study's questions and answers."""
+    """Return the number of tokens of a study's questions and answers."""
     return sum(len(b.question) + len(b.answer) for b in branches)
 
 
 def turn_branches(processor: RadFoundProcessor, turn) -> list[Branch]:
-    """Tokenise a turn in each of its wordings."""
+    """Tokenise each wording of a turn."""
     return [
         branch(processor, turn.task, question, turn.answer)
         for question in turn.questions or (None,)
@@ -333,7 +333,7 @@ def instruct(config: InstructConfig) -> dict[str, float]:
     ]
     if config.ground_steps:
         grounded = ground_projector(model, processor, studies, config)
-        logger.info("words read off the visual tokens: %s", grounded)
+        logger.info("accuracy of grounded words: %s", grounded)
     groups = learning_parts(model, config)
     texts = list(radiology_texts(Kit(config.data))) if config.data and config.wording else []
     objective = InstructObjective(model, processor, studies, order, texts, config)
@@ -362,7 +362,7 @@ def ground_projector(
     studies: EncodedStudies,
     config: InstructConfig,
 ) -> dict[str, float]:
-    """Ground the projector in the words of all labelled studies of one frame."""
+    """Ground the projector on the labelled studies of one frame."""
     single = [
         index
         for index, example in enumerate(studies.examples)
@@ -390,9 +390,9 @@ def ground_projector(
 def learning_parts(
     model: RadFoundForConditionalGeneration, config: InstructConfig
 ) -> dict[float, list[nn.Parameter]]:
-    """Put an adapter on the language model, or free all of it; return what learns, by learning rate."""
+    """Add an adapter to the language model, or unfreeze it; return trainable parameters by rate factor."""
     if config.adapter == "lora":
-        # The upper two thirds of the layers: the gradient need not go further down.
+        # The upper two thirds of the layers, so that no gradient is computed below them.
         layers = model.config.text_config.num_hidden_layers
         upper = lora_config(config.rank, range(layers // 3, layers))
         model.language_model = get_peft_model(model.language_model, upper)
@@ -409,10 +409,10 @@ def learning_parts(
 def save(
     model: RadFoundForConditionalGeneration, out: Path, language_model: str = LANGUAGE_MODEL
 ) -> list[str]:
-    """Write vision encoder and connector in bfloat16, and the adapter in peft's form.
+    """Save vision encoder and connector in bfloat16, and the adapter in peft's format.
 
-    A language model that learnt whole is written with them. Every process has to call it, and the first one
-    writes; `python -m training.stages.merge` makes one folder of it all.
+    A language model that was trained in full is saved with them. Every process must call this; the first one
+    writes. `python -m training.stages.merge` makes one checkpoint folder of the files.
 
     Returns
     -------
@@ -436,7 +436,7 @@ def save(
 def save_adapter(
     model: RadFoundForConditionalGeneration, out: Path, language_model: str
 ) -> list[str]:
-    """Write the adapter of a language model in bfloat16."""
+    """Save the adapter of a language model in bfloat16."""
     state = whole_state(model.language_model)
     adapter = out / "adapter" / "adapter_model.safetensors"
     settings = adapter.with_name("adapter_config.json")
@@ -446,7 +446,7 @@ def save_adapter(
         )
         halved = {name: t.to(torch.bfloat16) for name, t in load_file(adapter).items()}
         save_file(halved, adapter, metadata={"format": "pt"})
-        # peft writes where the base model lay on this machine; say what it is instead.
+        # peft saves the base model's local path; keep its name only.
         known = json.loads(settings.read_text())
         known["base_model_name_or_path"] = (
             Path(language_model).name if Path(language_model).exists() else language_model

@@ -1,4 +1,4 @@
-"""What the stages minimise: one module each, whose forward takes a `Draw` and returns the loss."""
+"""Losses and the pretraining objective; the forward of an objective takes a `Draw` and returns the loss."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def contrast(
     ----------
     study, text : tensors, shape (B, width)
     same : bool tensor, shape (B, B)
-        True where text j also belongs to study i, as the shared caption of two figures of one case does.
+        True where text j also belongs to study i, such as a caption shared by two figures of one case.
     scale : scalar tensor
     """
     logits = F.normalize(study, dim=-1) @ F.normalize(text, dim=-1).T * scale
@@ -35,20 +35,18 @@ def contrast(
 def contrast_within(
     vectors: torch.Tensor, owner: torch.Tensor, scale: float = 10.0
 ) -> torch.Tensor:
-    """Contrast of each frame with the other frames of its study against those of other studies.
-
-    After supervised contrast (arXiv 2004.11362), with the study as the class.
+    """Supervised contrastive loss with the study as the class (arXiv 2004.11362).
 
     Parameters
     ----------
     vectors : tensor, shape (M, width)
     owner : int64 tensor, shape (M,)
-        The study that a frame belongs to.
+        The study of each frame.
 
     Returns
     -------
     scalar tensor
-        Zero where no study has two frames.
+        Zero if no study has two frames.
     """
     unit = F.normalize(vectors.float(), dim=-1)
     itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
@@ -62,12 +60,12 @@ def contrast_within(
 
 
 def patches_of(pixels: torch.Tensor, patch_size: int) -> torch.Tensor:
-    """Cut frames (M, 3, S, S) into patches, shape (M, N, 3 * patch_size ** 2), in reading order."""
+    """Cut frames (M, 3, S, S) into patches, shape (M, N, 3 * patch_size ** 2), in row-major order."""
     return F.unfold(pixels, patch_size, stride=patch_size).transpose(1, 2)
 
 
 def frames_from(patches: torch.Tensor, patch_size: int, image_size: int) -> torch.Tensor:
-    """Put patches, shape (M, N, 3 * patch_size ** 2), together to frames (M, 3, S, S)."""
+    """Assemble patches (M, N, 3 * patch_size ** 2) into frames (M, 3, S, S)."""
     return F.fold(patches.transpose(1, 2), image_size, patch_size, stride=patch_size)
 
 
@@ -103,7 +101,10 @@ class MaskedDecoder(nn.Module):
         self.pixels = nn.Linear(width, 3 * vision.patch_size**2)
 
     def forward(self, tokens: torch.Tensor, kept: torch.Tensor | None = None) -> torch.Tensor:
-        """Map (M, K, vision width) at the patches `kept` (M, K), or at all, to (M, N, 3 * patch_size ** 2)."""
+        """Map tokens (M, K, vision width) of the patches `kept` (M, K) to pixels (M, N, 3 * patch_size ** 2).
+
+        Without `kept`, the tokens cover all N patches.
+        """
         hidden = self.embed(tokens)
         if kept is not None:
             whole = self.mask_token.to(hidden.dtype).expand(len(hidden), len(self.position), -1)
@@ -116,7 +117,7 @@ class MaskedDecoder(nn.Module):
 
 @dataclass(frozen=True)
 class PretrainWeights:
-    """What each part of the pretraining loss counts; a part that counts nothing is not computed."""
+    """Weights of the parts of the pretraining loss; a part with weight 0 is not computed."""
 
     masked: float = 1.0
     context: float = 1.0
@@ -128,20 +129,20 @@ class PretrainObjective(nn.Module):
 
     Three parts, this project's reading of the paper's intra-image and inter-image learning:
 
-    - masked (intra-image): most patches of every frame are hidden; a decoder rebuilds their pixels from the
-      rest (MAE, arXiv 2111.06377);
-    - context (inter-image): one frame of each study with several is hidden whole; the context layers
-      predict it from its neighbours and from where it lies;
-    - contrast (inter-image): the frames of one study are told from the frames of others.
+    - masked (intra-image): most patches of every frame are masked; a decoder reconstructs their pixels from
+      the rest (MAE, arXiv 2111.06377);
+    - context (inter-image): one frame of each study with several is masked as a whole; the context layers
+      predict it from the other frames and its position;
+    - contrast (inter-image): frames of one study are contrasted with frames of other studies.
 
     Parameters
     ----------
     vision : RadFoundVisionModel
     bank : FrameBank
     frames_per_study : int
-        At most so many frames of a study are drawn for a step.
+        Largest number of frames of a study in a step.
     mask_ratio : float
-        Share of the patches of a frame that is hidden.
+        Share of masked patches of a frame.
     decoder_width, decoder_layers : int
     weights : PretrainWeights
     """
@@ -170,7 +171,7 @@ class PretrainObjective(nn.Module):
         self.projection = nn.Linear(vision.config.hidden_size, 128)
 
     def forward(self, draw: Draw) -> tuple[torch.Tensor, dict[str, float]]:
-        """Return the loss of a step's studies, and its parts."""
+        """Return the loss of a step's studies and its parts."""
         generator = draw.generator()
         studies = [
             self.bank.frames_of(index, self.frames_per_study, generator)
@@ -192,7 +193,7 @@ class PretrainObjective(nn.Module):
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss of frames (M, 3, S, S) in [0, 1], which are `rows` (M,) of the bank.
 
-        `owner` (M,), rising, says to which study each belongs.
+        `owner` (M,), ascending, is the study of each frame.
         """
         device = self.unseen.device
         config = self.vision.config
@@ -215,7 +216,7 @@ class PretrainObjective(nn.Module):
         return total.sum(), {name: part.item() for name, part in parts.items()}
 
     def _features(self, pixels: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """Run the stem with the hidden patches greyed, where its convolutions would look into them."""
+        """Run the stem; a convolutional stem gets hidden patches in grey, so that nothing leaks."""
         if not isinstance(self.vision.stem, PatchStem):
             size = self.vision.config.patch_size
             side = self.vision.config.image_size // size
@@ -232,38 +233,38 @@ class PretrainObjective(nn.Module):
         owner: torch.Tensor,
         generator: torch.Generator,
     ) -> torch.Tensor:
-        """Predict one frame of each study from the others; zero where no study has two frames."""
+        """Predict one frame of each study from the others; zero if no study has two frames."""
         frames = [torch.nonzero(owner == study)[:, 0] for study in owner.unique()]
-        frames = [some for some in frames if len(some) > 1]
+        frames = [f for f in frames if len(f) > 1]
         if not frames:
             return (self.unseen.sum() + self.vision.norm.weight.sum()) * 0.0
         most, device = max(map(len, frames)), visible.device
         # Padding repeats the first frame and is masked.
         index = torch.stack([torch.cat([f, f[:1].expand(most - len(f))]) for f in frames])
-        there = torch.tensor([[n < len(f) for n in range(most)] for f in frames])
+        mask = torch.tensor([[n < len(f) for n in range(most)] for f in frames])
         missing = torch.tensor(
             [int(torch.randint(len(f), (1,), generator=generator)) for f in frames]
         )
-        there[torch.arange(len(frames)), missing] = False
+        mask[torch.arange(len(frames)), missing] = False
         place = self.vision.place(
             *(
                 values[rows[index]].to(device)
                 for values in (self.bank.positions_mm, self.bank.planes, self.bank.views)
             )
         )
-        seen = (visible[index.to(device)] + place[:, :, None]).flatten(1, 2)
-        seen_mask = there.to(device).repeat_interleave(visible.shape[1], dim=1)
-        where = place[torch.arange(len(frames)), missing]
-        asked = self.unseen + self.vision.patch_position + where[:, None]
-        tokens = torch.cat([seen, asked.to(seen.dtype)], dim=1)
-        mask = F.pad(seen_mask, (0, asked.shape[1]), value=True)
-        answered = self.vision.look_across(tokens, mask)[:, -asked.shape[1] :]
-        wanted = target[index[torch.arange(len(frames)), missing].to(device)]
-        return (self.decoder(answered).float() - wanted).square().mean()
+        context = (visible[index.to(device)] + place[:, :, None]).flatten(1, 2)
+        context_mask = mask.to(device).repeat_interleave(visible.shape[1], dim=1)
+        missing_place = place[torch.arange(len(frames)), missing]
+        queries = self.unseen + self.vision.patch_position + missing_place[:, None]
+        tokens = torch.cat([context, queries.to(context.dtype)], dim=1)
+        token_mask = F.pad(context_mask, (0, queries.shape[1]), value=True)
+        predicted = self.vision.look_across(tokens, token_mask)[:, -queries.shape[1] :]
+        missing_target = target[index[torch.arange(len(frames)), missing].to(device)]
+        return (self.decoder(predicted).float() - missing_target).square().mean()
 
     @torch.no_grad()
     def picture(self, rows: torch.Tensor, seed: int = 0) -> torch.Tensor:
-        """Draw frames, the same masked, and rebuilt: (3, 3 * S, frames * S) in [0, 1]."""
+        """Return frames, masked frames and reconstructions in three rows: (3, 3 * S, frames * S) in [0, 1]."""
         config = self.vision.config
         pixels = self.bank.pixels[rows].float() / 255.0
         generator = torch.Generator().manual_seed(seed)
@@ -285,12 +286,12 @@ class PretrainObjective(nn.Module):
 
 
 def normalised_patches(pixels: torch.Tensor, patch_size: int) -> torch.Tensor:
-    """Return patches with mean 0 and standard deviation 1 each; flat ones stay small."""
+    """Return patches normalised to mean 0 and standard deviation 1; flat ones stay small."""
     patches = patches_of(pixels, patch_size)
     mean, std = _patch_scale(patches)
     return (patches - mean) / std
 
 
 def _patch_scale(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    # The floor keeps the noise of an empty background from counting as much as anatomy.
+    # The floor keeps noise in an empty background from weighing as much as anatomy.
     return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + 1e-3).sqrt()

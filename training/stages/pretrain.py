@@ -1,6 +1,6 @@
-"""Pretraining: the vision encoder learns from pictures alone, inside a frame and across frames.
+"""Pretraining of the vision encoder on images alone, within frames and across frames.
 
-Slices of volumes, several views of one study and single pictures in one mixture; see
+One mixture of slices of volumes, several views of one study, and single images; see
 `training.stages.objectives.PretrainObjective`. Run as
 `python -m training.stages.pretrain --config training/stages/configs/pretrain.yaml --data KIT --out DIR`.
 """
@@ -30,7 +30,7 @@ from training.stages.objectives import PretrainObjective, PretrainWeights
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(StageConfig):
-    """Settings of the stage, beside those of `StageConfig`; it needs no language model.
+    """Settings of the stage, in addition to `StageConfig`; no language model is needed.
 
     Parameters
     ----------
@@ -38,13 +38,13 @@ class PretrainConfig(StageConfig):
     mask_ratio : float
     decoder_width, decoder_layers : int
     weights : PretrainWeights
-        0 switches a part of the loss off, as the ablation does.
+        0 switches a part of the loss off, as in the ablation.
     train_stem : bool
-        Whether a convolutional stem learns too; it begins with ImageNet's weights.
+        Whether to train a convolutional stem too, from ImageNet weights.
     volume_repeats : int
-        How often a volume or an exam of several views stands in an epoch.
+        Repetitions in an epoch of a volume or an exam of several views.
     validation_share : float
-        Share of the studies that is held back to validate on.
+        Share of the studies that is held out for validation.
     """
 
     frames_per_study: int = 4
@@ -58,7 +58,7 @@ class PretrainConfig(StageConfig):
 
 
 def pictures(kit: Kit, volume_repeats: int) -> list[Example]:
-    """Return every picture of the kit that may be learnt from, studies of many frames several times."""
+    """Return all training images of the kit, studies of many frames several times."""
     cases = [case for case in kit.medpix_cases() if len(case.files) > 1]
     volumes = list(kit.volumes(slices_per_plane=16))
     deep = [example for example in volumes if example.region is None]
@@ -75,7 +75,7 @@ def pictures(kit: Kit, volume_repeats: int) -> list[Example]:
 
 
 def vision_config(name: str) -> RadFoundVisionConfig:
-    """Return the configuration of the vision encoder of a model, which `StageConfig` may name."""
+    """Return the vision encoder's configuration of a model that `StageConfig` may name."""
     if name == "radfound-tiny":
         return load(name)[0].config.vision_config
     config = mini_config() if name == "radfound-mini" else size_config(name)
@@ -83,7 +83,7 @@ def vision_config(name: str) -> RadFoundVisionConfig:
 
 
 def pretrain(config: PretrainConfig) -> dict[str, float]:
-    """Train, then write `vision.safetensors` and `manifest.json`; returns the last logged numbers."""
+    """Train and write `vision.safetensors` and `manifest.json`; return the last logged numbers."""
     set_seed(config.loop.seed)
     vision = RadFoundVisionModel(vision_config(config.model))
     if vision.config.stem == "efficientnet_lite0":
@@ -123,7 +123,7 @@ def pretrain(config: PretrainConfig) -> dict[str, float]:
 
 @torch.no_grad()
 def validation_loss(objective: PretrainObjective, held: FrameBank) -> dict[str, float]:
-    """Return the loss on held-back studies, each masked in a way of its own that never changes."""
+    """Return the loss on held-out studies, with fixed masks."""
     bank, objective.bank = objective.bank, held
     losses = []
     try:

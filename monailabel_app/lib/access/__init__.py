@@ -1,7 +1,4 @@
-"""Who may call, with what, and how much: looked at before any route is, and by plain ASGI.
-
-Imports nothing of the app's other parts.
-"""
+"""Access control as plain ASGI middleware: token, origin, request size and reply headers."""
 
 from .admission import LOG_IN, LOG_OUT, AccessError, Admission
 from .gate import TOKEN_HEADER, ForeignError, Gate

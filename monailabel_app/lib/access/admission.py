@@ -1,4 +1,4 @@
-"""Who has shown the token: with this request, or when a browser was logged in."""
+"""Authentication by the token, sent with each request or once at a browser's log-in."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ _MOST_ADDRESSES = 1024
 
 
 class AccessError(RadFoundError):
-    """The caller has not shown that they may call."""
+    """The request carries no valid token."""
 
     code = "token_needed"
     http_status = 401
 
 
 class GuessingError(Busy):
-    """So many wrong tokens came from one address that its next are not looked at for a while."""
+    """Too many wrong tokens came from one address; its next ones are refused for a while."""
 
     code = "too_many_wrong_tokens"
     http_status = 429
 
 
 class Admission:
-    """Compare tokens in constant time, and keep the log-ins of browsers in memory.
+    """Compare tokens in constant time, and keep browser log-ins in memory.
 
-    A browser is not given the token but a random id, of which only the digest is kept here. Called
-    on the event loop only.
+    A browser gets a random id instead of the token; only the id's digest is kept. Not thread-safe:
+    call on the event loop only.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Admission:
         self._wrong: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
     def check(self, given: str, address: str) -> None:
-        """Compare a token that came from `address`; AccessError, or GuessingError, if it is wrong."""
+        """Compare a token from `address`; raises AccessError or, after many wrong ones, GuessingError."""
         now = time.monotonic()
         began, count = self._wrong.get(address, (now, 0))
         if now - began > _WRONG_WINDOW_S:

@@ -1,4 +1,4 @@
-"""Let in who may call."""
+"""Middleware that refuses requests without a valid token or log-in."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from .pages import log_in_page
 from .rules import Rules
 
 TOKEN_HEADER = "X-RadFound-Token"
-"""Where the token goes when `Authorization` carries one of MONAI Label's own authentication."""
+"""Header for the token when `Authorization` carries MONAI Label's own."""
 
 
 class ForeignError(RadFoundError):
-    """The call comes from another machine, and there is no token that could show who calls."""
+    """The request comes from another machine, and the server has no token set."""
 
     code = "only_from_this_machine"
     http_status = 403
 
 
 class Gate:
-    """Let in who bears the token or has logged in; without a token, who calls from this machine.
+    """Admit requests with the token or a log-in; if no token is set, requests of this machine.
 
-    The health route asks for the token too: it tells the model and how many corrections there are.
+    The health route needs the token too, since it returns the model and the number of corrections.
     """
 
     def __init__(self, app: ASGIApp, rules: Rules, admission: Admission | None = None):
@@ -37,7 +37,7 @@ class Gate:
         self._admission = admission or (Admission(rules.token) if rules.token else None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it; a browser that opens a page is shown the log-in."""
+        """Pass a request on or refuse it; a refused browser gets the log-in page."""
         if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
         call = HTTPConnection(scope)
@@ -77,7 +77,7 @@ class Gate:
 
 
 def _without_secrets(scope: Scope) -> Scope:
-    """Take token and log-in from what MONAI Label's proxy passes on, headers and all, to a DICOM server."""
+    """Remove token and log-in from requests that MONAI Label's proxy forwards to a DICOM server."""
     if "/proxy/" not in scope["path"]:
         return scope
     secret = {TOKEN_HEADER.lower().encode(), b"authorization", b"cookie"}

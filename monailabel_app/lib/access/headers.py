@@ -1,4 +1,4 @@
-"""What browsers are told about every reply."""
+"""Security headers of every reply."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _HEADERS = {
 
 
 class SafeHeaders:
-    """Let replies load nothing, be framed by nobody, be guessed at by nobody and be kept nowhere.
+    """Add headers that forbid loading resources, framing, content sniffing and caching.
 
     Parameters
     ----------
     app : ASGIApp
     policies : mapping of str to mapping of str to str
-        Headers of what lies under a path, where they differ from those of the rest.
+        By path prefix, headers that differ from the default ones.
     """
 
     def __init__(self, app: ASGIApp, policies: Mapping[str, Mapping[str, str]]):
@@ -32,7 +32,7 @@ class SafeHeaders:
         self._policies = policies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Add to the headers of a response those that it does not set itself."""
+        """Add the headers that a response does not set itself."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         path = scope["path"].removeprefix(scope.get("root_path", ""))

@@ -1,4 +1,4 @@
-"""How much a caller may send."""
+"""Limits of the request size."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from radfound.same_origin import refuse
 from .rules import Rules
 
 MAX_BODY_BYTES = 16 << 20
-"""Most bytes of a request that carries no file."""
+"""Largest body of a request without a file."""
 
 
 class BodyLimit:
-    """Refuse what is larger than a caller may send, as told by its header or as counted."""
+    """Refuse bodies over the limit, by their Content-Length and by the bytes received."""
 
     def __init__(self, app: ASGIApp, rules: Rules):
         self._app = app
         self._rules = rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and count what is read of its body."""
+        """Pass a request on and count the bytes of its body."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
@@ -31,8 +31,8 @@ class BodyLimit:
         refusal = StudyTooLargeError(
             f"body: expected at most {limit >> 20} MB; for files, max_upload_mb sets the limit"
         )
-        told = headers.get("content-length", "0")
-        if not told.isdecimal() or int(told) > limit:
+        declared = headers.get("content-length", "0")
+        if not declared.isdecimal() or int(declared) > limit:
             return await refuse(refusal, scope, receive, send)
         counted, is_over, has_begun = 0, False, False
 
@@ -47,7 +47,7 @@ class BodyLimit:
 
         async def send_unless_over(message: Message) -> None:
             nonlocal has_begun
-            if is_over and not has_begun:  # a route's own word on a body that broke off
+            if is_over and not has_begun:  # drop the route's own error about the cut-off body
                 return
             has_begun = True
             await send(message)

@@ -1,4 +1,4 @@
-"""Pages for a browser: plain HTML that loads nothing and runs nothing."""
+"""Pages for a browser: plain HTML without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def page(title: str, body: str, status_code: int = 200) -> HTMLResponse:
 def log_in_page(call: HTTPConnection, trouble: str = "", status_code: int = 200) -> HTMLResponse:
     """Return the page that asks for the token."""
     root = escape(call.scope.get("root_path", ""), quote=True)
-    said = f"<p role='alert'>{escape(trouble)}</p>" if trouble else ""
+    alert = f"<p role='alert'>{escape(trouble)}</p>" if trouble else ""
     return page(
         "RadFound: log in",
-        f'{said}<form method="post" action="{root}{LOG_IN}"><label>Token '
+        f'{alert}<form method="post" action="{root}{LOG_IN}"><label>Token '
         '<input type="password" name="token" autocomplete="current-password" required autofocus></label> '
         "<button>Log in</button></form>"
         "<p>The token is the one that the server was started with.</p>",

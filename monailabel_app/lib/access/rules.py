@@ -1,4 +1,4 @@
-"""The settings that the guard goes by."""
+"""Access settings."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _DEFAULT_UPLOAD_MB = 2048
 
 @dataclass(frozen=True)
 class Rules:
-    """What the guard goes by.
+    """Access settings of one server.
 
     Parameters
     ----------
     token : bytes, optional
-        What every request must bear; without one, only requests of this machine are answered.
+        Required in every request; if None, only requests of this machine are answered.
     is_open : bool
         Whether other machines are answered without a token.
     max_upload_bytes : int
     hosts : tuple of Authority
-        Names that the server answers to besides its own addresses.
+        Host names that the server accepts besides its own addresses.
     origins : tuple of str
-        Origins whose pages may call, such as "https://viewer.example.org".
+        Origins whose pages may send requests, such as "https://viewer.example.org".
     """
 
     token: bytes | None = None
@@ -45,7 +45,7 @@ class Rules:
     def of(cls, conf: Mapping[str, str]) -> Rules:
         """Read the app's settings, and the token from `RADFOUND_TOKEN` or `RADFOUND_TOKEN_FILE`.
 
-        A token is no `--conf`: every user of the machine sees a command's arguments.
+        The token is not a `--conf` setting: every user of the machine sees a command's arguments.
         """
         limit = conf.get("max_upload_mb", str(_DEFAULT_UPLOAD_MB))
         if not limit.isdecimal() or not 1 <= int(limit) <= 1 << 20:

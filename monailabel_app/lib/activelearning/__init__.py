@@ -1,4 +1,4 @@
-"""What to read next."""
+"""Active learning: the choice of the study to read next."""
 
 from .strategies import strategies
 

@@ -1,4 +1,4 @@
-"""Which study is with which reader for the moment."""
+"""Leases of studies to readers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class _Lease:
 
 
 class Leases:
-    """At most one study for each reader, for a while; safe for several threads.
+    """A lease of one study for each reader, with an expiry; thread-safe.
 
     Parameters
     ----------
     seconds : float
-        After which a study may go to somebody else.
+        Time until a lease expires.
     clock : callable
-        Seconds that only grow.
+        Monotonic, in seconds.
     """
 
     def __init__(self, seconds: float = 1800.0, clock: Callable[[], float] = time.monotonic):
@@ -32,19 +32,19 @@ class Leases:
         self._lock = threading.Lock()
 
     def taken(self, reader: str) -> set[str]:
-        """Return the studies that are with other readers."""
+        """Return the studies leased to other readers."""
         now_s = self._clock()
         with self._lock:
             self._held = {who: held for who, held in self._held.items() if held.until_s > now_s}
             return {held.image for who, held in self._held.items() if who != reader}
 
     def take(self, image: str, reader: str, *, shared: bool = False) -> bool:
-        """Give a study to a reader, who gives back the one before.
+        """Lease a study to a reader, whose previous lease ends.
 
         Parameters
         ----------
         shared : bool
-            Also if another reader has it.
+            Also if another reader holds the study.
 
         Returns
         -------

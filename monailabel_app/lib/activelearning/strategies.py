@@ -1,4 +1,4 @@
-"""What to read next, as strategies of MONAI Label; each reply says why the study was chosen."""
+"""MONAI Label strategies that choose the study to read next; each reply gives the reason."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ RANKINGS: dict[str, tuple[str, Ranking]] = {
         ),
     ),
     "hybrid": (
-        "Unread study that stands for what is uncertain and not yet corrected",
+        "Unread study that is typical of uncertain and uncorrected ones",
         lambda images, service: by_both(
             images, service.scores.scores(), service.log.images(), _chance
         ),
@@ -61,9 +61,9 @@ RANKINGS: dict[str, tuple[str, Ranking]] = {
 
 
 class NextStudy(Strategy):
-    """The best study by a ranking that nobody has read, that nobody has open and that can be read.
+    """The highest-ranked study that is unread, not leased to another reader, and readable.
 
-    A study is read once it has a final label or a correction.
+    A study counts as read once it has a final label or a correction.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class NextStudy(Strategy):
         Shared by all strategies.
     description : str
     rank : callable
-        From the ids of the unread studies to choices, best first.
+        Maps the ids of the unread studies to choices, best first.
     """
 
     def __init__(self, service: RadFoundService, leases: Leases, description: str, rank: Ranking):
@@ -87,18 +87,18 @@ class NextStudy(Strategy):
         Returns
         -------
         dict or None
-            "id", "reason" and "skipped": why studies that came before it cannot be read.
+            "id", "reason" and "skipped": higher-ranked studies that cannot be read, and why.
 
         Raises
         ------
         StudyUnreadableError
-            If none of those left can be read.
+            If no unread study can be read.
         """
         reader = str(request.get("client_id") or "")
         corrected = self._service.log.images()
-        unread = [each for each in datastore.get_unlabeled_images() if each not in corrected]
+        unread = [image for image in datastore.get_unlabeled_images() if image not in corrected]
         taken = self._leases.taken(reader)
-        free = [each for each in unread if each not in taken]
+        free = [image for image in unread if image not in taken]
         skipped: list[dict[str, str]] = []
         for choice in self._rank(free, self._service) if free else ():
             if self._take(choice.image, reader, skipped):
@@ -118,9 +118,9 @@ class NextStudy(Strategy):
         self, image: str, reader: str, skipped: list[dict[str, str]], shared: bool = False
     ) -> bool:
         try:
-            self._service.study([image])  # the reader's first question then finds it read
+            self._service.study([image])  # loads the study for the reader's first question
         except RadFoundError as error:
-            logger.warning("not offered, since it cannot be read: %s", error.code)
+            logger.warning("skipped a study that cannot be read: %s", error.code)
             skipped.append({"id": image, "reason": str(error)})
             return False
         return self._leases.take(image, reader, shared=shared)

@@ -1,1 +1,1 @@
-"""Questions about studies, answered by one engine, whichever route they come by."""
+"""Answers to questions about studies, from one engine for all routes."""

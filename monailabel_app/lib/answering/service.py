@@ -1,4 +1,4 @@
-"""What the app does for its callers, whichever route they come by."""
+"""The app's service: answers, corrections and studies, for every route and task."""
 
 from __future__ import annotations
 
@@ -48,25 +48,25 @@ T = TypeVar("T")
 
 EVIDENCE_NAME = "evidence.nrrd"
 
-_WRITERS = 8
-_READERS = 4
+_ANSWER_THREADS = 8
+_LOADER_THREADS = 4
 _MAX_WAITING = 128
 _STOP_GRACE_S = 5.0
 
 
 @dataclass(frozen=True)
 class Inquiry:
-    """A checked question about a study that was read.
+    """A validated request and its loaded study.
 
     Parameters
     ----------
     task : {"vqa", "caption", "report"}
     images : tuple of str
-        Ids under which the caller knows the study's images.
+        The caller's ids of the study's images.
     study : Study
     ask : AskRequest
     load_ms, read_ms : int
-        How long loading the model and reading the study took.
+        Time to load the model and the study.
     """
 
     task: str
@@ -80,13 +80,13 @@ class Inquiry:
 class RadFoundService:
     """Studies, engine, corrections and adapters of one folder of studies.
 
-    The engine is loaded at the first answer: MONAI Label builds the app anew in every training
-    process, which has no use for it.
+    The engine is loaded at the first answer, because MONAI Label also builds the app in every
+    training process, which does not need it.
 
     Parameters
     ----------
     datastore : Datastore
-        Of MONAI Label.
+        MONAI Label's.
     log : CorrectionLog
     adapters : AdapterStore
     journal : AnswerJournal
@@ -94,7 +94,7 @@ class RadFoundService:
     checkpoint : str
     device : str, optional
     sessions : StudySessions, optional
-        None where MONAI Label's sessions are turned off.
+        None if MONAI Label's sessions are turned off.
     """
 
     def __init__(
@@ -118,12 +118,14 @@ class RadFoundService:
         self.checkpoint = checkpoint
         self.metrics = Metrics()
         self.metrics.watch(self)
-        # Own threads, so that answers neither stall the event loop nor use up the server's pool.
-        # Who waits for an answer holds no thread, and does not keep others from reading a study.
-        self.readers = ThreadPoolExecutor(_READERS, thread_name_prefix="radfound-read")
-        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="radfound-write")
-        self._answers: dict[threading.Event, bool] = {}  # by what cancels it: whether it has begun
-        self._counting = threading.Lock()
+        # Own threads, so that answers neither stall the event loop nor exhaust the server's pool.
+        # A queued answer holds no thread and does not block the loading of other studies.
+        self.readers = ThreadPoolExecutor(_LOADER_THREADS, thread_name_prefix="radfound-load")
+        self._answer_pool = ThreadPoolExecutor(
+            _ANSWER_THREADS, thread_name_prefix="radfound-answer"
+        )
+        self._answers: dict[threading.Event, bool] = {}  # cancel event: whether it runs
+        self._answers_lock = threading.Lock()
         self._device = device
         self._shelf = StudyShelf()
         self._engine: Engine | None = None
@@ -135,7 +137,7 @@ class RadFoundService:
         return self._engine is not None
 
     def engine(self) -> Engine:
-        """Return the engine, loading the model if need be; raises CheckpointError."""
+        """Return the engine; the first call loads the model and may raise CheckpointError."""
         with self._loading:
             if self._engine is None:
                 from radfound.engine.engine import Engine
@@ -147,7 +149,7 @@ class RadFoundService:
             return self._engine
 
     def adapter(self) -> tuple[str | None, str | None]:
-        """Return the adapter of the next answer and, if it is not the active one, why; never waits."""
+        """Return the adapter of the next answer and, if it is not the active one, why; never blocks."""
         if self._engine is not None:
             return self._engine.next_adapter()
         try:
@@ -157,18 +159,18 @@ class RadFoundService:
 
     @property
     def running(self) -> int:
-        """How many answers are being written."""
-        with self._counting:
+        """Number of answers being generated."""
+        with self._answers_lock:
             return sum(self._answers.values())
 
     @property
     def waiting(self) -> int:
-        """How many questions are in the queue."""
-        with self._counting:
+        """Number of queued questions."""
+        with self._answers_lock:
             return len(self._answers) - sum(self._answers.values())
 
     def cache_counts(self) -> dict[tuple[str, str], int]:
-        """Return how often each cache had what was asked for ("hit") or not ("miss")."""
+        """Return the hits and misses of each cache by (cache, "hit" or "miss")."""
         counts = {("study", "hit"): self._shelf.hits, ("study", "miss"): self._shelf.misses}
         if self._engine is not None:
             prefixes = self._engine.prefixes
@@ -176,10 +178,10 @@ class RadFoundService:
         return counts
 
     def close(self) -> None:
-        """Begin no more answers; those under way may end soon, or are cancelled."""
+        """Start no more answers; cancel the running ones after a grace period."""
         self.readers.shutdown(wait=False, cancel_futures=True)
-        self._writers.shutdown(wait=False, cancel_futures=False)
-        with self._counting:
+        self._answer_pool.shutdown(wait=False, cancel_futures=False)
+        with self._answers_lock:
             for cancel, has_begun in self._answers.items():
                 if not has_begun:
                     cancel.set()
@@ -188,31 +190,31 @@ class RadFoundService:
         timer.start()
 
     def _cancel_all(self) -> None:
-        with self._counting:
+        with self._answers_lock:
             for cancel in self._answers:
                 cancel.set()
 
     def begin(self, work: Callable[[], T], cancel: threading.Event) -> Future[T]:
-        """Have an answer written in a thread of its own, as soon as one is free.
+        """Queue an answer for the next free thread.
 
         Raises
         ------
         Busy
-            If too many wait, or the server is stopping.
+            If the queue is full or the server is stopping.
         """
-        with self._counting:
-            if len(self._answers) >= _WRITERS + _MAX_WAITING:
+        with self._answers_lock:
+            if len(self._answers) >= _ANSWER_THREADS + _MAX_WAITING:
                 raise Busy(f"{_MAX_WAITING} questions wait already; ask again in a while")
             self._answers[cancel] = False
 
         def run() -> T:
             _check(cancel)
-            with self._counting:
+            with self._answers_lock:
                 self._answers[cancel] = True
             return work()
 
         try:
-            future = self._writers.submit(run)
+            future = self._answer_pool.submit(run)
         except RuntimeError as error:
             self._forget(cancel)
             raise Busy("the server is stopping; ask again when it is back") from error
@@ -220,7 +222,7 @@ class RadFoundService:
         return future
 
     def _forget(self, cancel: threading.Event) -> None:
-        with self._counting:
+        with self._answers_lock:
             self._answers.pop(cancel, None)
 
     # Questions --------------------------------------------------------------------------------
@@ -235,17 +237,17 @@ class RadFoundService:
         upload: Upload | None = None,
         cancel: threading.Event | None = None,
     ) -> Inquiry:
-        """Check a request and read its study.
+        """Check a request and load its study.
 
         Parameters
         ----------
         task : {"vqa", "caption", "report"}
         params : object
-            As it came over the wire; `images`, `series` and `volume` choose what is read.
+            As received; `images`, `series` and `volume` select what is loaded.
         image : str
             Id in the datastore.
         session_id, upload : str, (file name, content)
-            Other sources; the first of upload, session and image is used.
+            Alternatives to `image`; an upload takes precedence over a session, a session over an image.
         cancel : threading.Event, optional
 
         Raises
@@ -276,19 +278,19 @@ class RadFoundService:
             study = self._shelf.get([self._session_path(session_id)], session_id, selection)
         else:
             study = self.study(images, selection)
-        read = time.monotonic()
-        load_ms, read_ms = (round(1000 * seconds) for seconds in (loaded - began, read - loaded))
+        ended = time.monotonic()
+        load_ms, read_ms = (round(1000 * seconds) for seconds in (loaded - began, ended - loaded))
         return Inquiry(task, images, study, ask, load_ms, read_ms)
 
     def study(self, images: Sequence[str], selection: Selection | None = None) -> Study:
-        """Return the study that images of the datastore make up, each as one view."""
+        """Return one study made of images of the datastore, one view each."""
         if not images:
             raise RequestError("image: missing; expected image, session_id or a file")
         paths = [self._image_path(image) for image in images]
         return self._shelf.get(paths, images[0], selection or Selection())
 
     def version(self, image: str) -> str:
-        """Return what changes when the file of an image does."""
+        """Return a version key of an image's file; the key changes with the file."""
         return repr(version_of(self._image_path(image)))
 
     def stream(
@@ -308,7 +310,7 @@ class RadFoundService:
         with closing(pieces):  # type: ignore[type-var]
             for piece in pieces:
                 if isinstance(piece, Answer):
-                    piece = _seen_from_outside(piece, inquiry)
+                    piece = _as_requested(piece, inquiry)
                     self._note(piece, ask.region)
                 else:
                     self.metrics.note_token()
@@ -327,7 +329,7 @@ class RadFoundService:
     def answer_with_evidence(
         self, inquiry: Inquiry, cancel: threading.Event | None = None
     ) -> tuple[Answer, Evidence]:
-        """Return the whole answer, and where the model looked for it."""
+        """Return the whole answer and its evidence maps."""
         answer = self.answer(inquiry, cancel)
         _check(cancel)
         began = time.monotonic()
@@ -339,7 +341,7 @@ class RadFoundService:
         return replace(answer, evidence=EVIDENCE_NAME, timings_ms=timings), evidence
 
     def _note(self, answer: Answer, region: Box | Plane | None) -> None:
-        """Write an answer into journal and scores; a reader gets it even where that fails."""
+        """Record an answer in the journal and the scores; a failure here does not stop the answer."""
         self.metrics.note_answer(answer)
         try:
             self.journal.record(answer, region)
@@ -350,14 +352,14 @@ class RadFoundService:
     # Corrections ------------------------------------------------------------------------------
 
     def record(self, corrections: Sequence[Correction]) -> list[bool]:
-        """Append corrections to the log, all or none; False for each that is there already.
+        """Append corrections to the log, all or none; False for each that is already there.
 
-        What does not say where is about the region that its answer was about.
+        A correction without a region takes the region of its answer.
 
         Raises
         ------
         CorrectionError
-            If one names an image that cannot be learnt from, or its id is another's.
+            If an image is not in the datastore, or the id belongs to a different correction.
         """
         corrections = [self._with_region(correction) for correction in corrections]
         for correction in corrections:
@@ -371,7 +373,7 @@ class RadFoundService:
                 self._image_path(image)
             except NotFoundError as error:
                 raise CorrectionError(
-                    "images: one is not in the datastore; only what is there can be learnt from; "
+                    "images: one is not in the datastore, so the correction cannot be trained on; "
                     "upload it first with PUT /datastore/image"
                 ) from error
         try:
@@ -390,11 +392,11 @@ class RadFoundService:
         try:
             return replace(correction, region=self.journal.get(correction.answer_id).region)
         except RadFoundError as error:
-            logger.info("a correction of an answer that is not in the journal: %s", error.code)
+            logger.info("a corrected answer is not in the journal: %s", error.code)
             return correction
 
     def _with_image_hash(self, correction: Correction) -> Correction:
-        """Name the content that was corrected; a reader's word is kept even if it cannot be read."""
+        """Add the hash of the image content; keep the correction even if the image is unreadable."""
         if correction.image_hash is not None:
             return correction
         try:
@@ -403,7 +405,7 @@ class RadFoundService:
             logger.warning("a correction is recorded without image hash: %s", error.code)
             return correction
 
-    # Places -----------------------------------------------------------------------------------
+    # Paths ------------------------------------------------------------------------------------
 
     def _image_path(self, image: str) -> Path:
         if isinstance(self.datastore, StudyDatastore):
@@ -437,8 +439,8 @@ def _unique(image: str, others: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([image, *others] if image else others))
 
 
-def _seen_from_outside(answer: Answer, inquiry: Inquiry) -> Answer:
-    """Name the images as the caller does, and count the time since the request began."""
+def _as_requested(answer: Answer, inquiry: Inquiry) -> Answer:
+    """Return an answer with the caller's image ids and with times since the request began."""
     timings = dict(answer.timings_ms)
     timings["read"] = inquiry.read_ms
     for key in ("first_token", "total"):

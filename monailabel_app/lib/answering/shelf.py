@@ -1,4 +1,4 @@
-"""Studies that were read, kept for the next question."""
+"""Cache of loaded studies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from radfound.study.study import Study
 
 @dataclass(frozen=True)
 class Selection:
-    """Which part of a file or folder is meant, as `read_study` takes it."""
+    """Series and volume of a file or folder, as `read_study` takes them."""
 
     series: str | None = None
     volume: int | None = None
@@ -32,12 +32,12 @@ class _Entry:
 class StudyShelf:
     """A bounded cache from paths to studies; safe for use by several threads.
 
-    A study is read once however many ask for it at a time, and again when its files change.
+    Concurrent requests load a study once; a study is loaded again when its files change.
 
     Parameters
     ----------
     max_bytes : int
-        Of voxels kept; the study used last stays whatever its size.
+        Limit for cached voxels; the last used study always stays.
     """
 
     def __init__(self, max_bytes: int = 1 << 30):
@@ -48,13 +48,13 @@ class StudyShelf:
         self.misses = 0
 
     def get(self, paths: Sequence[Path], study_id: str, selection: Selection) -> Study:
-        """Return the study at these paths, of which each is one view; raises as `read_study`."""
+        """Return the study at these paths, one view each; raises as `read_study` does."""
         key = (tuple(paths), study_id, selection)
         version = tuple(version_of(path) for path in paths)
         with self._lock:
             entry = self._entries.get(key)
-            mine = entry is None or entry.version != version
-            if mine:
+            is_missing = entry is None or entry.version != version
+            if is_missing:
                 self.misses += 1
                 entry = _Entry(version, Future())
                 self._entries[key] = entry
@@ -62,7 +62,7 @@ class StudyShelf:
                 self.hits += 1
             self._entries.move_to_end(key)
         assert entry is not None
-        if mine:
+        if is_missing:
             self._fill(key, entry, paths, study_id, selection)
         return entry.study.result()
 
@@ -100,7 +100,7 @@ class StudyShelf:
 
 
 def version_of(path: Path) -> Hashable:
-    """Return what changes when a file, or a file in a folder, does."""
+    """Return a version key of a file or folder; the key changes with any file in it."""
     try:
         files = [path]
         if path.is_dir():

@@ -20,10 +20,10 @@ _SKIPPED_NAMED = 10
 
 
 class RadFoundBatch(BatchInferTask):
-    """Goes through the studies and passes over those that cannot be read.
+    """Batch inference over the studies; unreadable studies are skipped.
 
-    The last line of its output, which `GET /batch/infer` shows, is JSON: how many were answered
-    about and how many cannot be read, and why.
+    The last line of the output, which `GET /batch/infer` returns, is JSON: the number of answered and
+    of unreadable studies, and why the latter cannot be read.
     """
 
     def __call__(
@@ -34,21 +34,21 @@ class RadFoundBatch(BatchInferTask):
         Returns
         -------
         dict
-            By a study's id, what `infer` returns, or "skipped": why the study cannot be read.
+            By study id, the result of `infer`, or "skipped": why the study cannot be read.
         """
-        found: dict[str, Any] = super().__call__(request, datastore, _passing_over(infer))
-        reasons = {image: each["skipped"] for image, each in found.items() if "skipped" in each}
+        results: dict[str, Any] = super().__call__(request, datastore, _skipping(infer))
+        reasons = {image: row["skipped"] for image, row in results.items() if "skipped" in row}
         skipped = [{"id": image, "reason": reason} for image, reason in reasons.items()]
         report = {
-            "answered": sum("params" in each for each in found.values()),
+            "answered": sum("params" in row for row in results.values()),
             "unreadable": len(skipped),
             "skipped": skipped[:_SKIPPED_NAMED],
         }
         logger.info("batch %s", json.dumps(report))
-        return found
+        return results
 
 
-def _passing_over(infer: Infer) -> Infer:
+def _skipping(infer: Infer) -> Infer:
     def answer(request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
         try:
             return infer(request, datastore)

@@ -1,4 +1,4 @@
-"""One model for each task; all three speak with the same weights."""
+"""One MONAI Label model for each task; all three use the same weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DESCRIPTIONS = {
     "caption": "Describes a study in a sentence",
     "report": "Drafts findings and impression of a study",
 }
-# What MONAI Label puts beside a client's parameters; `model` and `image` are part of the address.
+# Keys that MONAI Label adds to a client's parameters; `model` and `image` are part of the address.
 _OF_MONAI_LABEL = ("model", "image", "description")
 
 
@@ -35,7 +35,7 @@ class RadFoundInfer(InferTask):
         self.service = service
 
     def is_valid(self) -> bool:
-        """Say that it can be used; a missing checkpoint is named at the first answer."""
+        """Return True; a missing checkpoint is reported at the first answer."""
         return True
 
     def __call__(self, request: dict[str, Any]) -> tuple[None, dict[str, Any]]:
@@ -49,10 +49,10 @@ class RadFoundInfer(InferTask):
         Returns
         -------
         (None, dict)
-            There is no result file; the dict is a `radfound.answer/1`.
+            No result file, and a `radfound.answer/1`.
         """
         params = {key: value for key, value in request.items() if key not in _OF_MONAI_LABEL}
         if isinstance(params.get("images"), str):
-            del params["images"]  # of a batch: which images it goes through, such as "all"
+            del params["images"]  # a batch's selection of images, such as "all"
         inquiry = self.service.inquire(self.task, params, image=str(request.get("image") or ""))
         return None, answer_to_json(self.service.answer(inquiry))

@@ -1,1 +1,1 @@
-"""Starting and stopping: what is left over, what is logged, what ends with the server."""
+"""Start and stop of the server: settings, logging, background tasks and clean-up."""

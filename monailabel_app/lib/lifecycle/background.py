@@ -1,7 +1,7 @@
-"""MONAI Label's background processes, which learn by a pipe what they are to do.
+"""MONAI Label's background processes, with their request sent through a pipe.
 
-MONAI Label writes the request into the command line, where every user of the machine can read it:
-questions to a batch, and the author of a training.
+MONAI Label passes the request on the command line, where every user of the machine can read it,
+including the questions of a batch and the author of a training.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LINES_KEPT = 20
 
 
 def hide_requests() -> None:
-    """Let MONAI Label start its background processes by `run` from now on."""
+    """Make MONAI Label start its background processes with `run`."""
     utils._task_func = run
 
 
@@ -38,7 +38,8 @@ def run(
 ) -> None:
     """Run a task of MONAI Label in a process of its own, and keep the last lines of its output.
 
-    These are for `GET /train/` and its like; the log has none of them, since they may name studies.
+    The lines are returned by `GET /train/`, for example. They are not logged, since they may name
+    studies.
     """
     task["request"]["gpus"] = "all"
     processes = utils.background_processes[method]
@@ -53,7 +54,7 @@ def run(
     processes[task["id"]] = process
     task["status"], task["details"] = "RUNNING", deque(maxlen=_LINES_KEPT)
     assert process.stdin and process.stdout
-    with suppress(BrokenPipeError), process.stdin:  # it may be stopped before it has begun
+    with suppress(BrokenPipeError), process.stdin:  # the process may be stopped already
         json.dump(task["request"], process.stdin)
     for line in map(str.rstrip, process.stdout):
         if line:
@@ -77,7 +78,7 @@ def _environment(method: str) -> dict[str, str]:
 
 
 def main() -> None:
-    """Be a background process: do what the standard input says."""
+    """Run the request from standard input, as a background process."""
     from monailabel.interfaces.utils.app import run_main
 
     sys.argv = [sys.argv[0], "--method", sys.argv[1], "--request", sys.stdin.read()]

@@ -1,4 +1,4 @@
-"""What servers and trainings that were killed have left behind; removed at the next start."""
+"""Remove temporary files of killed servers and trainings at the next start."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from radfound.records.durable import remove_temporary_files
 from ..studies.uploads import remove_stale
 
 VISUAL_TOKENS = "visual"
-"""The folder, beside the status of the newest training, where visual tokens of studies are kept."""
+"""Folder of cached visual tokens, beside the status of the newest training."""
 
 _MAX_SETTINGS_BYTES = 100_000
 
 
 def remove_leftovers(app_dir: Path, own_files: Path) -> None:
-    """Remove temporary files that nobody needs any more.
+    """Remove temporary files that are no longer needed.
 
     Parameters
     ----------
     app_dir : Path
         As MONAI Label knows it.
     own_files : Path
-        Where corrections, adapters and visual tokens are kept.
+        The folder of corrections, adapters and visual tokens.
     """
     remove_stale()
     for folder in (own_files, own_files / VISUAL_TOKENS):
@@ -32,7 +32,7 @@ def remove_leftovers(app_dir: Path, own_files: Path) -> None:
 
 
 def _remove_log_settings(logs: Path) -> None:
-    """Remove the settings of logging that MONAI Label's launcher writes at every start, and has read by now."""
+    """Remove the logging settings that MONAI Label's launcher writes at every start."""
     for path in Path(tempfile.gettempdir()).glob("tmp*.json"):
         try:
             if (
@@ -40,5 +40,5 @@ def _remove_log_settings(logs: Path) -> None:
                 and str(logs).encode() in path.read_bytes()
             ):
                 path.unlink()
-        except OSError:  # of another user, or gone already
+        except OSError:  # another user's, or already removed
             continue

@@ -1,4 +1,4 @@
-"""What must not be said aloud: requests and names in logs, bars in the output of a training run."""
+"""Logging without requests, names and progress bars."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TASKS = ("task_train", "task_scoring", "task_batch_infer")
 
 def quieten_monailabel() -> None:
     """Keep MONAI Label from logging requests and results, which hold questions and answers."""
-    for name in ("monailabel", "__main__"):  # the latter is MONAI Label's in a training process
+    for name in ("monailabel", "__main__"):  # the latter in a training process
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it quotes values of headers
     warnings.filterwarnings("ignore", module="pydicom")
@@ -34,15 +34,15 @@ def without_progress_bars() -> None:
 
 
 def keep_log(path: Path) -> None:
-    """Log into a file of this server's own, and say nowhere what an exception says: it may name a study.
+    """Log to a file of this server, without messages of exceptions, which may name a study.
 
-    MONAI Label's log is in the app's folder, where servers write into each other's, and rotate it.
-    Where this process has no such log, nothing changes.
+    MONAI Label's log is in the app's folder, where several servers would write to and rotate one
+    file. If this process has no such log, nothing changes.
 
     Parameters
     ----------
     path : Path
-        Made with its folder, for this user only.
+        Created with its folder, for this user only.
     """
     root = logging.getLogger()
     if not _log_files(root):
@@ -54,23 +54,23 @@ def keep_log(path: Path) -> None:
         logger.warning("the log stays in the app's folder (%s)", error.strerror)
         return
     own.setFormatter(_WithoutMessages(_FORMAT))
-    for each in (root, *map(logging.getLogger, _TASKS)):
-        for handler in _log_files(each):
-            each.removeHandler(handler)
+    for owner in (root, *map(logging.getLogger, _TASKS)):
+        for handler in _log_files(owner):
+            owner.removeHandler(handler)
             handler.close()
             Path(handler.baseFilename).chmod(PRIVATE_FILE)
     root.addHandler(own)
-    for shown in {*root.handlers, *logging.getLogger("uvicorn").handlers} - {own}:
-        shown.setFormatter(_WithoutMessages(_FORMAT))
+    for output in {*root.handlers, *logging.getLogger("uvicorn").handlers} - {own}:
+        output.setFormatter(_WithoutMessages(_FORMAT))
 
 
 def log_file() -> Path | None:
-    """Return where this server logs, if it does so into a file."""
-    return next((Path(each.baseFilename) for each in _log_files(logging.getLogger())), None)
+    """Return the path of this server's log; None if the server logs to no file."""
+    return next((Path(file.baseFilename) for file in _log_files(logging.getLogger())), None)
 
 
-def _log_files(each: logging.Logger) -> list[RotatingFileHandler]:
-    return [handler for handler in each.handlers if isinstance(handler, RotatingFileHandler)]
+def _log_files(owner: logging.Logger) -> list[RotatingFileHandler]:
+    return [handler for handler in owner.handlers if isinstance(handler, RotatingFileHandler)]
 
 
 class _PrivateLog(RotatingFileHandler):
@@ -81,7 +81,7 @@ class _PrivateLog(RotatingFileHandler):
 
 
 class _WithoutMessages(logging.Formatter):
-    """Formats exceptions as their types and where they were raised."""
+    """Formats exceptions as type and traceback, without the message."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
         error, parts = ei[1], []

@@ -1,6 +1,7 @@
-"""What can be set where the server is started: names, what each may be, and where its state is kept.
+"""Settings of the server: names, allowed values, and the folder of its state.
 
-Nothing that has to be installed is imported here: `make serve` looks before it installs anything.
+Imports the standard library and `radfound.exceptions` only, because `make serve` checks settings
+before it installs anything.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from radfound.exceptions import RequestError, StorageError
 
 SETTINGS = {
     "checkpoint": "radfound-mini (default), radfound-tiny (random, for tests) or a folder",
-    "device": "cpu, cuda, cuda:1 (the second) or mps; chosen by itself if left out",
-    "hosts": "names, with commas between them, that the server answers to besides its own addresses: "
-    "those of a proxy in front of it, or of this machine in its network",
-    "max_upload_mb": "largest request with a file; 2048 if left out",
-    "open": "yes answers other machines without a token; else they need one (RADFOUND_TOKEN, or "
-    "RADFOUND_TOKEN_FILE for a file that holds it), and without one only this machine is served",
-    "origins": "origins, with commas between them, whose pages may call, such as https://viewer.example.org",
-    "state": "folder in which .radfound keeps corrections, adapters, scores, uploads and the journal of "
-    "answers; the folder of studies if left out, or one of the user's data if that cannot be written",
+    "device": "cpu, cuda, cuda:1 (the second GPU) or mps; default: the best one found",
+    "hosts": "comma-separated host names that the server accepts besides its own addresses, such as "
+    "the name of a proxy in front of it, or of this machine in its network",
+    "max_upload_mb": "largest request with a file, in MB; default 2048",
+    "open": "yes answers other machines without a token; otherwise they need one (RADFOUND_TOKEN, or "
+    "RADFOUND_TOKEN_FILE for a file that holds it), and if none is set, only this machine is served",
+    "origins": "comma-separated origins whose pages may call, such as https://viewer.example.org",
+    "state": "folder for .radfound with corrections, adapters, scores, uploads and the journal of "
+    "answers; default: the folder of studies or, if that is read-only, one in the user's data folder",
 }
-"""The names of `--conf NAME VALUE`, with what each value may be."""
+"""Names of `--conf NAME VALUE` and their allowed values."""
 
 CHECKPOINTS = ("radfound-mini", "radfound-tiny")
 DEVICES = ("cpu", "cuda", "mps")
@@ -37,7 +38,7 @@ _LEAST_TOKEN_CHARS = 16
 
 
 def check_conf(conf: Mapping[str, str]) -> None:
-    """Raise RequestError for a name that is no setting, or a device of no known kind."""
+    """Raise RequestError for an unknown setting or device."""
     for name in conf:
         if name not in SETTINGS and name not in _OF_MONAI_LABEL:
             raise RequestError(f"--conf: found {name!r}; {_expected(name, SETTINGS)}")
@@ -47,7 +48,7 @@ def check_conf(conf: Mapping[str, str]) -> None:
 
 
 def check_checkpoint(checkpoint: str) -> None:
-    """Raise RequestError for what is neither a known checkpoint nor a folder nor a hub id."""
+    """Raise RequestError unless this is a known checkpoint, a folder or a hub id."""
     is_hub_id = (
         re.fullmatch(r"[\w.-]+/[\w.-]+", checkpoint) and not Path(checkpoint).parent.exists()
     )
@@ -59,14 +60,14 @@ def check_checkpoint(checkpoint: str) -> None:
 
 
 def check_token(environment: Mapping[str, str]) -> str | None:
-    """Return the token that the server asks for, if one is set; a file of it comes first.
+    """Return the token from `RADFOUND_TOKEN_FILE` or `RADFOUND_TOKEN`, if one is set.
 
-    A token is no `--conf`: every user of the machine sees a command's arguments.
+    The token is not a `--conf` setting: every user of the machine sees a command's arguments.
 
     Raises
     ------
     RequestError
-        If it cannot be read, or is no secret.
+        If the file cannot be read, or the token is too short or holds blanks.
     """
     token, file = environment.get("RADFOUND_TOKEN"), environment.get("RADFOUND_TOKEN_FILE")
     if file:
@@ -83,7 +84,7 @@ def check_token(environment: Mapping[str, str]) -> str | None:
 
 
 def check_studies(folder: Path) -> None:
-    """Raise RequestError for what is no folder that can be read."""
+    """Raise RequestError unless this is a readable folder."""
     if folder.is_dir():
         if not os.access(folder, os.R_OK | os.X_OK):
             raise RequestError(f"{folder}: may not be read; check its permissions")
@@ -97,7 +98,7 @@ def check_studies(folder: Path) -> None:
 
 
 def state_folder(studies: Path, chosen: str = "") -> Path:
-    """Return where the server keeps what it writes: beside the studies, where that can be written.
+    """Return the folder of the server's state: the folder of studies, if writable.
 
     Parameters
     ----------
@@ -108,7 +109,7 @@ def state_folder(studies: Path, chosen: str = "") -> Path:
     Raises
     ------
     StorageError
-        If there is state beside the studies already, which cannot be written any more.
+        If the folder of studies already holds state but is no longer writable.
     """
     if chosen:
         return Path(chosen)
@@ -125,7 +126,7 @@ def state_folder(studies: Path, chosen: str = "") -> Path:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, which permissions alone do not tell."""
+    """Whether files can be created in a folder; permissions alone do not show that."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True

@@ -1,4 +1,4 @@
-"""Leaving nothing behind when the server stops."""
+"""Stop background processes when the server stops."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .tasks import queues
 
 
 def at_shutdown(close: Callable[[], None]) -> None:
-    """Stop background processes, and call `close`, when the server is told to stop.
+    """Stop background processes and call `close` at SIGINT and SIGTERM.
 
-    Neither `atexit` nor the end of the main thread will do: uvicorn ends by sending itself the
-    signal that stopped it, which kills the process on the spot and leaves a training behind.
+    `atexit` and the end of the main thread are not reached: uvicorn ends by sending itself the
+    signal that stopped it, which kills the process at once and would leave a training running.
     """
     if threading.current_thread() is not threading.main_thread():
         return

@@ -1,7 +1,7 @@
-"""Background tasks: one of each kind runs, a few may wait, and none runs in the server itself.
+"""Background tasks: one of each kind runs, a few may wait, and none runs in the server process.
 
-MONAI Label looks for a running process and starts the next one in two steps, between which others start
-theirs; it queues without end, and with `run_sync` it works within the server.
+MONAI Label's own check for a running task has a race, its queue is unbounded, and `run_sync` works in
+the server process.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from radfound.exceptions import Busy, RadFoundError
 
 METHODS = ("train", "batch_infer", "scoring")
 MAX_WAITING = 4
-"""How many tasks of a kind may wait behind the one that runs, where their callers ask for that."""
+"""Number of tasks of a kind that may wait behind the running one."""
 
 Task = dict[str, Any]
-"""As MONAI Label has it: "id", "status", "request", "start_ts"; later "details" and "end_ts"."""
+"""As in MONAI Label: "id", "status", "request", "start_ts"; later "details" and "end_ts"."""
 
 _ENDED_KEPT = 50
 _STARTING_S = 10.0
-_LOOK_S = 0.05
+_POLL_S = 0.05
 
 
 class TaskRunningError(RadFoundError):
-    """As many tasks of this kind run and wait as may."""
+    """A task of this kind runs, or the queue is full."""
 
     code = "already_running"
     http_status = 429
 
 
 class TaskQueues:
-    """The background tasks of this process, in a queue for each kind; safe for use by several threads."""
+    """The background tasks of this process, in one queue for each kind; thread-safe."""
 
     def __init__(self) -> None:
-        # A signal may come while the main thread holds it.
+        # Reentrant: a signal handler may run while the main thread holds the lock.
         self._lock = threading.RLock()
         self._executors = {method: ThreadPoolExecutor(1) for method in METHODS}
         self._active: dict[str, list[tuple[Task, Future[None]]]] = {name: [] for name in METHODS}
         self._is_closed = False
 
     def start(self, method: str, request: dict[str, Any], *, enqueue: bool = False) -> Task:
-        """Start a task in a process of its own, or let it wait for its turn.
+        """Start a task in a process of its own, or queue it.
 
         Parameters
         ----------
@@ -57,12 +57,12 @@ class TaskQueues:
         request : dict
             For MONAI Label's app in that process.
         enqueue : bool
-            Whether to wait where one runs.
+            Whether to wait if a task runs.
 
         Raises
         ------
         TaskRunningError
-            If one runs, or too many wait.
+            If a task runs, or the queue is full.
         Busy
             If the server is stopping.
         """
@@ -90,13 +90,13 @@ class TaskQueues:
             return task
 
     def stop(self, method: str) -> Task | None:
-        """Stop the task that runs, and return it; None if none does. Those that wait go on."""
+        """Stop the running task and return it, or None; queued tasks stay."""
         with self._lock:
             unfinished = self._unfinished(method)
             return _stop(method, *unfinished[0]) if unfinished else None
 
     def close(self) -> None:
-        """Stop all tasks, and start no more."""
+        """Stop all tasks and start no more."""
         with self._lock:
             self._is_closed = True
             for method in METHODS:
@@ -104,12 +104,12 @@ class TaskQueues:
                     _stop(method, task, future)
 
     def _unfinished(self, method: str) -> list[tuple[Task, Future[None]]]:
-        self._active[method] = [each for each in self._active[method] if not each[1].done()]
+        self._active[method] = [entry for entry in self._active[method] if not entry[1].done()]
         return self._active[method]
 
 
 queues = TaskQueues()
-"""Those of this server."""
+"""The queues of this server."""
 
 
 def is_over(task: Task) -> bool:
@@ -126,14 +126,14 @@ def _run(task: Task, method: str) -> None:
 
 
 def _stop(method: str, task: Task, future: Future[None]) -> Task:
-    """Stop a task in whichever state it is, and see that its process is gone."""
+    """Stop a task in any state, and wait until its process has ended."""
     if not future.cancel():
         deadline = time.monotonic() + _STARTING_S
         while not future.done() and time.monotonic() < deadline:
             process = utils.background_processes[method].get(task["id"])
             if process is not None:
                 _kill(process.pid)
-            time.sleep(_LOOK_S)  # it may be starting just now
+            time.sleep(_POLL_S)  # the process may be starting
     task["status"], task["end_ts"] = "STOPPED", _now()
     return task
 
@@ -141,9 +141,9 @@ def _stop(method: str, task: Task, future: Future[None]) -> Task:
 def _kill(pid: int) -> None:
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        for each in (*process.children(recursive=True), process):
+        for member in (*process.children(recursive=True), process):
             with suppress(psutil.NoSuchProcess):
-                each.kill()
+                member.kill()
 
 
 def _now() -> str:

@@ -1,4 +1,4 @@
-"""The server's routes: RadFound's own, and those of MONAI Label that it answers differently."""
+"""The server's routes: RadFound's own, and the MONAI Label routes that RadFound replaces."""
 
 from .folders import Folders
 from .install import install_routes

@@ -1,4 +1,4 @@
-"""Answering and choosing, under MONAI Label's addresses and with its parameters."""
+"""Inference and study selection, under MONAI Label's addresses and with its parameters."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ async def run_inference(
     output: infer.ResultType | None = None,
     user: User = Depends(_USER),
 ) -> Any:
-    """Return a `radfound.answer/1`; MONAI Label would answer on the event loop, one at a time.
+    """Return a `radfound.answer/1`, without blocking the event loop as MONAI Label does.
 
-    `output=all` adds where the model looked, `output=image` returns that alone. Without `output`, which
-    is how MONAI Label's own client asks, `"evidence": true` in the params stands for `output=all`.
+    `output=all` adds the evidence maps; `output=image` returns the first map alone. MONAI Label's own
+    client sends no `output`; `"evidence": true` in the params then means `output=all`.
     """
     service: RadFoundService = app_instance().service
     if model not in MODELS:
@@ -94,7 +94,7 @@ async def run_inference(
 
 
 def _evidence_response(answer: Answer, evidence: Evidence, is_whole: bool) -> Response:
-    """Return an answer with its maps, part by part as MONAI Label does, or the first map alone."""
+    """Return an answer and its maps as MONAI Label's multipart reply, or the first map alone."""
     if not is_whole:
         headers = {"Content-Disposition": f'attachment; filename="{EVIDENCE_NAME}"'}
         return Response(evidence.nrrd(), media_type=_NRRD_TYPE, headers=headers)
@@ -112,9 +112,9 @@ def _evidence_response(answer: Answer, evidence: Evidence, is_whole: bool) -> Re
 async def choose_next(
     request: Request, strategy: str, params: dict | None = None, user: User = Depends(_USER)
 ) -> Any:
-    """Return the study to read next, and why; MONAI Label would choose on the event loop.
+    """Return the study to read next and why, without blocking the event loop as MONAI Label does.
 
-    Whoever sends no `client_id` is told from others by user name and address.
+    A caller without `client_id` is identified by user name and address.
     """
     host = request.client.host if request.client else ""
     asked = dict(params or {})

@@ -1,4 +1,4 @@
-"""Errors on the wire: {"detail": {"code", "message"}} and a status that says whose mistake it was."""
+"""Error responses: {"detail": {"code", "message"}} with a 4xx status for a caller's mistake."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from radfound.wire import error_to_json
 
 logger = logging.getLogger(__name__)
 
-# What no check found and only breaks where it is used: numbers that fit no field, half characters.
+# Values that pass the checks and fail later: numbers out of range, lone surrogates.
 _CALLERS = (OverflowError, UnicodeError)
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Let a server answer a caller's mistake with 4xx, wherever it is found."""
+    """Answer a caller's mistake with 4xx, wherever it is found."""
     app.add_exception_handler(RadFoundError, _radfound_error)
     app.add_exception_handler(MONAILabelException, _monailabel_error)
     app.add_exception_handler(RequestValidationError, _wrong_shape)
@@ -34,7 +34,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def error_response(error: RadFoundError) -> JSONResponse:
-    """Return what the server says about an error."""
+    """Return the response for an error."""
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Busy) else None
     return JSONResponse(error_to_json(error), status_code=error.http_status, headers=headers)
 
@@ -79,5 +79,5 @@ def _unforeseen(request: Request, error: Exception) -> JSONResponse:
 
 
 def _route(request: Request) -> str:
-    """Return the pattern of the route: a path may hold a name."""
+    """Return the route's pattern; the path itself may hold a name."""
     return getattr(request.scope.get("route"), "path", "none")

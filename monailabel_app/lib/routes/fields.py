@@ -16,7 +16,7 @@ _PLAIN_NAME = re.compile(r"[^\x00-\x1f]{1,150}")
 
 
 def json_object(name: str, text: str) -> dict[str, Any]:
-    """Read a form field that must be a JSON object; RequestError names the field."""
+    """Parse a form field that must be a JSON object; RequestError names the field."""
     try:
         value = json.loads(text or "{}")
     except (ValueError, RecursionError) as error:
@@ -29,7 +29,7 @@ def json_object(name: str, text: str) -> dict[str, Any]:
 
 
 async def sound_body(request: Request) -> None:
-    """Refuse a JSON body with what no reply could repeat: infinite numbers (1e400), half characters.
+    """Refuse a JSON body with values that no reply can hold: infinite numbers (1e400), lone surrogates.
 
     A dependency of the routes that take JSON.
     """
@@ -44,23 +44,23 @@ async def sound_body(request: Request) -> None:
 
 
 def _check_sound(name: str, value: object) -> None:
-    left = [value]
-    while left:
-        each = left.pop()
-        if isinstance(each, float) and not math.isfinite(each):
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, float) and not math.isfinite(item):
             raise RequestError(f"{name}: holds a number that is not finite; expected JSON numbers")
-        if isinstance(each, str) and not is_storable(each):
+        if isinstance(item, str) and not is_storable(item):
             raise RequestError(f"{name}: holds half a surrogate pair; expected valid Unicode")
-        if isinstance(each, dict):
-            left += [*each, *each.values()]
-        elif isinstance(each, list):
-            left += each
+        if isinstance(item, dict):
+            pending += [*item, *item.values()]
+        elif isinstance(item, list):
+            pending += item
 
 
 def file_name(name: str, upload: UploadFile) -> str:
-    """Return the last part of an uploaded file's name (MONAI Label's client sends whole paths).
+    """Return the base name of an uploaded file (MONAI Label's client sends whole paths).
 
-    RequestError names the field if no file may be called so.
+    RequestError names the field if this is no valid file name.
     """
     found = re.split(r"[/\\]", upload.filename or "")[-1]
     if not _PLAIN_NAME.fullmatch(found) or not found.strip("."):

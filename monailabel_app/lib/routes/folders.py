@@ -1,4 +1,4 @@
-"""Replies that do not tell where things lie on the server's disk."""
+"""Replies without paths of the server's disk."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
-# Where MONAI Label puts a file's full path: of those, clients get the name.
+# Keys in which MONAI Label returns a file's full path; clients get the base name.
 _PATH_KEYS = {"image", "label", "path"}
 
 
 class Folders:
-    """The server's folders, and what stands for each in texts such as the log of a training.
+    """The server's folders, and the placeholder of each in texts such as the training log.
 
     Parameters
     ----------
@@ -35,11 +35,11 @@ class Folders:
         return self._pattern.sub(lambda found: f"<{self._names[found[0]]}>", text)
 
     def hidden_in(self, value: Any, key: object = None) -> Any:
-        """Return JSON without the folders, the values of keys for paths as names of files."""
+        """Return JSON with folders replaced, and with base names under the keys for paths."""
         if isinstance(value, dict):
-            return {name: self.hidden_in(each, name) for name, each in value.items()}
+            return {name: self.hidden_in(item, name) for name, item in value.items()}
         if isinstance(value, list):
-            return [self.hidden_in(each, key) for each in value]
+            return [self.hidden_in(item, key) for item in value]
         if not isinstance(value, str):
             return value
         if key in _PATH_KEYS and os.path.isabs(value):
@@ -48,7 +48,7 @@ class Folders:
 
 
 def hide_folders(routers: Iterable[APIRouter], folders: Folders) -> None:
-    """Let routes answer without the server's folders."""
+    """Hide the server's folders in the replies of all routes of these routers."""
 
     class WithoutFolders(JSONResponse):
         def render(self, content: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Put this app's routes into MONAI Label's server, however it was started."""
+"""Install this app's routes in MONAI Label's server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .errors import install_error_handlers
 from .folders import Folders, hide_folders
 from .json_only import insist_on_json
 
-# Answered by `answering`, `others`, `pages` and `stored`.
+# Replaced by routes of `answering`, `others`, `pages` and `stored`.
 _REPLACED = (
     (infer.router, "/infer/{model}", "POST"),
     (datastore.router, "/datastore/", "PUT"),
@@ -78,9 +78,9 @@ def install_routes(
     rules : Rules
     metrics : Metrics
     folders : Folders
-        Of the server's disk, which replies do not name.
+        Folders of the server's disk, hidden in replies.
     is_local : bool
-        Whether the studies are a folder: then there is no DICOM server to pass requests on to.
+        Whether the studies are a folder; the proxy to a DICOM server is then removed.
     """
     if getattr(app.state, "has_radfound", False):
         return
@@ -88,16 +88,16 @@ def install_routes(
     for router, path, method in _REPLACED + _REMOVED:
         _remove(router, path, method)
     for router in (train.router, batch_infer.router, scoring.router):
-        router.routes.clear()  # answered by `tasks`
+        router.routes.clear()  # replaced by `tasks`
     if is_local:
         proxy.router.routes.clear()
     _remove(app.router, "/reload", "POST")  # it would load a second model beside the first
     _remove(app.router, "/", "GET")
     _remove(app.router, "/docs", "GET")
     insist_on_json((*_OTHERS, *_OWN))
-    # Not RadFound's own, which name none: corrections are given back word for word.
-    shown = (answering.router, tasks.router, stored.router, stored.sessions, others.router)
-    hide_folders((*_OTHERS, *shown), folders)
+    # Not the routes of `own`: they hold no paths, and must return corrections unchanged.
+    hidden = (answering.router, tasks.router, stored.router, stored.sessions, others.router)
+    hide_folders((*_OTHERS, *hidden), folders)
     app.state.folders = folders
     for part in _OWN:
         app.include_router(part, prefix=settings.MONAI_LABEL_API_STR)
@@ -107,9 +107,9 @@ def install_routes(
 
 
 def _install_guard(app: FastAPI, rules: Rules, metrics: Metrics) -> None:
-    """Put what is looked at before the routes in its order, outermost first.
+    """Install the middleware that runs before the routes, outermost first.
 
-    MONAI Label lets pages of every origin call unless it is told some; here, unless told, none.
+    By default MONAI Label accepts calls from pages of every origin; this app accepts none.
     """
     named = map(str, settings.MONAI_LABEL_CORS_ORIGINS)
     origins = [*rules.origins, *(origin.rstrip("/") for origin in named)]
@@ -122,7 +122,7 @@ def _install_guard(app: FastAPI, rules: Rules, metrics: Metrics) -> None:
         Middleware(Gate, rules=rules, admission=app.state.admission),
         Middleware(BodyLimit, rules=rules),
     ]
-    app.middleware_stack = None  # built at start-up; starlette builds it anew when asked next
+    app.middleware_stack = None  # starlette rebuilds it at the next call
 
 
 def _remove(router: APIRouter, path: str, method: str) -> None:

@@ -1,4 +1,4 @@
-"""Insist on JSON where JSON is meant: what a page can send anywhere unasked is none."""
+"""Require the JSON content type, which a foreign page cannot send without a CORS preflight."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
 
 
 class ContentTypeError(RequestError):
-    """A body is of a type that its route does not take."""
+    """The route does not accept the content type of the body."""
 
     code = "content_type_wrong"
     http_status = 415
@@ -31,7 +31,7 @@ async def _is_json(request: Request) -> None:
 
 
 def insist_on_json(routers: Iterable[APIRouter]) -> None:
-    """Let routes that change something and take no form refuse whatever is no JSON."""
+    """Make routes that change something and take no form refuse bodies other than JSON."""
     for router in routers:
         for route in router.routes:
             if (

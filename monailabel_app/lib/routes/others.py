@@ -1,4 +1,4 @@
-"""Routes of MONAI Label that fail on what a caller may well send, under their addresses."""
+"""Replacements for MONAI Label routes that fail on valid requests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _USER = RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)
 _ADMIN = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN)
 
 
-@router.get("/logs/gpu", tags=["Others"], summary="Get what nvidia-smi says")
+@router.get("/logs/gpu", tags=["Others"], summary="Get the output of nvidia-smi")
 def gpu_state(user: User = Depends(_ADMIN)) -> PlainTextResponse:
     """Return the state of the machine's GPUs."""
     if shutil.which(_GPU_TOOL) is None:
@@ -37,13 +37,13 @@ def gpu_state(user: User = Depends(_ADMIN)) -> PlainTextResponse:
     try:
         done = subprocess.run([_GPU_TOOL], capture_output=True, text=True, timeout=_GPU_TOOL_S)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise NotFoundError(f"{_GPU_TOOL}: gives no answer ({type(error).__name__})") from error
+        raise NotFoundError(f"{_GPU_TOOL}: failed ({type(error).__name__})") from error
     return PlainTextResponse(done.stdout)
 
 
 @router.get("/ohif/{path:path}", include_in_schema=False)
 def viewer_file(path: str, user: User = Depends(_USER)) -> FileResponse:
-    """Return a file of the OHIF viewer; its page for whatever is no file, as its own addresses are."""
+    """Return a file of the OHIF viewer, or its index page for the viewer's own addresses."""
     try:
         file = (_VIEWER / path).resolve()
         is_ours = file.is_relative_to(_VIEWER.resolve()) and file.is_file()
@@ -55,19 +55,19 @@ def viewer_file(path: str, user: User = Depends(_USER)) -> FileResponse:
     return FileResponse(file, media_type=get_mime_type(str(file)))
 
 
-@router.head("/datastore/image", tags=["Datastore"], summary="Whether there is an image")
+@router.head("/datastore/image", tags=["Datastore"], summary="Check whether an image exists")
 def has_image(
     image: str, check_sum: str | None = None, user: User = Depends(_USER)
 ) -> dict[str, Any]:
-    """Answer 200 if the image is there and, where `check_sum` is given, its file has that one.
+    """Return 200 if the image exists and its file matches `check_sum`, where given.
 
-    `check_sum` is hexadecimal, of SHA256 or of what stands before a colon: SHA512 or MD5.
+    `check_sum` is a hexadecimal SHA256 digest, or a digest after `SHA512:` or `MD5:`.
     """
     path = Path(app_instance().datastore().get_image_uri(image))
     if not path.is_file():
         raise NotFoundError("image: a folder, or not there; expected the id of a file")
     if check_sum and not _has_checksum(path, check_sum):
-        raise NotFoundError("image: there is one of this id, but its checksum is another")
+        raise NotFoundError("image: found an image with this id but another checksum")
     return {}
 
 

@@ -50,15 +50,15 @@ def _service() -> RadFoundService:
     return service
 
 
-@router.post("/ask", summary="Ask about an image; the answer comes as server-sent events")
+@router.post("/ask", summary="Ask about an image; the answer is sent as server-sent events")
 async def ask(
     request: Request, body: dict[str, Any] = Body(...), user: User = Depends(_USER)
 ) -> StreamingResponse:
     """Stream an answer: `token` events, then one `answer` (or `error`).
 
-    The body holds "task" ("vqa" unless said otherwise), "image" or "session_id", and what the
-    `params` of an inference request hold. What is wrong with the request itself is answered with
-    a 4xx before the stream begins; closing the connection cancels the answer.
+    The body holds "task" (default "vqa"), "image" or "session_id", and the `params` of an inference
+    request. An invalid request gets a 4xx before the stream begins. Closing the connection cancels
+    the answer.
     """
     service = _service()
     params = {key: body[key] for key in body if key not in ("task", "image", "session_id")}
@@ -83,24 +83,24 @@ async def ask(
 
 
 class _AnswerStream:
-    """An answer that is being written, as events; it is cancelled when their reader goes away.
+    """Events of a running answer; the answer is cancelled when the client disconnects.
 
-    Made on the event loop; raises Busy there, before the first event, if too many wait.
+    Constructed on the event loop; raises Busy, before the first event, if the queue is full.
     """
 
     def __init__(self, service: RadFoundService, inquiry: Inquiry):
         self._loop = asyncio.get_running_loop()
         self._pieces: asyncio.Queue[str | Answer | Exception] = asyncio.Queue()
         self._cancel = threading.Event()
-        written = service.begin(lambda: self._write(service, inquiry), self._cancel)
-        written.add_done_callback(self._end)
+        future = service.begin(lambda: self._generate(service, inquiry), self._cancel)
+        future.add_done_callback(self._end)
 
-    def _write(self, service: RadFoundService, inquiry: Inquiry) -> None:
+    def _generate(self, service: RadFoundService, inquiry: Inquiry) -> None:
         for piece in service.stream(inquiry, self._cancel):
             self._put(piece)
 
-    def _end(self, written: Future[None]) -> None:
-        error = written.exception()
+    def _end(self, future: Future[None]) -> None:
+        error = future.exception()
         if isinstance(error, Exception):
             if not isinstance(error, RadFoundError):
                 logger.error("an answer failed", exc_info=error)
@@ -109,7 +109,7 @@ class _AnswerStream:
     def _put(self, piece: str | Answer | Exception) -> None:
         try:
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
-        except RuntimeError:  # the server has stopped, and nobody reads on
+        except RuntimeError:  # the event loop has stopped
             self._cancel.set()
 
     async def events(self) -> AsyncIterator[str]:
@@ -137,7 +137,7 @@ class _AnswerStream:
 def list_corrections(
     image: str | None = None, latest: bool = False, user: User = Depends(_USER)
 ) -> dict[str, Any]:
-    """Return the corrections, those of one image, or only the newest of each question."""
+    """Return all corrections, those of one image, or only the newest for each question."""
     log = _service().log
     rows = log.latest() if latest else log.for_image(image) if image is not None else log.rows()
     if latest and image is not None:
@@ -147,39 +147,39 @@ def list_corrections(
 
 @router.post("/corrections", summary="Record a correction")
 def add_correction(body: Any = Body(...), user: User = Depends(_ANNOTATOR)) -> dict[str, Any]:
-    """Record a `radfound.correction/1`; sent twice under one id, it is recorded once."""
+    """Record a `radfound.correction/1`; a repeated id is recorded once."""
     correction = correction_from_json(body)
     return {"id": correction.id, "recorded": _service().record([correction])[0]}
 
 
 @router.get("/adapters", summary="List adapters")
 def list_adapters(user: User = Depends(_USER)) -> dict[str, Any]:
-    """Return the published adapters and which one answers (null: the base model)."""
+    """Return the published adapters and the active one (null: the base model)."""
     return _service().adapters.to_json()
 
 
-@router.post("/adapters/rollback", summary="Go back to what answered before")
+@router.post("/adapters/rollback", summary="Go back to the previous adapter")
 def roll_back(user: User = Depends(_ADMIN)) -> dict[str, Any]:
-    """Let the adapter answer that was active before this one."""
+    """Activate the previously active adapter."""
     _service().adapters.rollback()
     return _service().adapters.to_json()
 
 
-@router.post("/adapters/{adapter}/activate", summary="Choose the adapter that answers")
+@router.post("/adapters/{adapter}/activate", summary="Activate an adapter")
 def activate(adapter: str, user: User = Depends(_ADMIN)) -> dict[str, Any]:
-    """Let an adapter answer from the next question on; `base` means none."""
+    """Activate an adapter from the next question on; `base` means the base model."""
     _service().adapters.activate(None if adapter == BASE else adapter)
     return _service().adapters.to_json()
 
 
 @router.get("/metrics", summary="Counters for Prometheus", response_class=Response)
 def metrics(user: User = Depends(_USER)) -> Response:
-    """Return what the server has counted, as Prometheus reads it."""
+    """Return the server's metrics in Prometheus format."""
     found = generate_latest(_service().metrics.registry)
     return Response(found, media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/health", summary="Whether the server is well")
+@router.get("/health", summary="Get the state of the server")
 def health() -> dict[str, Any]:
     """Return the state of the server; never waits for a running answer."""
     service = _service()
@@ -187,7 +187,7 @@ def health() -> dict[str, Any]:
     return {
         "status": "ok",
         "version": __version__,
-        "pid": os.getpid(),  # who started this server tells it from another one by it
+        "pid": os.getpid(),  # identifies this server to the script that started it
         "model": {
             "name": service.checkpoint,
             "loaded": service.is_loaded,

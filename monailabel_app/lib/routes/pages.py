@@ -1,4 +1,4 @@
-"""Pages for a browser, in place of those of MONAI Label, which load their scripts from other hosts."""
+"""Browser pages that replace MONAI Label's, which load scripts from other hosts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ADMIN = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN)
 @router.get("/")
 @router.get("/docs")
 def list_routes(request: Request) -> HTMLResponse:
-    """Return what the server can be asked, as a plain list."""
+    """Return a plain list of the server's routes."""
     root = escape(request.scope.get("root_path", ""), quote=True)
     links = " · ".join(f'<a href="{root}{path}">{path}</a>' for path in _LINKS)
     rows = "".join(
@@ -66,7 +66,7 @@ def show_log_in(request: Request) -> HTMLResponse:
 
 @router.post(LOG_IN)
 async def log_in(request: Request, token: str = Form("")) -> Response:
-    """Give a browser that shows the token a cookie, which pages cannot read nor others send."""
+    """Give a browser with the right token a log-in cookie: HttpOnly and SameSite=strict."""
     admission = request.app.state.admission
     done = RedirectResponse(request.scope.get("root_path", "") + "/", status_code=303)
     if admission is None:
@@ -105,7 +105,7 @@ def show_log(
     """Return the last lines of the log as plain text."""
     path = log_file()
     if path is None:
-        raise NotFoundError("this server logs into no file")
+        raise NotFoundError("this server does not log to a file")
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - _MOST_LOG_BYTES))
         found = file.read(_MOST_LOG_BYTES).decode("utf-8", "replace").splitlines()
@@ -114,10 +114,10 @@ def show_log(
 
 
 def viewer_headers() -> dict[str, str]:
-    """Return the headers of the OHIF viewer, which brings two scripts of its own within its page.
+    """Return the headers of the OHIF viewer, whose page holds two inline scripts.
 
-    It compiles WebAssembly, draws from blobs and makes styles as it runs; its fonts of another host
-    are left out.
+    The viewer compiles WebAssembly, draws from blobs and creates styles at run time. Its fonts from
+    another host stay blocked.
     """
     index = Path(endpoints.__file__).parent / "static" / "ohif" / "index.html"
     scripts = re.findall(rb"<script>(.*?)</script>", index.read_bytes(), re.DOTALL)

@@ -1,4 +1,4 @@
-"""Work off the event loop, given up when the caller goes away."""
+"""Wait for work in other threads, and cancel it when the caller disconnects."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from fastapi import Request
 
 T = TypeVar("T")
 
-_LOOK_AGAIN_S = 0.25
+_POLL_S = 0.25
 
 
 async def run_for(request: Request, start: Callable[[threading.Event], Future[T]]) -> T:
-    """Wait for work that `start` begins; its event is set once the connection has closed."""
+    """Wait for the work that `start` submits; set its event when the connection closes."""
     cancel = threading.Event()
     future = asyncio.wrap_future(start(cancel))
     try:
-        while not (await asyncio.wait([future], timeout=_LOOK_AGAIN_S))[0]:
+        while not (await asyncio.wait([future], timeout=_POLL_S))[0]:
             if await request.is_disconnected():
                 cancel.set()
         return future.result()

@@ -1,7 +1,7 @@
 """Images and labels, under MONAI Label's addresses and with its parameters.
 
-MONAI Label saves first and looks later; here what is wrong is refused while the earlier label and
-correction are still in place.
+MONAI Label saves before it validates. These routes validate first, so an invalid request leaves the
+earlier label and correction in place.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def add_image(
     file: UploadFile = File(...),
     user: User = Depends(_ANNOTATOR),
 ) -> dict[str, Any]:
-    """Add an image to the datastore, under its file's name unless `image` says otherwise."""
+    """Add an image to the datastore under the id `image`, by default its file's name."""
     info = {**json_object("params", params), "user": user.username}
     name = file_name("file", file)
     store = app_instance().datastore()
@@ -63,7 +63,7 @@ def add_image(
 def download_image(
     background_tasks: BackgroundTasks, image: str, user: User = Depends(_USER)
 ) -> Any:
-    """Return an image's file; a folder of DICOM files comes as a zip, a DICOM file of any name as .dcm."""
+    """Return an image's file: a DICOM folder as a zip, a DICOM file of any name as .dcm."""
     store = app_instance().datastore()
     path = store.path_of(image) if isinstance(store, StudyDatastore) else None
     if path is None or not (path.is_dir() or is_dicom_by_another_name(path)):
@@ -79,13 +79,13 @@ def download_image(
 @router.delete("/", include_in_schema=False, deprecated=True)
 @router.delete("/image", summary="Remove an uploaded image and its labels")
 def remove_image(id: str, user: User = Depends(_ADMIN)) -> dict[str, Any]:
-    """Remove an upload; MONAI Label would remove originals too, through links."""
+    """Remove an upload; MONAI Label would follow links and remove originals too."""
     return datastore.remove_image(id, user.username)
 
 
 @router.delete("/label", summary="Remove a label")
 def remove_label(id: str, tag: str, user: User = Depends(_ADMIN)) -> dict[str, Any]:
-    """Remove a label; MONAI Label would do so on the event loop."""
+    """Remove a label, without blocking the event loop as MONAI Label does."""
     return datastore.remove_label(id, tag, user.username)
 
 
@@ -95,20 +95,20 @@ def download_dataset(
     limit_cases: int | None = None,
     user: User = Depends(_ANNOTATOR),
 ) -> FileResponse:
-    """Return images, labels and what is known of them; MONAI Label would leave the zip behind."""
+    """Return images, labels and their metadata; MONAI Label would leave the zip on the disk."""
     packed = Path(app_instance().datastore().get_dataset_archive(limit_cases))
     background_tasks.add_task(packed.unlink)
     return FileResponse(packed, media_type="application/zip", filename="dataset.zip")
 
 
-@router.put("/image/info", summary="Add to what is known about an image")
+@router.put("/image/info", summary="Update an image's metadata")
 def update_image_info(image: str, info: str = Form("{}"), user: User = Depends(_ANNOTATOR)) -> Any:
     """Update an image's entry in the datastore's index."""
     json_object("info", info)
     return datastore.update_image_info(image, info, user.username)
 
 
-@router.put("/label/info", summary="Add to what is known about a label")
+@router.put("/label/info", summary="Update a label's metadata")
 def update_label_info(
     label: str, tag: str, info: str = Form("{}"), user: User = Depends(_ANNOTATOR)
 ) -> Any:
@@ -133,7 +133,7 @@ def save_label(
     label: UploadFile = File(...),
     user: User = Depends(_ANNOTATOR),
 ) -> dict[str, Any]:
-    """Save a label; one in a `*.json` file holds corrections, which go into the log first."""
+    """Save a label; a `*.json` file holds corrections, which are recorded in the log first."""
     app = app_instance()
     tag = tag or DefaultLabelTag.FINAL.value
     info = json_object("params", params)
@@ -150,19 +150,19 @@ def save_label(
     return {**(app.on_save_label(image, saved) or {}), "image": image, "label": saved, **recorded}
 
 
-@sessions.put("/", summary="Upload an image for a while")
+@sessions.put("/", summary="Upload an image for a limited time")
 def add_session(
     uncompress: bool = False,
     expiry: int = 0,
     files: list[UploadFile] = File(...),
     user: User = Depends(_USER),
 ) -> dict[str, Any]:
-    """Keep files for a while; a zip stays packed, and several files are one study."""
+    """Keep files until the session expires; a zip stays packed, and several files are one study."""
     kept: StudySessions | None = app_instance().sessions()
     if kept is None:
         raise RequestError("session: sessions are turned off on this server")
     with ExitStack() as stack:
-        is_image = len(files) == 1  # of several, some may be headers of others
+        is_image = len(files) == 1  # among several, some may be headers of others
         paths = [
             stack.enter_context(received(file_name("files", f), f.file, is_image=is_image))
             for f in files
@@ -187,9 +187,9 @@ def _packed(folder: Path) -> Path:
     number, name = tempfile.mkstemp(prefix=PREFIX, suffix=".zip")
     try:
         with os.fdopen(number, "wb") as file, zipfile.ZipFile(file, "w") as archive:
-            for each in sorted(folder.rglob("*")):
-                if each.is_file():
-                    archive.write(each, each.relative_to(folder))
+            for path in sorted(folder.rglob("*")):
+                if path.is_file():
+                    archive.write(path, path.relative_to(folder))
     except BaseException:
         os.unlink(name)
         raise
@@ -197,7 +197,7 @@ def _packed(folder: Path) -> Path:
 
 
 def _corrections_about(image: str, label: UploadFile) -> list[Correction]:
-    """Read the corrections of a label file: one, a list, or a list under "corrections"."""
+    """Parse the corrections of a label file: one, a list, or a list under "corrections"."""
     content = label.file.read(MAX_LABEL_BYTES + 1)
     if len(content) > MAX_LABEL_BYTES:
         raise StudyTooLargeError(f"label: more than {MAX_LABEL_BYTES >> 20} MB of corrections")

@@ -1,6 +1,6 @@
 """Training, batches and scoring, under MONAI Label's addresses and with its parameters.
 
-A task that cannot be right is refused before it starts, and what its status holds is always JSON.
+Invalid settings are refused before a task starts, and a task's status is always valid JSON.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .fields import sound_body
 router = APIRouter(dependencies=[Depends(sound_body)])
 
 _MOST_BATCH_IMAGES, _MOST_BATCH_WORKERS = 1_000_000, 16
-_LOOK_S = 0.2
+_POLL_S = 0.2
 
 _USER = RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)
 _ANNOTATOR = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR)
@@ -36,7 +36,7 @@ _ADMIN = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN)
 # Training -------------------------------------------------------------------------------------
 
 
-@router.post("/train/{model}", tags=["Train"], summary="Learn from the corrections")
+@router.post("/train/{model}", tags=["Train"], summary="Fine-tune on the corrections")
 async def start_training(
     request: Request,
     model: str,
@@ -45,10 +45,10 @@ async def start_training(
     enqueue: bool = False,
     user: User = Depends(_ADMIN),
 ) -> Task:
-    """Start a training task; parameters that are not settings of the trainer are left out.
+    """Start a training task; parameters that are not settings of the trainer are ignored.
 
-    One runs at a time: another is refused with 429, or waits with `enqueue`, where few do. With
-    `run_sync` the reply comes at the task's end.
+    One task runs at a time. Another is refused with 429 or, with `enqueue`, queued while there is
+    room. With `run_sync` the reply is sent when the task ends.
     """
     checked = _named("model", model, app_instance().trainers).check(params or {})
     return await _start(request, "train", {"model": model, **checked}, run_sync, enqueue)
@@ -61,7 +61,7 @@ async def start_every_training(
     run_sync: bool = False,
     user: User = Depends(_ADMIN),
 ) -> dict[str, Any]:
-    """Start every trainer there is, as old clients of MONAI Label do."""
+    """Start every trainer, as old clients of MONAI Label do."""
     tasks = {}
     for model, trainer in app_instance().trainers.items():
         asked = _settings_of(model, params)
@@ -76,13 +76,13 @@ async def start_every_training(
 def training_status(
     all: bool = False, check_if_running: bool = False, user: User = Depends(_USER)
 ) -> Task | list[Task]:
-    """Return the newest training task, all of them, or the one that runs."""
+    """Return the newest training task, all of them, or the running one."""
     return _status("train", all, check_if_running)
 
 
 @router.delete("/train/", tags=["Train"], summary="Stop the training")
 def stop_training(user: User = Depends(_ADMIN)) -> Task | None:
-    """Stop the training that runs; nothing is published."""
+    """Stop the running training; no adapter is published."""
     return _stopped("train")
 
 
@@ -111,23 +111,23 @@ async def start_batch(
 def batch_status(
     all: bool = False, check_if_running: bool = False, user: User = Depends(_USER)
 ) -> Task | list[Task]:
-    """Return the newest batch task, all of them, or the one that runs."""
+    """Return the newest batch task, all of them, or the running one."""
     return _status("batch_infer", all, check_if_running)
 
 
 @router.delete("/batch/infer", tags=["Infer"], summary="Stop the batch")
 def stop_batch(user: User = Depends(_ADMIN)) -> Task | None:
-    """Stop the batch that runs; labels that it has saved stay."""
+    """Stop the running batch; saved labels stay."""
     return _stopped("batch_infer")
 
 
 def _batch_settings(params: dict[str, Any]) -> dict[str, Any]:
-    """Return what a batch goes by; RequestError names what is wrong."""
+    """Return the settings of a batch; RequestError names an invalid one."""
     ask = parse_ask({key: params.get(key) for key in ("question", "max_new_tokens")})
     checked: dict[str, Any] = {
         "max_workers": 1,
         "multi_gpu": False,  # MONAI Label's default fails where there is no GPU
-        "device": "cpu",  # MONAI Label's, of which the model takes no notice
+        "device": "cpu",  # for MONAI Label; the model ignores it
         "question": ask.question,
         "max_new_tokens": ask.max_new_tokens,
     }
@@ -159,7 +159,7 @@ async def start_scoring(
     run_sync: bool = False,
     user: User = Depends(_ANNOTATOR),
 ) -> Task:
-    """Start asking about the studies that the model has not answered about."""
+    """Start scoring the studies that have no answer yet."""
     checked = _named("method", method, app_instance().scoring_methods).check(params or {})
     return await _start(request, "scoring", {"method": method, **checked}, run_sync)
 
@@ -171,7 +171,7 @@ async def start_every_scoring(
     run_sync: bool = False,
     user: User = Depends(_ANNOTATOR),
 ) -> dict[str, Any]:
-    """Start every scoring method there is, as old clients of MONAI Label do."""
+    """Start every scoring method, as old clients of MONAI Label do."""
     tasks = {
         name: {"method": name, **method.check(_settings_of(name, params))}
         for name, method in app_instance().scoring_methods.items()
@@ -186,26 +186,26 @@ async def start_every_scoring(
 def scoring_status(
     all: bool = False, check_if_running: bool = False, user: User = Depends(_USER)
 ) -> Task | list[Task]:
-    """Return the newest scoring task, all of them, or the one that runs."""
+    """Return the newest scoring task, all of them, or the running one."""
     return _status("scoring", all, check_if_running)
 
 
 @router.delete("/scoring/", tags=["Scoring"], summary="Stop the scoring")
 def stop_scoring(user: User = Depends(_ANNOTATOR)) -> Task | None:
-    """Stop the scoring that runs; scores that it has given stay."""
+    """Stop the running scoring; recorded scores stay."""
     return _stopped("scoring")
 
 
-# What they share ------------------------------------------------------------------------------
+# Common ---------------------------------------------------------------------------------------
 
 
 async def _start(
     request: Request, method: str, asked: dict[str, Any], run_sync: bool, enqueue: bool = False
 ) -> Task:
-    """Start a task; with `run_sync`, wait for its end or until the caller has gone."""
+    """Start a task; with `run_sync`, wait for its end or until the caller disconnects."""
     task = await run_in_threadpool(queues.start, method, asked, enqueue=enqueue)
     while run_sync and not is_over(task) and not await request.is_disconnected():
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(_POLL_S)
     return _snapshot(task)
 
 
@@ -225,7 +225,7 @@ def _stopped(method: str) -> Task | None:
 
 
 def _snapshot(task: Task) -> Task:
-    """Copy what another thread goes on writing."""
+    """Copy a task, which another thread keeps changing."""
     copy = dict(task)
     return copy | {"details": list(copy["details"])} if "details" in copy else copy
 

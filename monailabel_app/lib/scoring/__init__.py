@@ -1,4 +1,4 @@
-"""What is measured about studies before anyone reads them."""
+"""Scoring of unread studies."""
 
 from .radfound import RadFoundScoring
 

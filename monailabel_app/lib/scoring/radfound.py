@@ -1,4 +1,4 @@
-"""How uncertain the model is about each study, as a scoring method of MONAI Label."""
+"""MONAI Label scoring method: the model's uncertainty about each study."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _MOST_QUESTIONS = 16
 
 
 class RadFoundScoring(ScoringMethod):
-    """Asks standard questions about each study that the model has not answered about.
+    """Asks standard questions about each study that has no answer of the active model yet.
 
-    MONAI Label runs it in a process of its own. Each score is kept as soon as it is there, so a run
-    that is stopped is not lost, and the next one goes on. The last line of its output, which
-    `GET /scoring/` shows, is what it returns, as JSON.
+    MONAI Label runs this in a process of its own. Each score is saved at once, so the next run resumes
+    after a stopped one. The last line of the output, which `GET /scoring/` returns, is the result as
+    JSON.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class RadFoundScoring(ScoringMethod):
         self._service = service
 
     def check(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings in a request; RequestError names one that is wrong."""
+        """Return the settings in a request; RequestError names an invalid one."""
         checks = {"questions": _questions, "limit": _limit}
         return {key: check(request[key]) for key, check in checks.items() if key in request}
 
@@ -63,22 +63,24 @@ class RadFoundScoring(ScoringMethod):
         Returns
         -------
         dict
-            "scored", "known" and "unreadable" (counts), and "skipped": what could not be read, why.
+            "scored", "known" and "unreadable" (counts), and "skipped": unreadable studies, and why.
         """
         questions, limit = _questions(request.get("questions")), _limit(request.get("limit"))
         without_progress_bars()
         model = self._service.engine().model_version
         scores, corrected = self._service.scores, self._service.log.images()
-        judged, placed = scores.judged(model), scores.placed(model)
+        answered, embedded = scores.judged(model), scores.placed(model)
         images = sorted(datastore.list_images())
-        # Corrected studies need a place, to measure the others against, and no new answers.
+        # Corrected studies need an embedding, as the reference for diversity, but no answers.
         missing = [
-            each for each in images if each not in placed or each not in (judged | corrected)
+            image
+            for image in images
+            if image not in embedded or image not in (answered | corrected)
         ]
         skipped: list[dict[str, str]] = []
         for number, image in enumerate(missing[:limit], start=1):
             try:
-                self._score(image, () if image in judged | corrected else questions)
+                self._score(image, () if image in answered | corrected else questions)
             except RadFoundError as error:
                 skipped.append({"id": image, "reason": str(error)})
             logger.info("scored %d of %d studies", number, len(missing[:limit]))

@@ -1,1 +1,1 @@
-"""Studies as the server keeps them: the folder it serves, uploads, sessions."""
+"""Storage of studies: the served folder, uploads and sessions."""

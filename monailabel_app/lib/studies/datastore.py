@@ -1,4 +1,4 @@
-"""A folder of studies as MONAI Label sees it."""
+"""MONAI Label datastore for a folder of studies."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from .index import IndexedDatastore, Objects
 logger = logging.getLogger(__name__)
 
 INDEX = "datastore_v2.json"
-"""MONAI Label's list of images and labels."""
+"""MONAI Label's index of images and labels."""
 
-# Names of no hidden file; of folders below, since MONAI Label's watcher compares whole paths.
+# Files that are not hidden. One pattern for each depth: MONAI Label's watcher matches whole paths.
 _WATCHED = ["*/" * depth + "[!.]*" for depth in range(6)]
 _LABELS = "labels"
 _UPLOADED = [suffix for suffix in SUFFIXES if suffix not in DETACHED_SUFFIXES]
-_PAUSE_S = 1.0  # between two looks at a folder into which files are being copied
+_PAUSE_S = 1.0  # between two scans of a folder into which files are being copied
 _SAFE_NAME = re.compile(r"[^/\\\x00-\x1f]{1,200}")
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -47,27 +47,27 @@ def uploads_path(state: str | Path) -> Path:
 class StudyDatastore(IndexedDatastore):
     """MONAI Label's local datastore with the studies that `StudyFolder` finds, and safe names.
 
-    The id of a study is its path in the folder, without the suffix where it has one of `SUFFIXES`; of
-    two with one id, the second by name keeps its suffix.
+    The id of a study is its path in the folder without a suffix of `SUFFIXES`. If two studies share
+    that id, the second by name keeps its suffix.
 
     Parameters
     ----------
     path : str
         The folder of studies.
     uploads : Path, optional
-        The folder for uploaded images; one in the folder for the state if left out.
+        The folder for uploaded images; by default one in the state folder.
     state : str, optional
-        Folder for labels and the list of images, where they are not to be in the folder of studies.
+        Folder for labels and the index; by default the folder of studies.
     auto_reload, read_only : bool
-        As MONAI Label takes them.
+        As in MONAI Label.
 
     Raises
     ------
     StorageError
-        If the folder for labels and list cannot be written.
+        If the folder for labels and index cannot be written.
     RequestError
-        From every method that writes, if a name would leave the folder or a value has no place
-        in the datastore's index.
+        From every method that writes, if a name would leave the folder or the index cannot hold a
+        value.
     NotFoundError
         If there is no image of that name.
     """
@@ -93,16 +93,16 @@ class StudyDatastore(IndexedDatastore):
             read_only=read_only,
         )
         if auto_reload:
-            # A name without suffix tells nothing before the content is there.
+            # The kind of a file without a suffix is known only when its content is complete.
             self._handler.on_closed = self._on_any_event
             if state is not None:
                 self._watch(path)
 
     def path_of(self, image_id: str) -> Path:
-        """Return where an image lies; ids are looked up, never used as paths."""
+        """Return the path of an image; ids are looked up, never used as paths."""
         uri = self.get_image_uri(image_id)
         if not uri:
-            self.refresh()  # a folder may have arrived unseen
+            self.refresh()  # the watcher may have missed a new folder
             uri = self.get_image_uri(image_id)
         if not uri:
             raise NotFoundError(
@@ -112,13 +112,13 @@ class StudyDatastore(IndexedDatastore):
         return Path(uri)
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Keep an upload under an id that is a plain name; TakenError if that is another image's."""
+        """Store an upload under a plain name; TakenError if the id belongs to another image."""
         name = os.path.basename(image_filename)
         image_id = self.check_name(image_id, name)
         return super().add_image(image_id, image_filename, _checked_info("params", image_info))
 
     def check_name(self, image_id: str, file_name: str) -> str:
-        """Raise if a file of this name could not be saved; return the id that it would have."""
+        """Return the id for a file of this name; RequestError if the name cannot be stored."""
         name, suffix = self._to_id(file_name)
         if suffix.lower() not in _UPLOADED:
             raise RequestError(
@@ -141,18 +141,18 @@ class StudyDatastore(IndexedDatastore):
         return super().save_label(image_id, label_filename, label_tag, label_info)
 
     def check_label(self, image_id: str, label_tag: str, label_info: object) -> None:
-        """Raise if a label could not be saved under these names."""
+        """Raise if a label cannot be saved under these names."""
         self.path_of(image_id)
         if not _TAG.fullmatch(label_tag):
             raise RequestError("tag: expected 1 to 64 letters, digits, - or _, such as final")
         _checked_info("params", label_info)
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
-        """Add to what is known about an image."""
+        """Update an image's metadata."""
         super().update_image_info(image_id, _checked_info("info", info))
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
-        """Add to what is known about a label."""
+        """Update a label's metadata."""
         super().update_label_info(label_id, label_tag, _checked_info("info", info))
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
@@ -162,7 +162,7 @@ class StudyDatastore(IndexedDatastore):
         return str(super().get_dataset_archive(limit_cases))
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
-        """Return what is known about an image; `name` is the file's, without folders."""
+        """Return an image's metadata; `name` is the file's base name."""
         info = dict(super().get_image_info(image_id))
         return info | ({"name": os.path.basename(info["name"])} if "name" in info else {})
 
@@ -189,14 +189,14 @@ class StudyDatastore(IndexedDatastore):
     def _watch(self, folder: str) -> None:
         try:
             self._observer.schedule(self._handler, folder, recursive=True)
-        except OSError as error:  # more folders than the system watches
-            logger.warning("studies that arrive are found when asked for (%s)", error.strerror)
+        except OSError as error:  # more folders than the system can watch
+            logger.warning("new studies are found only when requested (%s)", error.strerror)
 
     def _on_any_event(self, event: Any) -> None:
-        """Look at the folder again, once for many files that arrive together."""
+        """Scan the folder again, once for many files that arrive together."""
         paths = [os.fsdecode(path) for path in (event.src_path, event.dest_path) if path]
         if self._datastore_config_path in paths:
-            with suppress(StorageError):  # it is tried again with the next change
+            with suppress(StorageError):  # retried at the next change
                 self._init_from_datastore_file()
             return
         if not any(map(self._is_of_a_study, paths)):
@@ -210,12 +210,12 @@ class StudyDatastore(IndexedDatastore):
             self._next_look.start()
 
     def refresh(self) -> None:
-        """Bring the list up to what is on the disk."""
+        """Update the index from the disk."""
         super().refresh()
         self._looked_s = time.monotonic()
 
     def _is_of_a_study(self, path: str) -> bool:
-        """Whether a change there may be one of a study, or of a label that somebody copied."""
+        """Whether a change at this path may concern a study or a copied label."""
         parts = Path(os.path.relpath(path, self._datastore.image_path())).parts
         labels = os.path.abspath(self._datastore.label_path(None))
         if os.path.commonpath((labels, os.path.abspath(path))) == labels:
@@ -224,7 +224,7 @@ class StudyDatastore(IndexedDatastore):
 
 
 def split_name(file: str) -> tuple[str, str]:
-    """Split a file's name into id and suffix; the suffix is empty if it is none of `SUFFIXES`."""
+    """Split a file's name into id and suffix; the suffix is empty if not one of `SUFFIXES`."""
     for suffix in SUFFIXES:
         if file.lower().endswith(suffix) and len(file) > len(suffix):
             return file[: -len(suffix)], file[-len(suffix) :]
@@ -232,7 +232,7 @@ def split_name(file: str) -> tuple[str, str]:
 
 
 def is_dicom_by_another_name(path: Path) -> bool:
-    """Whether a file is DICOM that its name does not show to clients, which go by the suffix .dcm."""
+    """Whether a file is DICOM without the suffix .dcm, by which clients recognize it."""
     kind = kind_of_name(path.name)
     if kind is None:
         return path.is_file() and kind_of(Source.of(path)) == "dicom"

@@ -1,4 +1,4 @@
-"""MONAI Label's client of a DICOM server, with a cache that survives kills and full disks."""
+"""MONAI Label's DICOMweb client with a cache that survives kills and full disks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from radfound.records.durable import keep_private, replace_text, set_aside
 
 
 class DicomCache(DICOMWebDatastore):
-    """What was fetched from a DICOM server, for this user only, with an index that is never half of one.
+    """Cache of fetched DICOM images, private to this user, with an index that is written atomically.
 
-    A damaged index is set aside, and made anew from what is in the cache.
+    A damaged index is set aside and rebuilt from the cache.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):

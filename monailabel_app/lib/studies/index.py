@@ -1,4 +1,4 @@
-"""MONAI Label's local datastore, with an index that survives kills, full disks and other writers."""
+"""MONAI Label's local datastore with an index that survives kills, full disks and concurrent writers."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ from radfound.exceptions import RadFoundError, StorageError
 logger = logging.getLogger(__name__)
 
 _LOCK_TIMEOUT_S = 60.0
-_REMOVED = "removed"  # a folder beside uploads: the SHA-256 of each that was removed, by its id
+_REMOVED = "removed"  # a folder beside uploads: the SHA-256 of each removed upload, by its id
 
 Objects = dict[str, ImageLabelModel]
-"""What the index holds: an entry for each image, by its id."""
+"""Entries of the index by image id."""
 
 
 class ProtectedError(RadFoundError):
@@ -52,19 +52,19 @@ class ProtectedError(RadFoundError):
 
 
 class TakenError(RadFoundError):
-    """An id stands for another image already."""
+    """The id already belongs to another image."""
 
     code = "image_exists"
     http_status = 409
 
 
 class IndexedDatastore(LocalDatastore):
-    """A folder of originals, which are never touched, a folder of uploads, and labels.
+    """Datastore with a folder of originals, which are never changed, a folder of uploads, and labels.
 
-    MONAI Label rewrites its index in place, from what one process knows of it. Here each change starts
-    from what is on the disk, under a lock that other servers of the folder respect, and takes its
-    place in one step; threads that read see the index before or after it. A damaged index is set
-    aside and made anew from images and labels.
+    MONAI Label rewrites its index in place from one process's copy. Here each change starts from the
+    index on the disk, under a file lock shared with other servers of the folder, and replaces the
+    index atomically; threads that read get the index before or after the change. A damaged index is
+    set aside and rebuilt from images and labels.
 
     Parameters
     ----------
@@ -73,11 +73,11 @@ class IndexedDatastore(LocalDatastore):
     uploads : Path
         Made at the first upload.
     extensions : sequence of str
-        Patterns of what may be an image.
+        Patterns of image files.
     state : str, optional
-        The folder of `labels` and the index; that of the originals if left out.
+        The folder of `labels` and the index; by default the folder of originals.
     auto_reload, read_only : bool
-        As MONAI Label takes them.
+        As in MONAI Label.
 
     Raises
     ------
@@ -119,7 +119,7 @@ class IndexedDatastore(LocalDatastore):
     # Reading ----------------------------------------------------------------------------------
 
     def image_path(self, image_id: str) -> Path | None:
-        """Return where an image is, by its id; None if there is none."""
+        """Return the path of an image; None if there is no such image."""
         entry = self._datastore.objects.get(image_id)
         return self._place(image_id, entry.image.ext) if entry else None
 
@@ -132,17 +132,17 @@ class IndexedDatastore(LocalDatastore):
         return sorted(name for name in names if not name.startswith("."))
 
     def get_image_uri(self, image_id: str) -> str:
-        """Return where an image is; empty if there is none."""
+        """Return the path of an image; empty if there is no such image."""
         path = self.image_path(image_id)
         return os.path.realpath(path) if path else ""
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
-        """Return what is known about an image."""
+        """Return an image's metadata and path."""
         entry = self._datastore.objects.get(image_id)
         return {**entry.image.info, "path": self.get_image_uri(image_id)} if entry else {}
 
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
-        """Return where each image with a final label is, and the label."""
+        """Return the path of each image with a final label, and of the label."""
         tag = DefaultLabelTag.FINAL.value
         return [
             {"image": self.get_image_uri(each), "label": self.get_label_uri(each, tag)}
@@ -150,7 +150,7 @@ class IndexedDatastore(LocalDatastore):
         ]
 
     def _place(self, image_id: str, suffix: str) -> Path:
-        """Return the place of an image: an upload has its id from before a file that came later."""
+        """Return the path of an image: an upload takes precedence over an original added later."""
         name = self._filename(image_id, suffix)
         upload = self._uploads / name
         return upload if upload.exists() else Path(self._datastore.image_path(), name)
@@ -158,12 +158,12 @@ class IndexedDatastore(LocalDatastore):
     # Writing ----------------------------------------------------------------------------------
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Keep an upload.
+        """Store an upload.
 
         Raises
         ------
         TakenError
-            If the id stands, or stood, for another content; the same may be sent again.
+            If the id is, or was, used for different content; the same content may be sent again.
         """
         source = Path(image_filename)
         name, suffix = self._to_id(source.name)
@@ -198,7 +198,7 @@ class IndexedDatastore(LocalDatastore):
     def save_label(
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]
     ) -> str:
-        """Save a label in the place of the one before."""
+        """Save a label, replacing the previous one."""
         source = Path(label_filename)
         _, suffix = self._to_id(source.name)
         with self._changing() as objects:
@@ -210,7 +210,7 @@ class IndexedDatastore(LocalDatastore):
         return image_id
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
-        """Remove a label; of one that is a link, the link."""
+        """Remove a label; of a symbolic link, the link only."""
         with self._changing() as objects:
             if self._datastore.label(label_id, label_tag):
                 path = self._label_path(label_id, label_tag, objects[label_id])
@@ -218,12 +218,12 @@ class IndexedDatastore(LocalDatastore):
             self._reconcile(objects)
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
-        """Add to what is known about an image."""
+        """Update an image's metadata."""
         with self._changing() as objects:
             _entry(objects, image_id).image.info.update(info)
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
-        """Add to what is known about a label."""
+        """Update a label's metadata."""
         with self._changing() as objects:
             label = _entry(objects, label_id).labels.get(label_tag)
             if label is None:
@@ -231,8 +231,8 @@ class IndexedDatastore(LocalDatastore):
             label.info.update(info)
 
     def _check_free(self, image_id: str, source: Path, entry: ImageLabelModel | None) -> None:
-        """Raise TakenError if an id stands, or stood, for another content."""
-        # A file may be there without an entry: on some disks two names differ in case alone.
+        """Raise TakenError if an id is, or was, used for different content."""
+        # A file may exist without an entry: on some disks names are not case-sensitive.
         path = self._place(image_id, entry.image.ext if entry else self._to_id(source.name)[1])
         tombstone = self._tombstone(image_id)
         if entry is not None or path.exists():
@@ -242,7 +242,7 @@ class IndexedDatastore(LocalDatastore):
         if is_free:
             return
         raise TakenError(
-            "image: the name stands for another image, and corrections may be about that one; "
+            "image: the name belongs to another image, and corrections may be about that one; "
             "upload this one under another name"
         )
 
@@ -261,9 +261,9 @@ class IndexedDatastore(LocalDatastore):
 
     @contextmanager
     def _changing(self) -> Iterator[Objects]:
-        """Let the caller change a copy of the newest index; it is saved as a whole, or not at all.
+        """Give the caller a copy of the newest index to change; save it as a whole or not at all.
 
-        Entries are shared with the index that others read: `_entry` gives one to change.
+        Entries are shared with the current index: get one to change from `_entry`.
         """
         with self._locked():
             self._load()
@@ -274,7 +274,7 @@ class IndexedDatastore(LocalDatastore):
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Keep other writers out; the system lets go of the lock when its process dies."""
+        """Keep other writers out; the system releases the lock when its process dies."""
         try:
             with self._threads, self._processes:
                 yield
@@ -287,7 +287,7 @@ class IndexedDatastore(LocalDatastore):
             raise _unwritable(error) from error
 
     def _load(self) -> None:
-        """Take over what another process has written; called with the lock held."""
+        """Load the index that another process has written; called with the lock held."""
         path = Path(self._datastore_config_path)
         version = _version(path)
         if version == self._version or version is None:
@@ -296,7 +296,7 @@ class IndexedDatastore(LocalDatastore):
             found = LocalDatastoreModel.model_validate_json(path.read_bytes())
         except (IsADirectoryError, PermissionError, ValueError) as error:
             set_aside(path, "list of images", type(error).__name__)
-            return  # what this process knows is written with the next change
+            return  # the next change writes this process's index
         self._datastore = self._datastore.model_copy(update={"objects": found.objects})
         self._version = version
 
@@ -308,7 +308,7 @@ class IndexedDatastore(LocalDatastore):
         self._datastore, self._version = changed, _version(path)
 
     def _reconcile(self, objects: Objects) -> None:
-        """Let the index hold what is on the disk: images, and labels of these."""
+        """Bring the index into line with the images and labels on the disk."""
         images = self._images_on_disk(objects)
         labels = self._labels_on_disk(images)
         before = dict(objects)
@@ -325,7 +325,7 @@ class IndexedDatastore(LocalDatastore):
         labels: dict[str, list[str]],
         known: ImageLabelModel | None,
     ) -> ImageLabelModel:
-        """Return what the index holds of an image, with the suffixes of its labels by their tags."""
+        """Return an image's index entry, given the suffixes of its labels by tag."""
         image = known.image if known and known.image.ext == suffix else self._new(image_id, suffix)
         before = known.labels if known else {}
         entry = ImageLabelModel(
@@ -337,10 +337,10 @@ class IndexedDatastore(LocalDatastore):
                 for tag, suffixes in labels.items()
             },
         )
-        return known if known == entry else entry  # the same object tells that nothing changed
+        return known if known == entry else entry  # the same object if nothing changed
 
     def _images_on_disk(self, known: Objects) -> dict[str, str]:
-        """Return the suffix of each image by its id; of two with one id, the known one or an upload."""
+        """Return the suffix of each image by id; if two share an id, the known one or an upload."""
         uploads = [self._to_id(name) for name in self.upload_files()]
         found: dict[str, str] = {}
         for image_id, suffix in (*uploads, *self._originals(known, known.keys() | dict(uploads))):
@@ -351,11 +351,11 @@ class IndexedDatastore(LocalDatastore):
         return found
 
     def _originals(self, known: Objects, taken: Collection[str]) -> Iterator[tuple[str, str]]:
-        """Yield id and suffix of each original; `taken` are ids that stand for an image already."""
+        """Yield id and suffix of each original; `taken` holds ids already in use."""
         raise NotImplementedError
 
     def _labels_on_disk(self, images: dict[str, str]) -> dict[str, dict[str, list[str]]]:
-        """Return the suffixes of an image's labels by its id and their tags, the newest label last."""
+        """Return label suffixes by image id and tag, the newest label last."""
         found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for folder in filter(Path.is_dir, Path(self._datastore.label_path(None)).iterdir()):
             for file in sorted(_files_in(folder), key=lambda each: each.stat().st_mtime_ns):
@@ -366,13 +366,13 @@ class IndexedDatastore(LocalDatastore):
         return found
 
     def _remove_temporary_files(self) -> None:
-        """Remove what killed servers left half-written; others write with the lock held."""
+        """Remove partial files of killed servers; running servers write with the lock held."""
         with self._locked():
             folders = Path(self._datastore.label_path(None)).iterdir()
             for folder in (self._uploads, Path(self._datastore_path), *folders):
                 remove_temporary_files(folder)
 
-    # What MONAI Label's constructor and watcher call -------------------------------------------
+    # Called by MONAI Label's constructor and watcher -------------------------------------------
 
     def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
         with self._locked():
@@ -400,7 +400,7 @@ class IndexedDatastore(LocalDatastore):
     def _on_any_event(self, event: Any) -> None:
         try:
             self.refresh()
-        except StorageError as error:  # raised further, it would end the watch
+        except StorageError as error:  # would end the watcher thread
             logger.warning("the list of images stays as it was: %s", error)
 
     def _on_modify_event(self, event: Any) -> None:
@@ -414,7 +414,7 @@ class IndexedDatastore(LocalDatastore):
 
 
 def _entry(objects: Objects, image_id: str) -> ImageLabelModel:
-    """Return an entry that may be changed."""
+    """Return a copy of an entry, for changes."""
     if image_id not in objects:
         raise ImageNotFoundException("image: not in the datastore; send one of its ids")
     objects[image_id] = objects[image_id].model_copy(deep=True)
@@ -422,7 +422,7 @@ def _entry(objects: Objects, image_id: str) -> ImageLabelModel:
 
 
 def _files_in(folder: str | Path) -> Iterator[os.DirEntry[str]]:
-    """Yield the files of a folder and those below: the id of a study in a folder is a path."""
+    """Yield the files of a folder and its subfolders: the id of a study may be a path."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
@@ -432,7 +432,7 @@ def _files_in(folder: str | Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _owner(label: str, images: dict[str, str]) -> str | None:
-    """Return whose label a file is, by its name: the image with the longest id that it begins with."""
+    """Return the image that a label file belongs to: the longest id that its name begins with."""
     stem = label
     while stem and stem not in images:
         stem = stem.rpartition(".")[0]
@@ -440,7 +440,7 @@ def _owner(label: str, images: dict[str, str]) -> str | None:
 
 
 def _is_text(name: str) -> bool:
-    """Whether the index, which is JSON, can hold a name."""
+    """Whether a name can be stored in the index, which is JSON."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:

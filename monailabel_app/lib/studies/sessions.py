@@ -1,4 +1,4 @@
-"""Studies uploaded for a while, in MONAI Label's sessions."""
+"""Temporarily uploaded studies, in MONAI Label's sessions."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _META = "meta.info"
 class StudySessions(Sessions):
     """MONAI Label's sessions with ids that are plain names and archives that stay packed.
 
-    `read_study` unpacks a zip in a safe way each time; MONAI Label would unpack any archive with
-    no check. A session is there as a whole or not at all, and goes at its expiry, whichever server made
-    it and whatever became of that server. Other users of the machine see none.
+    `read_study` unpacks a zip safely each time; MONAI Label would unpack any archive unchecked. A
+    session is created atomically and removed after its expiry, by any server that shares the folder.
+    Sessions are private to this user.
 
     Parameters
     ----------
     store_path : str
-        A folder; MONAI Label's in the user's cache if empty.
+        A folder; if empty, MONAI Label's in the user's cache.
     expiry : int
-        Most seconds that a session stays after its last use.
+        Longest time in seconds that a session stays after its last use.
     """
 
     def __init__(self, store_path: str = "", expiry: int = 3600):
@@ -46,7 +46,7 @@ class StudySessions(Sessions):
     def get_session(
         self, session_id: str, update_ts: bool = True, fetch_cache: bool = True
     ) -> SessionInfo | None:
-        """Return a session, or None if there is none or it has expired."""
+        """Return a session, or None if it does not exist or has expired."""
         if not _ID.fullmatch(session_id):
             return None
         session = _read(self._folder / session_id)
@@ -57,7 +57,7 @@ class StudySessions(Sessions):
             try:
                 self._write_meta_info(session_id, session)
             except OSError as error:
-                logger.warning("a session's last use is not noted (%s)", error.strerror)
+                logger.warning("a session's last use is not saved (%s)", error.strerror)
         return session
 
     def add_session(
@@ -67,7 +67,7 @@ class StudySessions(Sessions):
         uncompress: bool = False,
         session_id: str | None = None,
     ) -> tuple[str, SessionInfo]:
-        """Keep an uploaded file or folder; `uncompress` is not needed and has no effect."""
+        """Store an uploaded file or folder; `uncompress` has no effect."""
         session_id = session_id or str(uuid.uuid4())
         folder, source = self._folder / session_id, Path(data_file)
         session = SessionInfo()
@@ -92,36 +92,36 @@ class StudySessions(Sessions):
             shutil.rmtree(self._folder / session_id, ignore_errors=True)
 
     def remove_expired(self) -> int:
-        """Remove the sessions that have expired, and what killed servers left half-made; count them."""
+        """Remove expired sessions and incomplete ones of killed servers; return their number."""
         folders = self._folder.iterdir() if self._folder.is_dir() else ()
-        expired = [each for each in folders if self._end_s(each) < time.time()]
+        expired = [folder for folder in folders if self._end_s(folder) < time.time()]
         for folder in expired:
             shutil.rmtree(folder, ignore_errors=True)
         return len(expired)
 
     def path_of(self, session_id: str) -> Path:
-        """Return where a session's image lies; NotFoundError if there is no such session."""
+        """Return the path of a session's image; NotFoundError if there is no such session."""
         session = self.get_session(session_id)
         if session is None:
             raise NotFoundError("session_id: no such session; it may have expired, upload it again")
         return Path(session.image)
 
     def _end_s(self, folder: Path) -> float:
-        """Return when a session expires; one that is not whole, as late as any may."""
+        """Return the expiry time of a session; an incomplete one gets the longest expiry."""
         session = _read(folder)
         if session is not None:
             return float(session.last_access_ts + session.expiry)
         try:
             return folder.stat().st_mtime + self.expiry
         except OSError:
-            return float("inf")  # gone already
+            return float("inf")  # already removed
 
     def _write_meta_info(self, session_id: str, session_info: SessionInfo) -> None:
         replace_text(self._folder / session_id / _META, session_info.to_str())
 
 
 def _read(folder: Path) -> SessionInfo | None:
-    """Return what is known of a session; None if it is not whole."""
+    """Return the metadata of a session; None if the session is incomplete."""
     try:
         session = SessionInfo(json.loads((folder / _META).read_text(encoding="utf-8")))
         is_whole = os.path.exists(session.image) and session.last_access_ts + session.expiry > 0

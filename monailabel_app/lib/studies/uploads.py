@@ -1,4 +1,4 @@
-"""Files that callers send, on this machine for as long as they are needed."""
+"""Temporary files of uploads."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ Upload = tuple[str, IO[bytes]]
 """A file's plain name and its content."""
 
 PREFIX = "radfound-"
-"""How the name of everything begins that RadFound leaves in the temporary folder for a while."""
+"""Name prefix of RadFound's files in the temporary folder."""
 _LOCK = ".lock"
 _STALE_S = 24 * 3600.0
 
 
 @contextmanager
 def received(name: str, content: IO[bytes], *, is_image: bool = True) -> Iterator[Path]:
-    """Keep an upload in a folder of its own, which goes with the end of the block.
+    """Keep an upload in a folder of its own, removed at the end of the block.
 
     Raises
     ------
     StudyError
-        For what should be an image and is, by its content, nothing that can be read.
+        If an image has, by its content, no format that can be read.
     StorageError
         If the temporary folder is full or cannot be written.
     """
@@ -60,7 +60,7 @@ def received(name: str, content: IO[bytes], *, is_image: bool = True) -> Iterato
 
 
 def remove_stale() -> None:
-    """Remove what killed servers left in the temporary folder: uploads, and anything else after a day."""
+    """Remove temporary files of killed servers: uploads at once, anything else after a day."""
     for path in sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
         try:
             if path.suffix == _LOCK:
@@ -69,15 +69,15 @@ def remove_stale() -> None:
                 path.unlink(missing_ok=True)
             elif not _lock(path).exists() and time.time() - path.lstat().st_mtime > _STALE_S:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        except filelock.Timeout:  # of a server that runs
+        except filelock.Timeout:  # a running server's
             continue
-        except OSError as error:  # of another user
+        except OSError as error:  # another user's
             logger.info("a temporary file stays (%s)", error.strerror)
 
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """Make a private folder that is locked for as long as it is needed, so that others know it is."""
+    """Make a private folder; its lock shows other servers that the folder is in use."""
     folder = Path(tempfile.gettempdir(), PREFIX + secrets.token_hex(8))
     try:
         with filelock.FileLock(_lock(folder)):

@@ -1,4 +1,4 @@
-"""Fine-tuning on the corrections, as a training task of MONAI Label."""
+"""MONAI Label training task: fine-tuning on the corrections."""
 
 from __future__ import annotations
 
@@ -33,20 +33,21 @@ _LAST_LINES_S = 0.5
 
 
 class RadFoundTrainer(TrainTask):
-    """Learns an adapter from the corrections and publishes it if it passes the gate.
+    """Trains an adapter on the corrections and publishes it if it passes the gate.
 
-    MONAI Label runs it in a process of its own, of which `GET /train/` shows the last lines: here
-    one line of JSON for every report of progress. The same is in `train_stats` of `GET /info/`.
+    MONAI Label runs this in a process of its own and returns its last lines of output at
+    `GET /train/`: one line of JSON for each report of progress. `train_stats` of `GET /info/` holds
+    the same.
 
     Parameters
     ----------
     service : RadFoundService
     status_path : Path
-        Where the state of the newest run is kept, for the server process to read.
+        File with the state of the newest run, for the server process.
     """
 
     def __init__(self, service: RadFoundService, status_path: Path):
-        super().__init__("Learns from the corrections (LoRA adapter)")
+        super().__init__("Fine-tunes on the corrections (LoRA adapter)")
         self._service = service
         self._status_path = status_path
 
@@ -64,7 +65,7 @@ class RadFoundTrainer(TrainTask):
         return status
 
     def check(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings that a request changes; RequestError names one that is wrong."""
+        """Return the settings that a request changes; RequestError names an invalid one."""
         changed = {key: value for key, value in asdict(_config(request)).items() if key in request}
         if not isinstance(request.get("force", False), bool):
             raise RequestError("force: expected true or false")
@@ -79,12 +80,12 @@ class RadFoundTrainer(TrainTask):
         Returns
         -------
         dict
-            "adapter" (None where the gate refused it), "published", "reason" and "metrics".
+            "adapter" (None if the gate refused it), "published", "reason" and "metrics".
 
         Raises
         ------
         TrainingError
-            If there is nothing to learn from.
+            If there is nothing to train on.
         """
         from training.corrections.finetune import finetune
 
@@ -104,37 +105,39 @@ class RadFoundTrainer(TrainTask):
                 progress=self._report,
             )
         except RadFoundError as error:
-            self._say({"status": "failed", "message": str(error)})
+            self._save_status({"status": "failed", "message": str(error)})
             raise
         summary = asdict(result)
         seconds = round(time.monotonic() - began, 1)
         status = "published" if result.published else "refused"
-        self._say({"status": status, "message": result.reason, "total_time": seconds, **summary})
+        end = {"status": status, "message": result.reason, "total_time": seconds, **summary}
+        self._save_status(end)
         return summary
 
     def _report(self, progress: Progress) -> None:
         numbers = {
             "step": progress.step,
             "total": progress.total,
-            # what MONAI Label's clients draw their bars from
+            # MONAI Label's clients draw their progress bars from these
             "epoch": progress.step,
             "max_epochs": progress.total,
             "loss": _finite(progress.loss),
             "seconds_left": _finite(progress.seconds_left),
         }
-        self._say({"status": "running", "message": progress.message, **numbers}, pause_s=0)
+        status = {"status": "running", "message": progress.message, **numbers}
+        self._save_status(status, pause_s=0)
 
-    def _say(self, status: dict[str, Any], pause_s: float = _LAST_LINES_S) -> None:
+    def _save_status(self, status: dict[str, Any], pause_s: float = _LAST_LINES_S) -> None:
         line = json.dumps(status)
         make_directory(self._status_path.parent)
         replace_text(self._status_path, line + "\n")
         logger.info("training %s", line)
-        # MONAI Label stops reading when the process has ended, whatever it has not read yet.
+        # MONAI Label drops output that it has not read when the process ends.
         time.sleep(pause_s)
 
 
 def _config(request: Mapping[str, Any]) -> FinetuneConfig:
-    """Return the settings with a request's changes; keys that are no settings are ignored."""
+    """Return the settings with a request's changes; unknown keys are ignored."""
     from training.corrections.finetune import FinetuneConfig
 
     default = FinetuneConfig()
