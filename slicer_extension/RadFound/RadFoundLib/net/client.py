@@ -164,8 +164,8 @@ class Client:
                 cancel=cancel,
             )
             with call as reply:
-                said = self._json(reply)
-        if replies.as_object(said, self._place).get("image") != image:
+                content = self._json(reply)
+        if replies.as_object(content, self._place).get("image") != image:
             raise not_radfound(self._place)
         return image
 
@@ -318,11 +318,11 @@ class Client:
             body = replies.read_all(reply, self._place, replies.MAX_MAP_BYTES)
             kind = str(reply.headers.get("Content-Type", ""))
         if not kind.startswith("multipart/"):
-            said = replies.read_json(body, self._place)
-            return replies.checked_answer(said, self._place), None
+            content = replies.read_json(body, self._place)
+            return replies.checked_answer(content, self._place), None
         parts = replies.parts(body, kind)
-        said = replies.read_json(parts.get("params", b""), self._place)
-        return replies.checked_answer(said, self._place), parts.get("image") or None
+        content = replies.read_json(parts.get("params", b""), self._place)
+        return replies.checked_answer(content, self._place), parts.get("image") or None
 
     # Corrections ------------------------------------------------------------------------------
 
@@ -346,11 +346,13 @@ class Client:
         Called by `Outbox.flush`; see `outbox.new_correction`. The server may load the study first
         to record the hash of its content.
         """
-        said = self._post("/radfound/corrections", correction, cancel, self._answer_timeout_s)
-        said = replies.as_object(said, self._place)
-        if said.get("id") != correction.get("id") or not isinstance(said.get("recorded"), bool):
+        content = self._post("/radfound/corrections", correction, cancel, self._answer_timeout_s)
+        content = replies.as_object(content, self._place)
+        if content.get("id") != correction.get("id") or not isinstance(
+            content.get("recorded"), bool
+        ):
             raise not_radfound(self._place)
-        return bool(said["recorded"])
+        return bool(content["recorded"])
 
     # Training ---------------------------------------------------------------------------------
 
@@ -406,8 +408,8 @@ class Client:
 
     # Parts ------------------------------------------------------------------------------------
 
-    def _adapters(self, said: Any) -> dict[str, Any]:
-        found = replies.as_object(said, self._place)
+    def _adapters(self, content: Any) -> dict[str, Any]:
+        found = replies.as_object(content, self._place)
         if not isinstance(found.get("adapters"), list) or "active" not in found:
             raise not_radfound(self._place)
         for adapter in found["adapters"]:

@@ -120,18 +120,18 @@ def check_status(reply: Reply, address: Address, has_token: bool) -> None:
         if has_token:
             message = _("The server at {where} does not accept this token: enter a new one.")
         raise ClientError(message.format(where=where), "refused", TOKEN_NEEDED)
-    code, said = _detail(reply, address)
+    code, detail = _detail(reply, address)
     if status == 403:
-        message = _("The server at {where} does not allow this: {said}")
-        raise ClientError(message.format(where=where, said=said or "403"), "refused", code)
+        message = _("The server at {where} does not allow this: {detail}")
+        raise ClientError(message.format(where=where, detail=detail or "403"), "refused", code)
     if status >= 500:
-        message = _("The server at {where} failed ({status}): {said}")
-        said = said or _("see its log")
-        raise ClientError(message.format(where=where, status=status, said=said), "server", code)
+        message = _("The server at {where} failed ({status}): {detail}")
+        detail = detail or _("see its log")
+        raise ClientError(message.format(where=where, status=status, detail=detail), "server", code)
     # RadFound names its errors; a bare "Not Found" comes from a server without that route.
-    if not said or (code is None and status in (404, 405)):
+    if not detail or (code is None and status in (404, 405)):
         raise not_radfound(address)
-    raise ClientError(said, "request", code)
+    raise ClientError(detail, "request", code)
 
 
 def _detail(reply: Reply, address: Address) -> tuple[Optional[str], str]:
@@ -243,32 +243,32 @@ def training_status(task: Optional[Mapping[str, Any]], stats: Mapping[str, Any])
         return (
             _status_of(stats, str(stats.get("status", "none"))) if stats else TrainingStatus("none")
         )
-    said = _last_report(task.get("details"))
+    report = _last_report(task.get("details"))
     status = task.get("status")
     if status == "SUBMITTED":
         return TrainingStatus("waiting")
     if status == "RUNNING":
-        return _status_of(said, "running")
+        return _status_of(report, "running")
     if status == "STOPPED":
-        return _status_of(said, "stopped")
-    if said.get("status") not in ("published", "refused", "failed"):
-        said = {
+        return _status_of(report, "stopped")
+    if report.get("status") not in ("published", "refused", "failed"):
+        report = {
             "status": "failed",
             "message": _("it ended without a message; see the server's log"),
         }
-    return _status_of(said, str(said["status"]))
+    return _status_of(report, str(report["status"]))
 
 
-def _status_of(said: Mapping[str, Any], state: str) -> TrainingStatus:
-    left = said.get("seconds_left")
-    metrics = said.get("metrics")
+def _status_of(report: Mapping[str, Any], state: str) -> TrainingStatus:
+    left = report.get("seconds_left")
+    metrics = report.get("metrics")
     return TrainingStatus(
         state=state,
-        message=str(said.get("message") or ""),
-        step=_whole(said.get("step")),
-        total=_whole(said.get("total")),
+        message=str(report.get("message") or ""),
+        step=_whole(report.get("step")),
+        total=_whole(report.get("total")),
         seconds_left=float(left) if isinstance(left, (int, float)) else None,
-        adapter=_text(said.get("adapter")),
+        adapter=_text(report.get("adapter")),
         metrics=metrics if isinstance(metrics, dict) else {},
     )
 

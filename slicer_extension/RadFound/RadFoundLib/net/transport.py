@@ -306,7 +306,7 @@ def _explained(
     if line.is_late or isinstance(error, socket.timeout):
         if not line.is_connected:
             return _nobody(address)
-        message = _("The server at {where} did not answer in time. Try again later.")
+        message = _("The server at {where} has not answered in time. Try again later.")
         return ClientError(message.format(where=where), "timeout")
     if isinstance(error, ssl.SSLCertVerificationError):
         message = _(

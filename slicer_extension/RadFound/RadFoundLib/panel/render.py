@@ -102,8 +102,8 @@ def training_words(status: Any) -> str:
         if status.seconds_left is not None:
             left = duration_words(status.seconds_left)
             return _("Learning: about {left} left.").format(left=left)
-        said = status.message
-        return _("Learning: {said}.").format(said=said) if said else _("Learning.")
+        step = status.message
+        return _("Learning: {step}.").format(step=step) if step else _("Learning.")
     if status.state == "published":
         return _("Passed its checks: {adapter} answers from now on. {measured}").format(
             adapter=status.adapter or _("a new adapter"), measured=_gate_words(status.metrics)
@@ -186,10 +186,10 @@ def _footer_html(turn: Turn, palette: Palette) -> str:
     lines = _small(escape(" · ".join(words)), palette.faint)
     if turn.verdict:
         colour = palette.bad if turn.verdict == "rejected" else palette.good
-        said = verdict_words(turn.verdict)
+        verdict = verdict_words(turn.verdict)
         if turn.correction.strip() and turn.verdict != "accepted":
-            said += ": " + turn.correction
-        lines += _small(escape(said), colour)
+            verdict += ": " + turn.correction
+        lines += _small(escape(verdict), colour)
     else:
         links = " &nbsp;·&nbsp; ".join(
             f'<a href="{action}:{turn.id}" style="color:{palette.link}">{escape(word)}</a>'

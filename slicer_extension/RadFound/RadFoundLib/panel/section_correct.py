@@ -119,14 +119,14 @@ class CorrectSection:
                 ui.authorEdit.setFocus()
             return
         self._on_author()
-        said = _("Noted: {verdict}.").format(verdict=verdict_words(verdict))
+        message = _("Noted: {verdict}.").format(verdict=verdict_words(verdict))
         if roi is not None:
             scene.mark_correction(volume, roi, correction)
             ui.whereSelector.setCurrentNode(None)
-            said += " " + _("{region} stays in this scene, under the volume.").format(
+            message += " " + _("{region} stays in this scene, under the volume.").format(
                 region=roi.GetName()
             )
-        self._say(said)
+        self._say(message)
 
     def _on_author(self) -> None:
         self._panel.settings.set_author(self._ui.authorEdit.text.strip())
@@ -177,9 +177,11 @@ class CorrectSection:
         table.rowCount = len(rows)
         for index, row in enumerate(rows):
             asked = row.get("question") or task_words(str(row.get("task")))
-            said = row.get("text") or row.get("model_text") or ""
+            answer = row.get("text") or row.get("model_text") or ""
             words = verdict_words(str(row.get("verdict", "")))
-            for column, text in enumerate((words, f"{asked} → {said}", str(row.get("author", "")))):
+            for column, text in enumerate(
+                (words, f"{asked} → {answer}", str(row.get("author", "")))
+            ):
                 table.setItem(index, column, qt.QTableWidgetItem(text))
         table.resizeColumnToContents(0)
         table.resizeColumnToContents(2)

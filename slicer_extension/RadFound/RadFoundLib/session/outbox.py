@@ -236,7 +236,7 @@ class Outbox:
                 raise
             _sync_folder(self.folder)
         except OSError as error:
-            message = _("The correction cannot be saved on disk ({why}).")
+            message = _("The correction is not saved: the disk cannot be written ({why}).")
             raise ClientError(message.format(why=error.strerror), "request") from error
 
     def _read(self, name: str) -> Optional[Waiting]:

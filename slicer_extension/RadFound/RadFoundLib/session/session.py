@@ -78,7 +78,7 @@ class Session(Connection):
     def ask(
         self, study: Study, task: str, question: Optional[str] = None, with_history: bool = True
     ) -> Turn:
-        """Ask about a study; the answer comes bit by bit, told as "token" and "turn".
+        """Ask about a study; the topics "token" and "turn" announce the streamed answer.
 
         Raises
         ------
