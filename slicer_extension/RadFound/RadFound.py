@@ -22,7 +22,7 @@ from slicer.util import VTKObservationMixin
 
 
 class RadFound(ScriptedLoadableModule):
-    """What Slicer shows of the module before it is opened."""
+    """The module's title, category and help text."""
 
     def __init__(self, parent):
         ScriptedLoadableModule.__init__(self, parent)
@@ -34,18 +34,18 @@ class RadFound(ScriptedLoadableModule):
         parent.dependencies = []
         parent.contributors = ["RadFound contributors"]
         parent.helpText = _(
-            "Ask questions about a volume, let captions and reports be written, correct the "
-            "answers and let the model learn from the corrections. It needs a RadFound server; "
-            "images are sent to it only after you have agreed. Not for diagnosis."
+            "Ask questions about a volume, generate captions and reports, correct the "
+            "answers and fine-tune the model on the corrections. The module needs a RadFound "
+            "server; images are sent to it only after you have agreed. Not for diagnosis."
         )
         parent.acknowledgementText = _(
-            "This project's reading of RadFound (arXiv 2409.16183); it speaks to MONAI Label."
+            "An independent implementation of RadFound (arXiv 2409.16183) for MONAI Label."
         )
         slicer.app.connect("startupCompleted()", register_sample_data)
 
 
 def register_sample_data():
-    """Offer a phantom in Slicer's module Sample Data; nothing is downloaded for it."""
+    """Register the phantom in Slicer's module Sample Data; nothing is downloaded."""
     import SampleData
 
     icons = os.path.join(os.path.dirname(__file__), "Resources", "Icons")
@@ -61,7 +61,7 @@ def register_sample_data():
 
 
 def make_phantom(_source=None):
-    """Add a drawn chest as CT would see it to the scene, and return its node."""
+    """Add a synthetic chest CT to the scene, and return its node."""
     from RadFoundLib.scene.phantom import chest_phantom
 
     voxels, affine = chest_phantom()
@@ -75,16 +75,16 @@ def make_phantom(_source=None):
 
 @parameterNodeWrapper
 class RadFoundParameterNode:
-    """What is saved with the scene: no address, no token and no text.
+    """State that is saved with the scene: no address, no token and no text.
 
     Parameters
     ----------
     volume : vtkMRMLScalarVolumeNode
-        What questions are about.
+        The volume that questions are about.
     part : str
         "whole", "slice:Red" (or another view) or "region".
     roi : vtkMRMLNode
-        The region, where part says so.
+        The region if part is "region".
     """
 
     volume: vtkMRMLScalarVolumeNode
@@ -93,7 +93,7 @@ class RadFoundParameterNode:
 
 
 class RadFoundLogic(ScriptedLoadableModuleLogic):
-    """What the module does without its panel."""
+    """The session of the module; independent of the panel."""
 
     def __init__(self):
         ScriptedLoadableModuleLogic.__init__(self)
@@ -101,12 +101,12 @@ class RadFoundLogic(ScriptedLoadableModuleLogic):
         self.session = Session(Outbox(os.path.join(folder, "RadFound", "Corrections")))
 
     def getParameterNode(self):
-        """Return what is saved with the scene."""
+        """Return the state that is saved with the scene."""
         return RadFoundParameterNode(super().getParameterNode())
 
 
 class RadFoundWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """Ties the panel to Slicer: its scene, its modules, its end."""
+    """Connect the panel to Slicer's scene and module life cycle."""
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -117,7 +117,7 @@ class RadFoundWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._is_updating = False
 
     def setup(self):
-        """Make the panel; called once, when the module is opened for the first time."""
+        """Create the panel; called once, when the module is first opened."""
         from RadFoundLib.panel.panel import Panel
 
         ScriptedLoadableModuleWidget.setup(self)
@@ -139,22 +139,22 @@ class RadFoundWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._use_parameters()
 
     def enter(self):
-        """Show the scene as it is now; called whenever the module is opened."""
+        """Update the panel from the scene; called whenever the module is opened."""
         if self._parameters is None:
             self._use_parameters()
         self.panel.tell("study")
 
     def exit(self):
-        """Let a request go on while another module is open."""
+        """Do nothing: a request continues while another module is open."""
 
     def onReload(self):
-        """Read the module's files anew, those of its package, too; for who works on it."""
+        """Reload the module and its package; for developers."""
         for name in [name for name in sys.modules if name.split(".")[0] == "RadFoundLib"]:
             del sys.modules[name]
         super().onReload()
 
     def cleanup(self):
-        """Stop what is under way; called when Slicer ends or the module is reloaded."""
+        """Stop all jobs; called when Slicer exits or the module is reloaded."""
         self.removeObservers()
         if self.panel is not None:
             self.panel.close()
@@ -174,7 +174,7 @@ class RadFoundWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.panel.set_volumes(self.ui.volumeSelector.currentNode(), ())
         self.panel.tell("study")
 
-    # What is saved with the scene -------------------------------------------------------------
+    # Parameter node ---------------------------------------------------------------------------
 
     def _drop_parameters(self):
         if self._parameters is not None:
@@ -184,7 +184,7 @@ class RadFoundWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._parameters = None
 
     def _use_parameters(self):
-        """Take up what the scene has saved; what is chosen in the panel goes into a new scene."""
+        """Observe the scene's parameter node; save the panel's choices into a new scene."""
         self._drop_parameters()
         self._parameters = self.logic.getParameterNode()
         self.addObserver(self._parameters, vtk.vtkCommand.ModifiedEvent, self._show_parameters)
@@ -219,7 +219,7 @@ class RadFoundWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class RadFoundTest(ScriptedLoadableModuleTest):
-    """The whole path against a server of its own, as "Reload and Test" runs it."""
+    """Self test of the whole workflow against a stub server; run by "Reload and Test"."""
 
     def setUp(self):
         """Begin with an empty scene."""
@@ -231,7 +231,7 @@ class RadFoundTest(ScriptedLoadableModuleTest):
         self.test_path()
 
     def test_path(self):
-        """Connect, agree, ask, correct, teach; and lose the server on the way."""
+        """Connect, agree, ask, correct, teach, and lose the server."""
         from RadFoundLib.selftest.selftest import run
 
         self.delayDisplay(_("Starting the self test"))

@@ -1,5 +1,5 @@
-"""What the RadFound module of 3D Slicer is made of.
+"""The package behind the RadFound module of 3D Slicer.
 
-`client`, `jobs` and `outbox` need the standard library and `requests` only, so that they run and
-are tested outside Slicer; `scene` and `render` need Slicer.
+`net`, `session.jobs` and `session.outbox` need the standard library only, so that they run and
+are tested outside Slicer; `scene` and `panel` need Slicer.
 """

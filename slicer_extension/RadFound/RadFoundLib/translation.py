@@ -1,4 +1,4 @@
-"""Text for the reader, in the reader's language where Slicer knows it."""
+"""Translate texts of the panel into the language of Slicer."""
 
 import os
 import sys
@@ -8,15 +8,15 @@ _translators: list[Callable[[str, str], str]] = []
 
 
 def use_translator(translate: Callable[[str, str], str]) -> None:
-    """Let `translate(context, text)` put what this package says into the reader's language.
+    """Translate this package's texts with `translate(context, text)`.
 
-    The context is what Slicer calls a file of a package, folder and name: "net.client".
+    The context is Slicer's name for a file of a package, such as "net.client".
     """
     _translators[:] = [translate]
 
 
 def _(text: str) -> str:
-    """Return a text (a template for `str.format`) in the reader's language."""
+    """Return the translation of a text (a template for `str.format`)."""
     for translate in _translators:
         file = sys._getframe(1).f_code.co_filename
         folder, name = os.path.split(os.path.splitext(file)[0])

@@ -807,7 +807,7 @@ def test_learning_shows_its_progress_and_ends_with_a_new_adapter(desk):
     assert "100 % of the corrections learnt, 98 % of other answers kept" in (
         desk.ui.trainingText.text
     )
-    assert desk.ui.newText.text == "No corrections since the server learnt last."
+    assert desk.ui.newText.text == "No corrections since the last training."
     assert desk.ui.stateLabel.text == "connected: radfound-stub, adapter a-0001"
 
 
@@ -859,14 +859,14 @@ def test_an_adapter_is_rolled_back_and_activated_again(desk):
     desk.ui.rollBackButton.click()
     desk.until(lambda: desk.session.adapters["active"] is None)
     desk.settle()
-    assert "Base model, as it came — answers now" in desk.ui.adapterBox.currentText
+    assert "Base model — active" in desk.ui.adapterBox.currentText
 
     desk.ui.adapterBox.currentIndex = desk.ui.adapterBox.findData("a-0001")
     desk.ui.activateButton.click()
     desk.until(lambda: desk.session.adapters["active"] == "a-0001")
 
     desk.settle()
-    assert "answers now" in desk.ui.adapterBox.currentText
+    assert "— active" in desk.ui.adapterBox.currentText
     assert not desk.ui.activateButton.enabled
     turn = desk.ask()
     assert turn.answer["model"]["adapter"] == "a-0001"

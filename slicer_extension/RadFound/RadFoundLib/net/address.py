@@ -1,4 +1,4 @@
-"""Where a server is."""
+"""The address of a server."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class Address:
-    """A server's address in one spelling.
+    """A server's normalised address.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ class Address:
         Name or IP address, the latter without brackets.
     port : int
     prefix : str
-        What comes before every path: empty, or such as "/radiology".
+        Prefix of every path: empty, or such as "/radiology".
     """
 
     scheme: str
@@ -31,14 +31,14 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> "Address":
-        """Read an address as people type it; ClientError "request" if it is none."""
+        """Parse an address as users type it; ClientError "request" if it is invalid."""
         text = text.strip()
         try:
             parts = urlsplit(text if "://" in text else "http://" + text)
             host, port = parts.hostname or "", parts.port
         except ValueError:
             host, port, parts = "", None, urlsplit("")
-        # A password would be kept with the address; that is what tokens are for.
+        # A password would be saved with the address; use a token instead.
         if "@" in parts.netloc:
             raise ClientError(
                 _("The address holds a user name or password; enter it without, and use a token."),
@@ -57,7 +57,7 @@ class Address:
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port: what a token belongs to."""
+        """Scheme, host and port; a token belongs to one origin."""
         return f"{self.scheme}://{self.where}"
 
     @property
@@ -78,5 +78,5 @@ class Address:
 
     @property
     def is_private(self) -> bool:
-        """Whether nobody on the way can read along: this machine, or TLS."""
+        """Whether the connection is safe from eavesdropping: this machine, or TLS."""
         return self.is_local or self.scheme == "https"

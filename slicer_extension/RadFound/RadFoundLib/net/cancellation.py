@@ -1,11 +1,11 @@
-"""A wish to stop, known to every part that waits."""
+"""Cancellation of requests and uploads."""
 
 import threading
 from typing import Callable
 
 
 class Cancellation:
-    """Set once, from any thread; whoever waits for something else is woken by a callback."""
+    """A flag that any thread may set once; callbacks wake threads that wait elsewhere."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -18,15 +18,15 @@ class Cancellation:
         return self._is_set
 
     def set(self) -> None:
-        """Wish to stop; returns at once."""
+        """Cancel; returns at once."""
         with self._lock:
             self._is_set = True
             wake, self._wake = self._wake, []
-        for each in wake:
-            each()
+        for callback in wake:
+            callback()
 
     def call_when_set(self, wake: Callable[[], None]) -> None:
-        """Call `wake` when (or now, if) the wish comes; it must return at once and not raise."""
+        """Call `wake` on cancellation, or now if already set; it must not block or raise."""
         with self._lock:
             if not self._is_set:
                 self._wake.append(wake)

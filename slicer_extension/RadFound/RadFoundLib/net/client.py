@@ -20,7 +20,7 @@ from .uploading import Progress, Source, UploadBody, content_hash_of, opened
 __all__ = ["Client", "ClientError", "ServerInfo", "TrainingStatus", "image_id"]
 
 _UPLOAD_SILENCE_S = 120.0
-_KEPT_ALIVE_S = 60.0  # the server says something every 15 s while it works on an answer
+_KEPT_ALIVE_S = 60.0  # the server sends a keep-alive every 15 s while it answers
 _HASH_CHARS = 40
 _SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm", ".zip", ".png", ".jpg", ".jpeg")
 
@@ -33,27 +33,27 @@ def image_id(content_hash: str) -> str:
 
 
 class Client:
-    """Speaks with one RadFound server; may be used by several threads.
+    """HTTP client of one RadFound server; thread-safe.
 
     Every call has a time limit, can be cancelled at any moment (also while it waits for the
-    first byte), and either returns what was asked for or raises ClientError. TLS certificates are
-    checked, redirects are not followed, and the token is kept in memory only.
+    first byte), and returns its result or raises ClientError. TLS certificates are checked,
+    redirects are not followed, and the token is kept in memory only.
 
     Parameters
     ----------
     address : str
-        Such as "127.0.0.1:8000" or "https://radfound.example.org/api"; http:// if there is none.
+        Such as "127.0.0.1:8000" or "https://radfound.example.org/api"; http:// by default.
     token : str, optional
         Sent as `Authorization: Bearer`.
     timeout_s : float
-        For calls that answer at once.
+        Limit for short calls.
     answer_timeout_s : float
-        How long to wait for an answer to begin: the server may have to read a large study.
+        Limit for the first byte of an answer: the server may have to load a large study.
 
     Raises
     ------
     ClientError
-        Of kind "request", if the address is none or holds a password, or the token is none.
+        Of kind "request", if the address or token is invalid, or the address has a password.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class Client:
         self._place = Address.parse(address)
         token = (token or "").strip()
         if not (token.isascii() and token.isprintable()) or " " in token:
-            raise ClientError(_("The token holds a character that no token has."), "request")
+            raise ClientError(_("The token contains an invalid character."), "request")
         self._token = token
         self._timeout_s = timeout_s
         self._answer_timeout_s = answer_timeout_s
 
     @property
     def address(self) -> str:
-        """The server's address in its one spelling, such as http://127.0.0.1:8000."""
+        """The server's normalised address, such as http://127.0.0.1:8000."""
         return str(self._place)
 
     @property
@@ -88,13 +88,13 @@ class Client:
 
     @property
     def is_private(self) -> bool:
-        """Whether nobody on the way can read along: this machine, or TLS."""
+        """Whether the connection is safe from eavesdropping: this machine, or TLS."""
         return self._place.is_private
 
     # Server -----------------------------------------------------------------------------------
 
     def info(self, cancel: Optional[Cancellation] = None) -> ServerInfo:
-        """Return what the server is; the call to make on connecting."""
+        """Return the server's description; the first call after connecting."""
         health = self.health(cancel)
         return replies.server_info(self._get("/info/", cancel), health, self._place)
 
@@ -105,7 +105,7 @@ class Client:
     # Images -----------------------------------------------------------------------------------
 
     def has(self, content_hash: str, cancel: Optional[Cancellation] = None) -> bool:
-        """Whether the server keeps the volume with this content hash already."""
+        """Whether the server has the volume with this content hash."""
         target = _target("/datastore/image", image=image_id(content_hash))
         with self._call("HEAD", target, cancel=cancel) as reply:
             if reply.status == 404:
@@ -121,16 +121,16 @@ class Client:
         progress: Optional[Progress] = None,
         cancel: Optional[Cancellation] = None,
     ) -> str:
-        """Bring a volume to the server, unless it is there.
+        """Upload a volume unless the server has it.
 
-        What is a .nii is gzipped on the way to another machine, and only then.
+        A .nii file is gzipped if the server is on another machine.
 
         Parameters
         ----------
         source : str, bytes or binary file
-            Path of a file, its content, or an open file that can be read from its beginning.
+            Path of a file, its content, or an open, seekable file.
         name : str
-            File name, of which only the suffix (.nii, .nii.gz, .nrrd, ...) reaches the server.
+            File name; only its suffix (.nii, .nii.gz, .nrrd, ...) is sent.
         content_hash : str, optional
             SHA-256 in hex of the volume (voxels and geometry); of the bytes of `source` if None.
         progress : callable(done, total), optional
@@ -140,7 +140,7 @@ class Client:
         Returns
         -------
         str
-            The image's id, to ask and to correct with: `image_id(content_hash)`.
+            The image's id, `image_id(content_hash)`.
         """
         suffix = next((end for end in _SUFFIXES if name.lower().endswith(end)), None)
         if suffix is None:
@@ -164,8 +164,8 @@ class Client:
                 cancel=cancel,
             )
             with call as reply:
-                said = self._json(reply)
-        if replies.as_object(said, self._place).get("image") != image:
+                content = self._json(reply)
+        if replies.as_object(content, self._place).get("image") != image:
             raise not_radfound(self._place)
         return image
 
@@ -176,22 +176,21 @@ class Client:
         progress: Optional[Progress] = None,
         cancel: Optional[Cancellation] = None,
     ) -> str:
-        """Fetch an image of the server's datastore.
+        """Download an image from the server's datastore.
 
         Parameters
         ----------
         image : str
         folder : str
-            Where it is put.
+            Folder for the file.
         progress : callable(done, total), optional
-            Bytes; the total is 0 where the server does not say how much is to come.
+            Bytes; the total is 0 if the server does not send it.
         cancel : Cancellation, optional
 
         Returns
         -------
         str
-            Path of the file; of a DICOM series, which lies in a new folder of its own, the path
-            of its first file.
+            Path of the file; for a DICOM series, the first file in a new folder.
         """
         call = self._call(
             "GET",
@@ -202,7 +201,7 @@ class Client:
         )
         with call as reply:
             if reply.status == 404:
-                message = _("The server has no file of this study that could be opened here.")
+                message = _("The server has no file of this study that Slicer can open.")
                 raise ClientError(message, "request")
             self._check(reply)
             name = os.path.basename(reply.headers.get_filename("") or "").lower()
@@ -213,7 +212,7 @@ class Client:
     def next_study(
         self, strategy: str, cancel: Optional[Cancellation] = None
     ) -> Optional[dict[str, Any]]:
-        """Return {"id", "reason", ...} of the study to read next; None if all were read."""
+        """Return {"id", "reason", ...} of the next study; None if none is left."""
         target = f"/activelearning/{quote(strategy, safe='')}"
         found = replies.as_object(
             self._post(target, {}, cancel, self._answer_timeout_s), self._place
@@ -235,7 +234,7 @@ class Client:
         on_token: Optional[Callable[[str], None]] = None,
         cancel: Optional[Cancellation] = None,
     ) -> dict[str, Any]:
-        """Ask about a study; a cancelled question closes the connection, which stops the server.
+        """Ask about a study; cancelling closes the connection, which cancels it on the server.
 
         Parameters
         ----------
@@ -243,7 +242,7 @@ class Client:
         images : sequence of str
             Ids of the study's images, each a view of it.
         question : str, optional
-            Needed for "vqa".
+            Required for "vqa".
         history : sequence of {"question": str, "answer": str}
             Earlier turns, oldest first.
         region : mapping, optional
@@ -251,13 +250,13 @@ class Client:
             {"slice_mm": {"point": [x, y, z], "normal": [x, y, z]}}; RAS, mm.
         max_new_tokens : int, optional
         on_token : callable(str), optional
-            Gets each piece of text as it comes, on the calling thread.
+            Gets each piece of text as it arrives, on the calling thread.
         cancel : Cancellation, optional
 
         Returns
         -------
         dict
-            The whole answer, `radfound.answer/1`.
+            The complete answer, `radfound.answer/1`.
         """
         asked = _asked(images, question, history, region, max_new_tokens)
         image = images[0] if images else ""
@@ -295,13 +294,13 @@ class Client:
         region: Optional[Mapping[str, Any]] = None,
         cancel: Optional[Cancellation] = None,
     ) -> tuple[dict[str, Any], Optional[bytes]]:
-        """Ask for an answer with its evidence map; takes what `ask` takes.
+        """Ask for an answer with its evidence map; parameters as for `ask`.
 
         Returns
         -------
         answer : dict
         map : bytes or None
-            An NRRD file in the volume's geometry; None if this server gives no evidence map.
+            An NRRD file in the volume's geometry; None if the server has no evidence map.
         """
         params = json.dumps(_asked(images, question, history, region, None))
         model = quote(f"radfound_{task}", safe="")
@@ -319,11 +318,11 @@ class Client:
             body = replies.read_all(reply, self._place, replies.MAX_MAP_BYTES)
             kind = str(reply.headers.get("Content-Type", ""))
         if not kind.startswith("multipart/"):
-            said = replies.read_json(body, self._place)
-            return replies.checked_answer(said, self._place), None
+            content = replies.read_json(body, self._place)
+            return replies.checked_answer(content, self._place), None
         parts = replies.parts(body, kind)
-        said = replies.read_json(parts.get("params", b""), self._place)
-        return replies.checked_answer(said, self._place), parts.get("image") or None
+        content = replies.read_json(parts.get("params", b""), self._place)
+        return replies.checked_answer(content, self._place), parts.get("image") or None
 
     # Corrections ------------------------------------------------------------------------------
 
@@ -342,16 +341,18 @@ class Client:
     def send_correction(
         self, correction: Mapping[str, Any], cancel: Optional[Cancellation] = None
     ) -> bool:
-        """Send a `radfound.correction/1`; False if the server had it already.
+        """Send a `radfound.correction/1`; return False if the server had it already.
 
-        See `outbox.new_correction`; `Outbox.flush` is what a panel calls. The server may read the
-        study first, to note which content was corrected.
+        Called by `Outbox.flush`; see `outbox.new_correction`. The server may load the study first
+        to record the hash of its content.
         """
-        said = self._post("/radfound/corrections", correction, cancel, self._answer_timeout_s)
-        said = replies.as_object(said, self._place)
-        if said.get("id") != correction.get("id") or not isinstance(said.get("recorded"), bool):
+        content = self._post("/radfound/corrections", correction, cancel, self._answer_timeout_s)
+        content = replies.as_object(content, self._place)
+        if content.get("id") != correction.get("id") or not isinstance(
+            content.get("recorded"), bool
+        ):
             raise not_radfound(self._place)
-        return bool(said["recorded"])
+        return bool(content["recorded"])
 
     # Training ---------------------------------------------------------------------------------
 
@@ -360,8 +361,8 @@ class Client:
         settings: Optional[Mapping[str, Any]] = None,
         cancel: Optional[Cancellation] = None,
     ) -> None:
-        """Start to learn from the corrections; ClientError "request" if it is running already."""
-        # Asked first, because a server that is just starting one would queue another behind it.
+        """Start fine-tuning on the corrections; ClientError "request" if one is running already."""
+        # Check first: a server that is just starting a training would queue another.
         is_running = not self.training_status(cancel).is_over
         try:
             if not is_running:
@@ -375,7 +376,7 @@ class Client:
             raise ClientError(message, "request")
 
     def training_status(self, cancel: Optional[Cancellation] = None) -> TrainingStatus:
-        """Return how far the newest training is."""
+        """Return the status of the newest training."""
         with self._call("GET", "/train/", cancel=cancel) as reply:
             is_none = reply.status == 404
             task = None if is_none else replies.as_object(self._json(reply), self._place)
@@ -386,7 +387,7 @@ class Client:
         return replies.training_status(None, replies.as_object(stats, self._place))
 
     def stop_training(self, cancel: Optional[Cancellation] = None) -> None:
-        """Stop the training that runs; nothing happens if there is none."""
+        """Stop the running training, if there is one."""
         with self._call("DELETE", "/train/", cancel=cancel) as reply:
             self._check(reply)
 
@@ -397,18 +398,18 @@ class Client:
     def activate(
         self, adapter: Optional[str], cancel: Optional[Cancellation] = None
     ) -> dict[str, Any]:
-        """Let an adapter (None: the base model) answer; returns what `adapters` does."""
+        """Activate an adapter (None: the base model); returns the same as `adapters`."""
         name = quote("base" if adapter is None else adapter, safe="")
         return self._adapters(self._post(f"/radfound/adapters/{name}/activate", {}, cancel))
 
     def rollback(self, cancel: Optional[Cancellation] = None) -> dict[str, Any]:
-        """Go back to what answered before; returns what `adapters` does."""
+        """Return to the adapter active before; returns the same as `adapters`."""
         return self._adapters(self._post("/radfound/adapters/rollback", {}, cancel))
 
     # Parts ------------------------------------------------------------------------------------
 
-    def _adapters(self, said: Any) -> dict[str, Any]:
-        found = replies.as_object(said, self._place)
+    def _adapters(self, content: Any) -> dict[str, Any]:
+        found = replies.as_object(content, self._place)
         if not isinstance(found.get("adapters"), list) or "active" not in found:
             raise not_radfound(self._place)
         for adapter in found["adapters"]:
@@ -449,7 +450,7 @@ class Client:
 
     @contextmanager
     def _call(self, method: str, target: str, **how: Any) -> Iterator[Reply]:
-        """Send one request; for one that is answered at once unless `how` says otherwise."""
+        """Send a request, by default with the limits of a short call."""
         headers = dict(how.pop("headers", {}))
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
@@ -466,7 +467,7 @@ def _asked(
     region: Optional[Mapping[str, Any]],
     max_new_tokens: Optional[int],
 ) -> dict[str, Any]:
-    """Return what is asked, without what was left open."""
+    """Return the request's fields, without those that are None or empty."""
     asked = {
         "question": question,
         "images": list(images) if len(images) > 1 else None,

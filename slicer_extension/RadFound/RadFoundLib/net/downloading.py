@@ -1,4 +1,4 @@
-"""A study of the server's, put on disk."""
+"""Save a downloaded study on disk."""
 
 import os
 import tempfile
@@ -17,7 +17,7 @@ def saved(
     suffix: str,
     progress: Optional[Callable[[int, int], None]] = None,
 ) -> str:
-    """Write a reply's body into a new file; nothing is left of one that breaks off."""
+    """Write a reply's body into a new file; remove the file if the download fails."""
     total = reply.length or 0
     try:
         number, path = tempfile.mkstemp(suffix=suffix, prefix="radfound-", dir=folder)
@@ -38,9 +38,9 @@ def saved(
 
 
 def unpacked(path: str, address: Address) -> str:
-    """Unpack a zip of DICOM files into a folder beside it, and return the first file's path.
+    """Unpack a zip of DICOM files into a new folder beside it, and return the first file's path.
 
-    The zip is removed. Names that would lead out of the folder are kept inside it.
+    The zip is removed. Paths that lead out of the folder are redirected into it.
     """
     try:
         folder = tempfile.mkdtemp(prefix="radfound-", dir=os.path.dirname(path))

@@ -1,4 +1,4 @@
-"""What a server says, checked before anyone builds on it."""
+"""Validate the server's replies."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from .address import Address
 from .errors import ClientError
 from .transport import Reply, half_a_reply, not_radfound
 
-# Our own name for 401, beside the codes that servers send.
+# The client's own code for 401; servers send other codes.
 TOKEN_NEEDED = "token_needed"
 MAX_JSON_BYTES = 64 << 20
 MAX_MAP_BYTES = 1 << 30
@@ -23,22 +23,22 @@ _ANSWER_SHAPE = {
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """What a server says about itself.
+    """A server's description of itself.
 
     Parameters
     ----------
     name, version : str
-        Of the app, such as RadFound and 0.1.0.
+        Name and version of the app, such as RadFound and 0.1.0.
     models : tuple of str
         Such as radfound_vqa, radfound_caption, radfound_report.
     strategies : dict of str to str
-        Ways to choose the next study, each with its description.
+        Strategies for the next study, each with its description.
     checkpoint : str
         The model that answers, such as radfound-mini.
     adapter : str or None
-        The adapter that answers with it; None is the base model.
+        The active adapter; None is the base model.
     corrections : int
-        How many were recorded so far.
+        Number of recorded corrections.
     is_training : bool
     """
 
@@ -54,23 +54,22 @@ class ServerInfo:
 
 @dataclass(frozen=True)
 class TrainingStatus:
-    """How far the newest training is.
+    """Status of the newest training.
 
     Parameters
     ----------
     state : str
-        "none" (there was no training yet), "waiting", "running", "published" (a new adapter
-        answers), "refused" (learnt, but the gate kept it from being published), "failed" or
-        "stopped".
+        "none" (no training yet), "waiting", "running", "published" (a new adapter is active),
+        "refused" (trained, but the gate failed), "failed" or "stopped".
     message : str
-        In words: the step, the gate's reason, or what went wrong.
+        The step, the gate's reason, or the error, in words.
     step, total : int
-        0 of 0 where it is not known yet.
+        0 of 0 while unknown.
     seconds_left : float or None
     adapter : str or None
         The adapter that was published.
     metrics : dict
-        What the gate measured; empty before the end.
+        The gate's measurements; empty before the end.
     """
 
     state: str
@@ -83,7 +82,7 @@ class TrainingStatus:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more is to come."""
+        """Whether the training has ended, or there was none."""
         return self.state not in ("waiting", "running")
 
 
@@ -98,7 +97,7 @@ def read_all(reply: Reply, address: Address, limit: int = MAX_JSON_BYTES) -> byt
 
 
 def read_json(body: bytes, address: Address) -> Any:
-    """Return what a body says."""
+    """Parse a JSON body; ClientError "protocol" if it is not JSON."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -106,14 +105,14 @@ def read_json(body: bytes, address: Address) -> Any:
 
 
 def check_status(reply: Reply, address: Address, has_token: bool) -> None:
-    """Raise ClientError unless the server agreed."""
+    """Raise ClientError unless the status is 2xx."""
     status, where = reply.status, address.where
     if 200 <= status < 300:
         return
     if 300 <= status < 400:
         target = str(reply.headers.get("Location", "")).split("?")[0][:200]
         message = _(
-            "The server at {where} sends on to {target}; enter that address if it is the right one."
+            "The server at {where} redirects to {target}; enter that address if it is correct."
         )
         raise ClientError(message.format(where=where, target=target or "?"), "protocol")
     if status == 401:
@@ -121,22 +120,22 @@ def check_status(reply: Reply, address: Address, has_token: bool) -> None:
         if has_token:
             message = _("The server at {where} does not accept this token: enter a new one.")
         raise ClientError(message.format(where=where), "refused", TOKEN_NEEDED)
-    code, said = _detail(reply, address)
+    code, detail = _detail(reply, address)
     if status == 403:
-        message = _("This is not allowed to you at {where}: {said}")
-        raise ClientError(message.format(where=where, said=said or "403"), "refused", code)
+        message = _("The server at {where} does not allow this: {detail}")
+        raise ClientError(message.format(where=where, detail=detail or "403"), "refused", code)
     if status >= 500:
-        message = _("The server at {where} failed ({status}): {said}")
-        said = said or _("its log says more")
-        raise ClientError(message.format(where=where, status=status, said=said), "server", code)
-    # What the server finds wrong it names; a bare "Not Found" is of a server without that route.
-    if not said or (code is None and status in (404, 405)):
+        message = _("The server at {where} failed ({status}): {detail}")
+        detail = detail or _("see its log")
+        raise ClientError(message.format(where=where, status=status, detail=detail), "server", code)
+    # RadFound names its errors; a bare "Not Found" comes from a server without that route.
+    if not detail or (code is None and status in (404, 405)):
         raise not_radfound(address)
-    raise ClientError(said, "request", code)
+    raise ClientError(detail, "request", code)
 
 
 def _detail(reply: Reply, address: Address) -> tuple[Optional[str], str]:
-    """Return an error's code and message, as far as the server gives them."""
+    """Return an error's code and message, if the server sent them."""
     try:
         detail = json.loads(read_all(reply, address))["detail"]
     except (ClientError, ValueError, RecursionError, TypeError, KeyError):
@@ -151,7 +150,7 @@ def _detail(reply: Reply, address: Address) -> tuple[Optional[str], str]:
 
 
 def events(reply: Reply, address: Address) -> Iterator[tuple[str, Any]]:
-    """Go through server-sent events as (name, data)."""
+    """Yield server-sent events as (name, data)."""
     if reply.headers.get_content_type() != "text/event-stream":
         raise not_radfound(address)
     name, data = "message", bytearray()
@@ -172,13 +171,13 @@ def events(reply: Reply, address: Address) -> Iterator[tuple[str, Any]]:
             if data:
                 yield name, read_json(bytes(data), address)
             name, data = "message", bytearray()
-        elif key:  # a line that begins with a colon only keeps the connection alive
+        elif key:  # a line that begins with a colon is a keep-alive comment
             if key not in (b"id", b"retry"):
                 raise not_radfound(address)
 
 
 def event_error(detail: Any, address: Address) -> ClientError:
-    """Return the error that an `error` event stands for."""
+    """Return the ClientError for an `error` event."""
     if not isinstance(detail, dict) or not isinstance(detail.get("message"), str):
         return not_radfound(address)
     code = detail.get("code")
@@ -188,7 +187,7 @@ def event_error(detail: Any, address: Address) -> ClientError:
 
 
 def checked_answer(value: Any, address: Address) -> dict[str, Any]:
-    """Return a `radfound.answer/1` whose parts have the shape that a panel relies on."""
+    """Return a `radfound.answer/1` after checking the fields that the panel uses."""
     answer = as_object(value, address)
     if answer.get("schema") != "radfound.answer/1":
         raise not_radfound(address)
@@ -211,7 +210,7 @@ def as_object(value: Any, address: Address) -> dict[str, Any]:
 
 
 def server_info(info: Any, health: Any, address: Address) -> ServerInfo:
-    """Return what `GET /info/` and `GET /radfound/health` say together."""
+    """Combine the replies of `GET /info/` and `GET /radfound/health`."""
     info, health = as_object(info, address), as_object(health, address)
     model = as_object(health.get("model"), address)
     strategies = as_object(info.get("strategies"), address)
@@ -231,45 +230,45 @@ def server_info(info: Any, health: Any, address: Address) -> ServerInfo:
 
 
 def training_status(task: Optional[Mapping[str, Any]], stats: Mapping[str, Any]) -> TrainingStatus:
-    """Put together how far a training is.
+    """Return the status of the newest training.
 
     Parameters
     ----------
     task : mapping or None
-        Of `GET /train/`: the newest training since the server was started.
+        Reply of `GET /train/`: the newest training since the server started.
     stats : mapping
-        The trainer's in `GET /info/`: the newest training ever; empty if there was none.
+        The trainer's entry in `GET /info/`: the newest training ever; empty if there was none.
     """
     if task is None:
         return (
             _status_of(stats, str(stats.get("status", "none"))) if stats else TrainingStatus("none")
         )
-    said = _last_report(task.get("details"))
+    report = _last_report(task.get("details"))
     status = task.get("status")
     if status == "SUBMITTED":
         return TrainingStatus("waiting")
     if status == "RUNNING":
-        return _status_of(said, "running")
+        return _status_of(report, "running")
     if status == "STOPPED":
-        return _status_of(said, "stopped")
-    if said.get("status") not in ("published", "refused", "failed"):
-        said = {
+        return _status_of(report, "stopped")
+    if report.get("status") not in ("published", "refused", "failed"):
+        report = {
             "status": "failed",
-            "message": _("it ended without a word; the server's log says more"),
+            "message": _("it ended without a message; see the server's log"),
         }
-    return _status_of(said, str(said["status"]))
+    return _status_of(report, str(report["status"]))
 
 
-def _status_of(said: Mapping[str, Any], state: str) -> TrainingStatus:
-    left = said.get("seconds_left")
-    metrics = said.get("metrics")
+def _status_of(report: Mapping[str, Any], state: str) -> TrainingStatus:
+    left = report.get("seconds_left")
+    metrics = report.get("metrics")
     return TrainingStatus(
         state=state,
-        message=str(said.get("message") or ""),
-        step=_whole(said.get("step")),
-        total=_whole(said.get("total")),
+        message=str(report.get("message") or ""),
+        step=_whole(report.get("step")),
+        total=_whole(report.get("total")),
         seconds_left=float(left) if isinstance(left, (int, float)) else None,
-        adapter=_text(said.get("adapter")),
+        adapter=_text(report.get("adapter")),
         metrics=metrics if isinstance(metrics, dict) else {},
     )
 
@@ -289,7 +288,7 @@ def _last_report(details: Any) -> dict[str, Any]:
 
 
 def parts(body: bytes, content_type: str) -> dict[str, bytes]:
-    """Take a multipart body apart, by the parts' names."""
+    """Split a multipart body into its parts, by name."""
     boundary = content_type.partition("boundary=")[2].split(";")[0].strip(' "').encode("latin-1")
     found: dict[str, bytes] = {}
     if not boundary:

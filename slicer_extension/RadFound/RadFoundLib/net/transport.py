@@ -1,8 +1,8 @@
-"""One HTTP request that can be stopped at any moment.
+"""HTTP requests that can be cancelled at any moment.
 
-This is http.client rather than requests, because a socket that is still waiting for its first
-byte has to be within reach of whoever wants to stop. Proxies are not used: a hospital's server is
-in the hospital, and what is said to it should not pass by a stranger.
+Uses http.client rather than requests, because cancelling needs the socket even before its first
+byte. Proxies are not used: a hospital's server is in the hospital's network, and requests to it
+should not pass through other machines.
 """
 
 import errno
@@ -30,10 +30,10 @@ Body = Union[bytes, Iterable[bytes], None]
 
 
 class _Line:
-    """The socket of one request; whatever waits for it fails once the line is cut.
+    """The socket of one request; cutting it ends every wait on the socket.
 
-    A second handle of the same connection is kept: shutting it down ends a TLS handshake, a read
-    and a write alike, whichever object they go through.
+    Keeps a second handle of the connection: shutting it down ends a TLS handshake, a read or a
+    write on any object that uses the connection.
     """
 
     def __init__(self, cancel: Optional[Cancellation], limit_s: Optional[float]):
@@ -74,7 +74,7 @@ class _Line:
         raise failure
 
     def cut(self) -> None:
-        """End whatever waits for this line; returns at once."""
+        """Shut the connection down; returns at once."""
         with self._lock:
             self.is_cut = True
             if self._handle is not None:
@@ -82,7 +82,7 @@ class _Line:
                     self._handle.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Forget the line."""
+        """Release the timer, the callback and the socket handle."""
         if self._timer is not None:
             self._timer.cancel()
         if self._cancel is not None:
@@ -122,13 +122,13 @@ class _Line:
 
 
 class Reply:
-    """A server's reply, read as it comes.
+    """A server's reply, read as a stream.
 
     Parameters
     ----------
     response : HTTPResponse
     connection : socket
-        Of the response, to say how long it may stay silent.
+        Socket of the response, for its timeout.
     """
 
     def __init__(self, response: HTTPResponse, connection: socket.socket):
@@ -139,11 +139,11 @@ class Reply:
 
     @property
     def length(self) -> Optional[int]:
-        """How many bytes are still to come, if the server said so."""
+        """Number of remaining bytes, or None if the server did not send it."""
         return self._response.length
 
     def allow_silence(self, silence_s: float) -> None:
-        """Wait that long for each next byte from now on."""
+        """Set the timeout for each following read."""
         self._connection.settimeout(silence_s)
 
     def line(self, limit: int) -> bytes:
@@ -151,7 +151,7 @@ class Reply:
         return self._response.readline(limit)
 
     def pieces(self, size: int = 1 << 18) -> Iterator[bytes]:
-        """Go through the body; ClientError "protocol" if it ends too early."""
+        """Yield the body in pieces; ClientError "protocol" if it ends too early."""
         while True:
             piece = self._response.read(size)
             if not piece:
@@ -173,27 +173,27 @@ def request(
     limit_s: Optional[float] = None,
     cancel: Optional[Cancellation] = None,
 ) -> Iterator[Reply]:
-    """Send a request and give its reply, whatever its status; redirects are not followed.
+    """Send a request and yield its reply, whatever its status; redirects are not followed.
 
     Parameters
     ----------
     address : Address
     method, target : str
-        Such as GET and /info/; the target is quoted already.
+        Such as GET and /info/; the target is already quoted.
     headers : mapping of str to str
-        With Content-Length if the body is an iterable of known length; it is sent in chunks
-        otherwise.
+        Include Content-Length if the body is an iterable of known length; otherwise it is sent in
+        chunks.
     body : bytes or iterable of bytes, optional
     silence_s : float
-        How long to wait for each next byte, either way.
+        Timeout for each read or write.
     limit_s : float, optional
-        How long all of it may take.
+        Limit for the whole request.
     cancel : Cancellation, optional
 
     Raises
     ------
     ClientError
-        Also for what goes wrong while the reply is read, inside the `with` block.
+        Also for errors while the reply is read, inside the `with` block.
     """
     line = _Line(cancel, limit_s)
     try:
@@ -208,12 +208,12 @@ def request(
                 yield Reply(response, held)
         finally:
             connection.close()
-        if line.is_cut:  # a body without a length may seem to end well
+        if line.is_cut:  # a body without a length may seem complete
             raise ConnectionAbortedError("cut")
     except (OSError, HTTPException) as error:
         raise _explained(error, line, address, cancel) from error
     except ClientError as error:
-        if line.is_cut:  # what was cut off may look like a strange reply
+        if line.is_cut:  # a truncated reply may look malformed
             raise _explained(error, line, address, cancel) from error
         raise
     finally:
@@ -231,8 +231,8 @@ def not_radfound(address: Address) -> ClientError:
     """Return the error for a reply that no RadFound server would give."""
     return ClientError(
         _(
-            "What answers at {where} is not a RadFound server, or one of another version: check "
-            "the address."
+            "The server at {where} is not a RadFound server, or has another version: check the "
+            "address."
         ).format(where=address.where),
         "protocol",
     )
@@ -251,9 +251,9 @@ def _open(line: _Line, address: Address, silence_s: float) -> socket.socket:
 
 
 def _tls_context() -> ssl.SSLContext:
-    """Trust what this machine trusts, what a hospital names in the environment, and certifi's list.
+    """Trust the machine's certificates, and those of REQUESTS_CA_BUNDLE or else of certifi.
 
-    The Python inside Slicer may not find the machine's own list.
+    Slicer's Python may not find the machine's certificates.
     """
     context = ssl.create_default_context()
     bundle = os.environ.get("REQUESTS_CA_BUNDLE")
@@ -289,7 +289,7 @@ def _exchange(
     try:
         connection.request(method, target, body, sent, encode_chunked=is_chunked)
     except (BrokenPipeError, ConnectionResetError, ConnectionAbortedError) as error:
-        # A server that refuses an upload says so and hangs up; what it said is still to be read.
+        # A server may refuse an upload and close the connection; its reply can still be read.
         try:
             return connection.getresponse()
         except (OSError, HTTPException):
@@ -306,11 +306,11 @@ def _explained(
     if line.is_late or isinstance(error, socket.timeout):
         if not line.is_connected:
             return _nobody(address)
-        message = _("The server at {where} has not answered for too long. Try again later.")
+        message = _("The server at {where} has not answered in time. Try again later.")
         return ClientError(message.format(where=where), "timeout")
     if isinstance(error, ssl.SSLCertVerificationError):
         message = _(
-            "The certificate of {where} is not to be trusted ({why}): check the address, or ask "
+            "The certificate of {where} is not trusted ({why}): check the address, or ask "
             "whoever runs the server; nothing was sent."
         )
         return ClientError(message.format(where=where, why=error.verify_message), "unreachable")

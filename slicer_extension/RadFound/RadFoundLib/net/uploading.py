@@ -1,4 +1,4 @@
-"""A volume as the body of an upload, piece by piece."""
+"""Upload a volume as a streamed multipart body."""
 
 import hashlib
 import io
@@ -34,7 +34,7 @@ def content_hash_of(source: Source, cancel: Optional[Cancellation] = None) -> st
 
 @contextmanager
 def opened(source: Source) -> Iterator[tuple[BinaryIO, int]]:
-    """Give a source as a file at its beginning, and its size in bytes."""
+    """Yield a source as a file at its beginning, and its size in bytes."""
     with _readable():
         if isinstance(source, str):
             file: BinaryIO = open(source, "rb")
@@ -58,11 +58,11 @@ class UploadBody:
     ----------
     file : binary file, at its beginning
     size : int
-        Its bytes.
+        Size of the file in bytes.
     name : str
-        File name that the server gets; plain ASCII.
+        File name for the server; ASCII.
     is_packed : bool
-        Whether the bytes are gzipped on the way; then the length is not known beforehand.
+        Whether to gzip the bytes while sending; the length is then unknown.
     progress : callable(done, total), optional
         Bytes read.
     """
@@ -127,7 +127,7 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """Tell what goes wrong with the file from what goes wrong with the server."""
+    """Raise errors of the volume's file as ClientError, apart from errors of the server."""
     try:
         yield
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The panel as a whole: its sections, what is chosen in it, and its pulse."""
+"""The panel: its sections, the chosen study and answer, and the timer."""
 
 import os
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _PULSES_A_LOOK = 25
 
 
 class Panel:
-    """What the sections share.
+    """State that the sections share.
 
     Parameters
     ----------
@@ -71,12 +71,12 @@ class Panel:
         self._timer.start()
 
     def close(self) -> None:
-        """Stop everything that is under way."""
+        """Stop the timer and the session."""
         self._timer.stop()
         self.session.close()
 
     def tell(self, *topics: str) -> None:
-        """Let every section show what changed; see `Session.listen`, and "study"."""
+        """Notify every section of changes: the topics of `Session.listen`, and "study"."""
         for topic in topics:
             if topic == "turn":
                 self._choose_turn()
@@ -88,12 +88,12 @@ class Panel:
         self.ask_section.show_new_text()
         self._pulses = (self._pulses + 1) % _PULSES_A_LOOK
         if not self._pulses:
-            self.study_section.show_volume()  # a volume gets its voxels after it is chosen
+            self.study_section.show_volume()  # voxels may arrive after the volume is chosen
 
     # The study --------------------------------------------------------------------------------
 
     def set_volumes(self, volume: Any, views: Sequence) -> None:
-        """Choose what questions are about: a volume, and further views of the same study."""
+        """Choose the volume to ask about, and further views of the same study."""
         views = [view for view in views if view is not volume]
         if volume is self.volume and list(views) == list(self.views):
             return
@@ -104,37 +104,37 @@ class Panel:
 
     @property
     def key(self) -> tuple:
-        """Names the study among the conversations: by ids, since names may be shared."""
+        """Key of the study's conversation: node ids, since names need not be unique."""
         return tuple(node.GetID() for node in self._nodes())
 
     @property
     def conversation(self) -> Conversation:
-        """What was said about the chosen study."""
+        """The conversation about the chosen study."""
         return self.session.conversation(self.key)
 
     def study(self) -> Study:
-        """Return the chosen study and part of it; ClientError "request" if it cannot be read."""
+        """Return the chosen study with the chosen part; ClientError "request" if unreadable."""
         study = self.whole_study()
         region, where = self.study_section.region()
         return replace(study, region=region, where=where)
 
     def whole_study(self) -> Study:
-        """Return the chosen study, all of it; ClientError "request" if it cannot be read."""
+        """Return the whole chosen study; ClientError "request" if unreadable."""
         if self.volume is None:
             raise ClientError(_("Choose a volume first, in the section Study."), "request")
         return Study(self.key, tuple(self._part(node) for node in self._nodes()))
 
     def place_roi(self, roi: Any) -> None:
-        """Put a region that was just made where the reader looks."""
+        """Move a new region to the intersection of the slice views."""
         if self.volume is not None:
             scene.place_roi(self.volume, roi)
 
     def remember_origin(self, volume: Any, image: str) -> None:
-        """Note that a volume came from the server, so that it need not be sent to it."""
+        """Record that a volume came from the server, so that it need not be uploaded."""
         self._origins[volume.GetID()] = (self.session.address, image, scene.state_of(volume))
 
     def forget_nodes(self) -> None:
-        """Forget the scene that was closed."""
+        """Forget all nodes and conversations; called when the scene is closed."""
         self._origins.clear()
         self.turn = None
         self.session.forget_all()
@@ -155,17 +155,17 @@ class Panel:
         except ClientError:
             return ()
 
-    # The answer that is judged ----------------------------------------------------------------
+    # The chosen answer ------------------------------------------------------------------------
 
     def choose(self, turn: Optional[Turn]) -> None:
-        """Choose the answer that is judged and whose evidence is shown."""
+        """Choose the answer to correct and to show evidence for."""
         if turn is not self.turn:
             self.turn = turn
             self.correct.heard("chosen")
             self.evidence.heard("chosen")
 
     def _choose_turn(self) -> None:
-        """Follow the newest answer; after the first one the server knows the study."""
+        """Choose the newest answer; fetch the study's corrections after the first one."""
         answered = self.conversation.answered()
         newest = answered[-1] if answered else None
         if newest is None:
@@ -178,7 +178,7 @@ class Panel:
             self.choose(newest)
         self._newest = newest
 
-    # Parts of the window ----------------------------------------------------------------------
+    # Icons ------------------------------------------------------------------------------------
 
     def icon(self, name: str) -> Any:
         """Return one of the module's icons."""

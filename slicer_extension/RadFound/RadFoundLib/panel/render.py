@@ -1,6 +1,6 @@
-"""What the reader gets to see: words for states and numbers, and the conversation as HTML.
+"""Texts of the panel: states and numbers in words, and the conversation as HTML.
 
-Everything that a model, a server or a reader wrote is escaped before it becomes HTML.
+Every text of a model, a server or a reader is escaped in the HTML.
 """
 
 import html
@@ -16,7 +16,7 @@ _SURE, _FAIRLY_SURE, _UNSURE = 0.9, 0.7, 0.4
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours of the conversation, as HTML writes them, for a light or a dark Slicer."""
+    """HTML colours of the conversation, for Slicer's light or dark style."""
 
     text: str = "#1d2733"
     faint: str = "#66717d"
@@ -29,7 +29,7 @@ class Palette:
 
     @classmethod
     def dark(cls) -> "Palette":
-        """Return colours for light text on a dark ground."""
+        """Return colours for light text on a dark background."""
         return cls(
             text="#e8ecf0",
             faint="#9aa6b2",
@@ -46,7 +46,7 @@ class Palette:
 
 
 def confidence_words(confidence: Optional[float]) -> str:
-    """Return a calibrated probability as a plain word and a number."""
+    """Return a calibrated probability as a word and a percentage."""
     if confidence is None:
         return _("confidence not known")
     if confidence >= _SURE:
@@ -61,14 +61,14 @@ def confidence_words(confidence: Optional[float]) -> str:
 
 
 def model_words(model: Mapping[str, Any]) -> str:
-    """Return which weights answered."""
+    """Return the names of a model and its adapter."""
     name = str(model.get("name", "?"))
     adapter = model.get("adapter")
     return _("{name}, adapter {adapter}").format(name=name, adapter=adapter) if adapter else name
 
 
 def task_words(task: str) -> str:
-    """Return what a task that is no question is called."""
+    """Return the name of a task."""
     return {"caption": _("Caption"), "report": _("Report")}.get(task, _("Question"))
 
 
@@ -79,31 +79,31 @@ def verdict_words(verdict: str) -> str:
 
 
 def duration_words(seconds: float) -> str:
-    """Return how long something takes, roughly."""
+    """Return a rounded duration with its unit."""
     if seconds < 90:
         return _("{count} s").format(count=max(1, round(seconds)))
     return _("{count} min").format(count=round(seconds / 60))
 
 
 def size_words(count: int) -> str:
-    """Return a number of bytes."""
+    """Return a number of bytes in kB or MB."""
     if count < 1 << 20:
         return _("{count} kB").format(count=max(1, round(count / (1 << 10))))
     return _("{count} MB").format(count=round(count / (1 << 20)))
 
 
 def training_words(status: Any) -> str:
-    """Return how far a training is, or how it ended; status is a `TrainingStatus`."""
+    """Return a training's progress or outcome; status is a `TrainingStatus`."""
     if status is None or status.state == "none":
         return _("No training yet.")
     if status.state == "waiting":
-        return _("The training waits for its turn.")
+        return _("The training is queued.")
     if status.state == "running":
         if status.seconds_left is not None:
             left = duration_words(status.seconds_left)
             return _("Learning: about {left} left.").format(left=left)
-        said = status.message
-        return _("Learning: {said}.").format(said=said) if said else _("Learning.")
+        step = status.message
+        return _("Learning: {step}.").format(step=step) if step else _("Learning.")
     if status.state == "published":
         return _("Passed its checks: {adapter} answers from now on. {measured}").format(
             adapter=status.adapter or _("a new adapter"), measured=_gate_words(status.metrics)
@@ -115,7 +115,7 @@ def training_words(status: Any) -> str:
     if status.state == "stopped":
         return _("The training was stopped; nothing changed.")
     return _("The training failed, and nothing changed: {why}.").format(
-        why=status.message.rstrip(".") or _("the server's log says more")
+        why=status.message.rstrip(".") or _("see the server's log")
     )
 
 
@@ -133,14 +133,14 @@ def _gate_words(metrics: Mapping[str, Any]) -> str:
 
 
 def conversation_html(turns: Iterable, palette: Palette) -> str:
-    """Return turns as HTML with links such as `accept:ID` under each whole answer."""
+    """Return turns as HTML, with links such as `accept:ID` under each complete answer."""
     return "".join(
         _turn_html(turn, palette, gap=12 if index else 0) for index, turn in enumerate(turns)
     )
 
 
 def hint_html(text: str, palette: Palette) -> str:
-    """Return what stands where there is no conversation yet."""
+    """Return the HTML of an empty conversation."""
     return f'<p style="margin:8px; color:{palette.faint}">{escape(text)}</p>'
 
 
@@ -148,7 +148,7 @@ def _turn_html(turn: Turn, palette: Palette, gap: int) -> str:
     asked = escape(turn.question or task_words(turn.task))
     if turn.where:
         asked += f' <span style="color:{palette.faint}">· {escape(turn.where)}</span>'
-    # The answer comes last and in no table, so that more text can be put behind it.
+    # The answer comes last, outside the table, so that streamed text can be appended.
     return (
         f'<table width="100%" cellspacing="0" cellpadding="5" style="margin-top:{gap}px"><tr>'
         f'<td bgcolor="{palette.question}" style="color:{palette.text}"><b>{asked}</b></td>'
@@ -163,7 +163,7 @@ def _answer_html(turn: Turn, palette: Palette) -> str:
         text = escape(turn.text) + "<br>" if turn.text else ""
         return text + f'<span style="color:{palette.bad}">{escape(turn.error)}</span>'
     if turn.state == "waiting":
-        return f'<span style="color:{palette.faint}">{escape(_("Reading the study …"))}</span>'
+        return f'<span style="color:{palette.faint}">{escape(_("Loading the study …"))}</span>'
     if any(str(text).strip() for text in sections.values()):
         return "<br><br>".join(
             f"<b>{escape(_section_words(name))}</b><br>{escape(text)}"
@@ -182,14 +182,14 @@ def _footer_html(turn: Turn, palette: Palette) -> str:
         return _small(escape(_("stopped")), palette.faint)
     words = [confidence_words(turn.answer.get("confidence")), model_words(turn.answer["model"])]
     if turn.answer.get("finished") is False:
-        words.append(_("cut off at its greatest length"))
+        words.append(_("cut off at the maximum length"))
     lines = _small(escape(" · ".join(words)), palette.faint)
     if turn.verdict:
         colour = palette.bad if turn.verdict == "rejected" else palette.good
-        said = verdict_words(turn.verdict)
+        verdict = verdict_words(turn.verdict)
         if turn.correction.strip() and turn.verdict != "accepted":
-            said += ": " + turn.correction
-        lines += _small(escape(said), colour)
+            verdict += ": " + turn.correction
+        lines += _small(escape(verdict), colour)
     else:
         links = " &nbsp;·&nbsp; ".join(
             f'<a href="{action}:{turn.id}" style="color:{palette.link}">{escape(word)}</a>'
@@ -212,7 +212,7 @@ def _section_words(name: str) -> str:
 
 
 def escape(text: Any) -> str:
-    """Return text as HTML that shows it as it is, line ends included."""
+    """Escape text for HTML and keep its line breaks."""
     return html.escape(str(text), quote=True).replace("\n", "<br>")
 
 
@@ -220,7 +220,7 @@ def escape(text: Any) -> str:
 
 
 def turn_text(turn: Turn) -> str:
-    """Return a turn as plain text, to copy, to export and to keep in the scene."""
+    """Return a turn as plain text, to copy, export or save in the scene."""
     head = turn.question or task_words(turn.task)
     lines = [head + (f" ({turn.where})" if turn.where else ""), "", _body_text(turn), ""]
     if turn.answer is not None:
@@ -235,7 +235,7 @@ def turn_text(turn: Turn) -> str:
 
 
 def conversation_text(turns: Iterable) -> str:
-    """Return the whole answers of a conversation as plain text."""
+    """Return a conversation's turns as plain text."""
     return ("\n" + "-" * 40 + "\n\n").join(turn_text(turn) for turn in turns)
 
 

@@ -22,7 +22,7 @@ from .widgets import show
 
 
 class AskSection:
-    """Questions, captions and reports, and their answers as they come."""
+    """Questions, captions and reports, with streamed answers."""
 
     def __init__(self, panel: Any):
         self._panel, self._ui, self._session = panel, panel.ui, panel.session
@@ -99,7 +99,7 @@ class AskSection:
             "later?"
         ).format(address=session.address)
         if not session.client.is_private:
-            text += " " + _("The way there is not encrypted.")
+            text += " " + _("The connection is not encrypted.")
         self._ui.consentText.text = text
         show(True, self._ui.consentBanner)
         self._ui.agreeButton.setFocus()
@@ -146,7 +146,7 @@ class AskSection:
     # The conversation -------------------------------------------------------------------------
 
     def show_new_text(self) -> None:
-        """Add what has come of the open answer since the last time; cheap, however long it is."""
+        """Append the new text of the open answer; the cost does not depend on its length."""
         turn = self._session.turn
         if turn is None or turn.state != "answering" or turn not in self._panel.conversation.turns:
             return

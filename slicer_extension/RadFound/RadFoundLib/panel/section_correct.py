@@ -1,4 +1,4 @@
-"""What the reader makes of an answer."""
+"""The section Correct: the reader's verdict on an answer."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from .render import task_words, verdict_words
 from .widgets import chosen_in, fill, show
 
 _TITLE_CHARS = 60
-_TABLE_PIXELS = 150  # at most; then it scrolls
+_TABLE_PIXELS = 150  # maximum height; a longer table scrolls
 
 
 class CorrectSection:
-    """Accept, edit or reject an answer; earlier corrections; those that wait for their server."""
+    """Accept, edit or reject an answer; list earlier and unsent corrections."""
 
     def __init__(self, panel: Any):
         self._panel, self._ui, self._session = panel, panel.ui, panel.session
@@ -34,7 +34,7 @@ class CorrectSection:
         ui.sendButton.connect("clicked()", lambda: self._session.flush(again=True))
         table = ui.correctionsTable
         table.columnCount = 3
-        table.setHorizontalHeaderLabels([_("Verdict"), _("What was said"), _("By")])
+        table.setHorizontalHeaderLabels([_("Verdict"), _("Question and text"), _("Author")])
         table.verticalHeader().hide()
         table.horizontalHeader().setStretchLastSection(False)
         table.horizontalHeader().setSectionResizeMode(1, qt.QHeaderView.Stretch)
@@ -54,7 +54,7 @@ class CorrectSection:
             self._enable()
 
     def act(self, action: str) -> None:
-        """Do what a link under an answer says: accept, edit or reject the chosen answer."""
+        """Accept, edit or reject the chosen answer; called by the links under an answer."""
         if action == "edit" or not self._ui.authorEdit.text.strip():
             self._ui.correctSection.collapsed = False
         if action == "edit":
@@ -92,7 +92,7 @@ class CorrectSection:
         is_edited = is_open and text not in ("", turn.text.strip())
         is_saved = is_open and turn.verdict == "edited" and text == turn.correction
         ui.correctionEdit.enabled = ui.whereSelector.enabled = is_open
-        # What was noted already is not offered again.
+        # Do not offer the verdict that the answer already has.
         ui.acceptButton.enabled = (
             is_open and bool(turn.text.strip()) and not is_edited and turn.verdict != "accepted"
         )
@@ -119,14 +119,14 @@ class CorrectSection:
                 ui.authorEdit.setFocus()
             return
         self._on_author()
-        said = _("Noted: {verdict}.").format(verdict=verdict_words(verdict))
+        message = _("Noted: {verdict}.").format(verdict=verdict_words(verdict))
         if roi is not None:
             scene.mark_correction(volume, roi, correction)
             ui.whereSelector.setCurrentNode(None)
-            said += " " + _("{region} stays in this scene, under the volume.").format(
+            message += " " + _("{region} stays in this scene, under the volume.").format(
                 region=roi.GetName()
             )
-        self._say(said)
+        self._say(message)
 
     def _on_author(self) -> None:
         self._panel.settings.set_author(self._ui.authorEdit.text.strip())
@@ -135,7 +135,7 @@ class CorrectSection:
         self._ui.correctMessage.text = text
         show(bool(text), self._ui.correctMessage)
 
-    # Corrections that were made ---------------------------------------------------------------
+    # Recorded and unsent corrections ----------------------------------------------------------
 
     def _show_waiting(self) -> None:
         ui, session = self._ui, self._session
@@ -177,9 +177,11 @@ class CorrectSection:
         table.rowCount = len(rows)
         for index, row in enumerate(rows):
             asked = row.get("question") or task_words(str(row.get("task")))
-            said = row.get("text") or row.get("model_text") or ""
+            answer = row.get("text") or row.get("model_text") or ""
             words = verdict_words(str(row.get("verdict", "")))
-            for column, text in enumerate((words, f"{asked} → {said}", str(row.get("author", "")))):
+            for column, text in enumerate(
+                (words, f"{asked} → {answer}", str(row.get("author", "")))
+            ):
                 table.setItem(index, column, qt.QTableWidgetItem(text))
         table.resizeColumnToContents(0)
         table.resizeColumnToContents(2)

@@ -1,4 +1,4 @@
-"""Where an answer looked, as a map over the volume."""
+"""The section Evidence: a map over the volume of where the model looked."""
 
 from typing import Any, Optional
 
@@ -9,7 +9,7 @@ from .widgets import show
 
 
 class EvidenceSection:
-    """The evidence map: fetch it, see it, jump to its strongest place, take it away."""
+    """Fetch the evidence map, show it, jump to its maximum, and remove it."""
 
     def __init__(self, panel: Any):
         self._panel, self._ui, self._session = panel, panel.ui, panel.session
@@ -30,8 +30,8 @@ class EvidenceSection:
 
     def _hint(self) -> str:
         if self._panel.turn is None:
-            return _("Ask something first; then you can see where the answer looked.")
-        return _("See where the chosen answer looked; the server answers once more for it.")
+            return _("Ask something first; then you can see where the model looked.")
+        return _("See where the model looked for the chosen answer; the server repeats the answer.")
 
     def _enable(self) -> None:
         ui, session = self._ui, self._session
@@ -52,7 +52,7 @@ class EvidenceSection:
             if nrrd is None:
                 self._say(_("This server gives no evidence map."))
             elif volume.GetScene() is None:
-                self._say(_("The volume was removed from the scene meanwhile."))
+                self._say(_("The volume was removed from the scene."))
             else:
                 self._lay(volume, nrrd, answer["text"] == turn.text)
             self._enable()
@@ -62,7 +62,7 @@ class EvidenceSection:
         except ClientError as error:
             self._say(error.message)
             return
-        self._say(_("Looking …"))
+        self._say(_("Computing the map …"))
         self._panel.tell("sending")
 
     def _lay(self, volume: Any, nrrd: bytes, is_same_answer: bool) -> None:
@@ -73,16 +73,16 @@ class EvidenceSection:
             return
         scene.set_evidence_opacity(self._ui.opacitySlider.value)
         words = _(
-            "The brighter a place, the more the model looked there. It is no sign of disease."
+            "The brighter a place, the more the model looked there. Brightness is no sign of disease."
         )
         if not is_same_answer:
-            words = _("The server answers otherwise by now; the map is of its new answer.")
+            words = _("The server now answers differently; the map belongs to its new answer.")
         self._say(words)
 
     def _jump(self) -> None:
         node = scene.evidence_node()
         if node is not None and scene.jump_to_strongest(node) is None:
-            self._say(_("The map is the same everywhere; there is no strongest place."))
+            self._say(_("The map is uniform; there is no strongest place."))
 
     def _remove(self) -> None:
         scene.remove_evidence()

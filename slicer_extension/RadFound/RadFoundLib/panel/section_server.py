@@ -1,4 +1,4 @@
-"""Which server, how it is, and whether images may be sent to it."""
+"""The section Server: address, token, state, and consent to send images."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ class ServerSection:
 
     def __init__(self, panel: Any):
         self._panel, self._ui, self._session = panel, panel.ui, panel.session
-        self._asked_by = ""  # the server that the field for the token is shown for
+        self._asked_by = ""  # origin of the server that the token field is shown for
         self._may_be_overheard: set = set()
         ui = self._ui
         self.fill_addresses()
@@ -40,7 +40,7 @@ class ServerSection:
             self._show_state()
 
     def fill_addresses(self) -> None:
-        """List the servers that answered before."""
+        """List the servers used before."""
         self._ui.addressBox.clear()
         self._ui.addressBox.addItems(self._panel.settings.addresses())
         self._ui.addressBox.currentIndex = 0
@@ -67,7 +67,7 @@ class ServerSection:
             self._show_icon("lost")
 
     def _token_for(self, place: Address) -> str:
-        """Return the token of a server; one that was entered for another server is removed."""
+        """Return the token of a server; clear the field if it was entered for another server."""
         ui = self._ui
         if place.origin != self._asked_by:
             ui.tokenEdit.text = ""
@@ -75,12 +75,12 @@ class ServerSection:
         return ui.tokenEdit.text.strip() or self._session.tokens.get(place.origin, "")
 
     def _may_send_token(self, place: Address) -> bool:
-        """Ask, once for each server, before a token goes where others on the network can read it."""
+        """Ask, once for each server, before a token is sent without encryption."""
         if place.is_private or place.origin in self._may_be_overheard:
             return True
         question = _(
-            "The way to {address} is not encrypted: others on the network can read the token and "
-            "use it. Send it all the same?"
+            "The connection to {address} is not encrypted: others on the network can read the "
+            "token and use it. Send it anyway?"
         )
         if not slicer.util.confirmYesNoDisplay(question.format(address=place.origin), "RadFound"):
             return False
@@ -111,7 +111,7 @@ class ServerSection:
         self._show_consent()
 
     def _remember(self) -> None:
-        """Put the address first in the list, once it has answered."""
+        """Put the address first in the list once the server has answered."""
         ui, settings, address = self._ui, self._panel.settings, self._session.address
         if ui.addressBox.currentText == address and settings.addresses()[0] == address:
             return
@@ -125,14 +125,12 @@ class ServerSection:
         if session.state == "connected":
             words = _("connected: {model}").format(model=self._model())
             if not session.client.is_private:
-                words += _(
-                    ". The way there is not encrypted: others on the network can read along."
-                )
+                words += _(". The connection is not encrypted: others on the network can read it.")
             return words
         if session.state == "away":
             return _("Not connected. `make serve` on this computer starts a server.")
         if session.state == "lost":
-            again = _("Trying again every few seconds; nothing you have written is lost.")
+            again = _("Trying again every few seconds; your corrections are kept.")
             return f"{session.trouble} {again}"
         return session.trouble
 

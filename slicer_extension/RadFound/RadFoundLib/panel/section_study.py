@@ -1,4 +1,4 @@
-"""What questions are about: volumes, the part of them, and the study to read next."""
+"""The section Study: volumes, the part of them to ask about, and the next study."""
 
 import os
 import shutil
@@ -45,7 +45,7 @@ class StudySection:
             self._show_next()
 
     def show_volume(self) -> None:
-        """Say what the chosen volume is."""
+        """Describe the chosen volume."""
         ui, volume = self._ui, self._panel.volume
         text = (
             scene.describe(volume)
@@ -56,21 +56,21 @@ class StudySection:
             ui.volumeText.text = text
         ui.partBox.enabled = ui.viewsSelector.enabled = volume is not None
 
-    # What is chosen ---------------------------------------------------------------------------
+    # Part of the volume -----------------------------------------------------------------------
 
     @property
     def part(self) -> str:
-        """What is read: "whole", "slice:Red" (or another view) or "region"."""
+        """The chosen part: "whole", "slice:Red" (or another view) or "region"."""
         return chosen_in(self._ui.partBox) or WHOLE
 
     def set_part(self, part: str) -> None:
-        """Choose what is read."""
+        """Choose the part of the volume."""
         index = self._ui.partBox.findData(part)
         if index >= 0:
             self._ui.partBox.currentIndex = index
 
     def region(self) -> tuple:
-        """Return the chosen part as the server takes it, and in words; None and "" for all."""
+        """Return the chosen part as JSON for the server, and in words; None and "" for all."""
         volume, part = self._panel.volume, self.part
         if part == REGION:
             roi = self._ui.roiSelector.currentNode()
@@ -142,7 +142,7 @@ class StudySection:
 
     def _fetched(self, found: Optional[tuple]) -> None:
         if found is None:
-            self._failed(_("Every study of this server has been read."))
+            self._failed(_("Every study on this server has been read."))
             return
         choice, path = found
         image = str(choice["id"])
@@ -165,7 +165,7 @@ class StudySection:
 
     def _end_fetching(self) -> None:
         self._is_fetching = False
-        # It holds a patient's study, and Slicer has read it.
+        # The folder holds a patient's study, which Slicer has loaded.
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder = os.devnull
 

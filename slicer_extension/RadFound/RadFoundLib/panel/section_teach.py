@@ -1,4 +1,4 @@
-"""Letting the server learn from corrections."""
+"""The section Teach: fine-tuning on corrections, and the active adapter."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ BASE = ""
 
 
 class TeachSection:
-    """Start, watch and stop a training; choose which adapter answers."""
+    """Start, watch and stop a training; choose the active adapter."""
 
     def __init__(self, panel: Any):
         self._panel, self._ui, self._session = panel, panel.ui, panel.session
@@ -41,11 +41,11 @@ class TeachSection:
             if not self._session.adapters["adapters"]:
                 text = _("Corrections to learn from: {count}.")
             elif count == 0:
-                text = _("No corrections since the server learnt last.")
+                text = _("No corrections since the last training.")
             elif count == 1:
-                text = _("1 new correction since the server learnt last.")
+                text = _("1 new correction since the last training.")
             else:
-                text = _("{count} new corrections since the server learnt last.")
+                text = _("{count} new corrections since the last training.")
             text = text.format(count=count)
         self._ui.newText.text = text
 
@@ -64,13 +64,11 @@ class TeachSection:
 
     def _show_adapters(self) -> None:
         ui, adapters = self._ui, self._session.adapters
-        rows = [(_("Base model, as it came"), BASE)]
+        rows = [(_("Base model"), BASE)]
         rows += [(_adapter_words(row), str(row["id"])) for row in reversed(adapters["adapters"])]
         active = adapters.get("active") or BASE
         items = [
-            (_("{adapter} — answers now").format(adapter=text), data)
-            if data == active
-            else (text, data)
+            (_("{adapter} — active").format(adapter=text), data) if data == active else (text, data)
             for text, data in rows
         ]
         fill(ui.adapterBox, items, active)

@@ -1,4 +1,4 @@
-"""Small things done to widgets in several sections."""
+"""Widget helpers that several sections use."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ def show(visible: bool, *widgets: Any) -> None:
 
 
 def fill(box: Any, items: Sequence, chosen: Any) -> None:
-    """Put (text, data) items into a combo box without telling anyone, and choose one by its data."""
+    """Fill a combo box with (text, data) items and choose one by its data, without signals."""
     blocked = box.blockSignals(True)
     box.clear()
     for text, data in items:
@@ -22,5 +22,5 @@ def fill(box: Any, items: Sequence, chosen: Any) -> None:
 
 
 def chosen_in(box: Any) -> Any:
-    """Return the data of what is chosen in a combo box."""
+    """Return the data of a combo box's chosen item, or None."""
     return box.itemData(box.currentIndex) if box.currentIndex >= 0 else None

@@ -1,4 +1,4 @@
-"""A drawn chest, so that the module can be tried without a patient."""
+"""A synthetic chest CT, to try the module without patient data."""
 
 import numpy as np
 

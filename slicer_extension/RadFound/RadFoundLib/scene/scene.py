@@ -1,7 +1,7 @@
-"""What the panel takes from Slicer's scene, and what it puts there.
+"""Access to Slicer's scene: volumes, regions, evidence maps and texts.
 
-Called on the main thread only. World coordinates are turned into those of the volume itself,
-so that a volume under a transform is the same volume to the server.
+Called on the main thread only. World coordinates are mapped to the volume's own RAS, so that the
+server gets the same volume with or without a parent transform.
 """
 
 import os
@@ -23,7 +23,7 @@ ANSWER_ATTRIBUTE = "RadFound.Answer"
 
 _COLOUR_TABLE = "RadFound evidence"
 _COLOURS = 256
-# Below this share of the strongest evidence nothing is drawn.
+# Evidence below this share of its maximum is transparent.
 _SHOWN_FROM = 0.15
 
 
@@ -31,7 +31,7 @@ _SHOWN_FROM = 0.15
 
 
 def content_of(volume: Any) -> VolumeContent:
-    """Return what a volume node holds; ClientError "request" if it cannot be sent."""
+    """Return a volume node's voxels and geometry; ClientError "request" if it cannot be sent."""
     image = volume.GetImageData() if volume is not None else None
     if image is None or not image.GetNumberOfPoints() or not image.GetNumberOfScalarComponents():
         raise ClientError(_("The volume is empty: load or choose another one."), "request")
@@ -48,7 +48,7 @@ def content_of(volume: Any) -> VolumeContent:
 
 
 def state_of(volume: Any) -> tuple:
-    """Return what changes whenever `content_of` would give something else."""
+    """Return a value that changes whenever the result of `content_of` changes."""
     image = volume.GetImageData()
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(matrix)
@@ -57,7 +57,7 @@ def state_of(volume: Any) -> tuple:
 
 
 def describe(volume: Any) -> str:
-    """Return size and spacing in words, and which of several volumes of one name it is."""
+    """Return size and spacing in words, and the number among volumes of the same name."""
     if volume is None or volume.GetImageData() is None:
         return ""
     size = " × ".join(str(count) for count in volume.GetImageData().GetDimensions())
@@ -77,16 +77,16 @@ def describe(volume: Any) -> str:
 
 
 def load_volume(path: str, name: str) -> Any:
-    """Load what came from a server; ClientError "request" if Slicer cannot read it.
+    """Load a downloaded study; ClientError "request" if Slicer cannot open it.
 
-    The file is not needed afterwards: the scene will be saved with the voxels.
+    The file is not needed afterwards: the voxels are saved with the scene.
 
     Parameters
     ----------
     path : str
-        A file, or the first one of a DICOM series that has a folder of its own.
+        A file, or the first file of a DICOM series in its own folder.
     name : str
-        Of the new volume.
+        Name of the new volume.
     """
     try:
         volume = slicer.util.loadVolume(path, {"name": name, "singleFile": False, "show": True})
@@ -97,7 +97,7 @@ def load_volume(path: str, name: str) -> Any:
             ).format(file=os.path.basename(path)),
             "request",
         ) from error
-    # Else Slicer takes the voxels for saved, and a saved scene points to a file that is gone.
+    # Otherwise Slicer counts the voxels as saved, and a saved scene refers to a deleted file.
     slicer.mrmlScene.RemoveNode(volume.GetStorageNode())
     return volume
 
@@ -124,7 +124,7 @@ def slice_region(volume: Any, node: Any) -> dict:
 
 
 def roi_region(volume: Any, roi: Any) -> dict:
-    """Return the box along the volume's RAS axes that holds a markups ROI."""
+    """Return a markups ROI's bounding box along the volume's RAS axes."""
     half = np.array(roi.GetSize()) / 2
     if not half.all():
         raise ClientError(_("The region of interest has no size: place it first."), "request")
@@ -138,7 +138,7 @@ def roi_region(volume: Any, roi: Any) -> dict:
 
 
 def place_roi(volume: Any, roi: Any) -> None:
-    """Put a new ROI where the slice views meet, a quarter of the volume wide."""
+    """Centre a new ROI where the slice views meet, a quarter of the volume wide."""
     bounds = [0.0] * 6
     volume.GetRASBounds(bounds)
     low, high = np.array(bounds[::2]), np.array(bounds[1::2])
@@ -157,7 +157,7 @@ def place_roi(volume: Any, roi: Any) -> None:
 
 
 def _to_volume(volume: Any, points: np.ndarray) -> np.ndarray:
-    """Turn world points, shape (N, 3), into the RAS that the volume's own matrix speaks of."""
+    """Map world points, shape (N, 3), to the RAS of the volume's own matrix."""
     parent = volume.GetParentTransformNode()
     if parent is None:
         return points
@@ -183,7 +183,7 @@ def show_evidence(volume: Any, nrrd: bytes) -> Any:
     ----------
     volume : vtkMRMLScalarVolumeNode
     nrrd : bytes
-        A map of values from 0, in the volume's RAS.
+        A map of non-negative values, in the volume's RAS.
     """
     remove_evidence()
     name = _("Evidence in {volume}").format(volume=volume.GetName())
@@ -210,7 +210,7 @@ def show_evidence(volume: Any, nrrd: bytes) -> Any:
 
 
 def evidence_node() -> Any:
-    """Return the evidence map that is shown, or None."""
+    """Return the node of the evidence map in the scene, or None."""
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
         if node.GetAttribute(EVIDENCE_ATTRIBUTE):
             return node
@@ -218,13 +218,13 @@ def evidence_node() -> Any:
 
 
 def set_evidence_opacity(opacity: float) -> None:
-    """Set how strongly the map covers the volume, from 0 to 1."""
+    """Set the opacity of the map over the volume, from 0 to 1."""
     if evidence_node() is not None:
         slicer.util.setSliceViewerLayers(foregroundOpacity=opacity)
 
 
 def jump_to_strongest(node: Any) -> Optional[list]:
-    """Let all slice views show the strongest place; return it in world RAS, or None if flat."""
+    """Move all slice views to the map's maximum; return it in world RAS, or None if uniform."""
     values = slicer.util.arrayFromVolume(node)
     strongest = np.argwhere(values == values.max())
     if len(strongest) == values.size:
@@ -242,7 +242,7 @@ def jump_to_strongest(node: Any) -> Optional[list]:
 
 
 def remove_evidence() -> None:
-    """Take the evidence map out of the views and the scene."""
+    """Remove the evidence map from the views and the scene."""
     node = evidence_node()
     while node is not None:
         slicer.util.setSliceViewerLayers(foreground=None)
@@ -260,12 +260,12 @@ def _read_nrrd(content: bytes, node: Any) -> None:
         is_read = content.startswith(b"NRRD") and storage.ReadData(node)
     if not is_read or node.GetImageData() is None:
         raise ClientError(
-            _("The server sent an evidence map that cannot be read; tell who runs it."), "protocol"
+            _("The server sent an unreadable evidence map; tell whoever runs it."), "protocol"
         )
 
 
 def _colour_table() -> Any:
-    """Return the table for evidence: from deep violet by orange to pale yellow."""
+    """Return the colour table for evidence: from violet through orange to pale yellow."""
     for node in slicer.util.getNodesByClass("vtkMRMLColorTableNode"):
         if node.GetName() == _COLOUR_TABLE:
             return node
@@ -288,14 +288,14 @@ def _colour_table() -> Any:
 
 
 def save_text(volume: Any, name: str, text: str, answer_id: str = "") -> Any:
-    """Keep a text in the scene, under the volume in the subject hierarchy.
+    """Save a text in the scene, under the volume in the subject hierarchy.
 
-    An answer that was saved before is written anew; returns the text node.
+    Returns the text node; the node of an answer that was saved before is updated.
     """
     node = None
-    for each in slicer.util.getNodesByClass("vtkMRMLTextNode"):
-        if answer_id and each.GetAttribute(ANSWER_ATTRIBUTE) == answer_id:
-            node = each
+    for text_node in slicer.util.getNodesByClass("vtkMRMLTextNode"):
+        if answer_id and text_node.GetAttribute(ANSWER_ATTRIBUTE) == answer_id:
+            node = text_node
     if node is None:
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", name)
         node.SetAttribute(ANSWER_ATTRIBUTE, answer_id)
@@ -305,7 +305,7 @@ def save_text(volume: Any, name: str, text: str, answer_id: str = "") -> Any:
 
 
 def mark_correction(volume: Any, roi: Any, correction_id: str) -> None:
-    """Keep a region with the correction that it belongs to, under the volume."""
+    """Tag a region with its correction, and place it under the volume."""
     roi.SetAttribute(CORRECTION_ATTRIBUTE, correction_id)
     _put_under(volume, roi)
 
@@ -324,6 +324,6 @@ def _put_under(volume: Any, node: Any) -> None:
 
 
 def file_name_for(volume: Any, ending: str) -> str:
-    """Return a file name made of a volume's name, without what file systems dislike."""
+    """Return a file name from a volume's name, with safe characters only."""
     plain = re.sub(r"[^\w.-]+", "_", volume.GetName() or "study").strip("._") or "study"
     return f"{plain}_{ending}"

@@ -1,6 +1,6 @@
-"""A volume's voxels and geometry as one NRRD file, named by its content.
+"""A volume's voxels and geometry as an NRRD file, identified by its hash.
 
-NRRD rather than NIfTI: it holds the geometry in full precision, and colour pictures as they are.
+NRRD rather than NIfTI: it stores the geometry in full precision, and colour images unchanged.
 """
 
 import hashlib
@@ -34,13 +34,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class VolumeContent:
-    """What a volume holds, without its name or any other word about the patient.
+    """A volume's voxels and geometry, without its name or any patient data.
 
     Parameters
     ----------
     voxels : array, shape (K, J, I), or (K, J, I, C) with 3 or 4 colours
-        As `slicer.util.arrayFromVolume` gives it: a view, so that nothing is copied. It keeps the
-        memory alive; VTK puts other voxels elsewhere as long as it is held.
+        As returned by `slicer.util.arrayFromVolume`: a view without a copy. It keeps the memory
+        alive; VTK allocates new voxels elsewhere meanwhile.
     affine : float64 array, shape (4, 4)
         From (i, j, k) to RAS in mm.
     """
@@ -71,14 +71,14 @@ class VolumeContent:
 
     @property
     def size(self) -> int:
-        """How many bytes the file has, when it is not compressed."""
+        """Size of the uncompressed file in bytes."""
         return len(self.header()) + self.voxels.nbytes
 
     def header(self, encoding: str = "raw") -> bytes:
-        """Return what comes before the voxels in an NRRD file."""
+        """Return the NRRD header."""
         colours = self.voxels.shape[3:]
         sizes = [*colours, *reversed(self.voxels.shape[:3])]
-        # RAS to LPS, which every reader of NRRD knows.
+        # RAS to LPS, which every NRRD loader supports.
         steps = self.affine[:3, :3].T * (-1, -1, 1)
         origin = self.affine[:3, 3] * (-1, -1, 1)
         directions = ["none"] * len(colours) + [_vector(step) for step in steps]
@@ -112,20 +112,20 @@ class VolumeContent:
         return sha.hexdigest()
 
     def open(self) -> BinaryIO:
-        """Return the file, uncompressed; nothing is copied or written."""
+        """Open the uncompressed file in memory, without copying the voxels."""
         return io.BufferedReader(_Joined([memoryview(self.header()), self._flat()]), _CHUNK_BYTES)
 
     def open_compressed(
         self, progress: Optional[Progress] = None, cancel: Optional[Cancellation] = None
     ) -> BinaryIO:
-        """Return the file with its voxels compressed, in a place that is gone when it is closed."""
+        """Open the file with compressed voxels; it is temporary and removed when closed."""
         try:
             file: Any = tempfile.TemporaryFile(prefix="radfound-")
         except OSError as error:
             raise _unpacked(error) from error
         try:
             file.write(self.header("gzip"))
-            # Level 1: on the network of a hospital, packing better takes longer than sending.
+            # Level 1: in a hospital's network, better compression takes longer than sending.
             packer = zlib.compressobj(1, wbits=31)
             flat = self._flat()
             for start in range(0, len(flat), _CHUNK_BYTES):
@@ -148,7 +148,7 @@ class VolumeContent:
 
 
 class _Joined(io.RawIOBase):
-    """Pieces of memory read as one file."""
+    """Several memory buffers as one file."""
 
     def __init__(self, pieces: Any):
         self._pieces = pieces

@@ -1,1 +1,1 @@
-"""What *Reload and Test* does: the whole path, against a server that only pretends."""
+"""The self test of *Reload and Test*, and its stub server."""

@@ -1,4 +1,4 @@
-"""A server that only pretends, for the self test: it answers at once what it was told to answer."""
+"""A stub server for the self test, with fixed answers and no model."""
 
 import json
 import re
@@ -25,29 +25,29 @@ _SECTIONS = {
 
 
 class StubServer:
-    """A RadFound server on a free port of this computer, good for one reader at a time.
+    """A stub RadFound server on this computer, for one client at a time.
 
     Parameters
     ----------
     port : int
-        0 for any that is free.
+        0 for any free port.
 
     Attributes
     ----------
     texts : dict
-        What it answers to each task.
+        Answer to each task.
     pause_s : float
-        Between two words.
+        Pause between two words.
     token : str
-        What it asks for; empty for nothing.
+        Required token; empty for none.
     fault : tuple or None
-        (status, body) with which it answers every request but "/radfound/health".
+        (status, body) of every reply except that of "/radfound/health".
     evidence : bool
-        Whether it gives evidence maps.
+        Whether to send evidence maps.
     steps : int
-        Of a training; each takes `step_s`.
+        Steps of a training; each takes `step_s`.
     gate : str
-        Why a training's result is refused; empty if it passes.
+        Why the gate refuses a training; empty if it passes.
     requests : list of (method, path)
     """
 
@@ -79,21 +79,21 @@ class StubServer:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """Port of the server."""
         return int(self._server.server_address[1])
 
     @property
     def address(self) -> str:
-        """Where it is."""
+        """Address of the server."""
         return f"http://127.0.0.1:{self.port}"
 
     def close(self) -> None:
-        """Vanish."""
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(2.0)
 
-    # What it knows ----------------------------------------------------------------------------
+    # Replies ----------------------------------------------------------------------------------
 
     def _health(self) -> dict:
         return {
@@ -132,7 +132,7 @@ class StubServer:
         }
 
     def _map(self, image: str) -> bytes:
-        """Return a map in the geometry of an image that was uploaded as NRRD."""
+        """Return an evidence map in the geometry of an uploaded NRRD image."""
         head, _end, _voxels = self.images[image].partition(b"\n\n")
         lines = head.decode("ascii").split("\n")
         sizes = next(line for line in lines if line.startswith("sizes: "))
@@ -143,7 +143,7 @@ class StubServer:
         lines = [changed.get(line.split(":")[0], line) for line in lines]
         return "\n".join([*lines, "", ""]).encode() + np.exp(-20 * far).astype("<f4").tobytes()
 
-    # What it learns ---------------------------------------------------------------------------
+    # Training ---------------------------------------------------------------------------------
 
     @property
     def _is_training(self) -> bool:
@@ -219,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_DELETE = do_HEAD = do_GET
 
     def log_message(self, *_arguments: Any) -> None:
-        """Say nothing."""
+        """Write no log."""
 
     def _serve(self) -> None:
         stub, parts = self.stub, urlsplit(self.path)

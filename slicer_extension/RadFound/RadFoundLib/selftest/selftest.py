@@ -1,4 +1,4 @@
-"""What "Reload and Test" does in Slicer: the whole path, against a server that only pretends."""
+"""The self test of "Reload and Test" in Slicer: the whole workflow against a stub server."""
 
 import time
 from typing import Any, Callable
@@ -12,19 +12,19 @@ _PATIENCE_S = 30.0
 
 
 def run(widget: Any, make_volume: Callable[[], Any]) -> None:
-    """Go through connect, agree, ask, evidence, correct, teach, and a server that vanishes.
+    """Test connecting, consent, asking, evidence, correcting, teaching, and a lost server.
 
     Parameters
     ----------
     widget : RadFoundWidget
-        As Slicer has made it; what its user had set is put back.
+        Slicer's widget of the module; the user's settings are restored.
     make_volume : callable
         Adds a volume to the scene and returns its node.
 
     Raises
     ------
     AssertionError
-        Saying what was waited for.
+        Names the condition that was not met.
     """
     panel = widget.panel
     remembered = _Remembered(panel)
@@ -46,7 +46,7 @@ def run(widget: Any, make_volume: Callable[[], Any]) -> None:
 
 
 class _Remembered:
-    """The user's own settings, which the test must leave as they were."""
+    """The user's settings, restored after the test."""
 
     def __init__(self, panel: Any):
         self._panel, settings = panel, panel.settings
@@ -124,7 +124,7 @@ def _lose_the_server(panel: Any) -> None:
 
 
 def _until(condition: Callable[[], bool], what: str) -> None:
-    """Let Slicer run until something is so."""
+    """Process Slicer's events until a condition holds."""
     deadline = time.monotonic() + _PATIENCE_S
     while not condition():
         if time.monotonic() > deadline:

@@ -1,1 +1,1 @@
-"""Between panel and server: questions, answers, corrections on their way, work in the background."""
+"""The session: connection, conversations, unsent corrections, background jobs."""

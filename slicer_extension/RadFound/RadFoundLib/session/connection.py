@@ -1,7 +1,7 @@
-"""A server: how it is, and what it learns; knows neither Qt nor MRML.
+"""Connection to a server: its health, training and adapters; free of Qt and MRML.
 
-Everything here is called on the main thread; what takes time is done by the threads of two
-`Jobs`, and its outcome is delivered when `poll` is called.
+All methods are called on the main thread. Requests run on the threads of two `Jobs`; `poll`
+delivers their results.
 """
 
 import logging
@@ -24,19 +24,19 @@ Done = Callable[[Any], None]
 
 
 class Connection:
-    """One server at a time, looked after until it is left.
+    """Connection to one server at a time, polled until it is disconnected.
 
     Attributes
     ----------
     state : {"away", "connecting", "connected", "lost", "refused"}
     trouble : str
-        What is wrong with the server, for the reader.
+        Why the server does not answer, in words for the reader.
     consents : set of str
         Addresses of servers that images may be sent to.
     tokens : dict of str to str
         The token of each server that asked for one, by `Address.origin`; in memory only.
     work, errands : Jobs
-        For what takes long, and for what must not wait for it.
+        Threads for long requests, and for short ones that must not wait.
     """
 
     def __init__(self) -> None:
@@ -56,10 +56,10 @@ class Connection:
     # News -------------------------------------------------------------------------------------
 
     def listen(self, listener: Callable[[str], None]) -> None:
-        """Call `listener` with what changed.
+        """Call `listener` with the topic of each change.
 
-        "server", "turn" (a question came or ended), "token" (more text of the open one),
-        "sending", "corrections", "training" or "adapters".
+        Topics: "server", "turn" (a question was asked or answered), "token" (new text of the open
+        answer), "sending", "corrections", "training" and "adapters".
         """
         self._listeners.append(listener)
 
@@ -69,7 +69,7 @@ class Connection:
                 listener(topic)
 
     def poll(self) -> None:
-        """Deliver what is there, and look after the server from time to time."""
+        """Deliver results, and check the server's health and training from time to time."""
         self.work.poll()
         self.errands.poll()
         now = time.monotonic()
@@ -81,7 +81,7 @@ class Connection:
             self._look()
 
     def close(self) -> None:
-        """Stop everything; nothing is called back any more."""
+        """Stop all jobs; no callback is called afterwards."""
         self._listeners.clear()
         self.client, self.state = None, "away"  # the panel may live a little longer
         self.work.close()
@@ -91,7 +91,7 @@ class Connection:
 
     @property
     def address(self) -> str:
-        """The server's, in its one spelling; empty without one."""
+        """The server's normalised address; empty without a server."""
         return self.client.address if self.client is not None else ""
 
     @property
@@ -101,13 +101,13 @@ class Connection:
 
     @property
     def is_training(self) -> bool:
-        """Whether the server learns at this moment, as far as is known."""
+        """Whether the last known training status is waiting or running."""
         return self.training is not None and not self.training.is_over
 
     def connect(self, address: str, token: str = "") -> None:
-        """Begin to talk to a server, with the token that it was given before unless with another.
+        """Connect to a server, with a new token or the one that is remembered for it.
 
-        ClientError "request" if the address or the token is none.
+        ClientError "request" if the address or the token is invalid.
         """
         origin = Address.parse(address).origin
         client = Client(address, token or self.tokens.get(origin))
@@ -120,7 +120,7 @@ class Connection:
         self._greet()
 
     def disconnect(self) -> None:
-        """Talk to no server any more."""
+        """Disconnect from the server."""
         self.errands.cancel_all()
         self.client = self.info = self.training = None
         self.adapters = {"active": None, "adapters": []}
@@ -148,10 +148,10 @@ class Connection:
         )
 
     def _greeted(self) -> None:
-        """Go on once the server has answered."""
+        """Continue once the server has answered; for subclasses."""
 
     def _look(self) -> None:
-        """Ask the server how it is; greet it anew when it is back."""
+        """Check the server's health; fetch its state again after an outage."""
         client = self.client
         assert client is not None
         self._looked = time.monotonic()
@@ -174,7 +174,7 @@ class Connection:
         done: Optional[Done] = None,
         failed: Optional[Done] = None,
     ) -> None:
-        """Do something that takes a moment; drop its outcome if the server was changed since."""
+        """Run a short request; drop its result if the server was changed meanwhile."""
         client = self.client
 
         def on_done(value: Any) -> None:
@@ -190,7 +190,7 @@ class Connection:
         self.errands.submit(function, on_done, on_error)
 
     def note(self, error: Exception) -> None:
-        """Draw from an error what it says about the server."""
+        """Update the connection's state from an error."""
         kind = error.kind if isinstance(error, ClientError) else ""
         if kind in ("unreachable", "timeout"):
             self._set_state("lost", words_of(error))
@@ -204,23 +204,23 @@ class Connection:
     # Teaching ---------------------------------------------------------------------------------
 
     def train(self, failed: Callable[[str], None]) -> None:
-        """Let the server learn from its corrections."""
+        """Start fine-tuning on the server's corrections."""
         self._command(lambda client, cancel: client.train(cancel=cancel), failed, is_training=True)
 
     def stop_training(self, failed: Callable[[str], None]) -> None:
-        """Stop what it learns."""
+        """Stop the training."""
         self._command(lambda client, cancel: client.stop_training(cancel), failed, is_training=True)
 
     def activate(self, adapter: Optional[str], failed: Callable[[str], None]) -> None:
-        """Let an adapter (None: the base model) answer."""
+        """Activate an adapter (None: the base model)."""
         self._command(lambda client, cancel: client.activate(adapter, cancel), failed)
 
     def roll_back(self, failed: Callable[[str], None]) -> None:
-        """Let what answered before answer again."""
+        """Return to the adapter that was active before."""
         self._command(lambda client, cancel: client.rollback(cancel), failed)
 
     def look_at_training(self) -> None:
-        """Fetch how far the training is; at its end, which adapter answers now."""
+        """Fetch the training's progress; at its end, also the active adapter."""
         client = self.client
         if client is None:
             return
@@ -259,8 +259,8 @@ class Connection:
 
 
 def words_of(error: Exception) -> str:
-    """Return what the reader is told about an error."""
+    """Return an error's message for the reader."""
     if isinstance(error, ClientError):
         return error.message
     logger.error("RadFound failed", exc_info=error)
-    return _("Something went wrong in RadFound itself; Slicer's error log says more.")
+    return _("Internal error in RadFound; see Slicer's error log.")

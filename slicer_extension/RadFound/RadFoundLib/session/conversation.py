@@ -1,4 +1,4 @@
-"""What was asked about a study, and what came back."""
+"""Conversations: the questions about a study and their answers."""
 
 import uuid
 from dataclasses import dataclass, field
@@ -15,24 +15,24 @@ class Turn:
     ----------
     task : {"vqa", "caption", "report"}
     question : str or None
-        None for the other tasks than "vqa".
+        None unless the task is "vqa".
     where : str
-        The part of the study that was looked at, in words; empty for all of it.
+        The part of the study in words; empty for the whole study.
     region : dict or None
-        The same, as the server takes it.
+        The same part as JSON for the server.
     history : list of {"question": str, "answer": str}
-        What was sent as context.
+        Earlier turns that were sent as context.
     text : str
-        As far as it has come.
+        The text streamed so far.
     state : {"waiting", "answering", "answered", "stopped", "failed"}
     answer : dict or None
-        `radfound.answer/1`, once it is whole.
+        The complete `radfound.answer/1`.
     error : str
         Why it failed, in words.
     verdict : str or None
-        What the reader made of it: "accepted", "edited" or "rejected".
+        The reader's verdict: "accepted", "edited" or "rejected".
     correction : str
-        What the reader says instead.
+        The reader's text in place of the answer.
     """
 
     task: str
@@ -50,12 +50,12 @@ class Turn:
 
     @property
     def is_open(self) -> bool:
-        """Whether more is to come."""
+        """Whether the answer is not complete yet."""
         return self.state in ("waiting", "answering")
 
     @property
     def final_text(self) -> str:
-        """What the reader stands by: the correction where there is one."""
+        """The reader's correction if there is one, else the model's text."""
         return self.correction if self.verdict == "edited" else self.text
 
 
@@ -68,8 +68,7 @@ class Conversation:
     def history(self) -> list:
         """Return the last answered questions, as context for the next one.
 
-        Where the reader wrote something else, that is what was answered; what was rejected is
-        left out.
+        An edited answer counts as the reader's text; rejected answers are left out.
         """
         turns = [
             {"question": turn.question, "answer": turn.final_text}
@@ -82,7 +81,7 @@ class Conversation:
         return turns[-_TURNS_AS_CONTEXT:]
 
     def answered(self) -> list:
-        """Return the turns with a whole answer, oldest first."""
+        """Return the turns with a complete answer, oldest first."""
         return [turn for turn in self.turns if turn.answer is not None]
 
     def find(self, turn_id: str) -> Any:

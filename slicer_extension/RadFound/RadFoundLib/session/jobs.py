@@ -1,4 +1,4 @@
-"""Work that must not stop Slicer: one thread that does it, and callbacks on the main thread."""
+"""Background jobs: a worker thread, and callbacks on Slicer's main thread."""
 
 import logging
 import queue
@@ -20,10 +20,10 @@ Callback = Optional[Callable[[Any], None]]
 
 
 class Job:
-    """Something to do in the background; made by `Jobs.submit`.
+    """A function that runs in the background; created by `Jobs.submit`.
 
-    The function that does it gets the Job: it passes `job.cancellation` to the client, and calls
-    `job.report` with whatever `on_progress` shall get.
+    The function gets the Job: it passes `job.cancellation` to the client, and calls `job.report`
+    with the values for `on_progress`.
     """
 
     def __init__(
@@ -45,25 +45,25 @@ class Job:
 
     @property
     def is_over(self) -> bool:
-        """Whether its outcome was delivered, or never will be."""
+        """Whether the result was delivered, or never will be."""
         return self._is_over
 
     def cancel(self) -> None:
-        """Give up: `on_error` gets a ClientError of kind "cancelled" at the next poll.
+        """Cancel the job: `on_error` gets a ClientError of kind "cancelled" at the next poll.
 
-        The connection is closed at once, whatever is waited for; what the function still
-        reports or returns is dropped. Nothing happens to a job that is done.
+        The connection is closed at once; later reports and results of the function are dropped.
+        Cancelling a finished job has no effect.
         """
         if self._settle("error", ClientError(_("Stopped."), "cancelled"), is_cancelling=True):
             self.cancellation.set()
 
     def report(self, value: Any) -> None:
-        """Let `on_progress` have a value at the next poll; called by the job's function."""
+        """Pass a value to `on_progress` at the next poll; called by the job's function."""
         if not self._is_settled:
             self._jobs._post(self, "progress", value)
 
     def _run(self) -> None:
-        """Do it; on the worker's thread."""
+        """Run the function; on the worker's thread."""
         function = self._function
         if function is None or self._is_settled:
             return
@@ -95,7 +95,7 @@ class Job:
 
     def _end(self) -> None:
         self._is_over = True
-        # They may hold a whole volume and a whole panel.
+        # They may keep a volume and the panel alive.
         self._function = None
         self._callbacks = dict.fromkeys(self._callbacks)
 
@@ -103,8 +103,8 @@ class Job:
 class Jobs:
     """One worker thread with a queue; callbacks are called by `poll`, on the main thread.
 
-    A job waits until those before it are over. For calls that shall not wait (stopping a
-    training while an answer streams) make a second `Jobs`.
+    A job waits for those before it. For calls that must not wait (stopping a training while an
+    answer streams) create a second `Jobs`.
     """
 
     def __init__(self) -> None:
@@ -130,10 +130,10 @@ class Jobs:
             Runs on the worker's thread; must touch neither Qt nor MRML.
         on_done : callable(result), optional
         on_error : callable(Exception), optional
-            Exactly one of these two is called, after all progress; what went wrong with a server
-            is a ClientError.
+            Exactly one of these two is called, after all progress; a failed request is a
+            ClientError.
         on_progress : callable(value), optional
-            Gets what the function reports.
+            Gets the values that the function reports.
         """
         if self._is_closed:
             raise RuntimeError("jobs were submitted after the end")
@@ -144,18 +144,18 @@ class Jobs:
 
     @property
     def is_busy(self) -> bool:
-        """Whether outcomes are to come."""
+        """Whether a job is not over."""
         return bool(self._live)
 
     def poll(self, budget_s: float = 0.01) -> None:
         """Call the callbacks that are due; call it from a QTimer, every 20 ms or so.
 
-        A callback that raises is logged, and the others are called all the same.
+        An exception in a callback is logged; the other callbacks are still called.
 
         Parameters
         ----------
         budget_s : float
-            No new callback begins after that time; what is left waits for the next poll.
+            No callback starts after this time; the rest wait for the next poll.
         """
         began = time.monotonic()
         while self._news and not self._is_closed:
@@ -169,7 +169,7 @@ class Jobs:
             if time.monotonic() - began > budget_s:
                 break
         if self._live and not self._is_closed:
-            # Where Qt's event loop holds Python's lock, the worker runs only while we wait here.
+            # While Qt's event loop holds Python's lock, the worker runs only during this sleep.
             time.sleep(_YIELD_S)
 
     def cancel_all(self) -> None:
@@ -178,9 +178,9 @@ class Jobs:
             job.cancel()
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Cancel everything, call no callback any more, and wait a little for the thread.
+        """Cancel all jobs, call no more callbacks, and wait up to `timeout_s` for the thread.
 
-        Safe to call twice, and while a request runs: the thread never keeps a program alive.
+        Safe to call twice, and while a request runs: the thread does not keep Python alive.
         """
         self._is_closed = True
         self.cancel_all()
@@ -202,4 +202,4 @@ class Jobs:
             if job is None:
                 return
             job._run()
-            del job  # it may hold a whole volume
+            del job  # it may keep a volume alive

@@ -1,4 +1,4 @@
-"""Corrections on their way: kept on disk until a server has acknowledged them."""
+"""The outbox: corrections stay on disk until their server has acknowledged them."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def new_correction(
     text: str = "",
     region: Optional[Mapping[str, Any]] = None,
 ) -> dict[str, Any]:
-    """Make a `radfound.correction/1` of an answer, with an id and a time of its own.
+    """Return a `radfound.correction/1` about an answer, with a new id and the current time.
 
     Parameters
     ----------
@@ -37,10 +37,10 @@ def new_correction(
     verdict : {"accepted", "edited", "rejected"}
     author : str
     text : str
-        What the reader says instead: needed for "edited", ignored for "accepted", may be empty
-        for "rejected".
+        The reader's text: required for "edited", ignored for "accepted", optional for
+        "rejected".
     region : mapping, optional
-        Where in the study, as `Client.ask` takes it.
+        Region of the study, as for `Client.ask`.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def new_correction(
         "created": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         "model": answer["model"],
     }
-    # Left out where there is none: servers that know of no region refuse the field.
+    # Older servers refuse the field, so it is left out where there is no region.
     return {**correction, "region": dict(region)} if region is not None else correction
 
 
@@ -85,9 +85,9 @@ class Waiting:
         Address of the server it is for, as `Client.address` gives it.
     correction : dict
     added : str
-        When it was put into the outbox; ISO 8601 in UTC.
+        Time at which it was added; ISO 8601 in UTC.
     refusal : str or None
-        Why the server will not have it; such a one is sent again only when asked to.
+        Why the server refused it; a refused correction is sent again only on request.
     """
 
     id: str
@@ -99,18 +99,18 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Flushed:
-    """What became of the corrections that were waiting.
+    """Result of sending the waiting corrections.
 
     Parameters
     ----------
     sent : tuple of str
-        Ids that the server acknowledged; they are on disk no more.
+        Ids that the server acknowledged; their files are removed.
     refused : tuple of Waiting
-        Those that it will not have; they stay on disk.
+        Corrections that the server refused; they stay on disk.
     kept : int
-        How many of this server's still wait to be tried again.
+        Number of corrections for this server that still wait.
     error : ClientError or None
-        Why sending ended early.
+        Why sending stopped early.
     """
 
     sent: tuple[str, ...]
@@ -120,34 +120,34 @@ class Flushed:
 
 
 class Outbox:
-    """Corrections in a folder, each in a file of its own, readable by this user only.
+    """A folder of corrections, one file each, readable by this user only.
 
-    Several threads, and several Slicers, may use one folder: a file appears whole or not at all,
-    and a correction sent twice is recorded once, by its id.
+    Several threads and several Slicers may share a folder: files are replaced atomically, and
+    the server records a correction once, by its id.
 
     Parameters
     ----------
     folder : str
-        Made when the first correction is added.
+        Created when the first correction is added.
     """
 
     def __init__(self, folder: str):
         self.folder = folder
 
     def add(self, correction: Mapping[str, Any], server: str) -> Waiting:
-        """Keep a correction; when this returns it outlives a crash.
+        """Save a correction; it survives a crash once this returns.
 
         Parameters
         ----------
         correction : mapping
             See `new_correction`.
         server : str
-            `Client.address` of the server whose images it is about; it is sent to no other.
+            `Client.address` of the server that has its images; it is sent to no other.
 
         Raises
         ------
         ClientError
-            Of kind "request", if it cannot be written; the correction is nowhere then.
+            Of kind "request", if the file cannot be written; nothing is saved then.
         """
         added = datetime.now(timezone.utc).isoformat()
         waiting = Waiting(str(correction["id"]), server, dict(correction), added)
@@ -155,7 +155,7 @@ class Outbox:
         return waiting
 
     def waiting(self, server: Optional[str] = None) -> list[Waiting]:
-        """Return what waits (for one server), oldest first; damaged files are left where they are."""
+        """Return the waiting corrections (of one server), oldest first; skip damaged files."""
         try:
             names = os.listdir(self.folder)
         except OSError:
@@ -167,14 +167,14 @@ class Outbox:
     def flush(
         self, client: Client, cancel: Optional[Cancellation] = None, again: bool = False
     ) -> Flushed:
-        """Send what waits for this client's server; what goes wrong with it is in the result.
+        """Send the corrections that wait for this client's server; errors are in the result.
 
         Parameters
         ----------
         client : Client
         cancel : Cancellation, optional
         again : bool
-            Also try those that were refused.
+            Also send refused corrections again.
         """
         rows = self.waiting(client.address)
         refused = [row for row in rows if row.refusal is not None and not again]
@@ -189,7 +189,7 @@ class Outbox:
                 if error.kind != "request":
                     failure = error
                     break
-                # The others may well be taken, so this one must not stand in their way.
+                # A refused correction must not block the others.
                 refused.append(self._refused(row, error))
             else:
                 self.discard(row.id)
@@ -198,13 +198,13 @@ class Outbox:
         return Flushed(tuple(sent), tuple(refused), len(left), failure)
 
     def discard(self, correction_id: str) -> None:
-        """Forget a correction that waits, acknowledged or given up by the reader."""
-        with suppress(FileNotFoundError):  # another Slicer may have sent it, too
+        """Remove a waiting correction."""
+        with suppress(FileNotFoundError):  # another Slicer may have sent it
             os.unlink(self._path(correction_id))
 
     def _refused(self, row: Waiting, error: ClientError) -> Waiting:
         marked = Waiting(row.id, row.server, row.correction, row.added, error.message)
-        with suppress(ClientError):  # then it is tried again, and nothing is lost
+        with suppress(ClientError):  # without the mark it is sent again
             self._write(marked)
         return marked
 
@@ -236,7 +236,7 @@ class Outbox:
                 raise
             _sync_folder(self.folder)
         except OSError as error:
-            message = _("The correction cannot be kept on disk ({why}); it is not saved.")
+            message = _("The correction is not saved: the disk cannot be written ({why}).")
             raise ClientError(message.format(why=error.strerror), "request") from error
 
     def _read(self, name: str) -> Optional[Waiting]:
@@ -258,7 +258,7 @@ class Outbox:
 
 
 def _sync_folder(folder: str) -> None:
-    """Let a new name outlive a power cut, where a system can."""
+    """Sync a folder so that a new file survives a power cut, where the system can."""
     with suppress(OSError):
         number = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""What goes on between the panel and a server: questions, their answers, and corrections."""
+"""The session with a server: questions, answers, corrections and the next study."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any, Callable, Optional
@@ -14,19 +14,19 @@ from .study import Sending, Study, throttled, upload
 
 
 class Session(Connection):
-    """A server, what was said about which study, and what is under way.
+    """A connection with the conversations about each study and the open request.
 
     Parameters
     ----------
     outbox : Outbox
-        Of corrections that wait for their server.
+        Corrections that wait for their server.
 
     Attributes
     ----------
     turn : Turn or None
-        The question whose answer is to come.
+        The turn that is being answered.
     sending : Sending or None
-        How far the upload for it is.
+        Progress of its upload.
     """
 
     def __init__(self, outbox: Outbox):
@@ -41,7 +41,7 @@ class Session(Connection):
         self._images: dict = {}
 
     def disconnect(self) -> None:
-        """Talk to no server any more; conversations stay."""
+        """Disconnect from the server; conversations stay."""
         self.stop()
         self.corrections, self.corrections_of = [], ()
         self._images.clear()
@@ -60,16 +60,16 @@ class Session(Connection):
         return self._job is not None
 
     def conversation(self, key: Hashable) -> Conversation:
-        """Return what was said about a study."""
+        """Return the conversation about a study."""
         return self._conversations.setdefault(key, Conversation())
 
     def forget(self, key: Hashable) -> None:
-        """Begin a study's conversation anew."""
+        """Remove a study's conversation."""
         self._conversations.pop(key, None)
         self._tell("turn")
 
     def forget_all(self) -> None:
-        """Forget every study, as when the scene is closed."""
+        """Remove all conversations; called when the scene is closed."""
         self.stop()
         self._conversations.clear()
         self._images.clear()
@@ -78,7 +78,7 @@ class Session(Connection):
     def ask(
         self, study: Study, task: str, question: Optional[str] = None, with_history: bool = True
     ) -> Turn:
-        """Ask about a study; the answer comes bit by bit, told as "token" and "turn".
+        """Ask about a study; the topics "token" and "turn" announce the streamed answer.
 
         Raises
         ------
@@ -179,12 +179,12 @@ class Session(Connection):
         self._job = self.turn = self.sending = None
         if error is not None:
             if isinstance(error, ClientError) and error.code == "not_found":
-                self._images.clear()  # the server has lost it: the next question brings it anew
+                self._images.clear()  # lost on the server: the next question uploads again
             self.note(error)
         self._tell("sending", "turn")
 
     def _bring(self, job: Job, client: Client, study: Study) -> Sequence[str]:
-        """Return the ids of a study's images, uploading those that are not there; in a thread."""
+        """Return the ids of a study's images, uploading missing ones; in a job's thread."""
         images = []
         for part in study.parts:
             known = part.image or self._images.get((client.address, part.state))
@@ -204,9 +204,9 @@ class Session(Connection):
         text: str = "",
         region: Optional[dict] = None,
     ) -> str:
-        """Keep a verdict on disk and send it if the server is there; returns its id.
+        """Save a verdict on disk and send it if the server is connected; returns its id.
 
-        It is about `region`, or else about the part of the study that the question was about.
+        The correction is about `region`, or else about the region of the question.
 
         Raises
         ------
@@ -222,7 +222,7 @@ class Session(Connection):
         return str(correction["id"])
 
     def flush(self, again: bool = False) -> None:
-        """Send the corrections that wait for this server; `again`: those it refused, too."""
+        """Send the corrections that wait for this server; `again`: also refused ones."""
         client = self.client
         if client is None or self.state != "connected":
             return
@@ -237,12 +237,12 @@ class Session(Connection):
         self._errand(lambda job: self.outbox.flush(client, job.cancellation, again), done)
 
     def images_of(self, study: Study) -> tuple:
-        """Return the ids of those parts of a study that the server is known to keep."""
+        """Return the ids of a study's images that are known to be on the server."""
         found = [part.image or self._images.get((self.address, part.state)) for part in study.parts]
         return tuple(image for image in found if image)
 
     def refresh_corrections(self, images: Sequence[str]) -> None:
-        """Fetch the corrections of these images, and the times of all."""
+        """Fetch the server's corrections; `corrections_here` then returns those of `images`."""
         client = self.client
         self.corrections_of = tuple(images)
         if client is None or self.state != "connected":
@@ -257,7 +257,7 @@ class Session(Connection):
         self._errand(lambda job: client.corrections(cancel=job.cancellation), done)
 
     def corrections_here(self) -> list:
-        """Return the recorded corrections of the present study, newest first."""
+        """Return the recorded corrections of the chosen study, newest first."""
         return [
             row
             for row in reversed(self.corrections)
@@ -265,7 +265,7 @@ class Session(Connection):
         ]
 
     def new_corrections(self) -> int:
-        """Return how many corrections came since the newest adapter was made."""
+        """Return the number of corrections since the newest adapter."""
         made = [
             str((adapter.get("manifest") or {}).get("created", ""))
             for adapter in self.adapters["adapters"]
@@ -278,7 +278,7 @@ class Session(Connection):
     def next_study(
         self, strategy: str, folder: str, done: Done, failed: Callable[[str], None]
     ) -> None:
-        """Fetch the study to read next; `done` gets None, or its choice and the file's path."""
+        """Fetch the next study; `done` gets None, or the server's choice and the file's path."""
         client = self.client
         if client is None or self.state != "connected" or self.is_busy:
             failed(_("Connect to a server first, and wait for the answer."))

@@ -1,4 +1,4 @@
-"""What is remembered from one Slicer to the next; a token is not."""
+"""Settings that persist between sessions of Slicer; tokens do not."""
 
 import json
 from typing import Any
@@ -12,18 +12,18 @@ DEFAULT_ADDRESS = "http://127.0.0.1:8000"
 
 
 class Settings:
-    """The module's part of Slicer's settings; lists are kept as JSON, which every Qt reads alike."""
+    """The module's part of Slicer's settings; lists are JSON, independent of the Qt version."""
 
     def __init__(self) -> None:
         self._store = qt.QSettings()
 
     def addresses(self) -> list:
-        """Return the servers that answered before, the last one first."""
+        """Return the servers used before, the latest first."""
         return self._list("Addresses") or [DEFAULT_ADDRESS]
 
     def add_address(self, address: str) -> None:
         """Put an address first."""
-        others = [each for each in self._list("Addresses") if each != address]
+        others = [other for other in self._list("Addresses") if other != address]
         self.set_addresses([address, *others][:_MOST_ADDRESSES])
 
     def set_addresses(self, addresses: list) -> None:
@@ -39,11 +39,11 @@ class Settings:
         self._write("Consents", sorted(addresses))
 
     def author(self) -> str:
-        """Return who corrects, as entered last."""
+        """Return the author of corrections, as last entered."""
         return self._text("Author")
 
     def set_author(self, author: str) -> None:
-        """Remember who corrects."""
+        """Remember the author of corrections."""
         self._store.setValue("RadFound/Author", author)
 
     def prompts(self) -> list:
@@ -51,7 +51,7 @@ class Settings:
         return self._list("Prompts") or default_prompts()
 
     def set_prompts(self, prompts: list) -> None:
-        """Remember the quick prompts; none at all means the usual ones."""
+        """Remember the quick prompts; an empty list restores the defaults."""
         self._write("Prompts", prompts if prompts != default_prompts() else [])
 
     def _text(self, key: str) -> str:
@@ -63,14 +63,14 @@ class Settings:
             found = json.loads(self._text(key) or "[]")
         except ValueError:
             return []
-        return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
+        return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
 
     def _write(self, key: str, values: Any) -> None:
         self._store.setValue("RadFound/" + key, json.dumps(values))
 
 
 def default_prompts() -> list:
-    """Return the quick prompts of the beginning."""
+    """Return the default quick prompts."""
     return [
         _("Which imaging modality is this?"),
         _("In which plane is this image?"),

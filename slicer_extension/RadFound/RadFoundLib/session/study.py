@@ -1,4 +1,4 @@
-"""What a question is about, and how it comes to a server."""
+"""The study of a question, and its upload."""
 
 import time
 from collections.abc import Hashable
@@ -21,12 +21,12 @@ class Part:
     Parameters
     ----------
     name : str
-        For the reader; never sent.
+        Shown to the reader; never sent.
     state : hashable
-        Something else whenever the content changes.
+        Changes whenever the content changes.
     content : VolumeContent or None
     image : str
-        Its id on the server, where it came from there; then no content is needed.
+        Id on the server if the volume came from it; no content is needed then.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Study:
-    """What a question is about: one volume, or several as views of one study."""
+    """The study of a question: one volume, or several as views of one study."""
 
     key: Hashable
     parts: tuple
@@ -52,7 +52,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Sending:
-    """How far an upload is; a total of 0 stands for work before it."""
+    """Progress of an upload; a total of 0 means that it is being prepared."""
 
     name: str
     done: int
@@ -60,7 +60,7 @@ class Sending:
 
 
 def upload(job: Job, client: Client, part: Part) -> str:
-    """Return a volume's id on the server, sending it if it is not there; in a job's thread."""
+    """Return a volume's id on the server, uploading it if missing; in a job's thread."""
     content, cancel = part.content, job.cancellation
     if content is None:
         raise ClientError(_("The volume is gone; load it again."), "request")
@@ -75,7 +75,7 @@ def upload(job: Job, client: Client, part: Part) -> str:
 
 
 def throttled(job: Job, name: str) -> Callable[[int, int], None]:
-    """Return a callback for an upload that reports to the panel now and then."""
+    """Return a progress callback that reports to the panel at most every 50 ms."""
     last = 0.0
 
     def progress(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""Checks inside Slicer that a volume leaves it with the geometry and the voxels that it has."""
+"""Test inside Slicer that exported volumes keep their voxels and geometry."""
 
 import os
 import tempfile
