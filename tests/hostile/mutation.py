@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from radfound.exceptions import RadFoundError
+from radfound.exceptions import RadFoundError, ReaderFailedError
 from radfound.reading import read_study
 from radfound.reading.files import Source, kind_of
 from radfound.reading.picture import read_picture
@@ -84,10 +84,9 @@ def read_it(name: str, content: bytes, folder: Path) -> tuple[str, float]:
     try:
         make_frames(_read(path), FrameConfig())
         outcome = READ
-    except RadFoundError:
-        outcome = REFUSED
     except Exception as error:
-        outcome = f"{type(error).__name__}: {error}"
+        is_meant = isinstance(error, RadFoundError) and not isinstance(error, ReaderFailedError)
+        outcome = REFUSED if is_meant else f"{type(error).__name__}: {error}"
     finally:
         path.unlink()
     return outcome, time.monotonic() - began
