@@ -97,6 +97,10 @@ def check_studies(folder: Path) -> None:
     raise RequestError(f"{folder}: no such folder; {hint}")
 
 
+_STATE = ("corrections.sqlite", "adapters", "uploads")
+"""What would be missed if a server went on without it; logs and caches would not."""
+
+
 def state_folder(studies: Path, chosen: str = "") -> Path:
     """Return the folder of the server's state: the folder of studies, if writable.
 
@@ -115,7 +119,7 @@ def state_folder(studies: Path, chosen: str = "") -> Path:
         return Path(chosen)
     if is_writable(studies):
         return studies
-    if (studies / ".radfound").exists():
+    if any((studies / ".radfound" / name).exists() for name in _STATE):
         raise StorageError(
             f"{studies}: cannot be written, and .radfound in it holds corrections; make it writable, or "
             "name another folder for new ones with --conf state DIR"

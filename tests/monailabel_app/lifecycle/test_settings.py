@@ -137,7 +137,9 @@ def test_corrections_in_an_archive_that_cannot_be_written_any_more_are_not_hidde
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(settings, "is_writable", lambda _: False)
-    (tmp_path / ".radfound").mkdir()
+    (tmp_path / ".radfound" / "logs").mkdir(parents=True)
+    assert state_folder(tmp_path) != tmp_path  # logs alone are not missed
+    (tmp_path / ".radfound" / "corrections.sqlite").touch()
     with pytest.raises(StorageError, match=r"holds corrections.*--conf state DIR"):
         state_folder(tmp_path)
 
@@ -148,6 +150,6 @@ def test_every_setting_says_what_it_may_be():
 
 
 def test_a_device_that_is_not_there_is_named_with_those_that_are():
-    with pytest.raises(DeviceError, match=r"device: cuda:99 is not there; .*: cpu"):
+    with pytest.raises(DeviceError, match=r"device: cuda:99 is not there; expected one of .*cpu"):
         device_of("cuda:99")
     assert device_of("cpu").type == "cpu"
