@@ -99,6 +99,13 @@ class RequestError(RadFoundError):
     code = "request_invalid"
 
 
+class UnsupportedError(RequestError):
+    """The model behind the engine cannot do what was asked; the message names what it lacks."""
+
+    code = "not_supported"
+    http_status = 422
+
+
 class CorrectionError(RequestError):
     """A correction does not match its schema; the message names the field."""
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from radfound.study.region import Box, Plane
 from radfound.validation import Text
 
 
@@ -75,6 +76,27 @@ class Turn:
 
     question: Text
     answer: Text
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a study, or a task without one; hashable.
+
+    Parameters
+    ----------
+    task : {"vqa", "caption", "report"}
+    text : str or None
+        Needed for "vqa".
+    history : tuple of Turn
+        Earlier turns about the same study, oldest first.
+    region : Box, Plane or None
+        Part of the study that it is about; None for all of it.
+    """
+
+    task: str = "vqa"
+    text: str | None = None
+    history: tuple[Turn, ...] = ()
+    region: Box | Plane | None = None
 
 
 @dataclass(frozen=True)

@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from radfound.engine.stream import Token
 
 if TYPE_CHECKING:
     from radfound.model.processing_radfound import RadFoundProcessor
-
-
-@dataclass(frozen=True)
-class Token:
-    """One generated token.
-
-    Parameters
-    ----------
-    text : str
-        Text that the token adds; may be empty while a character is incomplete.
-    log_probability : float
-    entropy : float
-        Of the next-token distribution, in nats.
-    last : bool
-        Whether it is the stop token.
-    """
-
-    text: str
-    log_probability: float
-    entropy: float
-    last: bool = False
 
 
 class RunningSequence:

@@ -1,0 +1,58 @@
+"""What a model is shown of a study: pictures and words, in order.
+
+A recipe (`radfound.engine.recipes`) makes it; a backend only carries it to its model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One picture given to a model.
+
+    Parameters
+    ----------
+    pixels : uint8 array, shape (H, W, 3)
+    caption : str
+        What it is, for people: "axial slice 41 of 300, windows -1024..1024, -135..215, 0..80 HU".
+    image : int
+        Index into `Study.images`.
+    slice : int or None
+        Stored slice, from 0; None for a 2D image, a montage or a resampled plane.
+    """
+
+    pixels: np.ndarray
+    caption: str
+    image: int
+    slice: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A prompt with its pictures, as one user turn.
+
+    Parameters
+    ----------
+    recipe : str
+        Name of the recipe.
+    parts : tuple of str or Picture
+        The study, in the order of the prompt; the question and its history come after it.
+    system : str or None
+        System prompt.
+    note : str or None
+        What was left out, for people: "85 of 300 slices".
+    """
+
+    recipe: str
+    parts: tuple[str | Picture, ...]
+    system: str | None = None
+    note: str | None = None
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The pictures alone, in order."""
+        return tuple(part for part in self.parts if isinstance(part, Picture))
