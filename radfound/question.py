@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from radfound.study.region import Box, Plane
 from radfound.validation import Text
@@ -99,6 +101,14 @@ class Question:
     region: Box | Plane | None = None
 
 
+class ShownSlices(TypedDict):
+    """What a model was shown of a study: the recipe's name, what was left out, captions of the pictures."""
+
+    recipe: Text
+    note: Text | None
+    slices: list[Text]
+
+
 @dataclass(frozen=True)
 class Answer:
     """One answer, caption or report.
@@ -124,6 +134,8 @@ class Answer:
         "read", "encode", "first_token" and "total", counted from the start of the request.
     finished : bool
         False if the token limit or a cancellation cut the text off.
+    shown : ShownSlices or None
+        What the model was shown; None if the backend names no pictures.
     """
 
     task: str
@@ -137,4 +149,16 @@ class Answer:
     evidence: str | None = None
     timings_ms: dict[str, int] = field(default_factory=dict)
     finished: bool = True
+    shown: ShownSlices | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+
+def split_report(text: str) -> dict[str, str] | None:
+    """Return {"findings": …, "impression": …} of a report, or None without these headings."""
+    found = re.match(
+        r"\s*(?:findings:)?\s*(.*?)\s*impression:\s*(.*)\Z", text, re.IGNORECASE | re.DOTALL
+    )
+    if found:
+        return {"findings": found.group(1), "impression": found.group(2).strip()}
+    only = re.match(r"\s*findings:\s*(.*)\Z", text, re.IGNORECASE | re.DOTALL)
+    return {"findings": only.group(1).strip(), "impression": ""} if only else None

@@ -18,7 +18,7 @@ from radfound.exceptions import (
     RequestError,
     StudyAmbiguousError,
 )
-from radfound.question import TASKS, Answer, ModelVersion, Turn
+from radfound.question import TASKS, Answer, ModelVersion, ShownSlices, Turn
 from radfound.study.region import Region, region_to_json
 from radfound.validation import CONFIG, Fraction, Text, Truth, kind_of, one_of, validate
 
@@ -63,6 +63,7 @@ class AnswerJson(BaseModel):
     model: ModelVersion
     timings_ms: dict[str, int]
     finished: Truth = True
+    shown: ShownSlices | None = None
 
 
 _ANSWER = TypeAdapter(AnswerJson)

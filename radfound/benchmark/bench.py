@@ -35,14 +35,16 @@ from radfound.benchmark.scoring.radeval import radeval_metrics
 from radfound.benchmark.scoring.scores import Scorer, calibration_table, is_right
 from radfound.benchmark.tasks import TASKS, Source, calibration_items, load_task
 from radfound.engine.confidence import Calibration, calibration_group
-from radfound.engine.local.backend import LocalModel, StudyModel
-from radfound.exceptions import DatasetError, RequestError
+from radfound.engine.local.backend import LocalBackend
+from radfound.engine.protocol import Backend
+from radfound.exceptions import DatasetError, RequestError, UnsupportedError
 from radfound.model.checkpoints import shipped_folder
 from radfound.optional import library
 
 logger = logging.getLogger(__name__)
 
 SCHEMA = "radfound.bench/1"
+_BATCH = 32  # answers decoded together
 _LIBRARIES = ("torch", "transformers", "numpy", "sacrebleu", "rouge-score", "pycocoevalcap", "scikit-learn")  # fmt: skip
 
 
@@ -79,16 +81,17 @@ def bench(options: Options) -> dict[str, Any]:
     source = Source(options.data)
     tasks = [load_task(name, source, options.limit) for name in options.tasks]
     folder = make_folder(options.out)
-    model = LocalModel.load(options.model, options.device)
+    backend = LocalBackend.load(options.model, options.device, max_running=_BATCH)
     if options.calibrate:
-        model.calibration = calibrate(model, source)
-        model.calibration.write(shipped_folder(options.model))
-    runs = run_tasks(model, tasks, options.seed, progress_bar)
-    write_answers(runs, model.calibration, folder)
+        calibrate(backend, source).write(shipped_folder(options.model))
+    revision = backend.describe().revision
+    calibration = Calibration.read(shipped_folder(options.model), revision)
+    runs = run_tasks(backend, tasks, options.seed, progress_bar)
+    write_answers(runs, calibration, folder)
     results = {
-        **_about(options, model),
+        **_about(options, backend),
         "tasks": {run.task.name: scorer.task(run) for run in runs},
-        "calibration": calibration_table(runs, model.calibration),
+        "calibration": calibration_table(runs, calibration),
         "comparison": _comparison(scorer, runs, other, options.compare),
         "seconds": round(time.monotonic() - began, 1),
     }
@@ -101,14 +104,19 @@ def bench(options: Options) -> dict[str, Any]:
     return without_nan(results) | {"report": text}
 
 
-def calibrate(model: StudyModel, source: Source) -> Calibration:
+def calibrate(backend: Backend, source: Source) -> Calibration:
     """Fit the confidence calibration on the questions of the validation split."""
-    items = calibration_items(source)
-    answers = ask_items(model, items, TASKS["vqa"], progress_bar)
+    items, model = calibration_items(source), backend.describe()
+    answers = ask_items(backend, items, TASKS["vqa"], progress_bar)
     samples: dict[str, list[tuple[float, float, str]]] = {}
     for item, answer in zip(items, answers, strict=True):
-        group = calibration_group(item.turn.task, item.prompt.question)
-        row = (probability(answer), is_right(item, answer.text), item.example.key)
+        group = calibration_group(item.turn.task, item.question.text)
+        known = probability(answer)
+        if known is None:
+            raise UnsupportedError(
+                f"--calibrate: {model.name} gives no token probabilities; leave --calibrate out"
+            )
+        row = (known, is_right(item, answer.text), item.example.key)
         samples.setdefault(str(group), []).append(row)
     curves = {group: fit_curve(*zip(*rows, strict=True)) for group, rows in samples.items()}
     fitted = {group: curve for group, curve in curves.items() if curve}
@@ -144,7 +152,8 @@ def _check(options: Options) -> None:
             library(name, "bench")
 
 
-def _about(options: Options, model: StudyModel) -> dict[str, Any]:
+def _about(options: Options, backend: Backend) -> dict[str, Any]:
+    model = backend.describe()
     return {
         "schema": SCHEMA,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

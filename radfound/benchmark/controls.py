@@ -41,7 +41,7 @@ def majority_answers(items: Sequence[Item], training: Sequence[Item]) -> list[st
 
 def _kinds(item: Item) -> list[tuple[str, ...]]:
     """Return the kinds of question of an item, narrowest first."""
-    words = (item.prompt.question or "").lower().split()
+    words = (item.question.text or "").lower().split()
     return [(item.group, *words[:1]), (item.group,)] if item.turn.task == "vqa" else [(item.group,)]
 
 

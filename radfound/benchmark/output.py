@@ -72,13 +72,17 @@ def _answer_lines(runs: Sequence[Run], calibration: Calibration | None) -> Itera
                 "rows": "; ".join(item.rows),
                 "modality": item.modality,
                 "organ_system": item.organ_system,
-                "question": item.prompt.question or "",
+                "question": item.question.text or "",
                 "truth": item.turn.answer,
-                "probability": f"{run.probabilities[k]:.4f}",
-                "confidence": "" if confidence is None else f"{confidence:.4f}",
+                "probability": _four_digits(run.probabilities[k]),
+                "confidence": _four_digits(confidence),
                 "right": "" if math.isnan(right) else int(right),
             }
             yield line | {name: texts[k] for name, texts in run.answers.items()}
+
+
+def _four_digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def read_answers(folder: Path) -> dict[tuple[str, str], str]:

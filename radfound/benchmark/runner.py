@@ -1,27 +1,26 @@
 """Run a model on the tasks of RadVLBench, with and without the image.
 
-Every study and its blank copy is encoded once. Answers are generated in batches of prompts of similar length.
-Equal prompts with equal visual tokens, as for blank images, are answered once.
+Every study is loaded once, and many questions are asked at once, which the backend may answer in batches. Equal
+questions about equal studies, as about blank images, are asked once.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-import torch
 
 from radfound.benchmark.controls import blanked, majority_answers, other_patients
 from radfound.benchmark.probe import image_features, probe_answers
 from radfound.benchmark.tasks import Item, Task
 from radfound.datasets import Example
 from radfound.engine.confidence import length_normalised_probability
-from radfound.engine.local.backend import Generated, Prompt, StudyModel
+from radfound.engine.generated import AT_ONCE, Ask, Generated, generate
+from radfound.engine.protocol import Backend
+from radfound.question import Question
+from radfound.study.study import Study
 
-BATCH = 32
 MODEL, MAJORITY, BLANK, OTHER, PROBE = "model", "majority", "blank", "other", "probe"
 
 Progress = Callable[[str, int], Any]
@@ -36,26 +35,45 @@ class Run:
     task : Task
     answers : dict of str to list of str
         By "model", "majority", "blank", "other" and, for metadata, "probe"; in the order of the items.
-    probabilities : list of float
-        The model's length-normalised probability of each of its answers.
+    probabilities : list of float or None
+        The model's length-normalised probability of each of its answers; None if the backend does not know it.
     """
 
     task: Task
     answers: dict[str, list[str]]
-    probabilities: list[float]
+    probabilities: list[float | None]
 
 
-@dataclass(frozen=True)
-class _Ask:
-    encoded: torch.Tensor
-    prompt: Prompt
-    limit: int
+@dataclass(frozen=True, eq=False)
+class _View:
+    """A study as it is shown, with the questions about it.
 
-    @property
-    def name(self) -> tuple[str, str, str | None, int]:
-        tokens = self.encoded.detach().float().cpu().numpy().tobytes()
-        digest = hashlib.sha256(tokens).hexdigest()
-        return digest, self.prompt.task, self.prompt.question, self.limit
+    Parameters
+    ----------
+    example : Example
+        With files and region.
+    questions : list of (int, Question, int, bool)
+        Number of the answer, question, token limit, and whether the blank copy is shown.
+    """
+
+    example: Example
+    questions: list[tuple[int, Question, int, bool]] = field(default_factory=list)
+
+
+class _Views:
+    """Questions grouped by the study that they are asked about, so that each study is loaded once."""
+
+    def __init__(self) -> None:
+        self.by_files: dict[Hashable, _View] = {}
+        self.count = 0
+
+    def add(self, item: Item, shown: Example, limit: int, is_blank: bool = False) -> None:
+        """Add the question of an item about a study, which may be another patient's."""
+        name = shown.files, shown.footer, shown.region
+        question = replace(item.question, region=shown.region)
+        view = self.by_files.setdefault(name, _View(shown))
+        view.questions.append((self.count, question, limit, is_blank))
+        self.count += 1
 
 
 @contextmanager
@@ -65,30 +83,39 @@ def no_progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def run_tasks(
-    model: StudyModel, tasks: Sequence[Task], seed: int = 0, progress: Progress = no_progress
+    backend: Backend,
+    tasks: Sequence[Task],
+    seed: int = 0,
+    progress: Progress = no_progress,
+    *,
+    adapter: str | None = None,
+    at_once: int = AT_ONCE,
 ) -> list[Run]:
     """Return the answers of a model and of its controls.
 
     Parameters
     ----------
-    model : StudyModel
+    backend : Backend
     tasks : sequence of Task
     seed : int
         Seed of the swap of images between patients.
     progress : callable, optional
         Takes a label and the number of steps; returns a context manager of a callable that counts steps.
+    adapter : str, optional
+        An id given to `use_adapter`.
+    at_once : int
+        Most questions that the backend has at the same time.
     """
-    examples = [_studies(task.items) for task in tasks]
-    encoded, blank = _encode(model, [e for studies in examples for e in studies], progress)
-    asks: list[_Ask] = []
-    for task, studies in zip(tasks, examples, strict=True):
+    views = _Views()
+    for task in tasks:
+        studies = _studies(task.items)
         other = dict(zip(map(id, studies), other_patients(studies, seed), strict=True))
         for item in task.items:
-            name = id(item.example)
-            swapped = encoded[id(studies[other[name]])]
-            for visual in (encoded[name], blank[name], swapped):
-                asks.append(_Ask(visual, item.prompt, task.max_new_tokens))
-    generated = _generate(model, asks, progress)
+            limit = task.max_new_tokens
+            views.add(item, item.example, limit)
+            views.add(item, item.example, limit, is_blank=True)
+            views.add(item, studies[other[id(item.example)]], limit)
+    generated = _generate(backend, views, progress, adapter, at_once)
     runs = []
     for task in tasks:
         count = 3 * len(task.items)
@@ -98,13 +125,13 @@ def run_tasks(
 
 
 def ask_items(
-    model: StudyModel, items: Sequence[Item], limit: int, progress: Progress = no_progress
+    backend: Backend, items: Sequence[Item], limit: int, progress: Progress = no_progress
 ) -> list[Generated]:
     """Return the model's answers, without controls."""
-    encoded, _ = _encode(model, _studies(items), progress, with_blank=False)
-    return _generate(
-        model, [_Ask(encoded[id(item.example)], item.prompt, limit) for item in items], progress
-    )
+    views = _Views()
+    for item in items:
+        views.add(item, item.example, limit)
+    return _generate(backend, views, progress)
 
 
 def _run(task: Task, generated: Sequence[Generated], progress: Progress) -> Run:
@@ -124,8 +151,10 @@ def _run(task: Task, generated: Sequence[Generated], progress: Progress) -> Run:
     return Run(task, answers, [probability(answer) for answer in generated[::3]])
 
 
-def probability(answer: Generated) -> float:
-    """Return an answer's length-normalised probability; 0 for an empty one."""
+def probability(answer: Generated) -> float | None:
+    """Return an answer's length-normalised probability; 0 for an empty one, None if it is not known."""
+    if answer.log_probabilities is None:
+        return None
     return length_normalised_probability(answer.log_probabilities) or 0.0
 
 
@@ -133,38 +162,38 @@ def _studies(items: Sequence[Item]) -> list[Example]:
     return list({id(item.example): item.example for item in items}.values())
 
 
-def _encode(
-    model: StudyModel, examples: Sequence[Example], progress: Progress, with_blank: bool = True
-) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]:
-    by_example, blank = {}, {}
-    encoded: dict[tuple[Any, ...], tuple[torch.Tensor, torch.Tensor | None]] = {}
-    with progress("encoding studies", len(examples)) as advance:
-        for example in examples:
-            name = (example.files, example.footer, repr(example.region))
-            if name not in encoded:
-                study = example.read()
-                empty = model.encode(blanked(study), example.region) if with_blank else None
-                encoded[name] = model.encode(study, example.region), empty
-            by_example[id(example)], blank[id(example)] = encoded[name]
+def _generate(
+    backend: Backend,
+    views: _Views,
+    progress: Progress,
+    adapter: str | None = None,
+    at_once: int = AT_ONCE,
+) -> list[Generated]:
+    keys: list[Hashable] = [None] * views.count
+    distinct: dict[Hashable, int] = {}
+
+    def asks(advance: Callable[[int], None]) -> Iterator[Ask]:
+        for view in views.by_files.values():
+            study = view.example.read()
+            blank = blanked(study) if any(part[-1] for part in view.questions) else study
+            names = {False: study.digest, True: _name_of_blank(backend, blank, view.example)}
+            for number, question, limit, is_blank in view.questions:
+                keys[number] = names[is_blank], question, limit
+                if keys[number] not in distinct:
+                    distinct[keys[number]] = len(distinct)
+                    yield Ask(blank if is_blank else study, question, limit)
             advance(1)
-    return by_example, blank
+
+    with progress("answering", len(views.by_files)) as advance:
+        answers = list(generate(backend, asks(advance), adapter=adapter, at_once=at_once))
+    return [answers[distinct[key]] for key in keys]
 
 
-def _generate(model: StudyModel, asks: Sequence[_Ask], progress: Progress) -> list[Generated]:
-    names = [ask.name for ask in asks]
-    distinct = dict(zip(names, asks, strict=True))
-    # Long answers first, so that the remaining time is over- rather than underestimated.
-    order = sorted(
-        distinct, key=lambda name: (-distinct[name].limit, len(name[2] or ""), name[2] or "", name)
-    )
-    generated: dict[Any, Generated] = {}
-    with progress("answering", len(order)) as advance:
-        while order:
-            limit = distinct[order[0]].limit
-            chunk = [name for name in order[:BATCH] if distinct[name].limit == limit]
-            order = order[len(chunk) :]
-            batch = [distinct[name] for name in chunk]
-            answers = model.generate([a.encoded for a in batch], [a.prompt for a in batch], limit)
-            generated.update(zip(chunk, answers, strict=True))
-            advance(len(chunk))
-    return [generated[name] for name in names]
+def _name_of_blank(backend: Backend, blank: Study, example: Example) -> Hashable:
+    """Return a name that is equal for blank studies that look alike to the model.
+
+    Blank images of all sizes have few different embeddings, so most questions about them are asked once.
+    """
+    if example.region is None and backend.describe().abilities.embed:
+        return backend.embed(blank).tobytes()
+    return blank.digest

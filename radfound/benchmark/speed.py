@@ -26,9 +26,10 @@ import torch
 
 from radfound.commands import run_command
 from radfound.engine.engine import Engine
-from radfound.engine.local.backend import LocalModel, Prompt
+from radfound.engine.local.backend import LocalBackend
+from radfound.engine.local.model import LocalModel
 from radfound.optional import library
-from radfound.question import Answer
+from radfound.question import Answer, Question
 from radfound.reading import read_study
 from radfound.study.frames import FrameConfig, make_frames
 from radfound.study.study import Study
@@ -98,7 +99,7 @@ def first_tokens(engine: Engine, plain: LocalModel, path: Path, repeats: int) ->
     tokens of the study, `follow_up` also their KV cache.
     """
     study = read_study(path)
-    without = Engine(engine.model, prefix_bytes=0)
+    without = Engine(LocalBackend(_local(engine), prefix_bytes=0))
     questions = iter(f"Is there a finding in region {n}?" for n in range(10_000))
 
     def ask(asked: Engine) -> None:
@@ -145,17 +146,23 @@ def generating(
 
     def stream() -> None:
         nonlocal count
-        count = len(list(local.stream(encoded, Prompt("report"), tokens)))
+        count = len(list(local.stream(encoded, Question("report"), tokens)))
 
     def generate_plainly() -> None:
         plain.model.generate(
             **inputs, min_new_tokens=tokens, max_new_tokens=tokens, do_sample=False
         )
 
-    assert isinstance(engine.model, LocalModel)
-    local, encoded = engine.model, engine.model.encode(study)
+    local = _local(engine)
+    encoded = local.encode(study)
     seconds = median_seconds({"engine": stream, "plain": generate_plainly}, repeats)
     return {"engine": count / seconds["engine"], "plain_generate": tokens / seconds["plain"]}
+
+
+def _local(engine: Engine) -> LocalModel:
+    """Return the model itself, for comparison with the engine."""
+    assert isinstance(engine.backend, LocalBackend)
+    return engine.backend.model
 
 
 def measure(model: str, repeats: int, shape: tuple[int, int, int]) -> dict[str, Any]:

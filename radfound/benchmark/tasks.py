@@ -18,8 +18,8 @@ from pathlib import Path
 from radfound.datasets import READERS, Example, Turn, open_dataset
 from radfound.datasets.kit import synpic
 from radfound.datasets.metadata import METADATA_QUESTIONS
-from radfound.engine.local.backend import Prompt
 from radfound.exceptions import DatasetError, RequestError
+from radfound.question import Question
 from radfound.study.taxonomy import MODALITIES, modality_of, organ_system_of
 
 TASKS = {"metadata": 8, "vqa": 24, "caption": 80, "report": 160}
@@ -63,9 +63,10 @@ class Item:
     rows: tuple[str, ...] = ()
 
     @property
-    def prompt(self) -> Prompt:
-        """The prompt, with the first wording of the question."""
-        return Prompt(self.turn.task, self.turn.questions[0] if self.turn.questions else None)
+    def question(self) -> Question:
+        """The question in its first wording."""
+        text = self.turn.questions[0] if self.turn.questions else None
+        return Question(self.turn.task, text, region=self.example.region)
 
     @property
     def modality(self) -> str:
@@ -102,7 +103,7 @@ class Task:
         for file in files:
             found.update(hashlib.sha256(file.read_bytes()).digest())
         for item in self.items:
-            fields = (item.id, item.prompt.question, item.turn.answer, item.rows)
+            fields = (item.id, item.question.text, item.turn.answer, item.rows)
             found.update(repr(fields).encode())
         return found.hexdigest()
 

@@ -19,7 +19,7 @@ from radfound.question import Question
 from radfound.study.study import Study
 
 if TYPE_CHECKING:
-    from radfound.model.attribution import Evidence
+    from radfound.study.evidence_map import Evidence
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ question and is tokenised separately, so that its KV cache serves all questions.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -234,17 +233,6 @@ def pad_left(sequences: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch
     ids = [[pad_id] * (longest - len(s)) + list(s) for s in sequences]
     mask = [[0] * (longest - len(s)) + [1] * len(s) for s in sequences]
     return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
-
-
-def split_report(text: str) -> dict[str, str] | None:
-    """Return {"findings": …, "impression": …} of a report, or None without these headings."""
-    found = re.match(
-        r"\s*(?:findings:)?\s*(.*?)\s*impression:\s*(.*)\Z", text, re.IGNORECASE | re.DOTALL
-    )
-    if found:
-        return {"findings": found.group(1), "impression": found.group(2).strip()}
-    only = re.match(r"\s*findings:\s*(.*)\Z", text, re.IGNORECASE | re.DOTALL)
-    return {"findings": only.group(1).strip(), "impression": ""} if only else None
 
 
 AutoImageProcessor.register(

@@ -1,18 +1,57 @@
-"""Evidence maps: values of patches, mapped back to the voxels of the images."""
+"""Evidence maps: values of patches, mapped back to the voxels of the images; imports no torch."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import map_coordinates
 
-from radfound.study.frames import FrameSource
 from radfound.study.study import Study, StudyImage
 
+if TYPE_CHECKING:
+    from radfound.study.frames import FrameSource
+
 HIGHEST = 255
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Evidence maps of an answer, one for each image of the study.
+
+    Parameters
+    ----------
+    maps : tuple of uint8 array, shape (D, H, W)
+        On the voxels of the images; 255 is the highest value in the study. Voxels outside all frames are 0.
+    affines : tuple of float64 array, shape (4, 4)
+        Those of the images.
+    patches : float32 array, shape (F, N, N)
+        The value of each patch of each frame, before interpolation.
+    sources : tuple of FrameSource, F of them
+    """
+
+    maps: tuple[np.ndarray, ...]
+    affines: tuple[np.ndarray, ...]
+    patches: np.ndarray
+    sources: tuple[FrameSource, ...]
+
+    def nrrd(self, image: int = 0) -> bytes:
+        """Return the map of an image as an NRRD file."""
+        return nrrd_bytes(self.maps[image], self.affines[image])
+
+    def write(self, path: str | Path) -> list[Path]:
+        """Write the first map to `path`, the second to NAME_2.nrrd beside it, and so on."""
+        path = Path(path)
+        paths = [path] + [
+            path.with_name(f"{path.stem}_{number}{path.suffix}")
+            for number in range(2, len(self.maps) + 1)
+        ]
+        for map_path, values, affine in zip(paths, self.maps, self.affines, strict=True):
+            write_nrrd(map_path, values, affine)
+        return paths
 
 
 def lay_back(
@@ -140,6 +179,8 @@ class _PlacedFrames:
 
     def _across_the_grid(self) -> np.ndarray:
         """Look up each voxel near the frame; for oblique planes."""
+        from scipy.ndimage import map_coordinates
+
         found = np.zeros(self._shape, np.uint8)
         j, i = np.mgrid[0 : self._shape[1], 0 : self._shape[2]]
         left, top, right, bottom = (edge - 0.5 for edge in self._shown)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from radfound.correction import Correction, is_blank
-from radfound.engine.local.backend import LocalModel
+from radfound.engine.local.model import LocalModel
 from radfound.exceptions import TrainingError
 from radfound.records.adapters import AdapterStore
 from radfound.records.corrections import CorrectionLog, newest_of, rows_digest

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from radfound.engine.local.backend import Generated, LocalModel
+from radfound.engine.generated import Generated
 from radfound.engine.local.kv_cache import KVCache, PrefixCache
+from radfound.engine.local.model import LocalModel
 from radfound.model.checkpoints import REGRESSION, bundled
 from radfound.records.adapters import WEIGHTS_FILE, AdapterStore
 from radfound.study.study import Study, StudyImage
@@ -122,7 +123,7 @@ class FrozenBase:
         generated: list[Generated] = []
         for start in range(0, len(questions), _GENERATE_BATCH):
             some = slice(start, start + _GENERATE_BATCH)
-            generated += self.base.write(self.prefixes(visual[some]), questions[some], limit)
+            generated += self.base.decode(self.prefixes(visual[some]), questions[some], limit)
         return generated
 
     def precompute(self, lessons: Sequence[Lesson]) -> list[CachedAnswer]:

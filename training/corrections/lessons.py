@@ -16,9 +16,10 @@ import torch
 
 from radfound.correction import Correction
 from radfound.datasets.metadata import METADATA_QUESTIONS
-from radfound.engine.local.backend import LocalModel, Prompt
+from radfound.engine.local.model import LocalModel
 from radfound.exceptions import RadFoundError, TrainingError
 from radfound.model.checkpoints import REPLAY, bundled
+from radfound.question import Question
 from radfound.study.region import region_key
 from training.corrections.visual_tokens import TokenSource
 from training.packing import Branch, branch
@@ -144,23 +145,23 @@ def _own_answers(
     """Return the base model's own complete answers about corrected studies, to questions that were not corrected."""
     corrected = [{each.question for each in some if each.question} for some in views]
     everywhere, rng = sorted(set().union(*corrected)), random.Random(0)
-    asked: list[tuple[int, Prompt]] = []
+    asked: list[tuple[int, Question]] = []
     for number in range(len(lessons))[-_REPLAY_STUDIES:]:
         elsewhere = rng.sample(everywhere, min(_REPLAY_ELSEWHERE, len(everywhere)))
         questions = dict.fromkeys([*_REPLAY_QUESTIONS, *elsewhere])
-        asked += [(number, Prompt("vqa", q)) for q in questions if q not in corrected[number]]
+        asked += [(number, Question("vqa", q)) for q in questions if q not in corrected[number]]
         if len(lessons) - number <= _REPLAY_CAPTIONS and all(
             e.task != "caption" for e in views[number]
         ):
-            asked.append((number, Prompt("caption")))
+            asked.append((number, Question("caption")))
     asked.sort(key=lambda each: each[1].task)  # captions are longest: keep them in one batch
     generated = base.generate(
-        [lessons[number].visual for number, _ in asked], [prompt for _, prompt in asked], 64
+        [lessons[number].visual for number, _ in asked], [each for _, each in asked], 64
     )
     branches: list[list[Branch]] = [[] for _ in lessons]
-    for (number, prompt), answer in zip(asked, generated, strict=True):
+    for (number, question), answer in zip(asked, generated, strict=True):
         if answer.complete and answer.text.strip():
-            piece = branch(base.processor, prompt.task, prompt.question, answer.text.strip())
+            piece = branch(base.processor, question.task, question.text, answer.text.strip())
             branches[number].append(piece)
     return [
         Lesson(lesson.visual, some, lesson.study)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from radfound.engine.local.backend import LocalModel
+from radfound.engine.local.model import LocalModel
 from training.corrections.upper_layers import AnswerLogits, CachedAnswer, UpperLayers
 from training.loop.config import Draw, LoopConfig, Progress
 from training.loop.optimise import optimise

@@ -1,6 +1,6 @@
 """The language model's upper layers, which learn; their inputs are computed once for each answer.
 
-An adapter changes neither the prefill of the study (`LocalModel.read`) nor the layers below its own. So the
+An adapter changes neither the prefill of the study (`LocalModel.prefill`) nor the layers below its own. So the
 keys and values of the study, and the hidden states that enter the first layer that learns, are computed once;
 a training step costs the upper layers over the few tokens of questions and answers.
 """
@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache
 
-from radfound.engine.local.backend import LocalModel
-from radfound.engine.local.kv_cache import KVCache
+from radfound.engine.local.kv_cache import KVCache, cache_arguments
+from radfound.engine.local.model import LocalModel
 from training.packing import Branch
 
 _BATCH = 32  # answers in one forward pass
@@ -157,10 +156,7 @@ class UpperLayers:
         studies: dict[int, tuple[torch.Tensor, torch.Tensor]],
         **options,
     ):
-        cache = DynamicCache(config=self._base.model.config.text_config)
-        for number, (keys, values) in studies.items():
-            cache.update(keys, values, number)
-        past, new = keys.shape[2], embeds.shape[1]
+        past, new = next(iter(studies.values()))[0].shape[2], embeds.shape[1]
         # Causal attention after the study; padding comes last, so that no token attends to it.
         mask = torch.full((new, past + new), torch.finfo(embeds.dtype).min, dtype=embeds.dtype)
         mask = mask.triu(past + 1)[None, None].to(embeds.device)
@@ -169,8 +165,7 @@ class UpperLayers:
             inputs_embeds=embeds,
             attention_mask=mask.expand(len(embeds), -1, -1, -1),
             position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
+            **cache_arguments(self._base.model.config.text_config, studies),
             **options,
         )
 

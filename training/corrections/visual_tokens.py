@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from radfound.engine.local.backend import LocalModel
+from radfound.engine.local.model import LocalModel
 from radfound.records.durable import make_directory, replacing
 from radfound.study.region import Box, Plane, region_key
 from radfound.study.study import Study

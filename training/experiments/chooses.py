@@ -20,7 +20,8 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from radfound.commands import run_command
-from radfound.engine.local.backend import Prompt
+from radfound.engine.confidence import normalised_entropy
+from radfound.question import Question as Prompt
 from radfound.records.corrections import CorrectionLog
 from radfound.records.ranking import Choice, Score, at_random, by_both, by_diversity, by_uncertainty
 from training.corrections.finetune import FinetuneConfig
@@ -47,7 +48,7 @@ def scores(ward: Ward) -> dict[str, Score]:
     )
     highest: dict[str, tuple[float, str]] = {}
     for question, answer in zip(asked, answers, strict=True):
-        uncertainty = float(np.mean(answer.entropies)) / np.log(base.vocabulary)
+        uncertainty = normalised_entropy(answer.entropies or (), base.vocabulary) or 0.0
         known = highest.get(question.image, (0.0, ""))
         highest[question.image] = max(known, (uncertainty, question.text))
     return {

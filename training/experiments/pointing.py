@@ -20,7 +20,8 @@ from transformers import PreTrainedTokenizerFast
 from radfound.benchmark.evidence.phantoms import KINDS, LETTERS, QUESTIONS, phantom
 from radfound.benchmark.evidence.pointing import pointing, randomised, table, untrained
 from radfound.commands import run_command
-from radfound.engine.local.backend import LocalModel
+from radfound.engine.local.backend import LocalBackend
+from radfound.engine.local.model import LocalModel
 from radfound.model import checkpoints
 from radfound.model.configuration_radfound import RadFoundConfig, RadFoundVisionConfig
 from radfound.model.modeling_radfound import RadFoundForConditionalGeneration
@@ -156,11 +157,11 @@ def train(layers: int = 0, steps: int = STEPS, counts: dict[str, int] | None = N
 
 def report(model: LocalModel, count: int) -> str:
     """Return a model's pointing accuracy, and the correlation of its maps with those of random weights."""
-    rows, random_weights = {}, untrained(model)
+    rows, backend, random_weights = {}, LocalBackend(model), LocalBackend(untrained(model))
     for kind, lesions in product(KINDS, (1, 2)):
         phantoms = [phantom(kind, seed, lesions) for seed in range(count)]
         name = f"{kind}, {lesions} lesion{'s' * (lesions - 1)}"
-        rows[name] = pointing(model, phantoms)
+        rows[name] = pointing(backend, phantoms)
         rows[f"{name}, random weights"] = pointing(random_weights, phantoms)
     lines = [table(rows), "", "Rank correlation of patches with the trained model's maps:", ""]
     for kind in KINDS:

@@ -21,8 +21,8 @@ from radfound.benchmark.scoring.metrics import exact_match
 from radfound.correction import Correction
 from radfound.datasets import Example, Kit
 from radfound.datasets.metadata import METADATA_QUESTIONS
-from radfound.engine.local.backend import Prompt
 from radfound.model.checkpoints import REGRESSION, bundled
+from radfound.question import Question as Prompt
 from radfound.study.region import Box, Plane
 from radfound.study.study import Study
 from training.corrections.frozen_base import FrozenBase

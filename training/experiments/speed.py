@@ -33,7 +33,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from radfound.commands import run_command
 from radfound.datasets import Kit
 from radfound.datasets.example import Example
-from radfound.engine.local.backend import LocalModel
+from radfound.engine.local.model import LocalModel
 from radfound.study.study import Study
 from training.corrections.finetune import FinetuneConfig
 from training.corrections.frozen_base import FrozenBase

@@ -22,7 +22,7 @@ import torch
 from radfound.commands import run_command
 from radfound.datasets import Example, Kit
 from radfound.datasets.metadata import METADATA_QUESTIONS
-from radfound.engine.local.backend import LocalModel, Prompt
+from radfound.engine.local.model import LocalModel
 from radfound.model.checkpoints import (
     REGRESSION,
     REPLAY,
@@ -30,6 +30,7 @@ from radfound.model.checkpoints import (
     shipped_folder,
     write_bundled,
 )
+from radfound.question import Question
 
 _MODEL = "radfound-mini"
 _REPLAY_STUDIES, _REGRESSION_STUDIES = 96, 96
@@ -77,20 +78,20 @@ def _replay_studies(
     standard = [wordings[0] for wordings in METADATA_QUESTIONS.values()]
     visual = [local.encode(example.read()) for example in examples]
     studies: list[torch.Tensor] = []
-    prompts: list[Prompt] = []
+    questions: list[Question] = []
     for number, (example, study) in enumerate(zip(examples, visual, strict=True)):
         turns = chance.sample(example.turns, min(_QUESTIONS_PER_STUDY, len(example.turns)))
-        asked = [Prompt("vqa", q) for q in [*(t.questions[0] for t in turns), *standard]]
+        asked = [Question("vqa", q) for q in [*(t.questions[0] for t in turns), *standard]]
         if number < _CAPTIONED:
-            asked.append(Prompt("caption"))
-        prompts += asked
+            asked.append(Question("caption"))
+        questions += asked
         studies += [study] * len(asked)
     answers: dict[int, list[tuple[str, str]]] = {id(study): [] for study in visual}
-    for study, prompt, answer in zip(
-        studies, prompts, local.generate(studies, prompts, 64), strict=True
+    for study, question, answer in zip(
+        studies, questions, local.generate(studies, questions, 64), strict=True
     ):
         if answer.complete and answer.text.strip():
-            answers[id(study)].append((prompt.question or "", answer.text.strip()))
+            answers[id(study)].append((question.text or "", answer.text.strip()))
     return [BundledStudy(study[0], tuple(answers[id(study)])) for study in visual]
 
 

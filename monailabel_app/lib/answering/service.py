@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from radfound.correction import Correction
 from radfound.exceptions import (
     Busy,
-    Cancelled,
     CorrectionError,
     NotFoundError,
     RadFoundError,
@@ -36,22 +35,19 @@ from ..metrics import Metrics
 from ..studies.datastore import StudyDatastore
 from ..studies.sessions import StudySessions
 from ..studies.uploads import Upload, received
+from .open_answers import OpenAnswer, OpenAnswers
 from .shelf import Selection, StudyShelf, version_of
 
 if TYPE_CHECKING:
+    from radfound.engine.answer_stream import AnswerStream
     from radfound.engine.engine import Engine
-    from radfound.model.attribution import Evidence
+    from radfound.study.evidence_map import Evidence
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 EVIDENCE_NAME = "evidence.nrrd"
 
-_ANSWER_THREADS = 8
 _LOADER_THREADS = 4
-_MAX_WAITING = 128
-_STOP_GRACE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -118,14 +114,9 @@ class RadFoundService:
         self.checkpoint = checkpoint
         self.metrics = Metrics()
         self.metrics.watch(self)
-        # Own threads, so that answers neither stall the event loop nor exhaust the server's pool.
-        # A queued answer holds no thread and does not block the loading of other studies.
+        # Own threads, so that loading a study neither stalls the event loop nor exhausts the server's pool.
         self.readers = ThreadPoolExecutor(_LOADER_THREADS, thread_name_prefix="radfound-load")
-        self._answer_pool = ThreadPoolExecutor(
-            _ANSWER_THREADS, thread_name_prefix="radfound-answer"
-        )
-        self._answers: dict[threading.Event, bool] = {}  # cancel event: whether it runs
-        self._answers_lock = threading.Lock()
+        self.open_answers = OpenAnswers()
         self._device = device
         self._shelf = StudyShelf()
         self._engine: Engine | None = None
@@ -160,70 +151,26 @@ class RadFoundService:
     @property
     def running(self) -> int:
         """Number of answers being generated."""
-        with self._answers_lock:
-            return sum(self._answers.values())
+        return self.open_answers.running
 
     @property
     def waiting(self) -> int:
         """Number of queued questions."""
-        with self._answers_lock:
-            return len(self._answers) - sum(self._answers.values())
+        return self.open_answers.waiting
 
     def cache_counts(self) -> dict[tuple[str, str], int]:
         """Return the hits and misses of each cache by (cache, "hit" or "miss")."""
         counts = {("study", "hit"): self._shelf.hits, ("study", "miss"): self._shelf.misses}
-        if self._engine is not None:
-            prefixes = self._engine.prefixes
+        # Only RadFound's own model has a prefix cache here; servers of models count their own.
+        prefixes = getattr(self._engine.backend, "prefixes", None) if self._engine else None
+        if prefixes is not None:
             counts |= {("prefix", "hit"): prefixes.hits, ("prefix", "miss"): prefixes.misses}
         return counts
 
     def close(self) -> None:
         """Start no more answers; cancel the running ones after a grace period."""
         self.readers.shutdown(wait=False, cancel_futures=True)
-        self._answer_pool.shutdown(wait=False, cancel_futures=False)
-        with self._answers_lock:
-            for cancel, has_begun in self._answers.items():
-                if not has_begun:
-                    cancel.set()
-        timer = threading.Timer(_STOP_GRACE_S, self._cancel_all)
-        timer.daemon = True
-        timer.start()
-
-    def _cancel_all(self) -> None:
-        with self._answers_lock:
-            for cancel in self._answers:
-                cancel.set()
-
-    def begin(self, work: Callable[[], T], cancel: threading.Event) -> Future[T]:
-        """Queue an answer for the next free thread.
-
-        Raises
-        ------
-        Busy
-            If the queue is full or the server is stopping.
-        """
-        with self._answers_lock:
-            if len(self._answers) >= _ANSWER_THREADS + _MAX_WAITING:
-                raise Busy(f"{_MAX_WAITING} questions wait already; ask again in a while")
-            self._answers[cancel] = False
-
-        def run() -> T:
-            _check(cancel)
-            with self._answers_lock:
-                self._answers[cancel] = True
-            return work()
-
-        try:
-            future = self._answer_pool.submit(run)
-        except RuntimeError as error:
-            self._forget(cancel)
-            raise Busy("the server is stopping; ask again when it is back") from error
-        future.add_done_callback(lambda _: self._forget(cancel))
-        return future
-
-    def _forget(self, cancel: threading.Event) -> None:
-        with self._answers_lock:
-            self._answers.pop(cancel, None)
+        self.open_answers.stop()
 
     # Questions --------------------------------------------------------------------------------
 
@@ -235,7 +182,6 @@ class RadFoundService:
         image: str = "",
         session_id: str = "",
         upload: Upload | None = None,
-        cancel: threading.Event | None = None,
     ) -> Inquiry:
         """Check a request and load its study.
 
@@ -248,14 +194,12 @@ class RadFoundService:
             Id in the datastore.
         session_id, upload : str, (file name, content)
             Alternatives to `image`; an upload takes precedence over a session, a session over an image.
-        cancel : threading.Event, optional
 
         Raises
         ------
         RadFoundError
             RequestError, NotFoundError or what `read_study` raises.
         """
-        _check(cancel)
         ask = parse_ask(params)
         selection = _selection(params)
         if task == "vqa" and ask.question is None:
@@ -282,6 +226,24 @@ class RadFoundService:
         load_ms, read_ms = (round(1000 * seconds) for seconds in (loaded - began, ended - loaded))
         return Inquiry(task, images, study, ask, load_ms, read_ms)
 
+    async def inquire_soon(
+        self,
+        task: str,
+        params: object,
+        *,
+        image: str = "",
+        session_id: str = "",
+        upload: Upload | None = None,
+    ) -> Inquiry:
+        """Do what `inquire` does in a loader's thread; Busy if the server is stopping."""
+        try:
+            future = self.readers.submit(
+                self.inquire, task, params, image=image, session_id=session_id, upload=upload
+            )
+        except RuntimeError as error:
+            raise Busy("the server is stopping; ask again when it is back") from error
+        return await asyncio.wrap_future(future)
+
     def study(self, images: Sequence[str], selection: Selection | None = None) -> Study:
         """Return one study made of images of the datastore, one view each."""
         if not images:
@@ -293,52 +255,89 @@ class RadFoundService:
         """Return a version key of an image's file; the key changes with the file."""
         return repr(version_of(self._image_path(image)))
 
-    def stream(
-        self, inquiry: Inquiry, cancel: threading.Event | None = None
-    ) -> Iterator[str | Answer]:
-        """Yield the text piece by piece, then the Answer."""
+    # Answers ----------------------------------------------------------------------------------
+
+    def answer(self, inquiry: Inquiry) -> Answer:
+        """Return the whole answer; blocks the calling thread."""
+        answer = self.open_answers.open()
+        try:
+            answer.stream = self._stream(inquiry)
+            for piece in answer.stream:
+                if isinstance(piece, Answer):
+                    return self._finished(piece, inquiry)
+                self.metrics.note_token()
+        finally:
+            self.open_answers.close(answer)
+        raise AssertionError("a stream ends with its Answer")
+
+    async def begin(self, inquiry: Inquiry) -> OpenAnswer:
+        """Queue a question; `pieces` yields its answer.
+
+        Raises
+        ------
+        Busy
+            If the queue is full or the server is stopping.
+        """
+        answer = self.open_answers.open()
+        try:
+            # In a thread: a new adapter may have to be loaded, or the hash of a large volume computed.
+            answer.stream = await asyncio.to_thread(self._stream, inquiry)
+        except BaseException:
+            self.open_answers.close(answer)
+            raise
+        return answer
+
+    async def pieces(self, answer: OpenAnswer, inquiry: Inquiry) -> AsyncIterator[str | Answer]:
+        """Yield the text piece by piece, then the Answer; closing the iterator cancels the answer."""
+        try:
+            async for piece in answer.stream:
+                if isinstance(piece, Answer):
+                    piece = await asyncio.to_thread(self._finished, piece, inquiry)
+                else:
+                    self.metrics.note_token()
+                yield piece
+        finally:
+            self.open_answers.close(answer)
+
+    async def answer_soon(self, inquiry: Inquiry) -> Answer:
+        """Return the whole answer without blocking a thread."""
+        async for piece in self.pieces(await self.begin(inquiry), inquiry):
+            if isinstance(piece, Answer):
+                return piece
+        raise AssertionError("a stream ends with its Answer")
+
+    async def answer_with_evidence(self, inquiry: Inquiry) -> tuple[Answer, Evidence]:
+        """Return the whole answer and its evidence maps."""
+        answer = await self.answer_soon(inquiry)
+        began = time.monotonic()
+        evidence = await asyncio.to_thread(
+            self.engine().evidence,
+            inquiry.study,
+            answer,
+            history=inquiry.ask.history,
+            region=inquiry.ask.region,
+        )
+        took_ms = round((time.monotonic() - began) * 1000)
+        timings = {**answer.timings_ms, "evidence": took_ms}
+        return replace(answer, evidence=EVIDENCE_NAME, timings_ms=timings), evidence
+
+    def _stream(self, inquiry: Inquiry) -> AnswerStream:
         ask = inquiry.ask
-        pieces = self.engine().stream(
+        return self.engine().stream(
             inquiry.study,
             inquiry.task,
             ask.question if inquiry.task == "vqa" else None,
             history=ask.history,
             region=ask.region,
             max_new_tokens=ask.max_new_tokens,
-            cancel=cancel,
         )
-        with closing(pieces):  # type: ignore[type-var]
-            for piece in pieces:
-                if isinstance(piece, Answer):
-                    piece = _as_requested(piece, inquiry)
-                    self._note(piece, ask.region)
-                else:
-                    self.metrics.note_token()
-                yield piece
 
-    def answer(self, inquiry: Inquiry, cancel: threading.Event | None = None) -> Answer:
-        """Return the whole answer."""
-        _check(cancel)
-        with closing(self.stream(inquiry, cancel)) as pieces:  # type: ignore[type-var]
-            for piece in pieces:
-                if isinstance(piece, Answer):
-                    logger.info("answered: %s in %d ms", piece.task, piece.timings_ms["total"])
-                    return piece
-        raise RadFoundError("the model stopped without an answer; try again")
-
-    def answer_with_evidence(
-        self, inquiry: Inquiry, cancel: threading.Event | None = None
-    ) -> tuple[Answer, Evidence]:
-        """Return the whole answer and its evidence maps."""
-        answer = self.answer(inquiry, cancel)
-        _check(cancel)
-        began = time.monotonic()
-        evidence = self.engine().evidence(
-            inquiry.study, answer, history=inquiry.ask.history, region=inquiry.ask.region
-        )
-        took_ms = round((time.monotonic() - began) * 1000)
-        timings = {**answer.timings_ms, "evidence": took_ms}
-        return replace(answer, evidence=EVIDENCE_NAME, timings_ms=timings), evidence
+    def _finished(self, answer: Answer, inquiry: Inquiry) -> Answer:
+        """Return an answer as the caller gets it, and record it."""
+        answer = _as_requested(answer, inquiry)
+        logger.info("answered: %s in %d ms", answer.task, answer.timings_ms["total"])
+        self._note(answer, inquiry.ask.region)
+        return answer
 
     def _note(self, answer: Answer, region: Box | Plane | None) -> None:
         """Record an answer in the journal and the scores; a failure here does not stop the answer."""
@@ -446,8 +445,3 @@ def _as_requested(answer: Answer, inquiry: Inquiry) -> Answer:
     for key in ("first_token", "total"):
         timings[key] = timings.get(key, 0) + inquiry.load_ms + inquiry.read_ms
     return replace(answer, images=inquiry.images, timings_ms=timings)
-
-
-def _check(cancel: threading.Event | None) -> None:
-    if cancel is not None and cancel.is_set():
-        raise Cancelled("the caller has gone")

@@ -24,7 +24,7 @@ from .fields import file_name, json_object, sound_body
 from .running import run_for
 
 if TYPE_CHECKING:
-    from radfound.model.attribution import Evidence
+    from radfound.study.evidence_map import Evidence
 
 router = APIRouter(dependencies=[Depends(sound_body)])
 
@@ -65,32 +65,17 @@ async def run_inference(
 
     inquiry = await run_for(
         request,
-        lambda cancel: service.readers.submit(
-            service.inquire,
-            *(MODELS[model], asked),
-            image=image,
-            session_id=session_id,
-            upload=upload,
-            cancel=cancel,
+        service.inquire_soon(
+            MODELS[model], asked, image=image, session_id=session_id, upload=upload
         ),
     )
     if output is None and inquiry.ask.evidence:
         output = infer.ResultType.all
     if output in (infer.ResultType.all, infer.ResultType.image):
-        return await run_for(
-            request,
-            lambda cancel: service.begin(
-                lambda: _evidence_response(
-                    *service.answer_with_evidence(inquiry, cancel), output is infer.ResultType.all
-                ),
-                cancel,
-            ),
-        )
-    answer = await run_for(
-        request,
-        lambda cancel: service.begin(lambda: service.answer(inquiry, cancel), cancel),
-    )
-    return answer_to_json(answer)
+        answer, evidence = await run_for(request, service.answer_with_evidence(inquiry))
+        is_whole = output is infer.ResultType.all
+        return await run_in_threadpool(_evidence_response, answer, evidence, is_whole)
+    return answer_to_json(await run_for(request, service.answer_soon(inquiry)))
 
 
 def _evidence_response(answer: Answer, evidence: Evidence, is_whole: bool) -> Response:

@@ -6,9 +6,7 @@ import asyncio
 import json
 import logging
 import os
-import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import Future
 from typing import Any
 
 from fastapi import APIRouter, Body, Depends, Request
@@ -29,6 +27,7 @@ from radfound.wire import (
     error_to_json,
 )
 
+from ..answering.open_answers import OpenAnswer
 from ..answering.service import Inquiry, RadFoundService
 from .fields import sound_body
 from .running import run_for
@@ -69,68 +68,41 @@ async def ask(
     if task not in TASKS:
         raise RequestError(f"task: found {task[:40]!r}; expected {' or '.join(TASKS)}")
     inquiry = await run_for(
-        request,
-        lambda cancel: service.readers.submit(
-            service.inquire, task, params, image=image, session_id=session_id, cancel=cancel
-        ),
+        request, service.inquire_soon(task, params, image=image, session_id=session_id)
     )
-    stream = _AnswerStream(service, inquiry)
+    answer = await run_for(request, service.begin(inquiry))
     return StreamingResponse(
-        stream.events(),
+        _events(service, answer, inquiry),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
-class _AnswerStream:
-    """Events of a running answer; the answer is cancelled when the client disconnects.
-
-    Constructed on the event loop; raises Busy, before the first event, if the queue is full.
-    """
-
-    def __init__(self, service: RadFoundService, inquiry: Inquiry):
-        self._loop = asyncio.get_running_loop()
-        self._pieces: asyncio.Queue[str | Answer | Exception] = asyncio.Queue()
-        self._cancel = threading.Event()
-        future = service.begin(lambda: self._generate(service, inquiry), self._cancel)
-        future.add_done_callback(self._end)
-
-    def _generate(self, service: RadFoundService, inquiry: Inquiry) -> None:
-        for piece in service.stream(inquiry, self._cancel):
-            self._put(piece)
-
-    def _end(self, future: Future[None]) -> None:
-        error = future.exception()
-        if isinstance(error, Exception):
-            if not isinstance(error, RadFoundError):
-                logger.error("an answer failed", exc_info=error)
-            self._put(error)
-
-    def _put(self, piece: str | Answer | Exception) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
-        except RuntimeError:  # the event loop has stopped
-            self._cancel.set()
-
-    async def events(self) -> AsyncIterator[str]:
-        """Yield `token` events, then one `answer` or `error`."""
-        try:
-            while True:
-                try:
-                    piece = await asyncio.wait_for(self._pieces.get(), _KEEP_ALIVE_S)
-                except asyncio.TimeoutError:
-                    yield ": still working\n\n"
-                    continue
-                if isinstance(piece, str):
-                    yield _event("token", {"text": piece})
-                elif isinstance(piece, Answer):
-                    yield _event("answer", answer_to_json(piece))
-                    return
-                else:
-                    yield _event("error", error_to_json(piece)["detail"])
-                    return
-        finally:
-            self._cancel.set()
+async def _events(
+    service: RadFoundService, answer: OpenAnswer, inquiry: Inquiry
+) -> AsyncIterator[str]:
+    """Yield `token` events, then one `answer` or `error`, with comments to keep the connection open."""
+    pieces = service.pieces(answer, inquiry)
+    waiting = asyncio.ensure_future(anext(pieces))
+    try:
+        while True:
+            if not (await asyncio.wait({waiting}, timeout=_KEEP_ALIVE_S))[0]:
+                yield ": still working\n\n"
+                continue
+            piece = waiting.result()
+            if isinstance(piece, Answer):
+                yield _event("answer", answer_to_json(piece))
+                return
+            yield _event("token", {"text": piece})
+            waiting = asyncio.ensure_future(anext(pieces))
+    except RadFoundError as error:
+        yield _event("error", error_to_json(error)["detail"])
+    except Exception as error:
+        logger.exception("an answer failed")
+        yield _event("error", error_to_json(error)["detail"])
+    finally:
+        waiting.cancel()
+        service.open_answers.close(answer)
 
 
 @router.get("/corrections", summary="List corrections, oldest first")

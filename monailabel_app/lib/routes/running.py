@@ -1,28 +1,35 @@
-"""Wait for work in other threads, and cancel it when the caller disconnects."""
+"""Wait for work while a connection is open."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Awaitable
 from typing import TypeVar
 
 from fastapi import Request
 
+from radfound.exceptions import Cancelled
+
 T = TypeVar("T")
 
-_POLL_S = 0.25
 
+async def run_for(request: Request, work: Awaitable[T]) -> T:
+    """Return the result of some work; cancel the work when the caller disconnects.
 
-async def run_for(request: Request, start: Callable[[threading.Event], Future[T]]) -> T:
-    """Wait for the work that `start` submits; set its event when the connection closes."""
-    cancel = threading.Event()
-    future = asyncio.wrap_future(start(cancel))
+    The body of the request must have been received.
+    """
+    task = asyncio.ensure_future(work)
+    disconnected = asyncio.ensure_future(_disconnected(request))
     try:
-        while not (await asyncio.wait([future], timeout=_POLL_S))[0]:
-            if await request.is_disconnected():
-                cancel.set()
-        return future.result()
+        await asyncio.wait({task, disconnected}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Cancelled("the caller has gone")
+        return task.result()
     finally:
-        cancel.set()
+        disconnected.cancel()
+        task.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -12,9 +12,13 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from radfound.benchmark.evidence.phantoms import Phantom
-from radfound.engine.local.backend import LocalModel, Prompt
-from radfound.model.attribution import Evidence
+from radfound.engine.generated import Ask, generate
+from radfound.engine.local.backend import LocalBackend
+from radfound.engine.local.model import LocalModel
+from radfound.engine.protocol import Backend
 from radfound.model.modeling_radfound import RadFoundForConditionalGeneration
+from radfound.question import Question
+from radfound.study.evidence_map import Evidence
 
 _WORDS = 8  # the longest answer has six tokens and a stop token
 
@@ -44,24 +48,23 @@ class Pointing:
     middle: float
 
 
-def maps_of(model: LocalModel, phantoms: Sequence[Phantom]) -> tuple[list[str], list[Evidence]]:
+def maps_of(backend: Backend, phantoms: Sequence[Phantom]) -> tuple[list[str], list[Evidence]]:
     """Return the answers of a model and their evidence maps."""
-    encoded = [model.encode(phantom.study) for phantom in phantoms]
-    prompts = [Prompt("vqa", phantom.question) for phantom in phantoms]
-    texts = [answer.text.strip() for answer in model.generate(encoded, prompts, _WORDS)]
-    return texts, _maps(model, phantoms, texts)
+    asks = [Ask(each.study, Question("vqa", each.question), _WORDS) for each in phantoms]
+    texts = [answer.text.strip() for answer in generate(backend, asks)]
+    return texts, _maps(backend, phantoms, texts)
 
 
-def _maps(model: LocalModel, phantoms: Sequence[Phantom], texts: Sequence[str]) -> list[Evidence]:
+def _maps(backend: Backend, phantoms: Sequence[Phantom], texts: Sequence[str]) -> list[Evidence]:
     return [
-        model.evidence(phantom.study, None, Prompt("vqa", phantom.question), text)
+        backend.evidence(phantom.study, Question("vqa", phantom.question), text, adapter=None)
         for phantom, text in zip(phantoms, texts, strict=True)
     ]
 
 
-def pointing(model: LocalModel, phantoms: Sequence[Phantom]) -> Pointing:
+def pointing(backend: Backend, phantoms: Sequence[Phantom]) -> Pointing:
     """Measure how often the peak of the evidence map lies in the lesion, with chance levels."""
-    texts, maps = maps_of(model, phantoms)
+    texts, maps = maps_of(backend, phantoms)
     middles = [tuple(size // 2 for size in phantom.lesion.shape) for phantom in phantoms]
     return Pointing(
         count=len(phantoms),
@@ -90,14 +93,14 @@ def randomised(model: LocalModel, phantoms: Sequence[Phantom], seed: int = 1) ->
         Mean rank correlation of patches with the maps of the trained model, for each stage; each stage
         randomises one more part.
     """
-    texts, before = maps_of(model, phantoms)
+    texts, before = maps_of(LocalBackend(model), phantoms)
     changed = copy.deepcopy(model.model)
     fresh = _fresh(changed, seed)
     found = {}
     for name, part in _STAGES.items():
         part(changed).load_state_dict(part(fresh).state_dict())
         local = LocalModel(changed, model.processor, model.name, model.revision)
-        after = _maps(local, phantoms, texts)
+        after = _maps(LocalBackend(local), phantoms, texts)
         found[name] = _mean(
             spearmanr(a.patches.ravel(), b.patches.ravel()).statistic
             for a, b in zip(before, after, strict=True)

@@ -192,15 +192,16 @@ def calibration_table(runs: Sequence[Run], calibration: Calibration | None) -> d
     """Return the reliability of confidence on the test questions.
 
     Keys are "all", the tasks, and the groups of `calibration_group`. Each has n, the reliability of the
-    length-normalised probability ("raw") and, with a calibration, of the confidence ("calibrated").
+    length-normalised probability ("raw") and, with a calibration, of the confidence ("calibrated"). The
+    table is empty for a backend without probabilities.
     """
     sets: dict[str, list[tuple[float, float | None, float]]] = {}
     for run in runs:
         for item, text, raw in zip(
             run.task.items, run.answers[MODEL], run.probabilities, strict=True
         ):
-            group = calibration_group(item.turn.task, item.prompt.question)
-            if group is None or item.example.split != "test":
+            group = calibration_group(item.turn.task, item.question.text)
+            if group is None or raw is None or item.example.split != "test":
                 continue
             confidence = confidence_of(item, raw, calibration)
             for name in ("all", run.task.name, f"{group} questions"):
@@ -216,8 +217,8 @@ def calibration_table(runs: Sequence[Run], calibration: Calibration | None) -> d
     return table
 
 
-def confidence_of(item: Item, raw: float, calibration: Calibration | None) -> float | None:
+def confidence_of(item: Item, raw: float | None, calibration: Calibration | None) -> float | None:
     """Return the confidence of an answer, as the engine computes it."""
     if calibration is None:
         return None
-    return calibration.confidence(item.turn.task, item.prompt.question, raw)
+    return calibration.confidence(item.turn.task, item.question.text, raw)

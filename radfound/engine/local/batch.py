@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from radfound.engine.local.kv_cache import Forward, KVCache, Layers
-from radfound.engine.local.sequence import RunningSequence, Token
+from radfound.engine.local.sequence import RunningSequence
+from radfound.engine.stream import Token
 from radfound.model.processing_radfound import pad_left
 
 if TYPE_CHECKING:

@@ -1,14 +1,17 @@
-"""KV caches of the language model, and the forward pass that extends them."""
+"""KV caches of the language model, and the forward pass that extends them.
+
+The only module that knows how transformers takes and returns a cache.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import DynamicCache
+from cachetools import LRUCache
+from transformers import DynamicCache, PretrainedConfig
 
 if TYPE_CHECKING:
     from radfound.model.modeling_radfound import RadFoundForConditionalGeneration
@@ -47,8 +50,9 @@ class PrefixCache:
 
     def __init__(self, max_bytes: int):
         self.hits, self.misses = 0, 0
-        self._max_bytes, self._bytes = max_bytes, 0
-        self._kept: OrderedDict[Hashable, KVCache] = OrderedDict()
+        self._kept: LRUCache[Hashable, KVCache] = LRUCache(
+            max_bytes, getsizeof=lambda prefix: prefix.nbytes
+        )
 
     def get(self, key: Hashable) -> KVCache | None:
         """Return a KV cache, or None."""
@@ -57,15 +61,61 @@ class PrefixCache:
             self.misses += 1
         else:
             self.hits += 1
-            self._kept.move_to_end(key)
         return found
 
     def put(self, key: Hashable, prefix: KVCache) -> None:
         """Keep a KV cache, and evict the least recently used ones beyond the limit."""
-        self._kept[key] = prefix
-        self._bytes += prefix.nbytes
-        while self._bytes > self._max_bytes:
-            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        if prefix.nbytes <= self._kept.maxsize:
+            self._kept[key] = prefix
+
+
+def cache_arguments(
+    config: PretrainedConfig, layers: Mapping[int, tuple[torch.Tensor, torch.Tensor]]
+) -> dict[str, Any]:
+    """Return the arguments that pass a KV cache to a model of transformers.
+
+    Parameters
+    ----------
+    config : PretrainedConfig
+        Of the language model.
+    layers : mapping of int to (keys, values)
+        By number of the layer; empty at the start of a prompt.
+    """
+    cache = DynamicCache(config=config)
+    for number, (keys, values) in layers.items():
+        cache.update(keys, values, number)
+    return {"past_key_values": cache, "use_cache": True}
+
+
+def forward_many(
+    model: RadFoundForConditionalGeneration,
+    layers: Layers,
+    embeds: torch.Tensor,
+    keep: int,
+    **options: torch.Tensor,
+) -> tuple[torch.Tensor, Layers]:
+    """Run the language model over new tokens after a KV cache; differentiable.
+
+    Parameters
+    ----------
+    layers : tuple of (keys, values)
+        Of the previous tokens; empty at the start.
+    embeds : tensor, shape (B, L, width)
+    keep : int
+        Number of last positions whose logits are returned.
+    **options : tensor
+        Further arguments of the language model, such as `attention_mask`.
+
+    Returns
+    -------
+    logits : tensor, shape (B, keep, vocabulary)
+    layers : tuple of (keys, values)
+        Extended by the new tokens.
+    """
+    arguments = cache_arguments(model.config.text_config, dict(enumerate(layers)))
+    output = model.language_model(inputs_embeds=embeds, logits_to_keep=keep, **arguments, **options)
+    cache = output.past_key_values
+    return output.logits, tuple((layer.keys, layer.values) for layer in cache.layers)
 
 
 def forward(
@@ -92,15 +142,7 @@ def forward(
     layers : tuple of (keys, values)
         Extended by the new tokens.
     """
-    cache = DynamicCache(config=model.config.text_config)
-    for number, (keys, values) in enumerate(layers):
-        cache.update(keys, values, number)
-    output = model.language_model(
-        inputs_embeds=embeds,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
+    logits, extended = forward_many(
+        model, layers, embeds, 1, attention_mask=mask, position_ids=positions
     )
-    return output.logits[:, -1], tuple((layer.keys, layer.values) for layer in cache.layers)
+    return logits[:, -1], extended

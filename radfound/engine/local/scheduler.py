@@ -2,39 +2,53 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import TypeVar
 
 from radfound.engine.local.batch import Batch, Prefill
 from radfound.engine.local.kv_cache import KVCache
-from radfound.engine.local.sequence import RunningSequence, Token
-from radfound.exceptions import Cancelled
+from radfound.engine.local.sequence import RunningSequence
+from radfound.engine.stream import Stream, Token
 
 T = TypeVar("T")
 Prepare = Callable[[], tuple[KVCache, Sequence[int]]]
 
-_MAX_RUNNING = 8
+MAX_RUNNING = 8
 _CHUNK_TOKENS = 256
-_POLL_S = 0.1
+_ADMISSION_S = 0.1  # most time for admissions between two steps
 # One thread stays, since the allocator keeps a memory pool for every thread that ever ran.
 _LINGER_S = 60.0
 
 
-class _Request:
-    """A caller's request for an answer."""
+@dataclass(eq=False)
+class Request:
+    """A request for an answer.
 
-    def __init__(self, begin: Prepare, limit: int):
-        self.begin, self.left = begin, limit
-        self.tokens: queue.SimpleQueue[Token | BaseException | None] = queue.SimpleQueue()
-        self.is_cancelled = False
+    Parameters
+    ----------
+    stream : Stream
+        Takes the tokens, or the error.
+    adapter : str or None
+        Adapter of the answer.
+    prepare : callable
+        Called in the scheduler's thread on admission; returns the KV cache of the prompt's prefix and the
+        token ids of the rest. Its exceptions go to this stream only.
+    left : int
+        Tokens that the answer may still have.
+    """
+
+    stream: Stream
+    adapter: str | None
+    prepare: Prepare
+    left: int
 
 
-_Admitted = tuple[_Request, KVCache, Sequence[int]]
+_Admitted = tuple[Request, KVCache, Sequence[int]]
 
 
 class Scheduler:
@@ -44,28 +58,42 @@ class Scheduler:
     took, so a long prompt slows them down by a factor of 2 at most. The thread ends after a minute without
     work.
 
+    All sequences of the batch have one adapter. Requests are admitted in the order in which they came: one
+    with another adapter waits until the batch is empty, and those behind it wait with it, so that no request
+    waits forever.
+
     Parameters
     ----------
     batch : Batch
-    may_begin : callable
-        Called in the scheduler's thread before requests are admitted; takes whether the scheduler is idle,
-        returns whether to admit. The adapter is switched here.
+    use : callable
+        Takes an adapter, or None, and loads it into the model; called in the scheduler's thread, before a
+        request is admitted, only while no sequence is running. Its exceptions go to the request's stream.
+    max_running : int
+        Most sequences in the batch.
     """
 
-    def __init__(self, batch: Batch, may_begin: Callable[[bool], bool]):
-        self._batch, self._may_begin = batch, may_begin
+    def __init__(
+        self, batch: Batch, use: Callable[[str | None], None], max_running: int = MAX_RUNNING
+    ):
+        self._batch, self._use, self._max_running = batch, use, max_running
+        self._adapter: str | None = None
         self._lock = threading.Condition()
         self._calls: deque[tuple[Callable[[], object], Future[object]]] = deque()
-        self._waiting: deque[_Request] = deque()
-        self._prefilling: deque[tuple[list[_Request], Prefill]] = deque()
+        self._waiting: deque[Request] = deque()
+        self._prefilling: deque[tuple[list[Request], Prefill]] = deque()
         self._next_chunk = 0.0  # earliest time of the next chunk while sequences run
-        self._running: dict[RunningSequence, _Request] = {}
+        self._running: dict[RunningSequence, Request] = {}
         self._is_running = False
 
     @property
     def is_idle(self) -> bool:
         """Whether no sequence is running and no prompt is being prefilled."""
         return not (self._running or self._prefilling)
+
+    @property
+    def adapter(self) -> str | None:
+        """Adapter of the running sequences, or of the last ones."""
+        return self._adapter
 
     def call(self, work: Callable[[], T]) -> T:
         """Run a function that uses the model between two steps, and return its result."""
@@ -75,42 +103,21 @@ class Scheduler:
             self._wake()
         return future.result()
 
-    def stream(self, begin: Prepare, limit: int, cancel: threading.Event | None) -> Iterator[Token]:
-        """Yield an answer's tokens, at most `limit`.
-
-        Parameters
-        ----------
-        begin : callable
-            Called in the scheduler's thread on admission; returns the KV cache of the prompt's prefix and
-            the token ids of the rest. Its exceptions are raised here.
-        limit : int
-        cancel : threading.Event, optional
-
-        Raises
-        ------
-        Cancelled
-            If `cancel` was set before the end.
-        """
-        request = _Request(begin, limit)
+    def submit(self, request: Request) -> None:
+        """Queue a request. A stream that is cancelled leaves the batch before the next step."""
         with self._lock:
             self._waiting.append(request)
             self._wake()
-        try:
-            while True:
-                if cancel is not None and cancel.is_set():
-                    raise Cancelled("the answer was cancelled")
-                try:
-                    # Short waits, so that `cancel` is noticed.
-                    token = request.tokens.get(timeout=_POLL_S)
-                except queue.Empty:
-                    continue
-                if token is None:
-                    return
-                if isinstance(token, BaseException):
-                    raise token
-                yield token
-        finally:
-            request.is_cancelled = True
+
+    def cancel_all(self) -> None:
+        """Cancel every request."""
+
+        def cancel() -> None:
+            prefilling = [request for requests, _ in self._prefilling for request in requests]
+            for request in (*self._waiting, *prefilling, *self._running.values()):
+                request.stream.cancel()
+
+        self.call(cancel)
 
     def _wake(self) -> None:
         if self._is_running:
@@ -148,41 +155,43 @@ class Scheduler:
     def _drop_cancelled(self) -> None:
         """Remove cancelled requests."""
         for sequence, request in list(self._running.items()):
-            if request.is_cancelled:
+            if request.stream.is_cancelled:
                 self._batch.leave(sequence)
                 del self._running[sequence]
         self._prefilling = deque(
             (requests, prompts)
             for requests, prompts in self._prefilling
-            if not all(request.is_cancelled for request in requests)
+            if not all(request.stream.is_cancelled for request in requests)
         )
         with self._lock:
-            self._waiting = deque(request for request in self._waiting if not request.is_cancelled)
+            self._waiting = deque(
+                request for request in self._waiting if not request.stream.is_cancelled
+            )
 
     def _admit(self) -> None:
         """Admit waiting requests up to the batch limit and, while others run, the time limit."""
         room = (
-            _MAX_RUNNING
+            self._max_running
             - len(self._running)
             - sum(len(requests) for requests, _ in self._prefilling)
         )
-        if not self._waiting or room < 1:
-            return
-        try:
-            if not self._may_begin(self.is_idle):
-                return
-        except BaseException as error:
-            while self._waiting:
-                self._waiting.popleft().tokens.put(error)
-            return
         short: list[_Admitted] = []
-        until = time.monotonic() + _POLL_S
+        until = time.monotonic() + _ADMISSION_S
         while self._waiting and room and (self.is_idle or time.monotonic() < until):
-            request = self._waiting.popleft()
+            request = self._waiting[0]
+            is_free = self.is_idle and not short
+            if request.adapter != self._adapter and not is_free:
+                break
+            self._waiting.popleft()
+            if request.stream.is_cancelled:
+                continue
             try:
-                prefix, question = request.begin()
+                if is_free:
+                    self._use(request.adapter)
+                    self._adapter = request.adapter
+                prefix, question = request.prepare()
             except BaseException as error:
-                request.tokens.put(error)
+                request.stream.fail(error)
                 continue
             room -= 1
             if len(question) > _CHUNK_TOKENS:
@@ -225,9 +234,9 @@ class Scheduler:
         for sequence, token in tokens:
             request = self._running[sequence]
             request.left -= 1
-            request.tokens.put(token)
+            request.stream.put(token)
             if token.last or request.left == 0:
-                request.tokens.put(None)
+                request.stream.end()
                 self._batch.leave(sequence)
                 del self._running[sequence]
 
@@ -237,6 +246,6 @@ class Scheduler:
         self._batch.clear()
 
 
-def _send_error(requests: Iterable[_Request], error: BaseException) -> None:
+def _send_error(requests: Iterable[Request], error: BaseException) -> None:
     for request in requests:
-        request.tokens.put(error)
+        request.stream.fail(error)

@@ -1,5 +1,6 @@
 """What goes wrong around a server: each is named, and nothing acknowledged is lost."""
 
+import asyncio
 import errno
 import io
 import json
@@ -12,20 +13,26 @@ import sys
 import threading
 import time
 
+import numpy as np
 import psutil
 import pytest
 import requests
 
-from monailabel_app.lib.answering.service import RadFoundService
+from monailabel_app.lib.answering.service import Inquiry, RadFoundService
 from monailabel_app.lib.lifecycle.leftovers import remove_leftovers
 from monailabel_app.lib.studies.datastore import StudyDatastore
 from monailabel_app.lib.studies.uploads import received, remove_stale
 from radfound.correction import Correction
-from radfound.exceptions import Busy, StorageError
+from radfound.engine.answer_stream import AnswerStream
+from radfound.engine.stream import Stream, Token
+from radfound.exceptions import Busy, Cancelled, StorageError
+from radfound.question import ModelVersion, Question
 from radfound.records.adapters import AdapterStore, store_path
 from radfound.records.answers import AnswerJournal, journal_path
 from radfound.records.corrections import CorrectionLog, log_path
 from radfound.records.scores import ScoreBook, scores_path
+from radfound.study.study import Study, StudyImage
+from radfound.wire import parse_ask
 
 from ..conftest import CT, QUICK_TRAINING, ROOT, VOLUME, fill_with_studies, running_server
 
@@ -226,31 +233,102 @@ def test_a_start_removes_what_a_killed_training_and_its_launcher_left(tmp_path, 
     assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
 
 
-def test_who_waits_holds_no_thread_and_the_queue_has_an_end(service):
-    release = threading.Event()
-    threads = threading.active_count()
-    waiting = [service.begin(release.wait, threading.Event()) for _ in range(8 + 128)]
-    try:
-        assert threading.active_count() - threads <= 8
-        assert (service.running, service.waiting) == (8, 128) or _soon(lambda: service.running == 8)
+class HeldEngine:
+    """Eight answers have a first token, the others none; all end at `release`."""
+
+    def __init__(self):
+        self.streams = []
+
+    def stream(self, study, task, question, **_):
+        stream = Stream()
+        if len(self.streams) < 8:
+            stream.put(Token("first"))
+        self.streams.append(stream)
+        model = ModelVersion("held", "0")
+        return AnswerStream(stream, study, Question(task, question), model, None, None)
+
+    def release(self):
+        for stream in self.streams:
+            stream.end()
+
+
+@pytest.fixture
+def held(service):
+    service._engine = HeldEngine()
+    return service._engine
+
+
+INQUIRY = Inquiry(
+    "vqa",
+    (VOLUME,),
+    Study((StudyImage(np.zeros((1, 2, 2), np.uint8), np.eye(4)),)),
+    parse_ask({"question": "Why?"}),
+    0,
+    0,
+)
+
+
+async def ask_many(service, count):
+    answers = [asyncio.ensure_future(service.answer_soon(INQUIRY)) for _ in range(count)]
+    while len(service._engine.streams) < count or service.running < 8:
+        await asyncio.sleep(0.01)
+    return answers
+
+
+def test_open_answers_hold_no_thread_and_their_number_is_limited(service, held):
+    async def scenario():
+        before = threading.active_count()
+        answers = await ask_many(service, 8 + 128)
+        assert threading.active_count() - before <= 8  # of the pool that starts them
+        assert (service.running, service.waiting) == (8, 128)
         with pytest.raises(Busy, match="ask again"):
-            service.begin(release.wait, threading.Event())
-    finally:
-        release.set()
-    assert all(each.result(30) for each in waiting)
-    assert (service.running, service.waiting) == (0, 0) or _soon(lambda: service.running == 0)
+            await service.answer_soon(INQUIRY)
+        held.release()
+        assert {answer.text for answer in await asyncio.gather(*answers)} == {"first", ""}
+
+    asyncio.run(scenario())
+    assert (service.running, service.waiting) == (0, 0)
 
 
-def test_a_stopping_server_cancels_who_waits_and_lets_the_others_end(service):
-    release, cancels = threading.Event(), [threading.Event() for _ in range(12)]
-    answers = [service.begin(release.wait, cancel) for cancel in cancels]
-    assert _soon(lambda: service.running == 8)
-    service.close()
-    assert sorted(cancel.is_set() for cancel in cancels) == [False] * 8 + [True] * 4
-    with pytest.raises(Busy, match="stopping"):
-        service.begin(release.wait, threading.Event())
-    release.set()
-    assert [each.exception(30) is None for each in answers].count(True) == 8
+def test_a_stopping_server_cancels_the_queue_and_lets_running_answers_end(service, held):
+    async def scenario():
+        answers = await ask_many(service, 12)
+        service.close()
+        assert [stream.is_cancelled for stream in held.streams].count(True) == 4
+        with pytest.raises(Busy, match="stopping"):
+            await service.answer_soon(INQUIRY)
+        with pytest.raises(Busy, match="stopping"):
+            await service.inquire_soon("vqa", {"question": "Why?"}, image=VOLUME)
+        held.release()
+        ended = await asyncio.gather(*answers, return_exceptions=True)
+        assert [isinstance(each, Cancelled) for each in ended].count(True) == 4
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_whose_caller_is_cancelled_is_cancelled_in_the_backend(service, held):
+    async def scenario():
+        answers = await ask_many(service, 9)
+        for answer in (answers[0], answers[8]):
+            answer.cancel()
+        await asyncio.wait([answers[0], answers[8]])
+        assert (service.running, service.waiting) == (7, 0)
+        held.release()
+        await asyncio.gather(*answers[1:8])
+
+    asyncio.run(scenario())
+    assert [stream.is_cancelled for stream in held.streams].count(True) == 2
+
+
+def test_an_answer_that_nobody_iterates_over_leaves_by_itself(service, held):
+    async def scenario():
+        answer = await service.begin(INQUIRY)
+        assert (service.running, service.waiting) == (0, 1)
+        del answer
+        assert (service.running, service.waiting) == (0, 0)
+        assert _soon(lambda: held.streams[0].is_cancelled)
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.slow

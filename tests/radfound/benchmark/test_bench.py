@@ -8,41 +8,44 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from radfound.benchmark import bench as bench_module
 from radfound.benchmark import probe
 from radfound.benchmark.output import MARKS, write_docs
 from radfound.benchmark.runner import BLANK, MODEL, OTHER, run_tasks
 from radfound.benchmark.scoring.radeval import radeval_metrics
-from radfound.benchmark.scoring.scores import Scorer
+from radfound.benchmark.scoring.scores import Scorer, calibration_table
 from radfound.benchmark.tasks import Source, load_task
 from radfound.cli import main
-from radfound.engine.local.backend import Generated
+from radfound.engine.engine import Engine
+from radfound.engine.protocol import Abilities, Description
+from radfound.engine.stream import Stream, Token
 from radfound.exceptions import RequestError
 from radfound.model.checkpoints import load
 
 
-class FakeModel:
+class FakeBackend:
     """Says "axial" where the left half of the picture is the brighter one; or always the same."""
 
-    name, revision, vocabulary, calibration = "fake", "0", 10, None
+    def __init__(self, looks: bool, probabilities: str = "all"):
+        self.looks, self.probabilities = looks, probabilities
+        self.asked = []
 
-    def __init__(self, looks: bool):
-        self.looks = looks
-        self.prompts = 0
+    def describe(self):
+        abilities = Abilities(self.probabilities, embed=True)
+        return Description("fake", "0", None, 4, 10, "fake", abilities)
 
-    def encode(self, study, region=None):
+    def embed(self, study):
+        return np.array(study.images[0].voxels.mean(), np.float32)
+
+    def stream(self, study, question, *, adapter, limit):
+        self.asked.append((study.digest, question))
         left, right = np.array_split(study.images[0].voxels[0].astype(float), 2, axis=1)
-        brighter = left.mean() > right.mean() + 10
-        return torch.tensor([[[float(brighter) if self.looks else 0.0]]])
-
-    def generate(self, encoded, prompts, max_new_tokens):
-        self.prompts += len(prompts)
-        return [
-            Generated("axial" if tokens[0, 0, 0] else "coronal", (-0.1,), (0.1,), True)
-            for tokens in encoded
-        ]
+        is_axial = self.looks and left.mean() > right.mean() + 10
+        stream, known = Stream(), self.probabilities == "all"
+        stream.put(Token("axial" if is_axial else "coronal", -0.1 if known else None, None, True))
+        stream.end()
+        return stream
 
 
 def plane_scores(model, data):
@@ -65,7 +68,7 @@ def quick_features(monkeypatch):
 
 def test_a_model_that_looks_is_above_its_blind_and_mistaken_selves(own_data):
     row = next(
-        r for r in plane_scores(FakeModel(looks=True), own_data) if r["row"] == "plane, both"
+        r for r in plane_scores(FakeBackend(looks=True), own_data) if r["row"] == "plane, both"
     )
     assert row["model"]["value"] == row["probe"]["value"] == 1.0
     assert row["blank"]["value"] == row["majority"]["value"] == 0.5
@@ -74,21 +77,30 @@ def test_a_model_that_looks_is_above_its_blind_and_mistaken_selves(own_data):
 
 
 def test_a_model_that_ignores_the_image_scores_as_on_a_blank_one(own_data):
-    for row in plane_scores(FakeModel(looks=False), own_data):
+    for row in plane_scores(FakeBackend(looks=False), own_data):
         assert row["model"] == row["blank"] == row["other"]
         assert (row["over_blank"]["value"], row["over_other"]["value"]) == (0, 0)
 
 
-def test_the_same_prompt_before_the_same_tokens_is_answered_once(own_data):
-    model = FakeModel(looks=False)
+def test_equal_questions_about_equal_studies_are_asked_once(own_data):
+    backend = FakeBackend(looks=False)
     task = load_task("vqa", Source(str(own_data)))
-    run = run_tasks(model, [task])[0]
-    assert model.prompts == 3  # three questions, one picture as far as this model sees
+    run = run_tasks(backend, [task])[0]
+    assert (
+        len(backend.asked) == len(set(backend.asked)) == 3 * (8 + 1)
+    )  # the blank images are equal
     assert run.answers[MODEL] == run.answers[BLANK] == run.answers[OTHER]
 
 
+def test_a_backend_without_probabilities_is_scored_without_a_calibration_table(own_data):
+    task = load_task("metadata", Source(str(own_data)))
+    run = run_tasks(FakeBackend(looks=True, probabilities="none"), [task])[0]
+    assert set(run.probabilities) == {None}
+    assert Scorer().task(run)["rows"] and calibration_table([run], None) == {}
+
+
 def test_scores_are_split_by_modality_and_organ_system(own_data):
-    run = run_tasks(FakeModel(looks=True), [load_task("vqa", Source(str(own_data)))])[0]
+    run = run_tasks(FakeBackend(looks=True), [load_task("vqa", Source(str(own_data)))])[0]
     by = Scorer().task(run)["by"]
     assert by["modality"]["computed tomography"]["closed"]["n"] == 16
     assert by["organ system"]["brain"]["open"]["score"] == "token recall"
@@ -166,11 +178,10 @@ def test_plots_are_written(outcome):
 
 
 def test_the_calibration_is_kept_beside_the_checkpoint_and_used(outcome, checkpoint):
-    from radfound.engine.local.backend import LocalModel
-
     kept = json.loads((checkpoint / "calibration.json").read_text())
-    model = LocalModel.load(checkpoint)
-    assert kept["revision"] == model.revision and set(model.calibration.curves) == {"open"}
+    engine = Engine.load(checkpoint)
+    assert kept["revision"] == engine.model_version.revision
+    assert set(engine.calibration.curves) == {"open"}
     table = json.loads((outcome / "results.json").read_text())["calibration"]
     assert table["metadata"]["n"] == 24
     assert table["open questions"]["calibrated"]["ece"] <= 1

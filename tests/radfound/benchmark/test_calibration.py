@@ -11,8 +11,8 @@ from radfound.engine.confidence import (
     length_normalised_probability,
 )
 from radfound.engine.engine import Engine
-from radfound.engine.local.backend import Prompt
 from radfound.exceptions import CheckpointError
+from radfound.question import Question
 from radfound.study.study import Study, StudyImage
 
 
@@ -107,9 +107,13 @@ def test_the_engine_answers_with_calibrated_confidence_or_none(calibration):
     study = Study((StudyImage(np.ones((1, 20, 20), np.int16), np.eye(4)),))
     asked = {"task": "vqa", "question": "Is it?", "max_new_tokens": 4}
     assert engine.answer(study, **asked).confidence is None
-    tokens = list(engine.model.stream(engine.model.encode(study), Prompt("vqa", "Is it?"), 4))
+    tokens = list(
+        engine.backend.model.stream(
+            engine.backend.model.encode(study), Question("vqa", "Is it?"), 4
+        )
+    )
     raw = length_normalised_probability([token.log_probability for token in tokens])
-    engine.model.calibration = calibration
+    engine.calibration = calibration
     odds = np.log(raw / (1 - raw)) / 2 - 1
     assert engine.answer(study, **asked).confidence == pytest.approx(1 / (1 + np.exp(-odds)))
     assert engine.answer(study, **{**asked, "question": "Where?"}).confidence is None

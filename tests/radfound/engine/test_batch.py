@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from radfound.engine.local.backend import LocalModel, Prompt
 from radfound.engine.local.kv_cache import KVCache, PrefixCache
+from radfound.engine.local.model import LocalModel
+from radfound.question import Question
 from radfound.study.study import Study, StudyImage
 
 QUESTIONS = ["Why?", "What is shown in this image of the chest?", "Is there air?", "Where is it?"]
@@ -24,7 +25,7 @@ def prefixes(local):
 
 
 def ids(local, question):
-    return local.question_ids(Prompt("vqa", question))
+    return local.question_ids(Question("vqa", question))
 
 
 def alone(local, prefix, question, tokens):

@@ -15,9 +15,9 @@ from radfound.engine.confidence import (
     normalised_entropy,
 )
 from radfound.engine.engine import Engine
-from radfound.engine.local.backend import Prompt
+from radfound.engine.local.model import LocalModel
 from radfound.exceptions import AdapterError, Cancelled, RequestError
-from radfound.question import Answer, Turn
+from radfound.question import Answer, Question, Turn
 from radfound.records.adapters import AdapterStore
 from radfound.study.region import Box
 from radfound.study.study import Study
@@ -25,7 +25,7 @@ from radfound.study.study import Study
 
 def published(store, **manifest):
     """Publish a random adapter that changes every answer."""
-    model = Engine.load("radfound-tiny").model.model
+    model = LocalModel.load("radfound-tiny").model
     torch.manual_seed(1)
     wrapped = get_peft_model(
         model.language_model, LoraConfig(target_modules=["q_proj", "v_proj", "down_proj"], r=4)
@@ -48,7 +48,7 @@ def test_the_stream_ends_with_the_answer_whose_text_it_spelled(engine, study):
 
 
 def test_the_answer_is_what_plain_generate_writes(engine, study):
-    local = engine.model
+    local = engine.backend.model
     inputs = local.processor(study, "What is shown?")
     ids = local.model.generate(**inputs, max_new_tokens=16, do_sample=False)
     text = local.processor.batch_decode(ids[:, inputs["input_ids"].shape[1] :])[0]
@@ -60,9 +60,8 @@ def test_the_answer_is_what_plain_generate_writes(engine, study):
 
 def test_questions_history_and_region_each_change_what_the_model_reads(engine, study):
     def score(question="Why?", history=(), region=None):
-        return engine.model.score(
-            engine.model.encode(study, region), Prompt("vqa", question, history), "yes"
-        )
+        asked = Question("vqa", question, tuple(history), region)
+        return engine.backend.score(study, asked, "yes", adapter=None)
 
     box = Box(((-15.0, -15.0, 0.0), (-2.0, -2.0, 9.0)))
     scores = [
@@ -172,8 +171,8 @@ def test_eight_threads_get_the_answers_that_one_would(engine, study):
 
 def test_a_study_is_encoded_once_for_all_questions(engine, study, monkeypatch):
     calls = []
-    encode = engine.model.encode
-    monkeypatch.setattr(engine.model, "encode", lambda *a: calls.append(a) or encode(*a))
+    encode = engine.backend.model.encode
+    monkeypatch.setattr(engine.backend.model, "encode", lambda *a: calls.append(a) or encode(*a))
     other = Study(tuple(replace(image, voxels=image.voxels + 1) for image in study.images))
     for question in ("a", "b", "c"):
         engine.answer(other, "vqa", question, max_new_tokens=1)
@@ -200,13 +199,13 @@ def test_a_study_is_not_read_again_when_the_adapter_changes(study, tmp_path):
     published(store)
     texts.append(engine.answer(study, "vqa", "Why?", max_new_tokens=8).text)
     assert texts[0] != texts[1]
-    assert (engine.prefixes.misses, engine.prefixes.hits) == (1, 1)
+    assert (engine.backend.prefixes.misses, engine.backend.prefixes.hits) == (1, 1)
 
 
 def test_confidence_calibrated_for_the_base_model_is_not_given_for_an_adapter(study, tmp_path):
     store = AdapterStore(tmp_path / "adapters")
     engine = Engine.load("radfound-tiny", adapters=store)
-    engine.model.calibration = Calibration("random", {"open": Curve(2.0, 0.0, 100)})
+    engine.calibration = Calibration("random", {"open": Curve(2.0, 0.0, 100)})
     before = engine.answer(study, "vqa", "Why?", max_new_tokens=2)
     published(store)
     during = engine.answer(study, "vqa", "Why?", max_new_tokens=2)
@@ -245,7 +244,7 @@ def test_an_adapter_in_a_pickle_is_refused(engine, study, tmp_path):
     with pytest.raises(AdapterError, match="safetensors"):
         store.publish(pickled, {})
     with pytest.raises(AdapterError, match="safetensors"):
-        engine.model.load_adapter(pickled)
+        engine.backend.use_adapter("pickled", pickled)
     assert engine.answer(study, "vqa", "Still there?", max_new_tokens=2)
 
 

@@ -6,11 +6,10 @@ import torch.nn.functional as F
 
 from radfound.engine.engine import Engine
 from radfound.exceptions import NotFoundError, RequestError
-from radfound.model.attribution import Evidence
 from radfound.reading import read_study
 from radfound.reading.geometry import flat_affine
 from radfound.records.adapters import AdapterStore
-from radfound.study.evidence_map import HIGHEST, lay_back, write_nrrd
+from radfound.study.evidence_map import HIGHEST, Evidence, lay_back, write_nrrd
 from radfound.study.frames import FrameConfig, make_frames
 from radfound.study.region import Box, Plane, PointAndNormal
 from radfound.study.study import Study, StudyImage
@@ -203,12 +202,14 @@ def test_asking_for_a_map_changes_no_answer_and_leaves_no_gradient(engine, study
     before = engine.answer(study, "vqa", "Why?", max_new_tokens=8).text
     asked(engine, study, "Why?")
     assert engine.answer(study, "vqa", "Why?", max_new_tokens=8).text == before
-    assert all(p.grad is None for p in engine.model.model.parameters())
-    assert all(getattr(module, "seen", None) is None for module in engine.model.model.modules())
+    assert all(p.grad is None for p in engine.backend.model.model.parameters())
+    assert all(
+        getattr(module, "seen", None) is None for module in engine.backend.model.model.modules()
+    )
 
 
 def test_the_attention_that_is_watched_is_the_one_that_answers(engine, study):
-    local = engine.model
+    local = engine.backend.model
     inputs = local.processor.image_processor.preprocess(study)
     with torch.no_grad():
         plain = local.model.get_image_features(**inputs)
@@ -228,7 +229,7 @@ def test_other_weights_give_another_map(engine, study):
     answer = engine.answer(study, "vqa", "What is shown?", max_new_tokens=6)
     torch.manual_seed(3)
     with torch.no_grad():
-        for parameter in other.model.model.parameters():
+        for parameter in other.backend.model.model.parameters():
             if parameter.ndim > 1:
                 parameter.copy_(
                     parameter.flatten()[torch.randperm(parameter.numel())].view_as(parameter)

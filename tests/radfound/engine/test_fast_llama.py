@@ -10,8 +10,9 @@ from peft import LoraConfig, get_peft_model
 from pydicom.data import get_testdata_file
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from radfound.engine.local.backend import LocalModel, Prompt
 from radfound.engine.local.fast_llama import Llama, UnknownWeights
+from radfound.engine.local.model import LocalModel
+from radfound.question import Question
 from radfound.reading import read_study
 from radfound.study.study import Study, StudyImage
 
@@ -50,7 +51,7 @@ def encoded(local, seed=0):
 def written_side_by_side(local, tokens=12):
     """Answers about three studies, with questions of three lengths."""
     studies = [encoded(local, seed) for seed in range(len(QUESTIONS))]
-    return local.generate(studies, [Prompt("vqa", question) for question in QUESTIONS], tokens)
+    return local.generate(studies, [Question("vqa", question) for question in QUESTIONS], tokens)
 
 
 def assert_same(found, expected, **tolerance):
@@ -148,7 +149,7 @@ def sample(name):
 
 def test_the_shipped_model_answers_the_same_when_tuned(mini):
     # In bfloat16 a long text can turn at a tie, as it does between two ways to call transformers.
-    short = [Prompt("vqa", question) for question in ASKED[:2]]
+    short = [Question("vqa", question) for question in ASKED[:2]]
     plainly, tuned = in_both_ways(mini, sample("CT"), short, torch.bfloat16)
     assert_same(tuned, plainly, abs=0.2)
 
@@ -157,7 +158,7 @@ def test_the_shipped_model_answers_the_same_when_tuned(mini):
 def test_the_shipped_model_says_the_same_in_float32_about_everything(mini):
     nilearn = Path(importlib.util.find_spec("nilearn").submodule_search_locations[0])
     brain = nilearn / "datasets" / "data" / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
-    prompts = [*(Prompt("vqa", question) for question in ASKED), Prompt("caption")]
+    prompts = [*(Question("vqa", question) for question in ASKED), Question("caption")]
     for file in (brain, sample("CT"), sample("MR")):
         plainly, tuned = in_both_ways(mini, file, prompts, torch.float32)
         assert_same(tuned, plainly, abs=1e-2)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from radfound.engine.local.backend import LocalModel, Prompt
-from radfound.question import Turn
+from radfound.engine.local.model import LocalModel
+from radfound.question import Question, Turn
 from radfound.study.study import Study, StudyImage
 
 QUESTIONS = ["What is shown?", "Is there an effusion on the left side of the chest?", "Why?"]
@@ -22,9 +22,9 @@ def encoded(local):
 
 @pytest.fixture(scope="module")
 def pairs(encoded):
-    pairs = [(study, Prompt("vqa", question)) for study in encoded for question in QUESTIONS]
-    earlier = [Turn("Which organ?", "the liver")]
-    pairs += [(encoded[0], Prompt("caption")), (encoded[1], Prompt("vqa", "And now?", earlier))]
+    pairs = [(study, Question("vqa", question)) for study in encoded for question in QUESTIONS]
+    earlier = (Turn("Which organ?", "the liver"),)
+    pairs += [(encoded[0], Question("caption")), (encoded[1], Question("vqa", "And now?", earlier))]
     return pairs
 
 
@@ -78,7 +78,7 @@ def test_a_study_that_many_prompts_ask_about_is_read_once(local, encoded, monkey
         "merge_visual_embeds",
         lambda ids, visual: rows.append(len(visual)) or merge(ids, visual),
     )
-    prompts = [Prompt("vqa", question) for question in QUESTIONS]
+    prompts = [Question("vqa", question) for question in QUESTIONS]
     local.generate([encoded[0]] * 3, prompts, 2)
     assert rows == [1]
 

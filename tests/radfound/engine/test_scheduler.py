@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from radfound.engine.engine import Engine
-from radfound.engine.local import scheduler as writing
-from radfound.engine.local.backend import LocalModel, Prompt
-from radfound.engine.local.scheduler import Scheduler
-from radfound.exceptions import Cancelled, RequestError
+from radfound.engine.local import scheduler as scheduler_module
+from radfound.engine.local.model import LocalModel
+from radfound.engine.local.scheduler import Request, Scheduler
+from radfound.engine.stream import Stream
+from radfound.exceptions import AdapterError, Cancelled, RequestError
+from radfound.question import Question
 from radfound.study.region import Box
 from radfound.study.study import Study, StudyImage
 
@@ -24,154 +26,233 @@ def study():
 
 
 @pytest.fixture(scope="module")
-def begin(local, study):
-    prefix = local.prefill(local.encode(study))
-    return lambda: (prefix, local.question_ids(Prompt("vqa", "Why?")))
+def prefix(local, study):
+    return local.prefill(local.encode(study))
 
 
 @pytest.fixture
 def scheduler(local):
-    return Scheduler(local.batch(), lambda is_idle: True)
-
-
-def test_a_newcomer_is_written_while_a_long_answer_goes_on(scheduler, begin):
-    long = scheduler.stream(begin, 400, None)
-    next(long)
-    assert len(list(scheduler.stream(begin, 3, None))) == 3
-    assert not scheduler.is_idle
-    long.close()
-
-
-def test_newcomers_wait_where_they_may_not_begin(local, begin):
-    """As they do until the answers of the former adapter have ended."""
-    asked = []
-
-    def may_begin(is_idle):
-        asked.append(is_idle)
-        return is_idle
-
-    scheduler = Scheduler(local.batch(), may_begin)
-    first = scheduler.stream(begin, 6, None)
-    next(first)
-    assert len(list(scheduler.stream(begin, 2, None))) == 2
-    assert len(list(first)) == 5
-    assert asked[0] is True and asked[-1] is True
-
-
-def test_who_leaves_makes_room_at_once(scheduler, begin):
-    readers = [scheduler.stream(begin, 400, None) for _ in range(8)]
-    for reader in readers:
-        next(reader)
-    readers[0].close()
-    assert len(list(scheduler.stream(begin, 2, None))) == 2
-    for reader in readers[1:]:
-        reader.close()
+    return Scheduler(local.batch(), lambda adapter: None)
 
 
 @pytest.fixture
-def long_prompt(local, study):
-    prefix = local.prefill(local.encode(study))
-    return lambda: (prefix, local.question_ids(Prompt("vqa", "Why? " * 300)))
+def submit(local, prefix, scheduler):
+    """Queue a question and return its stream."""
+
+    def submit(limit, question="Why?", adapter=None, prepare=None, to=scheduler):
+        ids = local.question_ids(Question("vqa", question))
+        stream = Stream()
+        to.submit(Request(stream, adapter, prepare or (lambda: (prefix, ids)), limit))
+        return stream
+
+    return submit
 
 
-def reading(scheduler, monkeypatch):
-    """Count the pieces that are read."""
-    pieces, read = [], scheduler._batch.prefill
-    monkeypatch.setattr(scheduler._batch, "prefill", lambda *each: pieces.append(1) or read(*each))
-    return pieces
+def begun(stream):
+    """Return the rest of a stream, after its first token."""
+    tokens = iter(stream)
+    next(tokens)
+    return tokens
 
 
-def test_a_short_question_is_answered_while_a_long_one_is_read(
-    scheduler, begin, long_prompt, monkeypatch
-):
-    monkeypatch.setattr(writing, "_CHUNK_TOKENS", 8)
-    pieces = reading(scheduler, monkeypatch)
-    first = []
-    long = threading.Thread(target=lambda: first.extend(scheduler.stream(long_prompt, 1, None)))
-    long.start()
-    assert len(list(scheduler.stream(begin, 12, None))) == 12
-    assert not first and len(pieces) < 1500 // 8
-    long.join(120)
-    assert len(first) == 1 and len(pieces) >= 1500 // 8
+def test_a_new_request_is_answered_while_a_long_answer_is_decoded(scheduler, submit):
+    long = submit(400)
+    begun(long)
+    assert len(list(submit(3))) == 3
+    assert not scheduler.is_idle
+    long.cancel()
 
 
-def test_the_reading_of_a_prompt_stops_when_its_caller_leaves(scheduler, long_prompt, monkeypatch):
-    monkeypatch.setattr(writing, "_CHUNK_TOKENS", 8)
-    pieces, cancel = reading(scheduler, monkeypatch), threading.Event()
-    threading.Timer(0.05, cancel.set).start()
+def test_a_cancelled_answer_leaves_the_batch_before_the_next_step(scheduler, submit, monkeypatch):
+    streams = [submit(400) for _ in range(8)]
+    for stream in streams:
+        begun(stream)
+    sizes, step = [], scheduler._batch.step
+
+    def counted():
+        sizes.append(len(scheduler._batch))
+        return step()
+
+    def cancel_between_two_steps():
+        monkeypatch.setattr(scheduler._batch, "step", counted)
+        streams[0].cancel()
+
+    scheduler.call(cancel_between_two_steps)
+    scheduler.call(lambda: None)
+    assert sizes[0] == 7
+    assert len(list(submit(2))) == 2
+    for stream in streams[1:]:
+        stream.cancel()
     with pytest.raises(Cancelled):
-        list(scheduler.stream(long_prompt, 1, cancel))
+        list(streams[0])
+
+
+def test_no_more_requests_run_than_the_batch_may_have(local, submit):
+    scheduler = Scheduler(local.batch(), lambda adapter: None, max_running=2)
+    streams = [submit(400, to=scheduler) for _ in range(3)]
+    for stream in streams[:2]:
+        begun(stream)
+    assert scheduler.call(lambda: len(scheduler._running)) == 2
+    streams[0].cancel()
+    begun(streams[2])
+    for stream in streams:
+        stream.cancel()
+
+
+# Adapters
+
+
+@pytest.fixture
+def switching(local):
+    """A scheduler, and the adapters that it loads, in order."""
+    used = []
+    return Scheduler(local.batch(), lambda adapter: used.append(adapter)), used
+
+
+def test_a_request_with_another_adapter_waits_until_the_batch_is_empty(switching, submit):
+    scheduler, used = switching
+    long = submit(40, adapter="a", to=scheduler)
+    rest = begun(long)
+    other = submit(2, adapter="b", to=scheduler)
+    assert len(list(other)) == 2
+    assert not list(scheduler.call(lambda: scheduler._running)) and len(list(rest)) == 39
+    assert list(dict.fromkeys(used)) == ["a", "b"] and scheduler.adapter == "b"
+
+
+def test_requests_are_admitted_in_order_so_that_no_adapter_waits_forever(switching, submit):
+    scheduler, used = switching
+    first = submit(30, adapter="a", to=scheduler)
+    begun(first)
+    order = []
+    streams = {
+        number: submit(3, adapter=adapter, to=scheduler, prepare=None)
+        for number, adapter in enumerate(["b", "a", "b", "a"])
+    }
+    threads = [
+        threading.Thread(target=lambda n=n, s=s: (list(s), order.append(n)))
+        for n, s in streams.items()
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert order == [0, 1, 2, 3]
+    assert [each for n, each in enumerate(used) if n == 0 or used[n - 1] != each] == list("ababa")
+
+
+def test_an_adapter_that_cannot_be_loaded_fails_its_requests_only(local, submit):
+    def use(adapter):
+        if adapter == "damaged":
+            raise AdapterError("adapter damaged: does not fit")
+
+    scheduler = Scheduler(local.batch(), use)
+    streams = [submit(3, adapter=name, to=scheduler) for name in ("good", "damaged", "good")]
+    assert len(list(streams[0])) == len(list(streams[2])) == 3
+    with pytest.raises(AdapterError, match="does not fit"):
+        list(streams[1])
+
+
+# Long prompts
+
+
+def count_chunks(scheduler, monkeypatch):
+    """Count the chunks that are prefilled."""
+    chunks, prefill = [], scheduler._batch.prefill
+    monkeypatch.setattr(
+        scheduler._batch, "prefill", lambda *each: chunks.append(1) or prefill(*each)
+    )
+    return chunks
+
+
+LONG = "Why? " * 300
+
+
+def test_a_short_question_is_answered_while_a_long_one_is_prefilled(scheduler, submit, monkeypatch):
+    monkeypatch.setattr(scheduler_module, "_CHUNK_TOKENS", 8)
+    chunks = count_chunks(scheduler, monkeypatch)
+    long = submit(1, LONG)
+    assert len(list(submit(12))) == 12
+    assert not long._tokens and len(chunks) < 1500 // 8
+    assert len(list(long)) == 1 and len(chunks) >= 1500 // 8
+
+
+def test_the_prefill_of_a_prompt_stops_when_it_is_cancelled(scheduler, submit, monkeypatch):
+    monkeypatch.setattr(scheduler_module, "_CHUNK_TOKENS", 8)
+    chunks = count_chunks(scheduler, monkeypatch)
+    long = submit(1, LONG)
+    threading.Timer(0.05, long.cancel).start()
+    with pytest.raises(Cancelled):
+        list(long)
     while not scheduler.call(lambda: scheduler.is_idle):
         pass
-    assert len(pieces) < 1500 // 8
+    assert len(chunks) < 1500 // 8
 
 
-def test_who_waits_is_told_where_nobody_may_begin(local, begin):
-    scheduler = Scheduler(local.batch(), lambda is_idle: 1 / 0)
-    for _ in range(2):
-        with pytest.raises(ZeroDivisionError):
-            list(scheduler.stream(begin, 3, None))
+# Errors, calls and the thread
 
 
-def test_what_goes_wrong_for_one_is_heard_by_that_one(scheduler, begin):
-    going = scheduler.stream(begin, 50, None)
-    next(going)
+def test_an_error_in_one_request_is_raised_from_its_stream_only(submit):
+    going = begun(submit(50))
 
     def wrong():
         raise RequestError("question: wrong")
 
     with pytest.raises(RequestError, match="wrong"):
-        next(scheduler.stream(wrong, 5, None))
+        list(submit(5, prepare=wrong))
     assert next(going)
-    going.close()
 
 
-def test_what_goes_wrong_for_all_is_heard_by_all_and_the_next_is_answered(
-    scheduler, begin, monkeypatch
+def test_an_error_in_a_step_is_raised_from_all_streams_and_the_next_is_answered(
+    scheduler, submit, monkeypatch
 ):
-    readers = [scheduler.stream(begin, 400, None) for _ in range(2)]
-    for reader in readers:
-        next(reader)
+    streams = [begun(submit(400)) for _ in range(2)]
     with monkeypatch.context() as broken:
         broken.setattr(scheduler._batch, "step", lambda: 1 / 0)
-        for reader in readers:
+        for stream in streams:
             with pytest.raises(ZeroDivisionError):
-                list(reader)
-    assert len(list(scheduler.stream(begin, 3, None))) == 3
+                list(stream)
+    assert len(list(submit(3))) == 3
 
 
-def test_a_call_between_two_tokens_returns_or_raises(scheduler, begin):
-    long = scheduler.stream(begin, 400, None)
-    next(long)
+def test_a_call_between_two_steps_returns_or_raises(scheduler, submit):
+    long = submit(400)
+    begun(long)
     assert scheduler.call(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
         scheduler.call(lambda: 1 / 0)
-    long.close()
+    long.cancel()
 
 
-def test_one_who_has_given_up_is_not_begun(scheduler):
-    cancel = threading.Event()
-    cancel.set()
+def test_a_request_that_was_cancelled_before_is_never_prepared(scheduler, submit):
+    blocked = threading.Event()
+    caller = threading.Thread(target=lambda: scheduler.call(blocked.wait))
+    caller.start()
+    stream = submit(5, prepare=lambda: pytest.fail("prepared"))
+    stream.cancel()
+    blocked.set()
+    caller.join(30)
+    scheduler.call(lambda: None)
     with pytest.raises(Cancelled):
-        next(scheduler.stream(lambda: pytest.fail("begun"), 5, cancel))
+        list(stream)
 
 
-def test_one_thread_writes_all_and_ends_when_there_is_nothing_to_do(scheduler, begin, monkeypatch):
-    monkeypatch.setattr(writing, "_LINGER_S", 0.3)
+def test_one_thread_decodes_all_and_ends_without_work(scheduler, submit, monkeypatch):
+    monkeypatch.setattr(scheduler_module, "_LINGER_S", 0.3)
     before = set(threading.enumerate())
     for _ in range(3):
-        list(scheduler.stream(begin, 2, None))
+        list(submit(2))
     (thread,) = set(threading.enumerate()) - before
     thread.join(10)
     assert not thread.is_alive()
-    assert len(list(scheduler.stream(begin, 2, None))) == 2
+    assert len(list(submit(2))) == 2
 
 
-def test_a_follow_up_reads_the_study_no_second_time(study):
+def test_a_follow_up_question_does_not_prefill_the_study_again(study):
     engine = Engine.load("radfound-tiny")
     for question in ("Why?", "Where?"):
         engine.answer(study, "vqa", question, max_new_tokens=2)
-    assert (engine.prefixes.hits, engine.prefixes.misses) == (1, 1)
+    prefixes = engine.backend.prefixes
+    assert (prefixes.hits, prefixes.misses) == (1, 1)
     region = Box(((-3.0, -3.0, 0.0), (0.0, 0.0, 2.0)))
     engine.answer(study, "vqa", "Why?", region=region, max_new_tokens=2)
-    assert (engine.prefixes.hits, engine.prefixes.misses) == (1, 2)
+    assert (prefixes.hits, prefixes.misses) == (1, 2)

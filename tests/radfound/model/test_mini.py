@@ -50,7 +50,7 @@ def test_it_writes_a_caption_and_a_report_with_sections(engine, brain):
 
 
 def test_batches_write_what_each_study_gets_alone(engine, brain):
-    local = engine.model
+    local = engine.backend.model
     ct = read_study(get_testdata_file("CT_small.dcm", download=False))
     # In bfloat16 the order of sums can turn a tie; in float32 the texts must be the same.
     model = local.model.float()
@@ -72,7 +72,7 @@ def test_it_beats_the_majority_answer_and_needs_the_image(engine, kit):
     task = load_task("metadata", Source(str(kit)), limit=60)
     asked = tuple(item for item in task.items if item.example.split == "test")
     # As plain questions: the metadata task would also train its probe on all training figures.
-    answers = run_tasks(engine.model, [Task("vqa", asked, task.training)])[0].answers
+    answers = run_tasks(engine.backend, [Task("vqa", asked, task.training)])[0].answers
     right = {
         column: sum(map(is_right, asked, texts)) / len(asked) for column, texts in answers.items()
     }

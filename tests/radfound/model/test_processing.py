@@ -3,8 +3,7 @@ import pytest
 
 from radfound.exceptions import RequestError
 from radfound.model.checkpoints import load
-from radfound.model.processing_radfound import split_report
-from radfound.question import Turn
+from radfound.question import Turn, split_report
 from radfound.study.study import Study, StudyImage
 
 

@@ -87,7 +87,7 @@ def test_what_is_no_sound_adapter_is_not_published(tmp_path, damage):
 def test_an_adapter_of_another_base_model_is_refused(engine, tmp_path, modules, found):
     folder = save_adapter(tmp_path / "trained", width=7, modules=modules)
     with pytest.raises(AdapterError, match=found):
-        engine.model.check_adapter(folder)
+        engine.backend.model.check_adapter(folder)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def fitting(engine, folder, left_out=0):
     """Save a random adapter that fits the base model."""
     linears = {
         name: module.weight.shape
-        for name, module in engine.model.model.language_model.named_modules()
+        for name, module in engine.backend.model.model.language_model.named_modules()
         if name.endswith("self_attn.o_proj")
     }
     shape = next(iter(linears.values()))
@@ -108,9 +108,9 @@ def fitting(engine, folder, left_out=0):
 
 
 def test_an_adapter_without_one_of_its_layers_is_refused(engine, tmp_path):
-    engine.model.check_adapter(fitting(engine, tmp_path / "whole"))
+    engine.backend.model.check_adapter(fitting(engine, tmp_path / "whole"))
     with pytest.raises(AdapterError, match="1 of its layers are missing"):
-        engine.model.check_adapter(fitting(engine, tmp_path / "part", left_out=1))
+        engine.backend.model.check_adapter(fitting(engine, tmp_path / "part", left_out=1))
 
 
 def answer(engine, study):
@@ -182,6 +182,6 @@ def test_an_adapter_that_was_put_right_is_used_again(study, store, tmp_path, mon
     assert answer(engine, study) is None
     (tmp_path / "away").rename(store.root / only)
     assert answer(engine, study) is None
-    monkeypatch.setattr(engine, "_is_refused", lambda _: False)  # as after a minute
+    monkeypatch.setattr(engine._adapters, "_is_refused", lambda _: False)  # as after a minute
     assert answer(engine, study) == only
     assert engine.next_adapter() == (only, None)

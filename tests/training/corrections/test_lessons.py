@@ -3,7 +3,8 @@
 import torch
 
 from radfound.correction import Correction
-from radfound.engine.local.backend import Generated, LocalModel
+from radfound.engine.generated import Generated
+from radfound.engine.local.model import LocalModel
 from training.corrections.lessons import lessons_of
 
 
@@ -42,7 +43,7 @@ def test_a_question_that_was_corrected_elsewhere_is_replayed_but_never_beside_it
 ):
     corrections = [correction("s1", "Is it one?"), correction("s2", "Is it two?")]
     studies, asked = asked_by(monkeypatch, corrections)
-    questions = [each.question for each in asked if each.task == "vqa"]
+    questions = [each.text for each in asked if each.task == "vqa"]
     assert questions.count("Is it one?") == questions.count("Is it two?") == 1
     assert len(dict(studies)) == 2 and len({count for _, count in studies}) == 1
 
@@ -50,7 +51,7 @@ def test_a_question_that_was_corrected_elsewhere_is_replayed_but_never_beside_it
 def test_a_question_that_was_corrected_everywhere_is_not_replayed(monkeypatch):
     corrections = [correction("s1", "Is it one?"), correction("s2", "Is it one?")]
     _, asked = asked_by(monkeypatch, corrections)
-    assert "Is it one?" not in {each.question for each in asked}
+    assert "Is it one?" not in {each.text for each in asked}
 
 
 def test_of_many_questions_some_are_replayed(monkeypatch):

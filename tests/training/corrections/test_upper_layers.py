@@ -2,7 +2,8 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from radfound.engine.local.backend import LocalModel, Prompt
+from radfound.engine.local.model import LocalModel
+from radfound.question import Question
 from training.corrections.upper_layers import UpperLayers, _groups_of_like_length
 from training.packing import branch
 
@@ -59,7 +60,7 @@ def test_the_upper_layers_say_what_the_whole_model_with_its_adapter_says(
         )
     ]
     alone = [
-        base.score(tokens, Prompt("vqa", question), answer)
+        base.score(tokens, Question("vqa", question), answer)
         for tokens, some in zip(visual, SAID, strict=True)
         for question, answer in some
     ]

@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from radfound.engine.local.backend import LocalModel, Prompt
+from radfound.engine.local.model import LocalModel
 from radfound.exceptions import DatasetError, TrainingError
 from radfound.model import sizes
 from radfound.model.checkpoints import load
+from radfound.question import Question
 from training.data.shards import write_shards
 from training.loop.config import LoopConfig
 from training.stages import align, instruct, merge, pretrain
@@ -100,7 +101,9 @@ def test_what_was_trained_becomes_a_folder_that_answers(trained, examples):
         ["--trained", str(trained / "instruct"), "--out", str(folder), "--model", "radfound-tiny"]
     )
     local = LocalModel.load(str(folder))
-    tokens = list(local.stream(local.encode(examples[0].read()), Prompt("vqa", "Is it normal?"), 4))
+    tokens = list(
+        local.stream(local.encode(examples[0].read()), Question("vqa", "Is it normal?"), 4)
+    )
     assert tokens
     adapter = load_file(trained / "instruct" / "adapter" / "adapter_model.safetensors")
     assert any("lora_A" in name for name in adapter)

@@ -1,58 +1,20 @@
-"""Evidence maps: gradient-weighted attention of an answer on a study."""
+"""Gradient-weighted attention of an answer on a study, for evidence maps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
 from peft import PeftModel
 
+from radfound.engine.local.kv_cache import forward_many
 from radfound.model.modeling_radfound import Layer, RadFoundForConditionalGeneration
 from radfound.model.processing_radfound import RadFoundProcessor, pad_frames
-from radfound.study.evidence_map import lay_back, nrrd_bytes, write_nrrd
-from radfound.study.frames import FrameSource, make_frames
+from radfound.study.evidence_map import Evidence, lay_back
+from radfound.study.frames import make_frames
 from radfound.study.region import Box, Plane
 from radfound.study.study import Study
-
-
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """Evidence maps of an answer, one for each image of the study.
-
-    Parameters
-    ----------
-    maps : tuple of uint8 array, shape (D, H, W)
-        On the voxels of the images; 255 is the highest value in the study. Voxels outside all frames are 0.
-    affines : tuple of float64 array, shape (4, 4)
-        Those of the images.
-    patches : float32 array, shape (F, N, N)
-        The value of each patch of each frame, before interpolation.
-    sources : tuple of FrameSource, F of them
-    """
-
-    maps: tuple[np.ndarray, ...]
-    affines: tuple[np.ndarray, ...]
-    patches: np.ndarray
-    sources: tuple[FrameSource, ...]
-
-    def nrrd(self, image: int = 0) -> bytes:
-        """Return the map of an image as an NRRD file."""
-        return nrrd_bytes(self.maps[image], self.affines[image])
-
-    def write(self, path: str | Path) -> list[Path]:
-        """Write the first map to `path`, the second to NAME_2.nrrd beside it, and so on."""
-        path = Path(path)
-        paths = [path] + [
-            path.with_name(f"{path.stem}_{number}{path.suffix}")
-            for number in range(2, len(self.maps) + 1)
-        ]
-        for map_path, values, affine in zip(paths, self.maps, self.affines, strict=True):
-            write_nrrd(map_path, values, affine)
-        return paths
 
 
 def find_evidence(
@@ -144,13 +106,9 @@ def _log_probability(
     # The adapter acts after the study only, as during decoding.
     adapted = isinstance(language_model, PeftModel)
     with language_model.disable_adapter() if adapted else nullcontext():
-        embeds = model.merge_visual_embeds(before, visual)
-        prefix = language_model(inputs_embeds=embeds, use_cache=True, logits_to_keep=1)
-    logits = language_model(
-        input_ids=torch.cat([after, answer[:, :-1]], dim=1),
-        past_key_values=prefix.past_key_values,
-        logits_to_keep=answer.shape[1],
-    ).logits
+        _, study = forward_many(model, (), model.merge_visual_embeds(before, visual), 1)
+    rest = model.get_input_embeddings()(torch.cat([after, answer[:, :-1]], dim=1))
+    logits, _ = forward_many(model, study, rest, answer.shape[1])
     return logits.float().log_softmax(-1).gather(-1, answer[..., None]).sum()
 
 
