@@ -39,7 +39,6 @@ from .open_answers import OpenAnswer, OpenAnswers
 from .shelf import Selection, StudyShelf, version_of
 
 if TYPE_CHECKING:
-    from radfound.engine.answer_stream import AnswerStream
     from radfound.engine.engine import Engine
     from radfound.study.evidence_map import Evidence
 
@@ -261,7 +260,7 @@ class RadFoundService:
         """Return the whole answer; blocks the calling thread."""
         answer = self.open_answers.open()
         try:
-            answer.stream = self._stream(inquiry)
+            self._start(answer, inquiry)
             for piece in answer.stream:
                 if isinstance(piece, Answer):
                     return self._finished(piece, inquiry)
@@ -281,7 +280,7 @@ class RadFoundService:
         answer = self.open_answers.open()
         try:
             # In a thread: a new adapter may have to be loaded, or the hash of a large volume computed.
-            answer.stream = await asyncio.to_thread(self._stream, inquiry)
+            await asyncio.to_thread(self._start, answer, inquiry)
         except BaseException:
             self.open_answers.close(answer)
             raise
@@ -321,9 +320,9 @@ class RadFoundService:
         timings = {**answer.timings_ms, "evidence": took_ms}
         return replace(answer, evidence=EVIDENCE_NAME, timings_ms=timings), evidence
 
-    def _stream(self, inquiry: Inquiry) -> AnswerStream:
+    def _start(self, answer: OpenAnswer, inquiry: Inquiry) -> None:
         ask = inquiry.ask
-        return self.engine().stream(
+        answer.stream = self.engine().stream(
             inquiry.study,
             inquiry.task,
             ask.question if inquiry.task == "vqa" else None,
