@@ -56,7 +56,9 @@ class Adapters:
             If the adapter was not made available.
         """
         if adapter is not None and adapter not in self._names:
-            raise AdapterError(f"adapter {adapter}: the model server does not have it; load it first")
+            raise AdapterError(
+                f"adapter {adapter}: the model server does not have it; load it first"
+            )
         name = self._names.get(adapter or "")
         if self._server.adapters:
             return {"model": self._server.model, "lora": _scales(self._server.adapters, name)}

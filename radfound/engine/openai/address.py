@@ -81,7 +81,9 @@ def parse_address(text: str, send_images_to: Collection[str] = ()) -> Address:
     except ValueError:  # a port that is no number
         is_url = False
     if not is_url:
-        raise ModelSettingsError(f"place: found {text[:80]!r}; expected an address such as {EXAMPLE}")
+        raise ModelSettingsError(
+            f"place: found {text[:80]!r}; expected an address such as {EXAMPLE}"
+        )
     path = parts.path.rstrip("/") or "/v1"
     address = Address(f"{parts.scheme}://{parts.netloc.lower()}{path}", parts.fragment or None)
     if not address.is_this_machine and address.host not in {h.lower() for h in send_images_to}:

@@ -14,24 +14,26 @@ from typing import Any, NoReturn, TypeVar
 
 import anyio
 import numpy as np
+import openai
 
+from radfound.engine.hidden import HiddenText
 from radfound.engine.openai.adapters import Adapters
 from radfound.engine.openai.address import Address
 from radfound.engine.openai.connection import Connection
 from radfound.engine.openai.failures import Asked, explain, most_pictures, no_pictures
 from radfound.engine.openai.limits import Limits
-from radfound.engine.openai.prompt import Parts, Show, Studies, chars_of, messages
+from radfound.engine.openai.prompt import Parts, Studies, chars_of, messages
 from radfound.engine.openai.server import Server, ask_server
 from radfound.engine.openai.tokens import Chunks
 from radfound.engine.protocol import Abilities, Description
-from radfound.engine.stream import Stream
+from radfound.engine.recipes import Recipe, recipe_for
+from radfound.engine.stream import Stream, Token
 from radfound.exceptions import ModelServerError, RequestError, UnsupportedError
 from radfound.question import Question
 from radfound.study.study import Study
 
 T = TypeVar("T")
 
-_MOST_IMAGES = 64
 _LARGEST_UNKNOWN = 0.05  # part of a choice's probability that may belong to any option
 _WIDE_TOP = 1_000  # likely tokens for a choice, where the server has no limit of 20
 
@@ -44,10 +46,8 @@ class OpenAIBackend:
     Parameters
     ----------
     address : Address
-    show : callable
-        The recipe: `show(study, question) -> Shown`.
-    recipe : str
-        Name of the recipe.
+    recipe : Recipe or None
+        None chooses by the model's name.
     name : str
         Name in answers; the model's name at the server if empty.
     key : str or None
@@ -66,9 +66,8 @@ class OpenAIBackend:
     def __init__(
         self,
         address: Address,
-        show: Show,
+        recipe: Recipe | None = None,
         *,
-        recipe: str = "",
         name: str = "",
         key: str | None = None,
         limits: Limits | None = None,
@@ -76,7 +75,6 @@ class OpenAIBackend:
         adapter_folder: str | None = None,
     ):
         self._address, self._limits = address, limits or Limits()
-        self._studies = Studies(show)
         self._connection = Connection(address, key, self._limits)
         try:
             self._server = self._connection.call(ask_server(self._connection, address))
@@ -84,11 +82,12 @@ class OpenAIBackend:
             self._connection.close()
             raise
         self._adapters = Adapters(self._connection, self._server, address.host, adapter_folder)
+        recipe = recipe or recipe_for(model=address.model or self._server.model)
+        self._studies = Studies(recipe, self._limits.pictures)
         self._slots = anyio.CapacityLimiter(self._limits.at_once)
-        self._most_pictures = self._limits.pictures
         self._prompt_lengths: dict[tuple[str, Question], int] = {}
         self._lock = threading.Lock()
-        self._name, self._recipe = name or self._server.model, recipe
+        self._name = name or self._server.model
         self._revision = revision or self._server.revision
 
     def __repr__(self) -> str:
@@ -109,22 +108,18 @@ class OpenAIBackend:
     def describe(self) -> Description:
         """Return the model's description; never blocks."""
         server = self._server
-        if server.loads_adapters:
-            adapters = "while running"
-        else:
-            adapters = "at start" if server.adapters else "none"
         return Description(
             name=self._name,
             revision=self._revision,
             context_tokens=self._limits.context_tokens or server.context_tokens,
-            max_images=(self._most_pictures or _MOST_IMAGES) if server.takes_pictures else 0,
+            max_images=self._studies.recipe.max_images if server.takes_pictures else 0,
             vocabulary=server.vocabulary,
-            recipe=self._recipe,
+            recipe=self._studies.recipe.name,
             abilities=Abilities(
                 probabilities="top" if server.top else "none",
                 score=self._can_score,
                 choose=bool(server.top),
-                adapters=adapters,
+                adapters=server.kind_of_adapters,
             ),
         )
 
@@ -230,54 +225,64 @@ class OpenAIBackend:
         try:
             with anyio.fail_after(self._limits.answer_s):
                 async with self._slots:
-                    began = time.monotonic()
-                    parts = await self._parts(study, question)
-                    stream.encode_ms = round(1000 * (time.monotonic() - began))
-                    stream.shown = parts.shown
-                    asked = self._asked(parts, question, limit)
-                    await self._generate(stream, self._body(parts, question, adapter, limit), limit)
+                    for last_try in (False, True):
+                        began = time.monotonic()
+                        parts = await self._parts(study, question)
+                        stream.encode_ms = round(1000 * (time.monotonic() - began))
+                        stream.shown = parts.shown
+                        asked = self._asked(parts, question, limit)
+                        try:
+                            await self._generate(
+                                stream, self._body(parts, question, adapter, limit), limit
+                            )
+                            break
+                        except openai.APIStatusError as error:
+                            if last_try or not self._shows_fewer(error):
+                                raise
             stream.end()
         except asyncio.CancelledError as error:
             stream.fail(explain(error, asked))
             raise
         except Exception as error:
-            self._learn(error)
-            stream.fail(explain(error, asked).with_traceback(None))
+            stream.fail(explain(error, asked))
 
     async def _generate(self, stream: Stream, body: dict[str, Any], limit: int) -> None:
-        chunks, count = Chunks(), 0
-        async with aclosing(self._connection.chat_chunks(body)) as received:
-            async for chunk in received:
+        chunks, hidden = Chunks(), HiddenText(self._studies.recipe.hidden)
+        visible = received = 0
+        async with aclosing(self._connection.chat_chunks(body)) as replies:
+            async for chunk in replies:
                 for token in chunks.tokens(chunk):
-                    if count >= limit and not token.last:
-                        return  # the server ignores the limit: what it has sent is an answer that was cut off
-                    count += 1
-                    stream.put(token)
-                if chunks.finish_reason is not None:
+                    for each in hidden.feed(token):
+                        if visible >= limit and not each.last:
+                            return  # cut off: the server counts hidden text too, or ignores the limit
+                        visible += 1
+                        stream.put(each)
+                    received += 1
+                if chunks.finish_reason is not None or received > body["max_tokens"]:
+                    for each in hidden.feed(Token("", last=True))[:-1]:
+                        stream.put(each)
                     return
         raise ModelServerError(
             f"{self._address.host}: the model server ended the answer in the middle; ask again, and look at "
             "its log if it happens again"
         )
 
+    def _shows_fewer(self, error: BaseException) -> bool:
+        """Keep to the number of pictures that the server names as its limit, if that is fewer than now."""
+        most = most_pictures(error)
+        return most is not None and most > 0 and self._studies.narrow(most)
+
     async def _parts(self, study: Study, question: Question) -> Parts:
         if not self._server.takes_pictures:
             raise no_pictures(self._name)
-        parts = await asyncio.to_thread(self._studies.parts, study, question)
-        count = len(parts.shown.pictures)
-        if self._most_pictures is not None and count > self._most_pictures:
-            raise RequestError(
-                f"the study is shown as {count} pictures; {self._name} takes at most {self._most_pictures}: "
-                "ask about a region or a slice"
-            )
-        return parts
+        return await asyncio.to_thread(self._studies.parts, study, question)
 
     def _body(
         self, parts: Parts, question: Question, adapter: str | None, limit: int
     ) -> dict[str, Any]:
         body = {
             "messages": messages(parts, question),
-            "max_tokens": limit,
+            "max_tokens": limit + self._hidden_tokens(),
             "temperature": 0,
             **self._adapters.fields(adapter),
         }
@@ -288,7 +293,8 @@ class OpenAIBackend:
     async def _first_tokens(
         self, study: Study, question: Question, options: Sequence[str], adapter: str | None
     ) -> dict[str, float] | None:
-        body = self._body(await self._parts(study, question), question, adapter, 1)
+        parts = await self._parts(study, question)
+        body = {**self._body(parts, question, adapter, 1), "max_tokens": 1}
         if self._server.kind == "llama.cpp":
             body["top_logprobs"] = _WIDE_TOP
         reply = await self._connection.chat(body)
@@ -300,8 +306,9 @@ class OpenAIBackend:
     ) -> list[float]:
         """Return the log-probability of each token of a text as the answer, by vLLM's `prompt_logprobs`."""
         parts = await self._parts(study, question)
-        body = self._body(parts, question, adapter, 1)
-        body.pop("logprobs", None), body.pop("top_logprobs", None)
+        fields = self._body(parts, question, adapter, 1)
+        kept = ("messages", "model", "temperature")
+        body = {**{name: fields[name] for name in kept}, "max_tokens": 1}
         start = await self._prompt_length(study, question, body)
         chat = [*body["messages"], {"role": "assistant", "content": text}]
         reply = await self._connection.chat(
@@ -344,7 +351,6 @@ class OpenAIBackend:
         try:
             return self._connection.call(_within(self._limits.answer_s, coroutine))
         except Exception as error:
-            self._learn(error)
             raise explain(error, Asked(self._address.host, self._name)) from None
 
     def _asked(self, parts: Parts, question: Question, limit: int) -> Asked:
@@ -352,14 +358,19 @@ class OpenAIBackend:
         pictures = len(parts.shown.pictures)
         return Asked(self._address.host, self._name, pictures, chars, limit)
 
-    def _learn(self, error: BaseException) -> None:
-        """Remember the number of pictures that the server allows."""
-        if most := most_pictures(error):
-            self._most_pictures = min(most, self._most_pictures or most)
+    def _hidden_tokens(self) -> int:
+        """Return the room for text that is not shown: what the recipe wants, or an eighth of the context."""
+        if not self._studies.recipe.hidden:
+            return 0
+        context = self.describe().context_tokens
+        wanted = self._studies.recipe.hidden_tokens
+        return wanted if context is None else min(wanted, context // 8)
 
     def _cannot(self, what: str) -> NoReturn:
         kind = self._server.kind or "its server"
-        raise UnsupportedError(f"{self._name}: {kind} gives no {what}; choose another model for this")
+        raise UnsupportedError(
+            f"{self._name}: {kind} gives no {what}; choose another model for this"
+        )
 
 
 async def _within(seconds: float, coroutine: Coroutine[Any, Any, T]) -> T:

@@ -8,19 +8,17 @@ from __future__ import annotations
 import base64
 import io
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from radfound.engine.recipes import Recipe
 from radfound.engine.shown import Picture, Shown
 from radfound.question import TASKS, Question
 from radfound.study.study import Study
-
-Show = Callable[[Study, Question], Shown]
-"""A recipe's function: what the model is shown of a study for a question."""
 
 _CACHE_BYTES = 512 * 2**20
 
@@ -39,38 +37,52 @@ class Parts:
     shown: Shown
     content: list[dict[str, Any]]
 
-    @property
-    def text_chars(self) -> int:
-        """Number of characters of the text among the parts."""
-        return sum(len(part["text"]) for part in self.content if part["type"] == "text")
-
 
 class Studies:
-    """Makes the parts of studies, and keeps the latest for further questions.
+    """Makes the parts of studies by a recipe, and keeps the latest for further questions.
 
-    What a recipe shows depends on study, region and task, not on the words of the question.
+    What a recipe shows depends on study and region, not on the words of the question.
 
     Parameters
     ----------
-    show : callable
+    recipe : Recipe
+    most_pictures : int or None
+        Most pictures that the model takes; a volume is then shown in fewer slices.
     cache_bytes : int
-        Bound of the memory for encoded pictures.
+        Bound of the memory for pictures.
     """
 
-    def __init__(self, show: Show, cache_bytes: int = _CACHE_BYTES):
+    def __init__(
+        self, recipe: Recipe, most_pictures: int | None = None, cache_bytes: int = _CACHE_BYTES
+    ):
         from cachetools import LRUCache
 
-        self._show = show
+        self.recipe = recipe
         self._lock = threading.Lock()
         self._cache: LRUCache[tuple[Any, ...], Parts] = LRUCache(cache_bytes, getsizeof=_size)
+        if most_pictures is not None:
+            self.narrow(most_pictures)
+
+    def narrow(self, most_pictures: int) -> bool:
+        """Show at most so many pictures from now on; return whether that is fewer than before."""
+        recipe = self.recipe
+        slices, images = (
+            min(recipe.max_slices, most_pictures),
+            min(recipe.max_images, most_pictures),
+        )
+        if recipe.single or (slices, images) == (recipe.max_slices, recipe.max_images):
+            return False
+        self.recipe = replace(recipe, max_slices=slices, max_images=images)
+        return True
 
     def parts(self, study: Study, question: Question) -> Parts:
         """Return the parts of a study for a question."""
-        key = (study.digest, question.region, question.task)
+        recipe = self.recipe
+        key = (study.digest, question.region, recipe.max_slices)
         with self._lock:
             found = self._cache.get(key)
         if found is None:
-            shown = self._show(study, question)
+            shown = recipe.show(study, question)
             found = Parts(shown, [_part(part) for part in shown.parts])
             with self._lock:
                 if _size(found) <= self._cache.maxsize:
@@ -80,9 +92,7 @@ class Studies:
 
 def _size(parts: Parts) -> int:
     pixels = sum(picture.pixels.nbytes for picture in parts.shown.pictures)
-    return pixels + sum(
-        len(part.get("text") or part["image_url"]["url"]) for part in parts.content
-    )
+    return pixels + sum(len(part.get("text") or part["image_url"]["url"]) for part in parts.content)
 
 
 def _part(part: str | Picture) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import openai
@@ -56,6 +56,13 @@ class Server:
     top: int = 0
     loads_adapters: bool = False
     adapters: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def kind_of_adapters(self) -> Literal["none", "at start", "while running"]:
+        """Which adapters can be used, as in `Abilities`."""
+        if self.loads_adapters:
+            return "while running"
+        return "at start" if self.adapters else "none"
 
 
 async def ask_server(connection: Connection, address: Address) -> Server:
@@ -193,5 +200,3 @@ async def _has_route(connection: Connection, path: str) -> bool:
 
 def _whole(value: object) -> int | None:
     return value if isinstance(value, int) and value > 0 else None
-
-

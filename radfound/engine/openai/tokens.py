@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from radfound.engine.stream import Token
@@ -45,16 +46,14 @@ class Chunks:
             yield from found
 
     def _last(self, found: Sequence[Token]) -> Iterator[Token]:
-        stopped = self.finish_reason == "stop"
-        *others, last = [*found, *([self._kept] if self._kept else [])] or [None]
+        ending = [*found, *([self._kept] if self._kept else [])]
         self._kept = None
-        yield from others
-        if last is not None and (last.text or not stopped):
-            yield last
-            last = None
-        if stopped:
-            known = (last.log_probability, last.entropy) if last else (None, None)
-            yield Token("", *known, last=True)
+        if self.finish_reason != "stop":
+            yield from ending
+            return
+        stop = ending.pop() if ending and not ending[-1].text else Token("")
+        yield from ending
+        yield replace(stop, last=True)
 
 
 def _tokens(
