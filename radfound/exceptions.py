@@ -193,3 +193,35 @@ class Busy(RadFoundError):
     def __init__(self, message: str, retry_after_s: int = 5):
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class ModelServerError(RadFoundError):
+    """The server that runs the model failed, ended an answer in the middle, or sent what is no answer."""
+
+    code = "model_server_failed"
+    http_status = 502
+
+
+class ModelServerUnreachableError(ModelServerError):
+    """Nothing accepts connections at the model server's address."""
+
+    code = "model_server_unreachable"
+
+
+class ModelServerKeyError(ModelServerError):
+    """The model server refused the key, or wants one."""
+
+    code = "model_server_key_refused"
+
+
+class ModelServerTimeoutError(ModelServerError):
+    """The model server was silent for too long, or an answer took longer than its limit."""
+
+    code = "model_server_timeout"
+    http_status = 504
+
+
+class ModelSettingsError(RequestError):
+    """The settings of the models, or the name of one, are wrong; the message names the field."""
+
+    code = "models_invalid"

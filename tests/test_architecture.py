@@ -23,6 +23,8 @@ TORCH_FREE = (
     "wire",
     "correction",
     "question",
+    "engine.recipes",
+    "engine.hidden",
     "records.corrections",
     "records.adapters",
     "study.study",

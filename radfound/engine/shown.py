@@ -5,7 +5,9 @@ A recipe (`radfound.engine.recipes`) makes it; a backend only carries it to its 
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -56,3 +58,32 @@ class Shown:
     def pictures(self) -> tuple[Picture, ...]:
         """The pictures alone, in order."""
         return tuple(part for part in self.parts if isinstance(part, Picture))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the pixels as JSON types; a picture has its number for `png`."""
+        parts: list[str | dict[str, Any]] = []
+        number = 0
+        for part in self.parts:
+            if isinstance(part, str):
+                parts.append(part)
+                continue
+            height, width = part.pixels.shape[:2]
+            parts.append(
+                {
+                    "picture": number,
+                    "caption": part.caption,
+                    "image": part.image,
+                    "slice": part.slice,
+                    "size": [width, height],
+                }
+            )
+            number += 1
+        return {"recipe": self.recipe, "system": self.system, "note": self.note, "parts": parts}
+
+    def png(self, number: int) -> bytes:
+        """Return a picture, counted from 0, as a PNG file."""
+        from PIL import Image
+
+        file = io.BytesIO()
+        Image.fromarray(self.pictures[number].pixels).save(file, "PNG", compress_level=1)
+        return file.getvalue()

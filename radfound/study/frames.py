@@ -13,7 +13,14 @@ import torch.nn.functional as F
 from radfound.exceptions import RequestError
 from radfound.study.intensity import apply_window, percentile_range, scale_between
 from radfound.study.region import Box, Plane
-from radfound.study.slices import DISPLAY, Slice, oriented_slice, slicing_axis
+from radfound.study.slices import (
+    Slice,
+    box_crop,
+    evenly,
+    oriented_slice,
+    plane_slice,
+    slicing_axis,
+)
 from radfound.study.study import Study, StudyImage
 
 PLANES = ("unknown", "axial", "coronal", "sagittal", "oblique")
@@ -167,84 +174,25 @@ def _slices(image: StudyImage, budget: int, region: Box | Plane | None) -> Itera
     elif region is None:
         axis = slicing_axis(image)
         depth = image.voxels.shape[2 - axis]
-        for index in _evenly(0, depth, budget):
+        for index in evenly(0, depth, budget):
             yield oriented_slice(image, axis, index)
     elif isinstance(region, Box):
         yield from _box_slices(image, budget, np.asarray(region.box_mm))
     else:
         plane = region.slice_mm
-        piece = _plane_slice(image, np.asarray(plane.point), np.asarray(plane.normal))
+        piece = plane_slice(image, np.asarray(plane.point), np.asarray(plane.normal))
         if piece is not None:
             yield piece
 
 
-def _evenly(start: int, stop: int, count: int) -> list[int]:
-    """Return at most `count` evenly spaced integers in [start, stop), each in the middle of its share."""
-    count = min(count, stop - start)
-    return [start + int((n + 0.5) * (stop - start) / count) for n in range(count)]
-
-
 def _box_slices(image: StudyImage, budget: int, box: np.ndarray) -> Iterator[Slice]:
-    corners = np.array(
-        [[box[a, 0], box[b, 1], box[c, 2], 1.0] for a in (0, 1) for b in (0, 1) for c in (0, 1)]
-    )
-    indices = (np.linalg.inv(image.affine) @ corners.T)[:3]
-    size = np.array(image.voxels.shape[::-1])
-    low = np.maximum(np.floor(indices.min(1)).astype(int), 0)
-    high = np.minimum(np.ceil(indices.max(1)).astype(int), size - 1)
-    if np.any(low > high):
+    crop = box_crop(image, box)
+    if crop is None:
         return
     axis = slicing_axis(image)
-    crop = np.stack([low, high], axis=1)
-    for index in _evenly(int(low[axis]), int(high[axis]) + 1, budget):
+    low, high = crop[axis]
+    for index in evenly(int(low), int(high) + 1, budget):
         yield oriented_slice(image, axis, index, crop)
-
-
-def _plane_slice(image: StudyImage, point: np.ndarray, normal: np.ndarray) -> Slice | None:
-    """Cut one plane: a stored slice where the plane runs along the grid, otherwise a resampled one."""
-    normal = normal / np.linalg.norm(normal)
-    directions = image.affine[:3, :3] / image.spacing_mm
-    along = np.abs(directions.T @ normal)
-    axis = int(np.argmax(along))
-    size = np.array(image.voxels.shape[::-1])
-    index = np.linalg.inv(image.affine) @ np.append(point, 1.0)
-    if np.any(index[:3] < -0.5) or np.any(index[:3] > size - 0.5):
-        return None
-    if along[axis] > 0.999:
-        return oriented_slice(image, axis, int(np.clip(round(index[axis]), 0, size[axis] - 1)))
-    return _resliced(image, point, normal)
-
-
-def _resliced(image: StudyImage, point: np.ndarray, normal: np.ndarray) -> Slice:
-    from scipy.ndimage import map_coordinates
-
-    nearest = int(np.argmax(np.abs(normal)))
-    (row_axis, row_sign), (column_axis, column_sign) = DISPLAY[
-        ("sagittal", "coronal", "axial")[nearest]
-    ]
-    right = np.zeros(3)
-    right[column_axis] = column_sign
-    right -= normal * (right @ normal)
-    right /= np.linalg.norm(right)
-    down = np.cross(normal, right)
-    down /= np.linalg.norm(down)
-    if down[row_axis] * row_sign < 0:
-        down = -down
-    size = np.array(image.voxels.shape[::-1])
-    centre = image.affine[:3, :3] @ ((size - 1) / 2) + image.affine[:3, 3]
-    centre = centre - normal * ((centre - point) @ normal)
-    step = float(image.spacing_mm.min())
-    half = int(np.ceil(np.linalg.norm(size * image.spacing_mm) / 2 / step))
-    to_ras = np.eye(4)
-    to_ras[:3, 0], to_ras[:3, 1], to_ras[:3, 2] = right * step, down * step, normal * step
-    to_ras[:3, 3] = centre - half * step * (right + down)
-    rows, columns = np.mgrid[0 : 2 * half + 1, 0 : 2 * half + 1]
-    grid = np.stack([columns, rows, np.zeros_like(rows), np.ones_like(rows)]).reshape(4, -1)
-    ijk = (np.linalg.inv(image.affine) @ to_ras @ grid)[:3]
-    grey = map_coordinates(
-        image.voxels, ijk[::-1], output=np.float32, order=1, cval=float(image.voxels.min())
-    )
-    return Slice(grey.reshape(rows.shape), to_ras, "oblique")
 
 
 def _letterbox(

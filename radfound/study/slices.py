@@ -29,11 +29,14 @@ class Slice:
     to_ras : float64 array, shape (4, 4)
         Maps (column, row, 0, 1) of `grey` to RAS in mm.
     plane : {"axial", "coronal", "sagittal", "oblique", "unknown"}
+    stored : int or None
+        Index of the stored slice, that is along k; None for a slice across the stored ones.
     """
 
     grey: np.ndarray
     to_ras: np.ndarray
     plane: str
+    stored: int | None = None
 
     @property
     def pixel_aspect(self) -> float:
@@ -110,4 +113,101 @@ def oriented_slice(
         to_ras[:3, slot] = step
     to_ras[:3, 2] = image.affine[:3, axis]
     to_ras[:3, 3] = image.affine[:3, :3] @ origin + image.affine[:3, 3]
-    return Slice(grey, to_ras, plane if abs(normal[nearest]) >= _OBLIQUE_BELOW else "oblique")
+    if abs(normal[nearest]) < _OBLIQUE_BELOW:
+        plane = "oblique"
+    return Slice(grey, to_ras, plane, int(index) if axis == 2 else None)
+
+
+def evenly(start: int, stop: int, count: int) -> list[int]:
+    """Return at most `count` evenly spaced integers in [start, stop), each in the middle of its share."""
+    count = min(count, stop - start)
+    return [start + int((n + 0.5) * (stop - start) / count) for n in range(count)]
+
+
+def box_crop(image: StudyImage, box_mm: np.ndarray) -> np.ndarray | None:
+    """Return the voxels that a box covers, or None if it misses the volume.
+
+    Parameters
+    ----------
+    image : StudyImage
+    box_mm : float array, shape (2, 3)
+        Two opposite corners in mm, RAS.
+
+    Returns
+    -------
+    int array, shape (3, 2), or None
+        First and last index on each voxel axis, as `oriented_slice` takes it.
+    """
+    corners = np.array(
+        [
+            [box_mm[a, 0], box_mm[b, 1], box_mm[c, 2], 1.0]
+            for a in (0, 1)
+            for b in (0, 1)
+            for c in (0, 1)
+        ]
+    )
+    indices = (np.linalg.inv(image.affine) @ corners.T)[:3]
+    size = np.array(image.voxels.shape[::-1])
+    low = np.maximum(np.floor(indices.min(1)).astype(int), 0)
+    high = np.minimum(np.ceil(indices.max(1)).astype(int), size - 1)
+    return None if np.any(low > high) else np.stack([low, high], axis=1)
+
+
+def plane_slice(image: StudyImage, point: np.ndarray, normal: np.ndarray) -> Slice | None:
+    """Cut a volume by a plane.
+
+    Parameters
+    ----------
+    image : StudyImage
+    point, normal : float array, shape (3,)
+        A point of the plane in mm, RAS, and a vector perpendicular to it.
+
+    Returns
+    -------
+    Slice or None
+        A slice of voxels where the plane runs along the grid, otherwise a resampled one; None if the point
+        is outside the volume.
+    """
+    normal = normal / np.linalg.norm(normal)
+    directions = image.affine[:3, :3] / image.spacing_mm
+    along = np.abs(directions.T @ normal)
+    axis = int(np.argmax(along))
+    size = np.array(image.voxels.shape[::-1])
+    index = np.linalg.inv(image.affine) @ np.append(point, 1.0)
+    if np.any(index[:3] < -0.5) or np.any(index[:3] > size - 0.5):
+        return None
+    if along[axis] > 0.999:
+        return oriented_slice(image, axis, int(np.clip(round(index[axis]), 0, size[axis] - 1)))
+    return _resliced(image, point, normal)
+
+
+def _resliced(image: StudyImage, point: np.ndarray, normal: np.ndarray) -> Slice:
+    from scipy.ndimage import map_coordinates
+
+    nearest = int(np.argmax(np.abs(normal)))
+    (row_axis, row_sign), (column_axis, column_sign) = DISPLAY[
+        ("sagittal", "coronal", "axial")[nearest]
+    ]
+    right = np.zeros(3)
+    right[column_axis] = column_sign
+    right -= normal * (right @ normal)
+    right /= np.linalg.norm(right)
+    down = np.cross(normal, right)
+    down /= np.linalg.norm(down)
+    if down[row_axis] * row_sign < 0:
+        down = -down
+    size = np.array(image.voxels.shape[::-1])
+    centre = image.affine[:3, :3] @ ((size - 1) / 2) + image.affine[:3, 3]
+    centre = centre - normal * ((centre - point) @ normal)
+    step = float(image.spacing_mm.min())
+    half = int(np.ceil(np.linalg.norm(size * image.spacing_mm) / 2 / step))
+    to_ras = np.eye(4)
+    to_ras[:3, 0], to_ras[:3, 1], to_ras[:3, 2] = right * step, down * step, normal * step
+    to_ras[:3, 3] = centre - half * step * (right + down)
+    rows, columns = np.mgrid[0 : 2 * half + 1, 0 : 2 * half + 1]
+    grid = np.stack([columns, rows, np.zeros_like(rows), np.ones_like(rows)]).reshape(4, -1)
+    ijk = (np.linalg.inv(image.affine) @ to_ras @ grid)[:3]
+    grey = map_coordinates(
+        image.voxels, ijk[::-1], output=np.float32, order=1, cval=float(image.voxels.min())
+    )
+    return Slice(grey.reshape(rows.shape), to_ras, "oblique")

@@ -1,0 +1,146 @@
+"""A study and a question as chat messages, with pictures as PNG data URLs.
+
+Only pixels are sent: no file name, header or identifier of the study.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from radfound.engine.recipes import Recipe
+from radfound.engine.shown import Picture, Shown
+from radfound.question import TASKS, Question
+from radfound.study.study import Study
+
+_CACHE_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """A study as parts of a message.
+
+    Parameters
+    ----------
+    shown : Shown
+    content : list of dict
+        The parts in the protocol's form.
+    """
+
+    shown: Shown
+    content: list[dict[str, Any]]
+
+
+class Studies:
+    """Makes the parts of studies by a recipe, and keeps the latest for further questions.
+
+    What a recipe shows depends on study and region, not on the words of the question.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    most_pictures : int or None
+        Most pictures that the model takes; a volume is then shown in fewer slices.
+    cache_bytes : int
+        Bound of the memory for pictures.
+    """
+
+    def __init__(
+        self, recipe: Recipe, most_pictures: int | None = None, cache_bytes: int = _CACHE_BYTES
+    ):
+        from cachetools import LRUCache
+
+        self.recipe = recipe
+        self._lock = threading.Lock()
+        self._cache: LRUCache[tuple[Any, ...], Parts] = LRUCache(cache_bytes, getsizeof=_size)
+        if most_pictures is not None:
+            self.narrow(most_pictures)
+
+    def narrow(self, most_pictures: int) -> bool:
+        """Show at most so many pictures from now on; return whether that is fewer than before."""
+        recipe = self.recipe
+        slices, images = (
+            min(recipe.max_slices, most_pictures),
+            min(recipe.max_images, most_pictures),
+        )
+        if recipe.single or (slices, images) == (recipe.max_slices, recipe.max_images):
+            return False
+        self.recipe = replace(recipe, max_slices=slices, max_images=images)
+        return True
+
+    def parts(self, study: Study, question: Question) -> Parts:
+        """Return the parts of a study for a question."""
+        recipe = self.recipe
+        key = (study.digest, question.region, recipe.max_slices)
+        with self._lock:
+            found = self._cache.get(key)
+        if found is None:
+            shown = recipe.show(study, question)
+            found = Parts(shown, [_part(part) for part in shown.parts])
+            with self._lock:
+                if _size(found) <= self._cache.maxsize:
+                    self._cache[key] = found
+        return found
+
+
+def _size(parts: Parts) -> int:
+    pixels = sum(picture.pixels.nbytes for picture in parts.shown.pictures)
+    return pixels + sum(len(part.get("text") or part["image_url"]["url"]) for part in parts.content)
+
+
+def _part(part: str | Picture) -> dict[str, Any]:
+    return text_part(part) if isinstance(part, str) else picture_part(part.pixels)
+
+
+def text_part(text: str) -> dict[str, Any]:
+    """Return text as a part of a message."""
+    return {"type": "text", "text": text}
+
+
+def picture_part(pixels: np.ndarray) -> dict[str, Any]:
+    """Return a picture as a part of a message.
+
+    Parameters
+    ----------
+    pixels : uint8 array, shape (H, W, 3)
+    """
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png", compress_level=1)
+    data = base64.b64encode(file.getvalue()).decode("ascii")
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+
+
+def messages(parts: Parts, question: Question) -> list[dict[str, Any]]:
+    """Return a chat: the study with the first question, earlier turns, the question."""
+    asked = [*(turn.question for turn in question.history), instruction(question)]
+    answers = [turn.answer for turn in question.history]
+    chat: list[dict[str, Any]] = []
+    if parts.shown.system:
+        chat.append({"role": "system", "content": parts.shown.system})
+    chat.append({"role": "user", "content": [*parts.content, text_part(asked[0])]})
+    for answer, text in zip(answers, asked[1:], strict=True):
+        chat.append({"role": "assistant", "content": answer})
+        chat.append({"role": "user", "content": text})
+    return chat
+
+
+def instruction(question: Question) -> str:
+    """Return a question's text, or its task's prompt."""
+    return question.text or TASKS[question.task].prompt or ""
+
+
+def chars_of(chat: Sequence[dict[str, Any]]) -> int:
+    """Return the number of characters of all text in a chat."""
+    return sum(
+        len(content)
+        if isinstance(content := message["content"], str)
+        else sum(len(part["text"]) for part in content if part["type"] == "text")
+        for message in chat
+    )
