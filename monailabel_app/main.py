@@ -25,6 +25,7 @@ if _ROOT not in sys.path:
 
 from monailabel_app.lib.access import Rules  # noqa: E402
 from monailabel_app.lib.activelearning import strategies  # noqa: E402
+from monailabel_app.lib.answering.models import ServedModels, models_of  # noqa: E402
 from monailabel_app.lib.answering.service import RadFoundService  # noqa: E402
 from monailabel_app.lib.infers import MODELS, RadFoundInfer  # noqa: E402
 from monailabel_app.lib.infers.batch import RadFoundBatch  # noqa: E402
@@ -40,7 +41,6 @@ from monailabel_app.lib.studies.sessions import StudySessions  # noqa: E402
 from monailabel_app.lib.trainers import RadFoundTrainer  # noqa: E402
 from radfound import __version__  # noqa: E402
 from radfound.exceptions import NotFoundError, RequestError  # noqa: E402
-from radfound.records.adapters import AdapterStore, store_path  # noqa: E402
 from radfound.records.answers import AnswerJournal, journal_path  # noqa: E402
 from radfound.records.corrections import CorrectionLog, log_path  # noqa: E402
 from radfound.records.durable import keep_private  # noqa: E402
@@ -70,6 +70,7 @@ class RadFoundApp(MONAILabelApp):
         quieten_monailabel()
         check_conf(conf)
         self._rules = Rules.of(conf)
+        self._models = models_of(conf)
         self._is_local = not studies.startswith(("http://", "https://"))
         state = conf.get("state", "")
         if not (state or self._is_local):
@@ -106,11 +107,9 @@ class RadFoundApp(MONAILabelApp):
             self._service = RadFoundService(
                 self.datastore(),
                 CorrectionLog(log_path(self._state)),
-                AdapterStore(store_path(self._state)),
+                ServedModels(self._models, self._state, self.conf.get("device") or None),
                 journal,
                 scores,
-                checkpoint=self.conf.get("checkpoint", "radfound-mini"),
-                device=self.conf.get("device") or None,
             )
         return self._service
 
@@ -202,7 +201,7 @@ class RadFoundApp(MONAILabelApp):
         )
         install_routes(app, self._rules, self.service.metrics, folders, is_local=self._is_local)
         at_shutdown(self.service.close)
-        logger.info("RadFound %s with checkpoint %s", __version__, self.service.checkpoint)
+        logger.info("RadFound %s with %s", __version__, self.service.models.default)
 
     def _load_sessions(self, load: bool = False) -> StudySessions | None:
         if not load:

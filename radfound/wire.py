@@ -179,6 +179,8 @@ class AskRequest(BaseModel):
         1 to 512.
     evidence : bool
         Whether an evidence map is requested.
+    model : str or None
+        Name of the model that answers; None for the server's default.
     """
 
     model_config = CONFIG | ConfigDict(extra="ignore", frozen=True)
@@ -196,6 +198,7 @@ class AskRequest(BaseModel):
     evidence: Annotated[Truth, BeforeValidator(lambda value: False if value is None else value)] = (
         False
     )
+    model: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
 
 
 _ASK = TypeAdapter(AskRequest)
@@ -204,16 +207,15 @@ _ASK = TypeAdapter(AskRequest)
 def parse_ask(params: object) -> AskRequest:
     """Validate the parameters of a request.
 
-    `image` and `model` are rejected: in MONAI Label they would override those in the address.
+    `image` is rejected: in MONAI Label it would override the one in the address.
 
     Raises
     ------
     RequestError
         If a parameter is invalid; the message begins with its name.
     """
-    for name in ("image", "model"):
-        if isinstance(params, Mapping) and name in params:
-            raise RequestError(f"{name}: belongs in the request's address, not in its params")
+    if isinstance(params, Mapping) and "image" in params:
+        raise RequestError("image: belongs in the request's address, not in its params")
     return validate(_ASK, params, "params")
 
 

@@ -66,6 +66,11 @@ class AnswerStream:
             watch.start()
 
     @property
+    def shown(self) -> Shown | None:
+        """What the model was shown, from the first token on; None if it has no recipe."""
+        return self._stream.shown
+
+    @property
     def has_begun(self) -> bool:
         """Whether the first token has arrived."""
         return bool(self._tokens)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import weakref
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING
 
 from radfound.exceptions import Busy
 
 if TYPE_CHECKING:
     from radfound.engine.answer_stream import AnswerStream
+    from radfound.engine.engine import Engine
 
 MAX_RUNNING = 8
 MAX_WAITING = 128
@@ -22,6 +24,14 @@ class OpenAnswer:
     def __init__(self) -> None:
         self._stream: AnswerStream | None = None
         self._is_cancelled = False
+        self._held = ExitStack()
+        # Also for an answer that is forgotten, because its caller has gone before the first event.
+        self.release = weakref.finalize(self, self._held.close)
+        """Let the model be closed; once is enough."""
+
+    def hold(self, engine: AbstractContextManager[Engine]) -> Engine:
+        """Keep a model loaded until the answer is closed, and return its engine."""
+        return self._held.enter_context(engine)
 
     @property
     def stream(self) -> AnswerStream:
@@ -90,6 +100,7 @@ class OpenAnswers:
     def close(self, answer: OpenAnswer) -> None:
         """End an answer; it stops if it is still running."""
         answer.cancel()
+        answer.release()
         with self._lock:
             self._open.discard(answer)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,13 +29,14 @@ from radfound.study.region import Box, Plane
 from radfound.study.study import Study
 from radfound.wire import AskRequest, parse_ask
 
-from ..lifecycle.quiet import without_progress_bars
 from ..metrics import Metrics
 from ..studies.datastore import StudyDatastore
 from ..studies.sessions import StudySessions
 from ..studies.uploads import Upload, received
+from .models import ServedModels
 from .open_answers import OpenAnswer, OpenAnswers
 from .shelf import Selection, StudyShelf, version_of
+from .shown import ShownPictures
 
 if TYPE_CHECKING:
     from radfound.engine.engine import Engine
@@ -73,21 +73,16 @@ class Inquiry:
 
 
 class RadFoundService:
-    """Studies, engine, corrections and adapters of one folder of studies.
-
-    The engine is loaded at the first answer, because MONAI Label also builds the app in every
-    training process, which does not need it.
+    """Studies, models, corrections and adapters of one folder of studies.
 
     Parameters
     ----------
     datastore : Datastore
         MONAI Label's.
     log : CorrectionLog
-    adapters : AdapterStore
+    models : ServedModels
     journal : AnswerJournal
     scores : ScoreBook
-    checkpoint : str
-    device : str, optional
     sessions : StudySessions, optional
         None if MONAI Label's sessions are turned off.
     """
@@ -96,56 +91,39 @@ class RadFoundService:
         self,
         datastore: Any,
         log: CorrectionLog,
-        adapters: AdapterStore,
+        models: ServedModels,
         journal: AnswerJournal,
         scores: ScoreBook,
         *,
-        checkpoint: str = "radfound-mini",
-        device: str | None = None,
         sessions: StudySessions | None = None,
     ):
         self.datastore = datastore
         self.sessions = sessions
         self.log = log
-        self.adapters = adapters
+        self.models = models
         self.journal = journal
         self.scores = scores
-        self.checkpoint = checkpoint
         self.metrics = Metrics()
         self.metrics.watch(self)
         # Own threads, so that loading a study neither stalls the event loop nor exhausts the server's pool.
         self.readers = ThreadPoolExecutor(_LOADER_THREADS, thread_name_prefix="radfound-load")
         self.open_answers = OpenAnswers()
-        self._device = device
+        self.shown = ShownPictures()
         self._shelf = StudyShelf()
-        self._engine: Engine | None = None
-        self._loading = threading.Lock()
 
     @property
     def is_loaded(self) -> bool:
-        """Whether the model is in memory."""
-        return self._engine is not None
+        """Whether a model is in memory."""
+        return bool(self.models.loaded())
 
-    def engine(self) -> Engine:
-        """Return the engine; the first call loads the model and may raise CheckpointError."""
-        with self._loading:
-            if self._engine is None:
-                from radfound.engine.engine import Engine
+    def engine(self, model: str | None = None) -> Engine:
+        """Return the engine of a model; the first call loads it and may raise CheckpointError."""
+        return self.models.engine(model)
 
-                without_progress_bars()
-                self._engine = Engine.load(
-                    self.checkpoint, adapters=self.adapters, device=self._device
-                )
-            return self._engine
-
-    def adapter(self) -> tuple[str | None, str | None]:
-        """Return the adapter of the next answer and, if it is not the active one, why; never blocks."""
-        if self._engine is not None:
-            return self._engine.next_adapter()
-        try:
-            return self.adapters.active(), None
-        except RadFoundError as error:
-            return None, str(error)
+    @property
+    def adapters(self) -> AdapterStore:
+        """The adapters of the default model."""
+        return self.models.adapters()
 
     @property
     def running(self) -> int:
@@ -160,10 +138,12 @@ class RadFoundService:
     def cache_counts(self) -> dict[tuple[str, str], int]:
         """Return the hits and misses of each cache by (cache, "hit" or "miss")."""
         counts = {("study", "hit"): self._shelf.hits, ("study", "miss"): self._shelf.misses}
-        # Only RadFound's own model has a prefix cache here; servers of models count their own.
-        prefixes = getattr(self._engine.backend, "prefixes", None) if self._engine else None
-        if prefixes is not None:
-            counts |= {("prefix", "hit"): prefixes.hits, ("prefix", "miss"): prefixes.misses}
+        # Models in this process have a prefix cache here; servers of models count their own.
+        for engine in self.models.loaded().values():
+            prefixes = getattr(engine.backend, "prefixes", None)
+            if prefixes is not None:
+                counts[("prefix", "hit")] = counts.get(("prefix", "hit"), 0) + prefixes.hits
+                counts[("prefix", "miss")] = counts.get(("prefix", "miss"), 0) + prefixes.misses
         return counts
 
     def close(self) -> None:
@@ -205,7 +185,7 @@ class RadFoundService:
             raise RequestError("question: missing; expected a question in params")
         images = (session_id,) if session_id else _unique(image, ask.images)
         began = time.monotonic()
-        self.engine().check(
+        self.engine(ask.model).check(
             task,
             ask.question,
             history=ask.history,
@@ -263,7 +243,7 @@ class RadFoundService:
             self._start(answer, inquiry)
             for piece in answer.stream:
                 if isinstance(piece, Answer):
-                    return self._finished(piece, inquiry)
+                    return self._finished(piece, inquiry, answer)
                 self.metrics.note_token()
         finally:
             self.open_answers.close(answer)
@@ -291,7 +271,7 @@ class RadFoundService:
         try:
             async for piece in answer.stream:
                 if isinstance(piece, Answer):
-                    piece = await asyncio.to_thread(self._finished, piece, inquiry)
+                    piece = await asyncio.to_thread(self._finished, piece, inquiry, answer)
                 else:
                     self.metrics.note_token()
                 yield piece
@@ -310,7 +290,7 @@ class RadFoundService:
         answer = await self.answer_soon(inquiry)
         began = time.monotonic()
         evidence = await asyncio.to_thread(
-            self.engine().evidence,
+            self.engine(inquiry.ask.model).evidence,
             inquiry.study,
             answer,
             history=inquiry.ask.history,
@@ -322,7 +302,7 @@ class RadFoundService:
 
     def _start(self, answer: OpenAnswer, inquiry: Inquiry) -> None:
         ask = inquiry.ask
-        answer.stream = self.engine().stream(
+        answer.stream = answer.hold(self.models.use(ask.model)).stream(
             inquiry.study,
             inquiry.task,
             ask.question if inquiry.task == "vqa" else None,
@@ -331,9 +311,10 @@ class RadFoundService:
             max_new_tokens=ask.max_new_tokens,
         )
 
-    def _finished(self, answer: Answer, inquiry: Inquiry) -> Answer:
+    def _finished(self, answer: Answer, inquiry: Inquiry, source: OpenAnswer) -> Answer:
         """Return an answer as the caller gets it, and record it."""
         answer = _as_requested(answer, inquiry)
+        self.shown.keep(answer.id, source.stream.shown)
         logger.info("answered: %s in %d ms", answer.task, answer.timings_ms["total"])
         self._note(answer, inquiry.ask.region)
         return answer

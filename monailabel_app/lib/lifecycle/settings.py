@@ -17,14 +17,18 @@ from pathlib import Path
 from radfound.exceptions import RequestError, StorageError
 
 SETTINGS = {
-    "checkpoint": "radfound-mini (default), radfound-tiny (random, for tests) or a folder",
+    "checkpoint": "earlier name of model",
     "device": "cpu, cuda, cuda:1 (the second GPU) or mps; default: the best one found",
     "hosts": "comma-separated host names that the server accepts besides its own addresses, such as "
     "the name of a proxy in front of it, or of this machine in its network",
     "max_upload_mb": "largest request with a file, in MB; default 2048",
+    "model": "radfound-mini (default), radfound-tiny (random, for tests), a folder of weights, or a model "
+    "behind a server: openai:http://127.0.0.1:8001/v1#NAME",
+    "models": "a YAML file that lists several models, instead of model; docs/models.md describes it",
     "open": "yes answers other machines without a token; otherwise they need one (RADFOUND_TOKEN, or "
     "RADFOUND_TOKEN_FILE for a file that holds it), and if none is set, only this machine is served",
     "origins": "comma-separated origins whose pages may call, such as https://viewer.example.org",
+    "send_images_to": "comma-separated names of other machines whose models may receive images",
     "state": "folder for .radfound with corrections, adapters, scores, uploads and the journal of "
     "answers; default: the folder of studies or, if that is read-only, one in the user's data folder",
 }

@@ -125,23 +125,27 @@ def add_correction(body: Any = Body(...), user: User = Depends(_ANNOTATOR)) -> d
 
 
 @router.get("/adapters", summary="List adapters")
-def list_adapters(user: User = Depends(_USER)) -> dict[str, Any]:
-    """Return the published adapters and the active one (null: the base model)."""
-    return _service().adapters.to_json()
+def list_adapters(model: str | None = None, user: User = Depends(_USER)) -> dict[str, Any]:
+    """Return the published adapters of a model and the active one (null: the base model)."""
+    return _service().models.adapters(model).to_json()
 
 
 @router.post("/adapters/rollback", summary="Go back to the previous adapter")
-def roll_back(user: User = Depends(_ADMIN)) -> dict[str, Any]:
-    """Activate the previously active adapter."""
-    _service().adapters.rollback()
-    return _service().adapters.to_json()
+def roll_back(model: str | None = None, user: User = Depends(_ADMIN)) -> dict[str, Any]:
+    """Activate the previously active adapter of a model."""
+    adapters = _service().models.adapters(model)
+    adapters.rollback()
+    return adapters.to_json()
 
 
 @router.post("/adapters/{adapter}/activate", summary="Activate an adapter")
-def activate(adapter: str, user: User = Depends(_ADMIN)) -> dict[str, Any]:
-    """Activate an adapter from the next question on; `base` means the base model."""
-    _service().adapters.activate(None if adapter == BASE else adapter)
-    return _service().adapters.to_json()
+def activate(
+    adapter: str, model: str | None = None, user: User = Depends(_ADMIN)
+) -> dict[str, Any]:
+    """Activate an adapter of a model from the next question on; `base` means the base model."""
+    adapters = _service().models.adapters(model)
+    adapters.activate(None if adapter == BASE else adapter)
+    return adapters.to_json()
 
 
 @router.get("/metrics", summary="Counters for Prometheus", response_class=Response)
@@ -155,17 +159,18 @@ def metrics(user: User = Depends(_USER)) -> Response:
 def health() -> dict[str, Any]:
     """Return the state of the server; never waits for a running answer."""
     service = _service()
-    adapter, problem = service.adapter()
+    adapter, problem = service.models.next_adapter()
     return {
         "status": "ok",
         "version": __version__,
         "pid": os.getpid(),  # identifies this server to the script that started it
         "model": {
-            "name": service.checkpoint,
+            "name": service.models.default,
             "loaded": service.is_loaded,
             "adapter": adapter,
             "problem": problem,
         },
+        "models": service.models.to_json(),
         "corrections": service.log.count(),
         "training": bool(processes("train")),
     }

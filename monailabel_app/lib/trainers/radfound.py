@@ -96,7 +96,7 @@ class RadFoundTrainer(TrainTask):
                 service.log,
                 service.adapters,
                 lambda image: service.study([image]),
-                checkpoint=service.checkpoint,
+                checkpoint=service.models.trainable(),
                 config=_config(request),
                 version=service.version,
                 cache=self._status_path.with_name(VISUAL_TOKENS),

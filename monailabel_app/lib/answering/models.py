@@ -1,0 +1,165 @@
+"""The models that answer: which there are, which are loaded, and the adapters of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from radfound.engine.confidence import Calibration
+from radfound.engine.models.registry import Registry
+from radfound.engine.models.settings import Models, ModelSettings, load_models, one_model
+from radfound.engine.openai.address import parse_address
+from radfound.exceptions import RadFoundError, RequestError
+from radfound.records.adapters import AdapterStore, store_path
+
+from ..lifecycle.quiet import without_progress_bars
+
+if TYPE_CHECKING:
+    from radfound.engine.engine import Engine
+
+_OWN = "radfound"
+
+
+class ServedModels:
+    """The models of a server, each with an engine and a store of adapters. Thread-safe.
+
+    A model is loaded at its first question, because MONAI Label also builds the app in every training
+    process, which does not need it.
+
+    Parameters
+    ----------
+    models : Models
+    state : Path
+        Folder of the server's state. The adapters of the default model lie where they always did; those of
+        another in a folder of its name.
+    device : str, optional
+        For models that name none.
+    """
+
+    def __init__(self, models: Models, state: Path, device: str | None = None):
+        self.settings = models
+        self._device = device
+        own = store_path(state)
+        self._stores = {
+            model.name: AdapterStore(
+                own
+                if model.name == models.default
+                else own.parent / "models" / model.name / "adapters"
+            )
+            for model in models.models
+        }
+        self._registry: Registry[Engine] = Registry(models, self._load)
+
+    @property
+    def default(self) -> str:
+        """Name of the model that answers if a request names none."""
+        return self.settings.default
+
+    def use(self, name: str | None = None) -> AbstractContextManager[Engine]:
+        """Lend a model's engine, loaded if needed; it stays loaded meanwhile; errors as for `Registry.use`."""
+        return self._registry.use(name)
+
+    def engine(self, name: str | None = None) -> Engine:
+        """Return a model's engine, loaded if needed; it may be closed when others need its memory."""
+        with self.use(name) as engine:
+            return engine
+
+    def adapters(self, name: str | None = None) -> AdapterStore:
+        """Return the adapters of a model; ModelSettingsError if there is no such model."""
+        return self._stores[self.settings.named(name).name]
+
+    def trainable(self) -> str:
+        """Return the checkpoint of the default model, for fine-tuning in this app.
+
+        Raises
+        ------
+        RequestError
+            If the model runs on another backend.
+        """
+        model = self.settings.named()
+        if model.backend != _OWN:
+            raise RequestError(
+                f"{model.name}: runs on the backend {model.backend}, which this server cannot train; train the "
+                "same weights with `radfound train --studies DIR --model FOLDER`"
+            )
+        return _checkpoint(model)
+
+    def loaded(self) -> Mapping[str, Engine]:
+        """Return the engines of the models that are loaded; never blocks."""
+        return self._registry.loaded()
+
+    def next_adapter(self, name: str | None = None) -> tuple[str | None, str | None]:
+        """Return the adapter of the next answer and, if it is not the active one, why; never blocks."""
+        engine = self.loaded().get(self.settings.named(name).name)
+        if engine is not None:
+            return engine.next_adapter()
+        try:
+            return self.adapters(name).active(), None
+        except RadFoundError as error:
+            return None, str(error)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return name, backend and state of each model, the default first; never blocks.
+
+        "destination" tells in words where pictures are sent; null if they stay on this machine.
+        """
+        loaded = self.loaded()
+        return [
+            {
+                "name": model.name,
+                "backend": model.backend,
+                "loaded": model.name in loaded,
+                "destination": _destination(model, self.settings),
+            }
+            for model in sorted(self.settings.models, key=lambda model: model.name != self.default)
+        ]
+
+    def close(self) -> None:
+        """Close all models."""
+        self._registry.close()
+
+    def _load(self, model: ModelSettings) -> Engine:
+        from radfound.engine.engine import Engine
+
+        without_progress_bars()
+        store = self._stores[model.name]
+        if model.backend == _OWN:
+            device = model.device or self._device
+            return Engine.load(_checkpoint(model), adapters=store, device=device)
+        from radfound.engine.models.build import build_backend
+
+        backend = build_backend(model, self.settings.send_images_to)
+        calibration = Calibration.read(store.root.parent, backend.describe().revision)
+        return Engine(backend, adapters=store, calibration=calibration)
+
+
+def _checkpoint(model: ModelSettings) -> str:
+    folder = Path(model.place).expanduser()
+    return str(folder) if folder.is_dir() else model.place
+
+
+def _destination(model: ModelSettings, models: Models) -> str | None:
+    if model.backend != "openai":
+        return None
+    return parse_address(model.place, models.send_images_to).destination
+
+
+def models_of(conf: Mapping[str, str]) -> Models:
+    """Return the models that `--conf` names: `models` a file with several, else `model` or `checkpoint`.
+
+    Raises
+    ------
+    RequestError
+        If both are named.
+    ModelSettingsError
+        If the file or the model is wrong.
+    """
+    hosts = [host.strip() for host in conf.get("send_images_to", "").split(",") if host.strip()]
+    one = conf.get("model") or conf.get("checkpoint")
+    if conf.get("models"):
+        if one:
+            raise RequestError("--conf: found models and model; name the one or the other")
+        return load_models(Path(conf["models"]).expanduser(), hosts)
+    return one_model(one or "radfound-mini", hosts)
