@@ -2,7 +2,9 @@
 
 import zipfile
 
+import pydicom
 import pytest
+from pydicom.uid import generate_uid
 
 from ...radfound.reader_study.reading_room import running_browser
 from ..conftest import (
@@ -32,6 +34,11 @@ def server(tmp_path_factory):
     fill_with_studies(studies)
     for number in (1, 2):
         write_dicom_series(folder / f"series{number}")
+        uid = generate_uid()
+        for path in (folder / f"series{number}").iterdir():
+            dataset = pydicom.dcmread(path)
+            dataset.SeriesInstanceUID, dataset.SeriesNumber = uid, number
+            dataset.save_as(path)
     with zipfile.ZipFile(studies / "two.zip", "w") as file:
         for path in sorted(folder.glob("series?/*")):
             file.write(path, f"{path.parent.name}/{path.name}")

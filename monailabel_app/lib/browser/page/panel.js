@@ -76,9 +76,8 @@ class Panel {
 
   // Show why a study cannot be shown; where it has several series, offer them.
   #refuse(error, image, reason) {
-    const { choices = [], argument, words = [] } = error.detail ?? {};
-    const offered = choices.map((choice, index) =>
-      h("button", { type: "button", onclick: () => this.open(image, reason, { [argument]: choice }) }, words[index] || choice));
+    const offered = (error.detail?.choices ?? []).map(({ is, ...choice }) =>
+      h("button", { type: "button", onclick: () => this.open(image, reason, choice) }, is || Object.values(choice)[0]));
     this.pictures.replaceChildren(h("div", { class: "alone" }, h("p", {}, error.message), h("div", { class: "tasks" }, offered)));
   }
 
