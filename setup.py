@@ -20,7 +20,8 @@ setup(
         include=["radfound*", "training*", "monailabel_app*"], exclude=["*.tests*"]
     ),
     package_data={
-        "radfound": ["weights/**/*", "reader_study/rating/page/*"],
+        "radfound": ["weights/**/*", "reader_study/rating/page/*", "viewer/page/*"],
+        "monailabel_app": ["lib/browser/page/*"],
         "training": ["stages/configs/*.yaml"],
     },
     include_package_data=False,

@@ -223,9 +223,7 @@ def _keep(page, path: Path) -> None:
 
 def _palette() -> Image.Image:
     """Return the page's colours and some greys, few enough to keep a screenshot below about 150 kB."""
-    style = (ROOT / "radfound" / "reader_study" / "rating" / "page" / "page.css").read_text(
-        encoding="utf-8"
-    )
+    style = (ROOT / "radfound" / "viewer" / "page" / "page.css").read_text(encoding="utf-8")
     colours = [bytes.fromhex(each) for each in re.findall(r"#([0-9a-f]{6})\b", style)]
     colours += [bytes([round(255 * at / (_GREYS - 1))] * 3) for at in range(_GREYS)]
     palette = Image.new("P", (1, 1))

@@ -272,6 +272,7 @@ def _introduce(server: Server) -> None:
             f"Corrections, adapters, uploads and labels are kept in {server.state}, and nothing is\n"
             "written beside the studies; name it as --studies to `radfound corrections` and `adapters`."
         )
+    print(f"In a browser: {server.url}/radfound/panel")
     print("In 3D Slicer, paste this as the server's address:\n")
     print(f"    {server.url}\n")
     print("Ctrl-C stops the server.", flush=True)

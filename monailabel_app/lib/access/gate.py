@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from urllib.parse import quote
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -45,7 +46,9 @@ class Gate:
             self._check(call)
         except AccessError as error:
             if scope["type"] == "http" and "text/html" in call.headers.get("accept", ""):
-                return await log_in_page(call, status_code=401)(scope, receive, send)
+                return await log_in_page(call, status_code=401, then=_address(call))(
+                    scope, receive, send
+                )
             await refuse(error, scope, receive, send, {"WWW-Authenticate": "Bearer"})
         except GuessingError as error:
             await refuse(error, scope, receive, send, {"Retry-After": str(error.retry_after_s)})
@@ -74,6 +77,13 @@ class Gate:
                 f"found no token; expected the server's, as Authorization: Bearer or {TOKEN_HEADER}"
             )
         self._admission.check(given, call.client.host if call.client else "")
+
+
+def _address(call: HTTPConnection) -> str:
+    """Return path and query of a call, as its server names them."""
+    path = call.scope["path"].removeprefix(call.scope.get("root_path", ""))
+    query = call.scope.get("query_string", b"").decode("latin-1")
+    return quote(path) + (f"?{query}" if query else "")
 
 
 def _without_secrets(scope: Scope) -> Scope:

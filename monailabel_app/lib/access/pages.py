@@ -35,15 +35,18 @@ def page(title: str, body: str, status_code: int = 200) -> HTMLResponse:
     )
 
 
-def log_in_page(call: HTTPConnection, trouble: str = "", status_code: int = 200) -> HTMLResponse:
-    """Return the page that asks for the token."""
+def log_in_page(
+    call: HTTPConnection, trouble: str = "", status_code: int = 200, then: str = "/"
+) -> HTMLResponse:
+    """Return the page that asks for the token, and goes on to `then`, a path of this server."""
     root = escape(call.scope.get("root_path", ""), quote=True)
     alert = f"<p role='alert'>{escape(trouble)}</p>" if trouble else ""
     return page(
         "RadFound: log in",
         f'{alert}<form method="post" action="{root}{LOG_IN}"><label>Token '
         '<input type="password" name="token" autocomplete="current-password" required autofocus></label> '
-        "<button>Log in</button></form>"
+        "<button>Log in</button>"
+        f'<input type="hidden" name="then" value="{escape(then, quote=True)}"></form>'
         "<p>The token is the one that the server was started with.</p>",
         status_code,
     )

@@ -24,6 +24,8 @@ from starlette.middleware.cors import CORSMiddleware
 from radfound.same_origin import SameOrigin
 
 from ..access import Admission, BodyLimit, Gate, Rules, SafeHeaders
+from ..browser import department
+from ..browser import routes as browser
 from ..metrics import Counting, Metrics
 from . import answering, others, own, pages, stored, tasks
 from .errors import install_error_handlers
@@ -54,6 +56,7 @@ _REPLACED = (
 _OTHERS = (activelearning.router, datastore.router, session.router)
 _OWN = (
     answering.router, tasks.router, stored.router, stored.sessions, others.router, own.router, pages.logs,
+    browser.router, department.router,
 )  # fmt: skip
 # Not offered: there are no whole slides here, and weights come as adapters that pass a gate.
 _REMOVED = (
@@ -102,6 +105,7 @@ def install_routes(
     for part in _OWN:
         app.include_router(part, prefix=settings.MONAI_LABEL_API_STR)
     app.include_router(pages.router)
+    app.include_router(browser.pages)
     install_error_handlers(app)
     _install_guard(app, rules, metrics)
 
@@ -116,7 +120,9 @@ def _install_guard(app: FastAPI, rules: Rules, metrics: Metrics) -> None:
     app.state.admission = Admission(rules.token) if rules.token else None
     app.user_middleware = [
         Middleware(Counting, metrics=metrics),
-        Middleware(SafeHeaders, policies={"/ohif/": pages.viewer_headers()}),
+        Middleware(
+            SafeHeaders, policies={"/ohif/": pages.viewer_headers(), browser.PANEL: browser.HEADERS}
+        ),
         Middleware(SameOrigin, hosts=rules.hosts, origins=origins),
         Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"]),
         Middleware(Gate, rules=rules, admission=app.state.admission),

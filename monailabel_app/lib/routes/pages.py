@@ -28,7 +28,15 @@ logs = APIRouter(prefix="/logs", tags=["Others"])
 
 _MOST_LINES = 10_000
 _MOST_LOG_BYTES = 4 << 20
-_LINKS = ("/radfound/health", "/info/", "/logs/", "/radfound/metrics", "/ohif/", "/openapi.json")
+_LINKS = (
+    "/radfound/panel",
+    "/radfound/health",
+    "/info/",
+    "/logs/",
+    "/radfound/metrics",
+    "/ohif/",
+    "/openapi.json",
+)
 
 _ADMIN = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN)
 
@@ -65,16 +73,18 @@ def show_log_in(request: Request) -> HTMLResponse:
 
 
 @router.post(LOG_IN)
-async def log_in(request: Request, token: str = Form("")) -> Response:
-    """Give a browser with the right token a log-in cookie: HttpOnly and SameSite=strict."""
+async def log_in(request: Request, token: str = Form(""), then: str = Form("/")) -> Response:
+    """Give a browser with the right token a log-in cookie, HttpOnly and SameSite=strict, and send it on to `then`."""
     admission = request.app.state.admission
-    done = RedirectResponse(request.scope.get("root_path", "") + "/", status_code=303)
+    # A page of this server only: "//host" and "/\\host" would lead to another.
+    here = then if re.fullmatch(r"/(?![/\\])[\x21-\x7e]*", then) else "/"
+    done = RedirectResponse(request.scope.get("root_path", "") + here, status_code=303)
     if admission is None:
         return done
     try:
         log_in = admission.log_in(token.strip(), request.client.host if request.client else "")
     except (AccessError, GuessingError) as error:
-        return log_in_page(request, str(error), error.http_status)
+        return log_in_page(request, str(error), error.http_status, then)
     done.set_cookie(
         COOKIE,
         log_in,

@@ -25,8 +25,10 @@ from radfound.exceptions import NotFoundError, RadFoundError, RequestError, Stor
 from radfound.reader_study.design.config import HOST, PORT
 from radfound.reader_study.design.plan import Item, Plan, Reader
 from radfound.reader_study.rating.ratings import AGREEMENT, MAX_COMMENT_CHARS, Rating, RatingStore
-from radfound.reader_study.rating.render import Picture, Shelf
+from radfound.reader_study.rating.shelf import Shelf
 from radfound.same_origin import Authority, SameOrigin
+from radfound.viewer import PAGE
+from radfound.viewer.pictures import Picture
 from radfound.wire import error_to_json
 
 logger = logging.getLogger(__name__)
@@ -123,7 +125,12 @@ def create_app(plan: Plan) -> FastAPI:
 
 
 def _add_page(app: FastAPI) -> None:
-    files = {path.name: path.read_bytes() for path in _PAGE.iterdir() if path.suffix in _TYPES}
+    files = {
+        path.name: path.read_bytes()
+        for folder in (PAGE, _PAGE)
+        for path in folder.iterdir()
+        if path.suffix in _TYPES
+    }
     start = (_PAGE / "index.html").read_bytes()
 
     @app.get("/")

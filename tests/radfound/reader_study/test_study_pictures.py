@@ -6,9 +6,10 @@ import pytest
 
 from radfound.exceptions import NotFoundError
 from radfound.reader_study.design.plan import Case, Criterion, Plan
-from radfound.reader_study.rating.render import Levels, Picture, Shelf, pictures_of
+from radfound.reader_study.rating.shelf import Shelf
 from radfound.reading import read_study
 from radfound.study.study import Study, StudyImage
+from radfound.viewer.pictures import Levels, Picture, pictures_of
 
 from .reading_room import volume
 
@@ -141,7 +142,7 @@ def two_cases(tmp_path) -> Plan:
 def test_readers_who_open_a_case_at_once_read_it_once(two_cases, monkeypatch):
     read = []
     monkeypatch.setattr(
-        "radfound.reader_study.rating.render.read_study",
+        "radfound.reader_study.rating.shelf.read_study",
         lambda *path, **choice: read.append(path) or read_study(*path, **choice),
     )
     shelf = Shelf(two_cases)

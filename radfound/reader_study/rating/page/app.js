@@ -1,6 +1,7 @@
 // The flow of a study: instructions, the cases, the end.
 
-import { Api, Away, Refused } from "./api.js";
+import { Api } from "./api.js";
+import { Away, Refused } from "./calls.js";
 import { h, takesText } from "./dom.js";
 import { Form, missingText } from "./form.js";
 import { Clock, Outbox } from "./outbox.js";
@@ -55,7 +56,7 @@ class App {
     const said = [...item.ratings, ...this.outbox.of(id)];
     this.form = new Form(this.study, item, said, (rating) => this.#rate(rating), () => this.#reflect());
     this.form.ondone = () => this.next.focus();
-    this.viewer = new Viewer(this.api, item);
+    this.viewer = new Viewer(this.api, item.images, (index) => `/items/${item.id}/images/${index}`);
     this.form.element.append(this.#footer(index));
     const heading = h("h1", { class: "sr" }, `Case ${index + 1} of ${this.study.items.length}`);
     this.screen.replaceChildren(heading, this.viewer.element, this.form.element);

@@ -1,7 +1,7 @@
 // Ratings to be sent to the server. Unsaved ratings are kept in the browser's storage and sent again until the
 // server has acknowledged them.
 
-import { Away } from "./api.js";
+import { Away } from "./calls.js";
 
 const PAUSES_MS = [1000, 2000, 4000, 8000];
 

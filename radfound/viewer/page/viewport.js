@@ -11,9 +11,9 @@ export const PLANES = { axial: "Axial", coronal: "Coronal", sagittal: "Sagittal"
 const BAR_MM = [200, 100, 50, 20, 10, 5, 2, 1];
 
 export class Viewport {
-  // `picture`: one of an item's images; `onchange` is called when the toolbar must be updated.
-  constructor(api, path, picture, onchange) {
-    Object.assign(this, { api, path, picture, onchange });
+  // `picture`: one image; `path`: address of its slices; `onchange` is called when the toolbar must be updated.
+  constructor(calls, path, picture, onchange) {
+    Object.assign(this, { calls, path, picture, onchange });
     this.tool = picture.stacks[0].depth > 1 ? "slices" : "move";
     this.inverted = false;
     this.positions = picture.stacks.map((stack) => Math.floor((stack.depth - 1) / 2));
@@ -44,7 +44,7 @@ export class Viewport {
     this.stackIndex = index;
     const { dtype } = this.picture.levels;
     const changed = () => this.#draw();
-    this.slices = new Slices(this.api, this.path, this.stack, dtype, changed, (message) => {
+    this.slices = new Slices(this.calls, this.path, this.stack, dtype, changed, (message) => {
       this.problem.textContent = message && `Image not loaded: ${message}`;
     });
     this.painted = null;

@@ -1,6 +1,6 @@
 // The slices of one stack: fetched nearest first, cached up to a memory limit.
 
-import { Refused } from "./api.js";
+import { Refused } from "./calls.js";
 
 const MAX_BYTES = 192 << 20; // of one stack
 const AT_ONCE = 4;
@@ -12,9 +12,9 @@ export class Slices {
   #wanted = 0;
   #aborting = new AbortController();
 
-  // `path`: address of the slices; `onchange` is called when a slice has arrived, `onproblem` with a message or "".
-  constructor(api, path, stack, dtype, onchange, onproblem) {
-    Object.assign(this, { api, path, stack, dtype, onchange, onproblem });
+  // `path`: address of the slices, with its query; `onchange` is called when a slice has arrived, `onproblem` with a message or "".
+  constructor(calls, path, stack, dtype, onchange, onproblem) {
+    Object.assign(this, { calls, path, stack, dtype, onchange, onproblem });
     const bytes = stack.rows * stack.columns * (dtype === "uint8" ? 1 : 2);
     this.reach = Math.max(1, Math.floor(MAX_BYTES / bytes / 2)); // slices kept on either side
   }
@@ -34,6 +34,11 @@ export class Slices {
     this.#loaded.clear();
   }
 
+  #address(position) {
+    const [path, query] = this.path.split("?");
+    return `${path}/${this.stack.axis}/${position}${query ? `?${query}` : ""}`;
+  }
+
   #fill() {
     for (let step = 0; step <= this.reach && this.#loading.size < AT_ONCE; step += 1) {
       for (const position of [this.#wanted + step, this.#wanted - step]) {
@@ -47,7 +52,7 @@ export class Slices {
     const { signal } = this.#aborting;
     this.#loading.add(position);
     try {
-      const levels = await this.api.levels(`${this.path}/${this.stack.axis}/${position}`, this.dtype, signal);
+      const levels = await this.calls.levels(this.#address(position), this.dtype, signal);
       this.#loaded.set(position, levels);
       this.onproblem("");
       this.onchange();

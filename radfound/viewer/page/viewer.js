@@ -1,4 +1,4 @@
-// The images of an item side by side, with one toolbar for the selected image.
+// The images of a study side by side, with one toolbar for the selected image.
 
 import { h } from "./dom.js";
 import { PLANES, Viewport, rounded } from "./viewport.js";
@@ -6,11 +6,11 @@ import { PLANES, Viewport, rounded } from "./viewport.js";
 const TOOLS = [["slices", "Slices"], ["move", "Move"], ["window", "Window"]];
 
 export class Viewer {
-  constructor(api, item) {
-    this.viewports = item.images.map((picture, index) => {
-      const path = `/items/${item.id}/images/${index}`;
-      return new Viewport(api, path, picture, () => this.#reflect());
-    });
+  // `pictures`: as the server describes them; `pathOf`: from a picture's index to the address of its slices.
+  constructor(calls, pictures, pathOf) {
+    this.viewports = pictures.map(
+      (picture, index) => new Viewport(calls, pathOf(index), picture, () => this.#reflect()),
+    );
     this.tools = h("div", { class: "tools", role: "toolbar", "aria-label": "Image tools" });
     const count = this.viewports.length;
     this.grid = h("div", { class: `grid of-${Math.min(count, 9)}` }, this.viewports.map((each) => each.element));

@@ -1,4 +1,4 @@
-"""Render a study for the browser: slices of grey values in display orientation, and windows.
+"""Pictures of a study for a browser: slices of grey values in display orientation, and windows.
 
 The browser applies the window itself, so that windowing needs no request.
 """
@@ -6,8 +6,6 @@ The browser applies the window itself, so that windowing needs no request.
 from __future__ import annotations
 
 import gzip
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,8 +13,6 @@ from typing import Any
 import numpy as np
 
 from radfound.exceptions import NotFoundError
-from radfound.reader_study.design.plan import Case, Plan
-from radfound.reading import read_study
 from radfound.study.intensity import percentile_range
 from radfound.study.slices import Slice, oriented_slice, slicing_axis
 from radfound.study.study import Study, StudyImage
@@ -32,7 +28,6 @@ CT_WINDOWS_HU = {
 _CROSS_SECTIONAL = ("CT", "MR", "PT", "NM")
 _FEWEST_SLICES = 32  # thinner stacks are not shown in other planes
 _MARGIN = 8.0  # grey values stay distinct this far beyond the usual window, in window widths
-_CACHE_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -206,41 +201,3 @@ def pictures_of(study: Study) -> tuple[Picture, ...]:
         Picture(image, image.view or ("" if alone else f"Image {number}"))
         for number, image in enumerate(study.images, 1)
     )
-
-
-class Shelf:
-    """A cache of loaded cases, least recently used out first; thread-safe.
-
-    Parameters
-    ----------
-    plan : Plan
-    max_bytes : int
-        Maximum size of voxels; the case used last always stays.
-    """
-
-    def __init__(self, plan: Plan, max_bytes: int = _CACHE_BYTES):
-        self._plan = plan
-        self._max_bytes = max_bytes
-        self._cases: OrderedDict[str, tuple[Picture, ...]] = OrderedDict()
-        self._locks = {case.id: threading.Lock() for case in plan.cases}
-        self._lock = threading.Lock()
-
-    def pictures(self, case: Case) -> tuple[Picture, ...]:
-        """Return a case's images; raises the errors of `radfound.reading.read_study`."""
-        with self._locks[case.id]:  # concurrent requests load a case once
-            with self._lock:
-                if case.id in self._cases:
-                    self._cases.move_to_end(case.id)
-                    return self._cases[case.id]
-            study = read_study(self._plan.paths(case), series=case.series, volume=case.volume)
-            pictures = pictures_of(study)
-            with self._lock:
-                self._cases[case.id] = pictures
-                while len(self._cases) > 1 and self._bytes() > self._max_bytes:
-                    self._cases.popitem(last=False)
-            return pictures
-
-    def _bytes(self) -> int:
-        return sum(
-            each.image.voxels.nbytes for pictures in self._cases.values() for each in pictures
-        )

@@ -1,0 +1,189 @@
+// The questions about one study, their streamed answers, and the reader's corrections.
+
+import { Refused } from "./calls.js";
+import { h } from "./dom.js";
+import { events } from "./events.js";
+
+const PATIENCE_MS = 600_000;
+const TURNS_AS_CONTEXT = 8;
+const UNSURE_BELOW = 0.5;
+const TITLES = { caption: "Caption", report: "Report" };
+const VERDICTS = { accepted: "Accepted", edited: "Corrected", rejected: "Rejected" };
+
+export class Conversation {
+  // `choice`: series or volume of the image; `tell.changed` is called after a correction, `tell.next` opens the next study.
+  constructor(calls, image, choice, reason, tell) {
+    Object.assign(this, { calls, image, choice, tell });
+    this.turns = [];
+    this.closing = new AbortController();
+    this.log = h("div", { class: "turns", "aria-live": "polite" });
+    if (reason) this.log.append(h("p", { class: "reason" }, `Why this study: ${reason}`));
+    this.message = h("p", { class: "reason", role: "status" });
+    this.question = h("input", { type: "text", "aria-label": "Question", placeholder: "Ask about this study", maxlength: 4000, autocomplete: "off" });
+    this.author = h("input", { type: "text", "aria-label": "Your name", maxlength: 200, value: localStorage.getItem("radfound.author") ?? "" });
+    this.author.addEventListener("change", () => localStorage.setItem("radfound.author", this.author.value));
+    const task = (name, text, key) =>
+      h("button", { type: "button", title: `${text} (${key})`, onclick: () => this.ask(name) }, text);
+    const form = h("form", {}, this.question, h("button", { class: "primary" }, "Ask"));
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const text = this.question.value.trim();
+      if (text) this.ask("vqa", text);
+      this.question.value = "";
+    });
+    this.element = h("div", { class: "conversation" }, this.log, h("div", { class: "ask" },
+      h("div", { class: "tasks" }, task("caption", "Caption", "C"), task("report", "Report", "R")),
+      form, h("label", { class: "author" }, "Your name", this.author), this.message));
+    this.#showEarlier();
+  }
+
+  dispose() {
+    this.closing.abort();
+  }
+
+  say(text) {
+    this.message.textContent = text;
+  }
+
+  // Handle a key; false if it has no function here.
+  key(event) {
+    const last = this.turns.at(-1);
+    const action = {
+      c: () => this.ask("caption"),
+      r: () => this.ask("report"),
+      a: last?.answer && !last.verdict && (() => this.correct(last, "accepted")),
+      e: last?.answer && !last.verdict && (() => last.edit()),
+    }[event.key.toLowerCase()];
+    action?.();
+    return Boolean(action);
+  }
+
+  async ask(task, question = null) {
+    const turn = new Turn(this, task, question);
+    const history = this.turns.filter((each) => each.answer && each.question).slice(-TURNS_AS_CONTEXT)
+      .map((each) => ({ question: each.question, answer: each.finalText }));
+    this.turns.push(turn);
+    this.log.append(turn.element);
+    turn.element.scrollIntoView({ block: "end" });
+    const body = { task, image: this.image, ...this.choice, ...(question && { question }), ...(question && history.length && { history }) };
+    turn.history = body.history ?? [];
+    const signal = AbortSignal.any([this.closing.signal, turn.stopping.signal]);
+    try {
+      const response = await this.calls.call("ask", { method: "POST", body: JSON.stringify(body), patience: PATIENCE_MS, signal });
+      for await (const { name, data } of events(response.body)) {
+        if (name === "token") turn.add(data.text);
+        else if (name === "answer") turn.finish(data);
+        else if (name === "error") throw new Refused(data.message, 0);
+      }
+      if (!turn.answer) turn.fail("The connection broke off; ask again.");
+    } catch (error) {
+      turn.fail(turn.stopping.signal.aborted ? "Stopped." : error.message);
+    }
+  }
+
+  // Record the reader's verdict; the same id is sent again if the first attempt is not answered.
+  async correct(turn, verdict, text = "") {
+    const author = this.author.value.trim();
+    if (!author) {
+      this.say("Enter your name first: a correction is kept with who made it.");
+      this.author.focus();
+      return;
+    }
+    const { answer } = turn;
+    turn.correctionId ??= crypto.randomUUID?.() ?? `web-${Date.now()}-${String(Math.random()).slice(2)}`;
+    const correction = {
+      schema: "radfound.correction/1", id: turn.correctionId, answer_id: answer.id, images: answer.images, task: answer.task,
+      question: answer.question, model_text: answer.text, verdict, text, author, model: answer.model,
+    };
+    try {
+      await this.calls.post("corrections", correction);
+    } catch (error) {
+      this.say(error.message);
+      return;
+    }
+    this.say("");
+    turn.judge(verdict, text);
+    this.tell.changed();
+  }
+
+  async #showEarlier() {
+    const about = new URLSearchParams({ image: this.image, latest: true });
+    const found = await this.calls.get(`corrections?${about}`, this.closing.signal).catch(() => null);
+    if (!found?.corrections.length) return;
+    const rows = found.corrections.map((each) =>
+      h("div", { class: "turn" },
+        h("h3", {}, each.question ?? TITLES[each.task]),
+        h("p", { class: "corrected" }, each.verdict === "rejected" ? `Rejected: ${each.model_text}` : each.text),
+        h("p", { class: "kicker" }, `${VERDICTS[each.verdict]} by ${each.author} on ${each.created.slice(0, 10)}`)));
+    this.log.prepend(h("details", {}, h("summary", { class: "reason" }, `Earlier corrections (${rows.length})`), rows));
+  }
+}
+
+class Turn {
+  constructor(conversation, task, question) {
+    Object.assign(this, { conversation, task, question });
+    this.stopping = new AbortController();
+    this.text = h("p", { class: "answer" });
+    this.note = h("p", { class: "kicker" }, "…");
+    this.buttons = h("div", { class: "tasks" },
+      h("button", { type: "button", class: "small", onclick: () => this.stopping.abort() }, "Stop"));
+    this.element = h("article", { class: "turn" }, h("h3", {}, question ?? TITLES[task]), this.text, this.note, this.buttons);
+  }
+
+  get finalText() {
+    return this.verdict === "edited" ? this.corrected : this.answer.text;
+  }
+
+  add(text) {
+    this.text.textContent += text;
+    this.element.scrollIntoView({ block: "nearest" });
+  }
+
+  finish(answer) {
+    this.answer = answer;
+    this.text.textContent = answer.sections
+      ? Object.entries(answer.sections).map(([name, text]) => `${name[0].toUpperCase()}${name.slice(1)}: ${text}`).join("\n\n")
+      : answer.text;
+    const { confidence, model, finished } = answer;
+    this.note.textContent = [
+      confidence === null ? "confidence unknown" : `confidence ${Math.round(100 * confidence)} %`,
+      confidence !== null && confidence < UNSURE_BELOW ? "the model is not sure" : "",
+      finished ? "" : "cut off at the limit of its length",
+      model.adapter ? `${model.name} with ${model.adapter}` : model.name,
+    ].filter(Boolean).join(" · ");
+    this.note.classList.toggle("unsure", confidence === null || confidence < UNSURE_BELOW);
+    const button = (text, title, action, kind = "small") => h("button", { type: "button", class: kind, title, onclick: action }, text);
+    this.buttons.replaceChildren(
+      button("Accept", "Accept (A)", () => this.conversation.correct(this, "accepted")),
+      button("Edit", "Edit (E)", () => this.edit()),
+      button("Reject", "Reject", () => this.conversation.correct(this, "rejected")),
+    );
+    this.element.scrollIntoView({ block: "nearest" });
+  }
+
+  edit() {
+    const field = h("textarea", { rows: Math.min(12, 2 + Math.ceil(this.answer.text.length / 50)), "aria-label": "Your text", maxlength: 20000 });
+    field.value = this.answer.text;
+    const save = () => this.conversation.correct(this, field.value.trim() === this.answer.text.trim() ? "accepted" : "edited", field.value.trim());
+    this.buttons.replaceChildren(field,
+      h("button", { type: "button", class: "small primary", onclick: save }, "Save"),
+      h("button", { type: "button", class: "small", onclick: () => this.finish(this.answer) }, "Cancel"));
+    field.focus();
+  }
+
+  judge(verdict, text) {
+    Object.assign(this, { verdict, corrected: text });
+    this.text.classList.toggle("struck", verdict !== "accepted");
+    this.buttons.replaceChildren(
+      ...(verdict === "edited" ? [h("p", { class: "corrected" }, text)] : []),
+      h("span", { class: "kicker" }, VERDICTS[verdict]),
+      ...(this.conversation.tell.next ? [h("button", { type: "button", class: "small primary", onclick: this.conversation.tell.next }, "Next study")] : []),
+    );
+  }
+
+  fail(message) {
+    this.note.replaceChildren(h("span", { class: "problem" }, message));
+    const again = () => this.conversation.ask(this.task, this.question);
+    this.buttons.replaceChildren(h("button", { type: "button", class: "small", onclick: again }, "Ask again"));
+  }
+}

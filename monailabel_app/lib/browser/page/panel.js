@@ -1,0 +1,120 @@
+// The panel: the list of studies, the pictures of one, and the conversation about it.
+
+import { Calls } from "./calls.js";
+import { Conversation } from "./conversation.js";
+import { h, takesText } from "./dom.js";
+import { Viewer } from "./viewer.js";
+
+const query = new URLSearchParams(location.search);
+// OHIF shows the pictures itself, and names the study.
+const embedded = query.has("embedded");
+
+class Panel {
+  constructor(screen) {
+    this.calls = new Calls();
+    this.list = h("ul", { "aria-label": "Studies" });
+    this.pictures = h("section", { class: "pictures", "aria-label": "Pictures" });
+    this.questions = h("section", { class: "questions", "aria-label": "Questions" });
+    this.nextButton = h("button", { type: "button", class: "primary", title: "Next study (N)", onclick: () => this.next() }, "Next study");
+    const studies = h("nav", { class: "studies", "aria-label": "Studies" }, h("div", { class: "tasks" }, this.nextButton), this.list);
+    screen.replaceChildren(h("div", { class: "workplace" }, studies, this.pictures, this.questions));
+    document.documentElement.toggleAttribute("data-embedded", embedded);
+    document.addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  async start() {
+    const [health, found] = await Promise.all([
+      this.calls.get("health"), embedded ? { studies: [] } : this.calls.get("studies"),
+    ]);
+    const { name, adapter } = health.model;
+    document.getElementById("server").textContent = `${name}${adapter ? ` with ${adapter}` : ""}`;
+    this.studies = found.studies;
+    this.#drawList();
+    const named = query.get("image");
+    if (named) await this.open(named);
+    else if (this.studies.length) await this.open(this.studies[0].id);
+    else this.questions.replaceChildren(h("p", { class: "alone" }, "This server holds no studies yet."));
+  }
+
+  // Open a study; `reason`: why it was chosen.
+  async open(image, reason = "", choice = {}) {
+    this.conversation?.dispose();
+    this.opening?.abort();
+    this.opening = new AbortController();
+    const { signal } = this.opening;
+    this.image = image;
+    this.#drawList();
+    this.conversation = new Conversation(this.calls, image, choice, reason, {
+      changed: () => this.#refreshList(), next: embedded ? null : () => this.next(),
+    });
+    this.questions.replaceChildren(this.conversation.element);
+    if (embedded) return;
+    this.viewer?.dispose();
+    this.viewer = null;
+    this.pictures.replaceChildren(h("p", { class: "alone" }, "Loading the pictures …"));
+    const about = new URLSearchParams({ image, ...choice });
+    try {
+      const { pictures } = await this.calls.get(`pictures?${about}`, signal);
+      this.viewer = new Viewer(this.calls, pictures, (index) => `pictures/${index}?${about}`);
+      this.pictures.replaceChildren(this.viewer.element);
+    } catch (error) {
+      if (!signal.aborted) this.#refuse(error, image, reason);
+    }
+  }
+
+  async next() {
+    this.nextButton.disabled = true;
+    try {
+      const found = await this.calls.post("../activelearning/hybrid", { client_id: clientId() });
+      if (found?.id) await this.open(found.id, found.reason ?? "");
+      else this.conversation?.say("Every study has been read.");
+    } catch (error) {
+      this.conversation?.say(error.message);
+    }
+    this.nextButton.disabled = false;
+  }
+
+  // Show why a study cannot be shown; where it has several series, offer them.
+  #refuse(error, image, reason) {
+    const offered = (error.detail?.choices ?? []).map(({ is, ...choice }) =>
+      h("button", { type: "button", onclick: () => this.open(image, reason, choice) }, is || Object.values(choice)[0]));
+    this.pictures.replaceChildren(h("div", { class: "alone" }, h("p", {}, error.message), h("div", { class: "tasks" }, offered)));
+  }
+
+  async #refreshList() {
+    if (embedded) return;
+    const found = await this.calls.get("studies").catch(() => null);
+    if (found) this.studies = found.studies;
+    this.#drawList();
+  }
+
+  #drawList() {
+    const rows = (this.studies ?? []).map((study) =>
+      h("li", {}, h("button", { type: "button", "aria-current": String(study.id === this.image), onclick: () => this.open(study.id) },
+        study.name, h("small", {}, study.state))));
+    this.list.replaceChildren(...rows);
+    this.list.querySelector('[aria-current="true"]')?.scrollIntoView({ block: "nearest" });
+  }
+
+  #key(event) {
+    if (takesText(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
+    const isOurs = event.key.toLowerCase() === "n" && !embedded;
+    if (isOurs) this.next();
+    else if (!this.conversation?.key(event) && !this.viewer?.key(event)) return;
+    event.preventDefault();
+  }
+}
+
+// One id for each browser, so that two readers are not given the same study.
+function clientId() {
+  const known = localStorage.getItem("radfound.client");
+  if (known) return known;
+  const made = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
+  localStorage.setItem("radfound.client", made);
+  return made;
+}
+
+const screen = document.getElementById("screen");
+new Panel(screen).start().catch((error) => {
+  screen.replaceChildren(h("p", { class: "alone", role: "alert" }, error.message));
+});
