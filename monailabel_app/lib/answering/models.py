@@ -11,7 +11,8 @@ from radfound.engine.confidence import Calibration
 from radfound.engine.models.registry import Registry
 from radfound.engine.models.settings import Models, ModelSettings, load_models, one_model
 from radfound.engine.openai.address import parse_address
-from radfound.exceptions import RadFoundError, RequestError
+from radfound.exceptions import NotFoundError, RadFoundError, RequestError
+from radfound.question import ModelVersion
 from radfound.records.adapters import AdapterStore, store_path
 
 from ..lifecycle.quiet import without_progress_bars
@@ -65,6 +66,15 @@ class ServedModels:
         """Return a model's engine, loaded if needed; it may be closed when others need its memory."""
         with self.use(name) as engine:
             return engine
+
+    def engine_of(self, version: ModelVersion) -> Engine:
+        """Return the engine with the weights of an answer; NotFoundError if no model that is loaded has them."""
+        for engine in self.loaded().values():
+            if engine.backend.describe().revision == version.revision:
+                return engine
+        raise NotFoundError(
+            f"model: {version.name} {version.revision} is not loaded any more; ask the question again"
+        )
 
     def adapters(self, name: str | None = None) -> AdapterStore:
         """Return the adapters of a model; ModelSettingsError if there is no such model."""

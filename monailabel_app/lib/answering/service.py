@@ -180,7 +180,7 @@ class RadFoundService:
             RequestError, NotFoundError or what `read_study` raises.
         """
         ask = parse_ask(params)
-        selection = _selection(params)
+        selection = selection_of(params)
         if task == "vqa" and ask.question is None:
             raise RequestError("question: missing; expected a question in params")
         images = (session_id,) if session_id else _unique(image, ask.images)
@@ -404,7 +404,8 @@ def _read_upload(upload: Upload, selection: Selection) -> Study:
         return read_study(path, series=selection.series, volume=selection.volume)
 
 
-def _selection(params: object) -> Selection:
+def selection_of(params: object) -> Selection:
+    """Return the series and volume that a request names; RequestError if they are of the wrong kind."""
     series = params.get("series") if isinstance(params, Mapping) else None
     volume = params.get("volume") if isinstance(params, Mapping) else None
     if series is not None and not isinstance(series, str):

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Depends, Query
+from cachetools import LRUCache
+from fastapi import APIRouter, Body, Depends, Query
 from fastapi.responses import Response
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
 
 from radfound.exceptions import NotFoundError
+from radfound.study.evidence_map import Evidence
 from radfound.study.study import Study
 from radfound.viewer import PAGE as VIEWER
 from radfound.viewer.pictures import Picture, pictures_of
+from radfound.wire import answer_from_json, parse_ask
 
-from ..answering.service import RadFoundService
+from ..answering.service import RadFoundService, selection_of
 from ..answering.shelf import Selection
 
 PANEL = "/radfound/panel"
@@ -39,6 +44,10 @@ _USER = RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)
 
 _prepared: weakref.WeakKeyDictionary[Study, tuple[Picture, ...]] = weakref.WeakKeyDictionary()
 """Pictures of loaded studies: their levels and windows are found once."""
+
+_evidence: LRUCache[str, tuple[Picture, ...]] = LRUCache(8)
+"""Evidence maps of the last answers that were looked at, as pictures, by the id of the answer."""
+_evidence_lock = threading.Lock()
 
 
 @pages.get(PANEL)
@@ -80,6 +89,49 @@ def get_slice(
         raise NotFoundError("no such picture")
     content = found[picture].encoded_slice(axis, position)
     return Response(content, 200, {"Content-Encoding": "gzip"}, "application/octet-stream")
+
+
+@router.post("/evidence", summary="Compute the evidence maps of an answer")
+def make_evidence(body: dict[str, Any] = Body(...), user: User = Depends(_USER)) -> dict[str, Any]:
+    """Return the encoding of each map, for `GET /radfound/evidence/{picture}/…?answer=ID`.
+
+    The body holds the "answer" and, as in its question, "history", "region", "series" and "volume".
+    """
+    service: RadFoundService = app_instance().service
+    answer = answer_from_json(body.get("answer"))
+    ask = parse_ask({key: body[key] for key in ("history", "region") if key in body})
+    study = service.study(answer.images, selection_of(body))
+    engine = service.models.engine_of(answer.model)
+    found = engine.evidence(study, answer, history=ask.history, region=ask.region)
+    pictures = _maps(study, found)
+    with _evidence_lock:
+        _evidence[answer.id] = pictures
+    return {"id": answer.id, "pictures": [each.to_json()["levels"] for each in pictures]}
+
+
+@router.get(
+    "/evidence/{picture}/{axis}/{position}",
+    summary="Get one slice of an evidence map",
+    response_class=Response,
+)
+def get_evidence(
+    picture: int, axis: int, position: int, answer: str, user: User = Depends(_USER)
+) -> Response:
+    """Return a slice of the map over the slice of the picture of the same numbers."""
+    with _evidence_lock:
+        found = _evidence.get(answer, ())
+    if not 0 <= picture < len(found):
+        raise NotFoundError("no such evidence map, or no longer; compute it again")
+    content = found[picture].encoded_slice(axis, position)
+    return Response(content, 200, {"Content-Encoding": "gzip"}, "application/octet-stream")
+
+
+def _maps(study: Study, evidence: Evidence) -> tuple[Picture, ...]:
+    """Return the maps as pictures with the planes and sides of the study's images."""
+    return tuple(
+        Picture(replace(image, voxels=values))
+        for image, values in zip(study.images, evidence.maps, strict=True)
+    )
 
 
 def _pictures(image: str, series: str | None, volume: int | None) -> tuple[Picture, ...]:

@@ -26,6 +26,11 @@ export class Viewer {
     for (const viewport of this.viewports) viewport.dispose();
   }
 
+  // Lay maps over the images, one for each: as for `Viewport.setOverlay`; null takes them away.
+  setOverlays(overlays) {
+    this.viewports.forEach((viewport, index) => viewport.setOverlay(overlays?.[index] ?? null));
+  }
+
   // Show only the selected image, or all images again.
   enlarge() {
     if (this.viewports.length > 1) this.grid.classList.toggle("enlarged");

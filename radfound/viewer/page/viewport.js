@@ -21,6 +21,7 @@ export class Viewport {
     this.#build();
     this.setWindow(picture.windows[0].center, picture.windows[0].width);
     this.fit();
+    this.overlay = null;
     this.setStack(0);
     this.resizing = new ResizeObserver(() => this.#draw());
     this.resizing.observe(this.stage);
@@ -37,6 +38,24 @@ export class Viewport {
   dispose() {
     this.resizing.disconnect();
     this.slices.dispose();
+    this.overlaySlices?.dispose();
+  }
+
+  // Lay a map of the same size over the slices: { path, levels }, as the server describes it; null takes it away.
+  setOverlay(overlay) {
+    this.overlay = overlay;
+    this.#followOverlay();
+    this.legend.hidden = !overlay;
+    this.#changed();
+  }
+
+  #followOverlay() {
+    this.overlaySlices?.dispose();
+    this.overlaySlices = null;
+    this.painted = null;
+    if (!this.overlay) return;
+    const { path, levels } = this.overlay;
+    this.overlaySlices = new Slices(this.calls, path, this.stack, levels.dtype, () => this.#changed(), () => {});
   }
 
   setStack(index) {
@@ -47,7 +66,7 @@ export class Viewport {
     this.slices = new Slices(this.calls, this.path, this.stack, dtype, changed, (message) => {
       this.problem.textContent = message && `Image not loaded: ${message}`;
     });
-    this.painted = null;
+    this.#followOverlay();
     this.slider.max = this.stack.depth;
     this.leafing.hidden = this.stack.depth < 2;
     for (const [edge, note] of Object.entries(this.sides)) note.textContent = this.stack.sides?.[edge] ?? "";
@@ -99,6 +118,7 @@ export class Viewport {
     this.name = note("upper-left");
     this.windowNote = note("upper-right");
     this.bar = h("span", { class: "note scale", hidden: true });
+    this.legend = h("span", { class: "note legend", hidden: true }, "evidence: low", h("span", { class: "ramp" }), "high");
     this.problem = h("p", { class: "problem", role: "status" });
     this.stage = h(
       "div",
@@ -108,6 +128,7 @@ export class Viewport {
       this.windowNote,
       ...Object.values(this.sides),
       this.bar,
+      this.legend,
       this.problem,
     );
     this.slider = h("input", {
@@ -210,7 +231,8 @@ export class Viewport {
   // Map levels to brightness in a bitmap of the slice's own size.
   #paint(levels) {
     const { center, width } = this.window;
-    const wanted = [this.stackIndex, this.position, center, width, this.inverted].join(" ");
+    const map = this.overlaySlices?.at(this.position);
+    const wanted = [this.stackIndex, this.position, center, width, this.inverted, Boolean(map)].join(" ");
     if (this.painted === wanted) return;
     this.painted = wanted;
     const { rows, columns } = this.stack;
@@ -227,6 +249,7 @@ export class Viewport {
     const image = context.createImageData(columns, rows);
     const pixels = new Uint32Array(image.data.buffer);
     for (let index = 0; index < pixels.length; index += 1) pixels[index] = shades[levels[index]];
+    if (map) colour(image.data, map, this.overlay.levels.intercept);
     context.putImageData(image, 0, 0);
     this.shown = this.position;
   }
@@ -273,6 +296,18 @@ export class Viewport {
     const slice = depth > 1 ? `, ${plane} slice ${this.position + 1} of ${depth}` : "";
     this.canvas.setAttribute("aria-label", `${label || "Image"}${slice}`);
     this.slider.setAttribute("aria-valuetext", `${this.position + 1} of ${depth}`);
+  }
+}
+
+// Blend a map of 0 to 255 into grey pixels: transparent where it is low, through red to yellow where it is high.
+function colour(data, map, intercept) {
+  for (let index = 0; index < map.length; index += 1) {
+    const share = (intercept + map[index]) / 255;
+    const opacity = 0.65 * share;
+    const at = 4 * index;
+    data[at] += (255 - data[at]) * opacity;
+    data[at + 1] += (255 * Math.max(0, 2 * share - 1) - data[at + 1]) * opacity;
+    data[at + 2] -= data[at + 2] * opacity;
   }
 }
 

@@ -11,7 +11,8 @@ const TITLES = { caption: "Caption", report: "Report" };
 const VERDICTS = { accepted: "Accepted", edited: "Corrected", rejected: "Rejected" };
 
 export class Conversation {
-  // `choice`: series or volume of the image; `tell.changed` is called after a correction, `tell.next` opens the next study.
+  // `choice`: series or volume of the image; `tell.changed` is called after a correction,
+  // `tell.next` opens the next study, `tell.show` lays maps over the pictures; the last two are null inside a viewer.
   constructor(calls, image, choice, reason, tell) {
     Object.assign(this, { calls, image, choice, tell });
     this.turns = [];
@@ -106,6 +107,28 @@ export class Conversation {
     this.tell.changed();
   }
 
+  // Lay the evidence of an answer over the pictures, or take it away.
+  async showEvidence(turn) {
+    const isShown = this.evidenceOf === turn;
+    this.evidenceOf = isShown ? null : turn;
+    for (const each of this.turns) each.evidenceButton?.setAttribute("aria-pressed", each === this.evidenceOf);
+    if (isShown) {
+      this.tell.show(null);
+      return;
+    }
+    try {
+      const body = { answer: turn.answer, history: turn.history, ...this.choice };
+      const { id, pictures } = await this.calls.post("evidence", body, { patience: PATIENCE_MS, signal: this.closing.signal });
+      if (this.evidenceOf !== turn) return;
+      this.tell.show(pictures.map((levels, index) => ({ path: `evidence/${index}?answer=${id}`, levels })));
+      this.say("");
+    } catch (error) {
+      this.evidenceOf = null;
+      turn.evidenceButton.setAttribute("aria-pressed", false);
+      this.say(error.message);
+    }
+  }
+
   async #showEarlier() {
     const about = new URLSearchParams({ image: this.image, latest: true });
     const found = await this.calls.get(`corrections?${about}`, this.closing.signal).catch(() => null);
@@ -158,6 +181,11 @@ class Turn {
       button("Edit", "Edit (E)", () => this.edit()),
       button("Reject", "Reject", () => this.conversation.correct(this, "rejected")),
     );
+    if (this.conversation.tell.show) {
+      this.evidenceButton = button("Evidence", "Where the answer comes from", () => this.conversation.showEvidence(this));
+      this.evidenceButton.setAttribute("aria-pressed", this.conversation.evidenceOf === this);
+      this.buttons.append(this.evidenceButton);
+    }
     this.element.scrollIntoView({ block: "nearest" });
   }
 

@@ -45,7 +45,9 @@ class Panel {
     this.image = image;
     this.#drawList();
     this.conversation = new Conversation(this.calls, image, choice, reason, {
-      changed: () => this.#refreshList(), next: embedded ? null : () => this.next(),
+      changed: () => this.#refreshList(),
+      next: embedded ? null : () => this.next(),
+      show: embedded ? null : (overlays) => this.viewer?.setOverlays(overlays),
     });
     this.questions.replaceChildren(this.conversation.element);
     if (embedded) return;
