@@ -26,6 +26,8 @@ ANSWER_SCHEMA = "radfound.answer/1"
 CORRECTION_SCHEMA = "radfound.correction/1"
 MAX_NEW_TOKENS = 512
 MAX_HISTORY_TURNS = 64
+MAX_MODELS = 4
+"""Most models asked at once."""
 MAX_HISTORY_CHARS = 20_000
 """Limit for all turns together; the engine applies its token limit later."""
 
@@ -161,6 +163,9 @@ def _token_limit(value: object) -> object:
     return value
 
 
+_ModelName = Annotated[Text, Field(min_length=1, max_length=200)]
+
+
 class AskRequest(BaseModel):
     """A client's request for an answer, caption or report.
 
@@ -181,6 +186,8 @@ class AskRequest(BaseModel):
         Whether an evidence map is requested.
     model : str or None
         Name of the model that answers; None for the server's default.
+    models : tuple of str
+        Names of several models, for second opinions.
     """
 
     model_config = CONFIG | ConfigDict(extra="ignore", frozen=True)
@@ -198,7 +205,8 @@ class AskRequest(BaseModel):
     evidence: Annotated[Truth, BeforeValidator(lambda value: False if value is None else value)] = (
         False
     )
-    model: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
+    model: _ModelName | None = None
+    models: Annotated[tuple[_ModelName, ...], Field(max_length=MAX_MODELS)] = ()
 
 
 _ASK = TypeAdapter(AskRequest)

@@ -31,6 +31,8 @@ class Engine:
         The active adapter is looked up here before each answer.
     calibration : Calibration, optional
         Of the base model's probabilities.
+    name : str
+        The model's name in answers; the backend's own if empty.
     """
 
     def __init__(
@@ -39,8 +41,10 @@ class Engine:
         *,
         adapters: AdapterStore | None = None,
         calibration: Calibration | None = None,
+        name: str = "",
     ):
         self.backend = backend
+        self._name = name
         self.calibration = calibration
         self._adapters = ActiveAdapter(backend, adapters)
 
@@ -51,6 +55,7 @@ class Engine:
         *,
         adapters: AdapterStore | None = None,
         device: str | None = None,
+        name: str = "",
     ) -> Engine:
         """Return an engine for a checkpoint, named as for `radfound.model.checkpoints.load`."""
         from radfound.engine.local.backend import LocalBackend
@@ -59,7 +64,7 @@ class Engine:
         backend = LocalBackend.load(checkpoint, device)
         revision = backend.describe().revision
         calibration = Calibration.read(shipped_folder(checkpoint), revision)
-        return cls(backend, adapters=adapters, calibration=calibration)
+        return cls(backend, adapters=adapters, calibration=calibration, name=name)
 
     @property
     def model_version(self) -> ModelVersion:
@@ -224,7 +229,7 @@ class Engine:
 
     def _version(self, adapter: str | None) -> ModelVersion:
         model = self.backend.describe()
-        return ModelVersion(model.name, model.revision, adapter)
+        return ModelVersion(self._name or model.name, model.revision, adapter)
 
 
 def _token_limit(task: str, requested: int | None) -> int:

@@ -133,6 +133,15 @@ class Picture:
             "stacks": [self._stack(axis) for axis in self.axes],
         }
 
+    def brightest(self) -> dict[int, int]:
+        """Return the position of the largest value along each axis of `axes`."""
+        place = np.unravel_index(int(np.argmax(self.image.voxels)), self.image.voxels.shape)
+        indices = {axis: int(place[2 - axis]) for axis in self.axes}
+        return {
+            axis: self._depth(axis) - 1 - index if self._is_backwards(axis) else index
+            for axis, index in indices.items()
+        }
+
     def _depth(self, axis: int) -> int:
         return self.image.voxels.shape[2 - axis]
 

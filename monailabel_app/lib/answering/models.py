@@ -137,12 +137,12 @@ class ServedModels:
         store = self._stores[model.name]
         if model.backend == _OWN:
             device = model.device or self._device
-            return Engine.load(_checkpoint(model), adapters=store, device=device)
+            return Engine.load(_checkpoint(model), adapters=store, device=device, name=model.name)
         from radfound.engine.models.build import build_backend
 
         backend = build_backend(model, self.settings.send_images_to)
         calibration = Calibration.read(store.root.parent, backend.describe().revision)
-        return Engine(backend, adapters=store, calibration=calibration)
+        return Engine(backend, adapters=store, calibration=calibration, name=model.name)
 
 
 def _checkpoint(model: ModelSettings) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -185,14 +185,15 @@ class RadFoundService:
             raise RequestError("question: missing; expected a question in params")
         images = (session_id,) if session_id else _unique(image, ask.images)
         began = time.monotonic()
-        self.engine(ask.model).check(
-            task,
-            ask.question,
-            history=ask.history,
-            max_new_tokens=ask.max_new_tokens,
-            images=len(images),
-            evidence=ask.evidence,
-        )
+        for model in ask.models or (ask.model,):
+            self.engine(model).check(
+                task,
+                ask.question,
+                history=ask.history,
+                max_new_tokens=ask.max_new_tokens,
+                images=len(images),
+                evidence=ask.evidence,
+            )
         loaded = time.monotonic()
         if upload is not None:
             study = _read_upload(upload, selection)
@@ -266,7 +267,9 @@ class RadFoundService:
             raise
         return answer
 
-    async def pieces(self, answer: OpenAnswer, inquiry: Inquiry) -> AsyncIterator[str | Answer]:
+    async def pieces(
+        self, answer: OpenAnswer, inquiry: Inquiry
+    ) -> AsyncGenerator[str | Answer, None]:
         """Yield the text piece by piece, then the Answer; closing the iterator cancels the answer."""
         try:
             async for piece in answer.stream:

@@ -93,7 +93,7 @@ def get_slice(
 
 @router.post("/evidence", summary="Compute the evidence maps of an answer")
 def make_evidence(body: dict[str, Any] = Body(...), user: User = Depends(_USER)) -> dict[str, Any]:
-    """Return the encoding of each map, for `GET /radfound/evidence/{picture}/…?answer=ID`.
+    """Return the encoding of each map and the slices where it is highest, for `GET /radfound/evidence/{picture}/…?answer=ID`.
 
     The body holds the "answer" and, as in its question, "history", "region", "series" and "volume".
     """
@@ -106,7 +106,10 @@ def make_evidence(body: dict[str, Any] = Body(...), user: User = Depends(_USER))
     pictures = _maps(study, found)
     with _evidence_lock:
         _evidence[answer.id] = pictures
-    return {"id": answer.id, "pictures": [each.to_json()["levels"] for each in pictures]}
+    return {
+        "id": answer.id,
+        "maps": [{"levels": vars(each.levels), "highest": each.brightest()} for each in pictures],
+    }
 
 
 @router.get(

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Body, Depends, Request
@@ -18,7 +19,8 @@ from monailabel.utils.async_tasks.utils import processes
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from radfound import __version__
-from radfound.exceptions import RadFoundError, RequestError
+from radfound.engine.opinions import agree
+from radfound.exceptions import NotFoundError, RadFoundError, RequestError
 from radfound.question import TASKS, Answer
 from radfound.wire import (
     answer_to_json,
@@ -28,6 +30,7 @@ from radfound.wire import (
 )
 
 from ..answering.open_answers import OpenAnswer
+from ..answering.opinions import one_for_each, opinions
 from ..answering.service import Inquiry, RadFoundService
 from .fields import sound_body
 from .running import run_for
@@ -57,7 +60,8 @@ async def ask(
 
     The body holds "task" (default "vqa"), "image" or "session_id", and the `params` of an inference
     request. An invalid request gets a 4xx before the stream begins. Closing the connection cancels
-    the answer.
+    the answer. With "models", several answer at once: tokens and errors name theirs, and a last event
+    `opinions` tells whether they agree (null where words do not tell).
     """
     service = _service()
     params = {key: body[key] for key in body if key not in ("task", "image", "session_id")}
@@ -70,12 +74,33 @@ async def ask(
     inquiry = await run_for(
         request, service.inquire_soon(task, params, image=image, session_id=session_id)
     )
+    if inquiry.ask.models:
+        return _event_stream(_events_of_several(service, inquiry))
     answer = await run_for(request, service.begin(inquiry))
+    return _event_stream(_events(service, answer, inquiry))
+
+
+def _event_stream(events: AsyncIterator[str]) -> StreamingResponse:
     return StreamingResponse(
-        _events(service, answer, inquiry),
+        events,
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
+
+
+async def _events_of_several(service: RadFoundService, inquiry: Inquiry) -> AsyncIterator[str]:
+    """Yield the events of each model with its name, then one `opinions` that tells whether they agree."""
+    answers = []
+    async with aclosing(opinions(service, one_for_each(inquiry))) as pieces:
+        async for model, piece in ((each.model, each.piece) async for each in pieces):
+            if isinstance(piece, str):
+                yield _event("token", {"model": model, "text": piece})
+            elif isinstance(piece, Answer):
+                answers.append(piece)
+                yield _event("answer", answer_to_json(piece))
+            else:
+                yield _event("error", {"model": model, **error_to_json(piece)["detail"]})
+    yield _event("opinions", {"agree": agree(answers)})
 
 
 async def _events(
@@ -103,6 +128,23 @@ async def _events(
     finally:
         waiting.cancel()
         service.open_answers.close(answer)
+
+
+@router.get("/shown/{answer}", summary="List what the model was shown for an answer")
+def list_shown(answer: str, user: User = Depends(_USER)) -> dict[str, Any]:
+    """Return recipe, note, and the prompt's pictures and words in order, without the question."""
+    return _service().shown.get(answer).to_json()
+
+
+@router.get(
+    "/shown/{answer}/{picture}", summary="Get a picture as a model saw it", response_class=Response
+)
+def get_shown(answer: str, picture: int, user: User = Depends(_USER)) -> Response:
+    """Return a picture of `GET /radfound/shown/{answer}`, counted from 0, as a PNG."""
+    shown = _service().shown.get(answer)
+    if not 0 <= picture < len(shown.pictures):
+        raise NotFoundError(f"picture: found {picture}; the model was shown {len(shown.pictures)}")
+    return Response(shown.png(picture), media_type="image/png")
 
 
 @router.get("/corrections", summary="List corrections, oldest first")

@@ -41,12 +41,14 @@ export class Viewport {
     this.overlaySlices?.dispose();
   }
 
-  // Lay a map of the same size over the slices: { path, levels }, as the server describes it; null takes it away.
+  // Lay a map of the same size over the slices and go to where it is highest; null takes it away.
+  // `overlay`: { path, levels, highest }, as the server describes it.
   setOverlay(overlay) {
     this.overlay = overlay;
     this.#followOverlay();
     this.legend.hidden = !overlay;
-    this.#changed();
+    if (overlay) this.positions = this.picture.stacks.map((stack) => overlay.highest[stack.axis]);
+    this.setPosition(this.position);
   }
 
   #followOverlay() {

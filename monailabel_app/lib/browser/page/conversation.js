@@ -118,9 +118,9 @@ export class Conversation {
     }
     try {
       const body = { answer: turn.answer, history: turn.history, ...this.choice };
-      const { id, pictures } = await this.calls.post("evidence", body, { patience: PATIENCE_MS, signal: this.closing.signal });
+      const { id, maps } = await this.calls.post("evidence", body, { patience: PATIENCE_MS, signal: this.closing.signal });
       if (this.evidenceOf !== turn) return;
-      this.tell.show(pictures.map((levels, index) => ({ path: `evidence/${index}?answer=${id}`, levels })));
+      this.tell.show(maps.map((map, index) => ({ ...map, path: `evidence/${index}?answer=${id}` })));
       this.say("");
     } catch (error) {
       this.evidenceOf = null;
