@@ -1,5 +1,6 @@
 # make serve   install, start the server on 127.0.0.1 with sample studies, print a first answer
 #              STUDIES=dir serves another folder, PORT=n another port, PYTHON=python3.12 another Python;
+#              MODEL=folder or MODEL=openai:http://HOST:PORT/v1#NAME answers with another model (docs/models.md);
 #              CONF="--conf NAME VALUE" sets what monailabel_app/lib/lifecycle/settings.py names
 # make test    the tests; `make test-slow` runs the few long ones
 # make check   format, lint, docstrings, types, fast tests
@@ -17,7 +18,7 @@ PYTHON ?= python3
 STUDIES ?=
 PORT ?= 8000
 CONF ?=
-CHECKPOINT ?= radfound-mini
+MODEL ?= radfound-mini
 DATA ?= $(or $(RADFOUND_DATA),../shared/data)
 BENCH_OUT ?= runs/bench
 # what users have, and what tests and their tools have
@@ -36,7 +37,7 @@ export GOMP_SPINCOUNT ?= 1000
 .venv-dev/.ready: requirements.txt requirements-dev.txt setup.py scripts/make_venv.py
 	@$(PYTHON) scripts/make_venv.py --dev
 
-SERVE := scripts/serve.py --port "$(PORT)" --studies "$(STUDIES)" --checkpoint "$(CHECKPOINT)" $(CONF)
+SERVE := scripts/serve.py --port "$(PORT)" --studies "$(STUDIES)" --model "$(MODEL)" $(CONF)
 
 serve: can-serve .venv/.ready
 	@exec $(RUN) $(SERVE)
@@ -68,7 +69,7 @@ bench: .venv-dev/.ready
 	@$(DEV) -W ignore scripts/bench.py
 
 bench-model: .venv-dev/.ready
-	@$(DEV) -m radfound.cli bench --model "$(CHECKPOINT)" --data "$(DATA)" --out "$(BENCH_OUT)"
+	@$(DEV) -m radfound.cli bench --model "$(MODEL)" --data "$(DATA)" --out "$(BENCH_OUT)"
 
 bench-load: .venv/.ready
 	@$(RUN) scripts/load.py

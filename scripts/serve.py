@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from monailabel_app.lib.lifecycle import settings  # noqa: E402
+from radfound.engine.models.choice import MINI, parse_choice  # noqa: E402
 from radfound.exceptions import RadFoundError  # noqa: E402
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", default="8000")
     parser.add_argument("--studies", default="", help="a folder; default: sample studies")
-    parser.add_argument("--checkpoint", default="radfound-mini")
+    parser.add_argument("--model", default=MINI, help="a checkpoint, a folder or openai:ADDRESS")
     parser.add_argument("--conf", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     parser.add_argument("--check", action="store_true", help="check the settings and exit")
     args = parser.parse_args()
@@ -69,7 +70,7 @@ def main() -> int:
         port, studies = _check(args)
         if args.check:
             return 0
-        server = Server(studies, port, {"checkpoint": args.checkpoint, **dict(args.conf)})
+        server = Server(studies, port, _settings(args))
         server.start()
         server.wait_until_healthy()
         _introduce(server)
@@ -94,12 +95,29 @@ def _check(args: argparse.Namespace) -> tuple[int, Path]:
     """Check all settings before anything is loaded; return port and studies."""
     settings.check_token(os.environ)
     settings.check_conf(dict(args.conf))
-    settings.check_checkpoint(dict(args.conf).get("checkpoint", args.checkpoint))
+    _check_model(_settings(args))
     port = _free_port(args.port)
     studies = Path(args.studies).expanduser().resolve() if args.studies else ROOT / "studies"
     if args.studies:
         settings.check_studies(studies)
     return port, studies
+
+
+def _settings(args: argparse.Namespace) -> dict[str, str]:
+    """Return the values for `--conf`; a model named there comes before the default."""
+    conf = dict(args.conf)
+    named = {"model", "models", "checkpoint"} & set(conf)
+    return conf if named and args.model == MINI else {"model": args.model, **conf}
+
+
+def _check_model(conf: dict[str, str]) -> None:
+    """Check what can be checked before the packages are installed that read a file of models."""
+    if "models" in conf:
+        if not Path(conf["models"]).expanduser().is_file():
+            raise ServeError(f"models: {conf['models']} is no file; expected a YAML file")
+        return
+    hosts = [host.strip() for host in conf.get("send_images_to", "").split(",") if host.strip()]
+    parse_choice(conf.get("model") or conf["checkpoint"], hosts)
 
 
 def _free_port(text: str) -> int:

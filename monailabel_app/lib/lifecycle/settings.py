@@ -34,7 +34,6 @@ SETTINGS = {
 }
 """Names of `--conf NAME VALUE` and their allowed values."""
 
-CHECKPOINTS = ("radfound-mini", "radfound-tiny")
 DEVICES = ("cpu", "cuda", "mps")
 
 _OF_MONAI_LABEL = ("server_mode",)
@@ -49,18 +48,6 @@ def check_conf(conf: Mapping[str, str]) -> None:
     device = conf.get("device") or DEVICES[0]
     if not re.fullmatch(rf"({'|'.join(DEVICES)})(:\d+)?", device):
         raise RequestError(f"device: found {device!r}; {_expected(device, DEVICES)}")
-
-
-def check_checkpoint(checkpoint: str) -> None:
-    """Raise RequestError unless this is a known checkpoint, a folder or a hub id."""
-    is_hub_id = (
-        re.fullmatch(r"[\w.-]+/[\w.-]+", checkpoint) and not Path(checkpoint).parent.exists()
-    )
-    if checkpoint not in CHECKPOINTS and not Path(checkpoint).is_dir() and not is_hub_id:
-        raise RequestError(
-            f"checkpoint: found {checkpoint!r}; {_expected(checkpoint, CHECKPOINTS)}, or a folder "
-            "written by save_pretrained"
-        )
 
 
 def check_token(environment: Mapping[str, str]) -> str | None:

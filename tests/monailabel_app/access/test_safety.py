@@ -44,11 +44,19 @@ def test_the_full_path_of_a_study_is_no_id_either(server):
     assert server.ask(str(server.studies / f"{CT}.dcm")).status_code == 404
 
 
-@pytest.mark.parametrize("key", ["image", "model"])
-def test_params_cannot_replace_image_or_model(server, key):
-    params = json.dumps({"question": "What?", key: "/etc/passwd"})
-    message = detail(server.post(f"/infer/radfound_vqa?image={VOLUME}", data={"params": params}))
-    assert message.startswith(key)
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"image": "/etc/passwd"},
+        {"model": "/etc/passwd"},
+        {"model": "openai:http://127.0.0.1:9/v1"},
+        {"models": ["radfound-tiny", "http://10.0.0.1/v1"]},
+    ],
+)
+def test_params_name_no_image_and_no_model_that_the_server_was_not_given(server, params):
+    asked = json.dumps({"question": "What?", **params})
+    message = detail(server.post(f"/infer/radfound_vqa?image={VOLUME}", data={"params": asked}))
+    assert message.startswith(next(iter(params)).removesuffix("s"))
 
 
 @pytest.mark.parametrize(
