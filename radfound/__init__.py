@@ -7,6 +7,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from radfound.vision_ops import prepare_torchvision
+
 if TYPE_CHECKING:
     from radfound.correction import Correction
     from radfound.engine.engine import Engine
@@ -21,6 +23,7 @@ __version__ = "0.1.0"
 # torch's threads wait for each other by spinning: beside other work that makes them several times
 # slower. Spin a little, then sleep. libgomp reads this once, when torch is first imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+prepare_torchvision()
 
 _HOMES = {
     "Answer": "radfound.question",

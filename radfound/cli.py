@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from radfound import __version__
+from radfound.engine.models import cli as models
 from radfound.exceptions import RadFoundError, RequestError
 from radfound.question import Answer
 from radfound.reader_study import cli as reader_study
@@ -322,6 +323,8 @@ def _parser() -> argparse.ArgumentParser:
         "bench", help="evaluate a model on RadVLBench, with controls", parents=[common]
     )
     _add_bench_arguments(command)
+
+    models.add_commands(_group(commands, "models", "list and check the models"), common)
 
     studies = _group(commands, "reader-study", "blinded rating of texts by radiologists")
     reader_study.add_commands(studies, common)

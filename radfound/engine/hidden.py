@@ -35,9 +35,7 @@ class HiddenText:
     def feed(self, token: Token) -> list[Token]:
         """Return the visible tokens that a new one completes."""
         if token.last:
-            visible = [] if self.is_hiding else self._cut(self._held, 0, None)
-            self._held = []
-            return [*visible, token]
+            return [*self.flush(), token]
         if not self._marks:
             return [token]
         self._held.append(token)
@@ -68,6 +66,12 @@ class HiddenText:
         else:
             visible += self._cut(self._held, 0, None)
             self._held = []
+        return visible
+
+    def flush(self) -> list[Token]:
+        """Return the visible tokens that are held back; call it at the end of the text."""
+        visible = [] if self.is_hiding else self._cut(self._held, 0, None)
+        self._held = []
         return visible
 
     def _cut(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
 
 from radfound.engine.models.settings import ModelSettings
 from radfound.engine.protocol import Backend
-from radfound.exceptions import UnsupportedError
 from radfound.optional import library
 
 
@@ -43,12 +44,27 @@ def _openai(model: ModelSettings, send_images_to: Sequence[str]) -> Backend:
     )
 
 
-def _not_yet(model: ModelSettings, send_images_to: Sequence[str]) -> Backend:
-    raise UnsupportedError(f"{model.name}: the backend {model.backend} is not registered here")
+def _transformers(model: ModelSettings, send_images_to: Sequence[str]) -> Backend:
+    backend = import_module("radfound.engine.transformers.backend")
+    return backend.TransformersBackend.load(
+        Path(model.place).expanduser(),
+        name=model.name,
+        recipe=model.recipe,
+        device=model.device,
+        bits=model.bits,
+    )
+
+
+def _radfound(model: ModelSettings, send_images_to: Sequence[str]) -> Backend:
+    backend = import_module("radfound.engine.local.backend")
+    folder = Path(model.place).expanduser()
+    return backend.LocalBackend.load(
+        str(folder) if folder.is_dir() else model.place, device=model.device
+    )
 
 
 _BUILDERS: dict[str, Callable[[ModelSettings, Sequence[str]], Backend]] = {
     "openai": _openai,
-    "transformers": _not_yet,
-    "radfound": _not_yet,
+    "transformers": _transformers,
+    "radfound": _radfound,
 }

@@ -356,7 +356,7 @@ class OpenAIBackend:
     def _asked(self, parts: Parts, question: Question, limit: int) -> Asked:
         chars = chars_of(messages(parts, question))
         pictures = len(parts.shown.pictures)
-        return Asked(self._address.host, self._name, pictures, chars, limit)
+        return Asked(self._address.host, self._name, pictures, chars, limit, parts.size_mb)
 
     def _hidden_tokens(self) -> int:
         """Return the room for text that is not shown: what the recipe wants, or an eighth of the context."""

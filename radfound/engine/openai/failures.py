@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import httpx2
@@ -28,18 +29,21 @@ from radfound.exceptions import (
 _OVERRUN = re.compile(
     r"context[ _](length|size|window)|maximum model length|max_model_len|too many tokens", re.I
 )
-_CONTEXT = re.compile(
-    r'"n_ctx": ?(\d+)|(?:context length is|model length of|context size \(?)\s*(\d+)', re.I
+# The first pattern that fits decides: llama.cpp's fields, then the words of vLLM's versions.
+_CONTEXT = (
+    re.compile(r'"n_ctx": ?(\d+)'),
+    re.compile(r"(?:context length is|model length of) *(\d+)", re.I),
 )
-_PROMPT = re.compile(
-    r'"n_prompt_tokens": ?(\d+)|prompt \(length (\d+)|(\d+) (?:in the messages|input tokens)'
-    r"|resulted in (\d+)|contains (?:at least )?(\d+)|requested (\d+)",
-    re.I,
+_PROMPT = (
+    re.compile(r'"n_prompt_tokens": ?(\d+)'),
+    re.compile(r"(\d+) (?:in the messages|input tokens)|prompt \(length (\d+)", re.I),
+    re.compile(r"resulted in (\d+)|contains (?:at least )?(\d+)|requested (\d+)", re.I),
 )
 _MOST_PICTURES = re.compile(r"at most (\d+) image", re.I)
 _NO_PICTURES = re.compile(
     r"image input is not supported|mmproj|multi-?modal|not support (?:image|vision)|image_url", re.I
 )
+_LARGE_MB = 64  # servers without a limit of their own take far more
 _CHARS_PER_TOKEN = 3.0  # a low estimate, so that what is said to fit does fit
 
 
@@ -56,6 +60,8 @@ class Asked:
         Characters of all text.
     limit : int
         Most tokens of the answer.
+    size_mb : float
+        Of the whole request.
     """
 
     host: str
@@ -63,6 +69,7 @@ class Asked:
     pictures: int = 0
     text_chars: int = 0
     limit: int = 1
+    size_mb: float = 0.0
 
 
 def most_pictures(error: BaseException) -> int | None:
@@ -97,6 +104,8 @@ def explain(error: BaseException, asked: Asked) -> RadFoundError:
             "`limits` in the settings of the models"
         )
     if isinstance(error, (openai.APIConnectionError, httpx2.HTTPError)):
+        if asked.size_mb > _LARGE_MB and not isinstance(cause, httpx2.RemoteProtocolError):
+            return _too_large(asked)
         return ModelServerError(
             f"{asked.host}: the connection broke before the answer was complete; ask again, and look at the "
             "model server's log if it happens again"
@@ -129,6 +138,8 @@ def _of_status(error: openai.APIStatusError, asked: Asked) -> RadFoundError:
             f"{asked.host}: the model server has too many requests; ask again in a moment",
             min(int(wait), 600) if wait.isdigit() else 5,
         )
+    if status == 413:
+        return _too_large(asked)
     if known := _of_words(error, asked):
         return known
     if status == 404:
@@ -157,6 +168,14 @@ def _of_words(error: openai.APIError, asked: Asked) -> RadFoundError | None:
     if asked.pictures and _NO_PICTURES.search(words):
         return no_pictures(asked.model)
     return None
+
+
+def _too_large(asked: Asked) -> RequestError:
+    return RequestError(
+        f"{asked.host}: the model server does not take a question of {asked.size_mb:.0f} MB with "
+        f"{asked.pictures} pictures (llama.cpp takes about 100 MB); ask about a region or a slice, or set "
+        "`limits: {pictures: N}` for the model"
+    )
 
 
 def no_pictures(model: str) -> UnsupportedError:
@@ -193,9 +212,11 @@ def _pictures_that_fit(context: int | None, prompt: int | None, asked: Asked) ->
     return max(0, min(asked.pictures - 1, int((context - asked.limit - text) / each)))
 
 
-def _first(pattern: re.Pattern[str], words: str) -> int | None:
-    found = pattern.search(words)
-    return int(next(group for group in found.groups() if group)) if found else None
+def _first(patterns: Sequence[re.Pattern[str]], words: str) -> int | None:
+    for pattern in patterns:
+        if found := pattern.search(words):
+            return int(next(group for group in found.groups() if group))
+    return None
 
 
 def _words(error: BaseException) -> str:

@@ -37,6 +37,12 @@ class Parts:
     shown: Shown
     content: list[dict[str, Any]]
 
+    @property
+    def size_mb(self) -> float:
+        """Size of the content in a request."""
+        sizes = (len(part.get("text") or part["image_url"]["url"]) for part in self.content)
+        return sum(sizes) / 1e6
+
 
 class Studies:
     """Makes the parts of studies by a recipe, and keeps the latest for further questions.

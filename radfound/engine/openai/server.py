@@ -82,7 +82,10 @@ async def ask_server(connection: Connection, address: Address) -> Server:
     """
     listed = await _listed(connection, address)
     model = _choose(listed, address)
-    entry = next((each for each in listed if each.get("id") == model), {})
+    same = [each for each in listed if each.get("id") == model]
+    # llama.cpp has one model, and answers for it by whatever name.
+    alone = listed if len(listed) == 1 and listed[0].get("owned_by") == "llamacpp" else []
+    entry = (same or alone or [{}])[0]
     server = _described(model, entry)
     if server.kind == "llama.cpp":
         server = await _ask_llama_cpp(connection, address, server)

@@ -17,7 +17,7 @@ class Chunks:
     """Turns chunks into tokens, one after another.
 
     A server may send the stop token's log-probability before it says that the answer has stopped, so a token
-    without text is kept until the next chunk.
+    without text is kept until the next chunk. llama.cpp does not send it: the stop token then has none.
     """
 
     def __init__(self) -> None:

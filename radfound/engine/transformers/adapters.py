@@ -1,0 +1,193 @@
+"""LoRA adapters of a vision-language model: checks before loading, and switching between requests."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+
+from radfound.exceptions import AdapterError, NotFoundError
+from radfound.records.adapter_weights import CONFIG_FILE, WEIGHTS_FILE, check_weights
+
+logger = logging.getLogger(__name__)
+
+TARGETS = (
+    r".*\.(language_model|text_model)\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+)
+"""The linear layers of the language model in every family, and none of the vision encoder."""
+
+MOST_BYTES = 2 * 2**30
+_LANGUAGE = re.compile(r"(?:.*\.)?(?:language_model|text_model)\..*")
+_VISION = re.compile(r".*(?:vision|visual|image_encoder).*")
+
+
+def check_adapter(folder: Path, model: Any) -> None:
+    """Raise AdapterError unless a folder holds a LoRA adapter of the language model alone.
+
+    vLLM and llama.cpp silently ignore weights of the vision encoder and the projector, so that the model that
+    is served would not be the model that passed the gate.
+
+    Parameters
+    ----------
+    folder : Path
+    model : PreTrainedModel
+    """
+    named = f"adapter {folder.name}"
+    path = folder / WEIGHTS_FILE
+    size = path.stat().st_size if path.is_file() else 0
+    if size > MOST_BYTES:
+        raise AdapterError(
+            f"{named}: {size / 2**30:.1f} GB; expected at most {MOST_BYTES / 2**30:.0f} GB; train it with a lower rank"
+        )
+    config = _config(folder, named)
+    if config.get("modules_to_save"):
+        raise AdapterError(
+            f"{named}: trained whole layers too ({', '.join(map(str, config['modules_to_save']))}), which servers "
+            "ignore; train it again without modules_to_save"
+        )
+    if size:
+        for module in _modules(path, named):
+            if not _is_language(module):
+                raise AdapterError(
+                    f"{named}: changes {module}, which is not part of the language model; servers ignore "
+                    "weights of the vision encoder and the projector; train the language model's layers alone"
+                )
+    check_weights(folder, _linears(model))
+
+
+class Adapters:
+    """The adapters that are loaded into a model. Not thread-safe: the backend's worker calls it.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+    probe : tensor, shape (1, L)
+        Token ids of a fixed prompt, whose log-probabilities an adapter must change.
+    """
+
+    def __init__(self, model: Any, probe: torch.Tensor):
+        self._model = model
+        self._probe = probe
+        self._peft: Any = None
+        self._loaded: set[str] = set()
+        self._used: str | None = None
+        self._base: torch.Tensor | None = None
+
+    def __contains__(self, adapter: str) -> bool:
+        return adapter in self._loaded
+
+    def load(self, adapter: str, folder: Path) -> None:
+        """Load an adapter under an id; does nothing if it is loaded.
+
+        Raises
+        ------
+        AdapterError
+            If it is damaged, does not fit, or does not change the probe's log-probabilities.
+        """
+        if adapter in self._loaded:
+            return
+        check_adapter(folder, self._model)
+        self.use(None)
+        if self._base is None:
+            self._base = self._log_probabilities()
+        name = _peft_name(adapter)
+        from peft import PeftModel
+
+        try:
+            if self._peft is None:
+                self._peft = PeftModel.from_pretrained(
+                    self._model, folder, adapter_name=name, is_trainable=False
+                )
+            else:
+                self._peft.load_adapter(folder, adapter_name=name, is_trainable=False)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise AdapterError(
+                f"adapter {folder.name}: cannot be loaded ({reason}); train it again"
+            ) from error
+        self._model.eval()
+        self._loaded.add(adapter)
+        self._used = adapter
+        self._peft.base_model.enable_adapter_layers()
+        self._peft.set_adapter(name)
+        if torch.equal(self._base, self._log_probabilities()):
+            self.drop(adapter)
+            raise AdapterError(
+                f"adapter {folder.name}: does not change the model's probabilities; it belongs to another model, "
+                "or was not trained"
+            )
+        self.use(None)
+
+    def use(self, adapter: str | None) -> None:
+        """Apply an adapter, or none, to the forward passes from now on."""
+        if adapter is not None and adapter not in self._loaded:
+            raise NotFoundError(f"adapter {adapter}: not loaded; choose another or the base model")
+        if adapter == self._used or self._peft is None:
+            return
+        if adapter is None:
+            self._peft.base_model.disable_adapter_layers()
+        else:
+            self._peft.base_model.enable_adapter_layers()
+            self._peft.set_adapter(_peft_name(adapter))
+        self._used = adapter
+
+    def drop(self, adapter: str) -> None:
+        """Unload an adapter; does nothing if it is unknown."""
+        if adapter not in self._loaded:
+            return
+        self.use(None)
+        self._loaded.discard(adapter)
+        self._peft.delete_adapter(_peft_name(adapter))
+        if not self._loaded:
+            self._peft.unload()
+            self._peft = None
+
+    @torch.inference_mode()
+    def _log_probabilities(self) -> torch.Tensor:
+        ids = self._probe.to(self._model.device)
+        core = self._model.model
+        if hasattr(core, "rope_deltas"):
+            core.rope_deltas = None
+        logits = self._model(input_ids=ids, logits_to_keep=1, use_cache=False).logits
+        found: torch.Tensor = logits[0, -1].float().log_softmax(-1).cpu()
+        return found
+
+
+def _config(folder: Path, named: str) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"{named}: its {CONFIG_FILE} is missing or damaged") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _modules(path: Path, named: str) -> list[str]:
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            names = list(file.keys())
+    except (OSError, safetensors.SafetensorError) as error:
+        raise AdapterError(f"{named}: its {WEIGHTS_FILE} is no safetensors file ({error})") from error
+    return [name.removeprefix("base_model.model.") for name in names]
+
+
+def _is_language(module: str) -> bool:
+    return bool(_LANGUAGE.fullmatch(module)) and not _VISION.fullmatch(module)
+
+
+def _linears(model: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the language model's linear layers by name, quantised ones included."""
+    found = {}
+    for name, module in model.named_modules():
+        name = name.replace(".base_layer", "")
+        if _is_language(name) and hasattr(module, "in_features") and hasattr(module, "out_features"):
+            found[name] = (int(module.out_features), int(module.in_features))
+    return found
+
+
+def _peft_name(adapter: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", adapter)

@@ -1,0 +1,66 @@
+"""The backends that the contract suite runs against: one entry each in `BACKENDS`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from radfound.engine.protocol import Backend
+
+from ..tiny_models import FAMILIES, build, build_adapter
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How to make a backend for the suite.
+
+    Parameters
+    ----------
+    load : callable
+        From an empty folder to the backend; called once.
+    adapter : callable or None
+        From the folder given to `load` and an empty folder to an adapter that fits; None if the backend takes none.
+    """
+
+    load: Callable[[Path], Backend]
+    adapter: Callable[[Path, Path], Path] | None = None
+
+
+def transformers(family: str) -> Entry:
+    def load(folder: Path) -> Backend:
+        from radfound.engine.transformers.backend import TransformersBackend
+
+        return TransformersBackend.load(build(family, folder / family), device="cpu", dtype="float32")
+
+    return Entry(load, lambda home, folder: build_adapter(home / family, folder))
+
+
+BACKENDS = {f"transformers-{family}": transformers(family) for family in FAMILIES}
+
+
+@dataclass(frozen=True)
+class Running:
+    backend: Backend
+    entry: Entry
+    home: Path
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def running(request, tmp_path_factory):
+    entry, home = BACKENDS[request.param], tmp_path_factory.mktemp(request.param)
+    backend = entry.load(home)
+    yield Running(backend, entry, home)
+    backend.close()
+
+
+@pytest.fixture
+def backend(running):
+    return running.backend
+
+
+@pytest.fixture
+def adapter(running, tmp_path):
+    """An adapter that fits, or None if the backend takes none."""
+    make = running.entry.adapter
+    return None if make is None else make(running.home, tmp_path / "adapter")
