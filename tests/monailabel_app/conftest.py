@@ -109,7 +109,16 @@ def free_port():
 
 
 @contextmanager
-def running_server(studies, log, *conf, host="127.0.0.1", token=None, variables=(), wrapper=()):
+def running_server(
+    studies,
+    log,
+    *conf,
+    host="127.0.0.1",
+    token=None,
+    variables=(),
+    wrapper=(),
+    model="radfound-tiny",
+):
     """The stock command of MONAI Label, on a free port of this machine; stopped at the end."""
     port = free_port()
     bin_folder = Path(sys.executable).parent
@@ -125,7 +134,8 @@ def running_server(studies, log, *conf, host="127.0.0.1", token=None, variables=
         *(sys.executable, "-m", "monailabel.main", "start_server"),
         *("--app", str(ROOT / "monailabel_app")),
         *("--studies", str(studies), "--host", host, "--port", str(port)),
-        *("--conf", "checkpoint", "radfound-tiny", *conf),
+        *(("--conf", "model", model) if model else ()),
+        *conf,
     ]
     with open(log, "wb") as output:
         process = subprocess.Popen(

@@ -34,6 +34,10 @@ class RadFoundInfer(InferTask):
         self.task = task
         self.service = service
 
+    def config(self) -> dict[str, Any]:
+        """Return the models that `params.model` may name, the default first."""
+        return {"models": [model["name"] for model in self.service.models.to_json()]}
+
     def is_valid(self) -> bool:
         """Return True; a missing checkpoint is reported at the first answer."""
         return True

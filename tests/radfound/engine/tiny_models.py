@@ -75,9 +75,7 @@ def llava() -> tuple[Any, Any]:
         vision_feature_select_strategy="default",
         image_seq_length=16,
     )
-    images = CLIPImageProcessor(
-        size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}
-    )
+    images = CLIPImageProcessor(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56})
     processor = LlavaProcessor(
         image_processor=images,
         tokenizer=tokenizer,

@@ -7,7 +7,9 @@ from ..tiny_models import FAMILIES, build_adapter
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_one_expression_names_language_layers_of_every_family(family, backends, folders, tmp_path):
+def test_the_one_expression_names_language_layers_of_every_family(
+    family, backends, folders, tmp_path
+):
     folder = build_adapter(folders(family), tmp_path / "adapter")
     check_adapter(folder, backends(family)._model)
 
