@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from radfound import __version__
+from radfound.benchmark import cli as benchmark
 from radfound.engine.models import cli as models
 from radfound.exceptions import RadFoundError, RequestError
 from radfound.question import Answer
@@ -100,7 +101,7 @@ def _ask(args: argparse.Namespace) -> str:
         study = _read_study(files, args.series, args.volume)
         read_ms = round(1000 * (time.monotonic() - start))
         progress.set_description("loading the model")
-        engine = _load_engine(args.model, adapters, args.device)
+        engine = _load_engine(args.model, adapters, args.device, args.send_images_to)
         progress.set_description("answering")
         pieces = engine.stream(
             study,
@@ -207,20 +208,6 @@ def _adapters_prune(args: argparse.Namespace) -> str:
     return f"pruned: {', '.join(removed)}" if removed else "nothing to prune"
 
 
-def _bench(args: argparse.Namespace) -> str:
-    from radfound.benchmark.bench import Options, bench
-
-    if args.limit is not None and args.limit < 2:
-        raise RequestError(f"--limit: found {args.limit}; expected 2 or more studies")
-    chosen = {name: value for name, value in vars(args).items() if name in Options.__annotations__}
-    for name in ("tasks", "radeval"):
-        chosen[name] = tuple(word for word in chosen[name].split(",") if word)
-    with redirect_stdout(sys.stderr):
-        results = bench(Options(**chosen))
-    text = results.pop("report")
-    return _json(results) if args.json else f"{text}\nwritten to {args.out}"
-
-
 # Arguments -------------------------------------------------------------------------------------
 
 
@@ -322,7 +309,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "bench", help="evaluate a model on RadVLBench, with controls", parents=[common]
     )
-    _add_bench_arguments(command)
+    benchmark.add_arguments(command)
 
     models.add_commands(_group(commands, "models", "list and check the models"), common)
 
@@ -354,7 +341,18 @@ def _add_ask_arguments(command: argparse.ArgumentParser, name: str) -> None:
         metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1"),
         help="restrict the question to this box, RAS in mm",
     )
-    command.add_argument("--model", default="radfound-mini", help="default: radfound-mini")
+    command.add_argument(
+        "--model",
+        default="radfound-mini",
+        help="radfound-mini (default), a folder of weights, or openai:ADDRESS#NAME",
+    )
+    command.add_argument(
+        "--send-images-to",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="another machine that may receive images",
+    )
     command.add_argument("--device", help='such as "cuda"; default: chosen automatically')
     command.add_argument("--max-new-tokens", type=int, metavar="N", help="1 to 512")
     command.add_argument(
@@ -367,42 +365,6 @@ def _add_ask_arguments(command: argparse.ArgumentParser, name: str) -> None:
         help="write the evidence map, a volume on the voxels of the image",
     )
     command.set_defaults(run=_ask)
-
-
-def _add_bench_arguments(command: argparse.ArgumentParser) -> None:
-    add = command.add_argument
-    add("--model", default="radfound-mini", help="a name or a checkpoint's folder")
-    add("--tasks", default="metadata,vqa,caption,report", help="default: %(default)s")
-    add(
-        "--data",
-        required=True,
-        help="folder of the data kit, your own .jsonl file, or NAME=FOLDER such as slake=data/Slake1.0 (docs/data.md)",
-    )
-    add("--out", type=Path, required=True, metavar="DIR", help="output folder for tables and plots")
-    add("--limit", type=int, metavar="N", help="at most N studies per split, for a trial run")
-    add("--compare", type=Path, metavar="DIR", help="the --out folder of another model's run")
-    add(
-        "--calibrate",
-        action="store_true",
-        help="first fit the confidence calibration on the validation split and save it in the checkpoint's folder",
-    )
-    add(
-        "--radeval",
-        nargs="?",
-        const="radgraph,bertscore",
-        default="",
-        metavar="SCORES",
-        help="also compute these RadEval scores, if RadEval is installed; default: %(const)s",
-    )
-    add(
-        "--write-docs",
-        type=Path,
-        metavar="FILE",
-        help="insert the tables between the marks of this Markdown file",
-    )
-    add("--device", help='such as "cuda"; default: chosen automatically')
-    add("--seed", type=int, default=0, help="default: 0")
-    command.set_defaults(run=_bench)
 
 
 def _add_studies(command: argparse.ArgumentParser) -> None:
@@ -431,10 +393,15 @@ def _read_study(files: list[str], series: str | None, volume: int | None) -> Stu
     return read_study(files[0] if len(files) == 1 else files, series=series, volume=volume)
 
 
-def _load_engine(checkpoint: str, adapters: AdapterStore | None, device: str | None) -> Engine:
-    from radfound.engine.engine import Engine
+def _load_engine(
+    model: str, adapters: AdapterStore | None, device: str | None, hosts: Sequence[str] = ()
+) -> Engine:
+    from radfound.engine.models.build import build_engine
+    from radfound.engine.models.settings import one_model
 
-    return Engine.load(checkpoint, adapters=adapters, device=device)
+    return build_engine(
+        one_model(model, hosts).named(), send_images_to=hosts, adapters=adapters, device=device
+    )
 
 
 def _last(pieces: Iterator[str | Answer], progress: Any) -> Answer:

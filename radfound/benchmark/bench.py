@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from radfound import __version__
 from radfound.benchmark import plots
+from radfound.benchmark.kept_answers import KeptAnswers
 from radfound.benchmark.output import (
     make_folder,
     marked_parts,
@@ -35,9 +36,12 @@ from radfound.benchmark.scoring.radeval import radeval_metrics
 from radfound.benchmark.scoring.scores import Scorer, calibration_table, is_right
 from radfound.benchmark.tasks import TASKS, Source, calibration_items, load_task
 from radfound.engine.confidence import Calibration, calibration_group
+from radfound.engine.generated import AT_ONCE
 from radfound.engine.local.backend import LocalBackend
+from radfound.engine.models.build import build_backend, checkpoint_of
+from radfound.engine.models.settings import load_models, one_model
 from radfound.engine.protocol import Backend
-from radfound.exceptions import DatasetError, RequestError, UnsupportedError
+from radfound.exceptions import DatasetError, UnsupportedError
 from radfound.model.checkpoints import shipped_folder
 from radfound.optional import library
 
@@ -55,6 +59,9 @@ class Options:
     data: str
     out: Path
     model: str = "radfound-mini"
+    models: Path | None = None
+    send_images_to: tuple[str, ...] = ()
+    at_once: int = AT_ONCE
     tasks: tuple[str, ...] = tuple(TASKS)
     limit: int | None = None
     compare: Path | None = None
@@ -71,8 +78,8 @@ def bench(options: Options) -> dict[str, Any]:
     Raises
     ------
     RadFoundError
-        If data, a library or the checkpoint is missing, or the folder cannot be written; raised before the
-        model runs.
+        If data, a library or the checkpoint is missing, the model's server does not answer, or the folder
+        cannot be written; raised before the model runs.
     """
     began = time.monotonic()
     scorer = Scorer(options.seed, radeval_metrics(options.radeval) if options.radeval else [])
@@ -81,12 +88,19 @@ def bench(options: Options) -> dict[str, Any]:
     source = Source(options.data)
     tasks = [load_task(name, source, options.limit) for name in options.tasks]
     folder = make_folder(options.out)
-    backend = LocalBackend.load(options.model, options.device, max_running=_BATCH)
-    if options.calibrate:
-        calibrate(backend, source).write(shipped_folder(options.model))
-    revision = backend.describe().revision
-    calibration = Calibration.read(shipped_folder(options.model), revision)
-    runs = run_tasks(backend, tasks, options.seed, progress_bar)
+    backend, place = _load(options)
+    try:
+        if options.calibrate:
+            calibrate(backend, source).write(place)
+        calibration = Calibration.read(place, backend.describe().revision)
+        kept = KeptAnswers(folder, backend.describe())
+        if len(kept):
+            logger.warning("going on with a run that was ended: %d answers are kept", len(kept))
+        runs = run_tasks(
+            backend, tasks, options.seed, progress_bar, at_once=options.at_once, kept=kept
+        )
+    finally:
+        backend.close()
     write_answers(runs, calibration, folder)
     results = {
         **_about(options, backend),
@@ -99,9 +113,23 @@ def bench(options: Options) -> dict[str, Any]:
     plots.draw(results, folder)
     text = report(results)
     (folder / "report.md").write_text(text, encoding="utf-8")
+    kept.finish()
     if options.write_docs:
         write_docs(text, options.write_docs)
     return without_nan(results) | {"report": text}
+
+
+def _load(options: Options) -> tuple[Backend, Path]:
+    """Return the model, and the folder of its calibration."""
+    if options.models:
+        model = load_models(options.models, options.send_images_to).named(options.model)
+    else:
+        model = one_model(options.model, options.send_images_to).named()
+    if model.backend == "radfound":
+        checkpoint = checkpoint_of(model)
+        backend = LocalBackend.load(checkpoint, options.device, max_running=_BATCH)
+        return backend, shipped_folder(checkpoint)
+    return build_backend(model, options.send_images_to), options.out
 
 
 def calibrate(backend: Backend, source: Source) -> Calibration:
@@ -137,10 +165,6 @@ def progress_bar(what: str, total: int) -> Iterator[Any]:
 
 def _check(options: Options) -> None:
     """Raise RequestError early for options that would fail after generation."""
-    if options.calibrate and not shipped_folder(options.model).is_dir():
-        raise RequestError(
-            f"--calibrate: {options.model} is not a folder; give the checkpoint's folder"
-        )
     if options.write_docs:
         marked_parts(options.write_docs)
     library("matplotlib", "bench")
@@ -160,7 +184,7 @@ def _about(options: Options, backend: Backend) -> dict[str, Any]:
         "command": shlex.join(["radfound", *sys.argv[1:]]),
         "seed": options.seed,
         "limit": options.limit,
-        "model": {"name": model.name, "revision": model.revision},
+        "model": {"name": model.name, "revision": model.revision, "recipe": model.recipe},
         "data": Path(options.data).name,
         "versions": {
             "radfound": __version__,

@@ -209,6 +209,60 @@ def _comparison_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def side_by_side(folders: Sequence[Path]) -> str:
+    """Return a Markdown table of several runs: each model's score, and its lead over blank and other images.
+
+    Raises
+    ------
+    RequestError
+        If a folder holds no results, or two runs are of different data or limits.
+    """
+    results = [_results(folder) for folder in folders]
+    if len({(each["data"], each["limit"], each["seed"]) for each in results}) > 1:
+        raise RequestError(
+            "--table: the runs are of different data, --limit or --seed; compare like with like"
+        )
+    rows: dict[tuple[str, str], list[dict[str, Any] | None]] = {}
+    for number, each in enumerate(results):
+        for task in each["tasks"].values():
+            for row in filter(is_shown, task["rows"]):
+                about = rows.setdefault((row["row"], row["score"]), [None] * len(results))
+                about[number] = row
+    lines = _header(["question", "score", *(f"{each['model']['name']}" for each in results)])
+    for (question, score), cells in rows.items():
+        lines.append("| " + " | ".join([question, score, *map(_beside, cells)]) + " |")
+    return "\n".join(
+        [
+            "Each cell: score; lead over the same model on a blank and on another patient's image, 95 % intervals.",
+            "",
+            *lines,
+        ]
+    )
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        return found
+    except (OSError, ValueError) as error:
+        raise RequestError(
+            f"--table: {folder} holds no results.json; expected the --out folder of a finished run"
+        ) from error
+
+
+def _beside(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    filled = {
+        name: {key: math.nan if value is None else value for key, value in row[name].items()}
+        for name in (MODEL, "over_blank", "over_other")
+    }
+    leads = [
+        _number(filled[name], row["percent"], True, "+") for name in ("over_blank", "over_other")
+    ]
+    return "; ".join([_number(filled[MODEL], row["percent"], False), *leads])
+
+
 def write_docs(text: str, path: Path) -> None:
     """Insert the tables between the two `MARKS` of a Markdown file."""
     before, after = marked_parts(path)

@@ -6,12 +6,14 @@ questions about equal studies, as about blank images, are asked once.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from radfound.benchmark.controls import blanked, majority_answers, other_patients
+from radfound.benchmark.kept_answers import KeptAnswers
 from radfound.benchmark.probe import image_features, probe_answers
 from radfound.benchmark.tasks import Item, Task
 from radfound.datasets import Example
@@ -90,6 +92,7 @@ def run_tasks(
     *,
     adapter: str | None = None,
     at_once: int = AT_ONCE,
+    kept: KeptAnswers | None = None,
 ) -> list[Run]:
     """Return the answers of a model and of its controls.
 
@@ -105,6 +108,8 @@ def run_tasks(
         An id given to `use_adapter`.
     at_once : int
         Most questions that the backend has at the same time.
+    kept : KeptAnswers, optional
+        Answers of the same run before it was ended; new ones are added.
     """
     views = _Views()
     for task in tasks:
@@ -115,7 +120,7 @@ def run_tasks(
             views.add(item, item.example, limit)
             views.add(item, item.example, limit, is_blank=True)
             views.add(item, studies[other[id(item.example)]], limit)
-    generated = _generate(backend, views, progress, adapter, at_once)
+    generated = _generate(backend, views, progress, adapter, at_once, kept)
     runs = []
     for task in tasks:
         count = 3 * len(task.items)
@@ -168,9 +173,11 @@ def _generate(
     progress: Progress,
     adapter: str | None = None,
     at_once: int = AT_ONCE,
+    kept: KeptAnswers | None = None,
 ) -> list[Generated]:
-    keys: list[Hashable] = [None] * views.count
-    distinct: dict[Hashable, int] = {}
+    keys = [""] * views.count
+    answers: dict[str, Generated | None] = {}
+    asked: deque[str] = deque()
 
     def asks(advance: Callable[[int], None]) -> Iterator[Ask]:
         for view in views.by_files.values():
@@ -178,15 +185,22 @@ def _generate(
             blank = blanked(study) if any(part[-1] for part in view.questions) else study
             names = {False: study.digest, True: _name_of_blank(backend, blank, view.example)}
             for number, question, limit, is_blank in view.questions:
-                keys[number] = names[is_blank], question, limit
-                if keys[number] not in distinct:
-                    distinct[keys[number]] = len(distinct)
+                keys[number] = key = KeptAnswers.key(names[is_blank], question, limit)
+                if key in answers:
+                    continue
+                answers[key] = kept.get(key) if kept else None
+                if answers[key] is None:
+                    asked.append(key)
                     yield Ask(blank if is_blank else study, question, limit)
             advance(1)
 
     with progress("answering", len(views.by_files)) as advance:
-        answers = list(generate(backend, asks(advance), adapter=adapter, at_once=at_once))
-    return [answers[distinct[key]] for key in keys]
+        for answer in generate(backend, asks(advance), adapter=adapter, at_once=at_once):
+            key = asked.popleft()
+            answers[key] = answer
+            if kept:
+                kept.add(key, answer)
+    return [found for key in keys if (found := answers[key]) is not None]
 
 
 def _name_of_blank(backend: Backend, blank: Study, example: Example) -> Hashable:

@@ -39,7 +39,7 @@ class FakeEngine:
             timings_ms={"read": 0, "encode": 5, "first_token": 7, "total": 9},
         )
 
-    def load(self, checkpoint, adapters, device):
+    def load(self, checkpoint, adapters, device, hosts=()):
         self.loaded.append((checkpoint, adapters, device))
         return self
 

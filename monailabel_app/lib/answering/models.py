@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radfound.engine.confidence import Calibration
+from radfound.engine.models.build import build_engine, checkpoint_of
 from radfound.engine.models.registry import Registry
 from radfound.engine.models.settings import Models, ModelSettings, load_models, one_model
 from radfound.engine.openai.address import parse_address
@@ -94,7 +94,7 @@ class ServedModels:
                 f"{model.name}: runs on the backend {model.backend}, which this server cannot train; train the "
                 "same weights with `radfound train --studies DIR --model FOLDER`"
             )
-        return _checkpoint(model)
+        return checkpoint_of(model)
 
     def loaded(self) -> Mapping[str, Engine]:
         """Return the engines of the models that are loaded; never blocks."""
@@ -131,23 +131,15 @@ class ServedModels:
         self._registry.close()
 
     def _load(self, model: ModelSettings) -> Engine:
-        from radfound.engine.engine import Engine
-
         without_progress_bars()
         store = self._stores[model.name]
-        if model.backend == _OWN:
-            device = model.device or self._device
-            return Engine.load(_checkpoint(model), adapters=store, device=device, name=model.name)
-        from radfound.engine.models.build import build_backend
-
-        backend = build_backend(model, self.settings.send_images_to)
-        calibration = Calibration.read(store.root.parent, backend.describe().revision)
-        return Engine(backend, adapters=store, calibration=calibration, name=model.name)
-
-
-def _checkpoint(model: ModelSettings) -> str:
-    folder = Path(model.place).expanduser()
-    return str(folder) if folder.is_dir() else model.place
+        return build_engine(
+            model,
+            send_images_to=self.settings.send_images_to,
+            adapters=store,
+            device=self._device,
+            calibration=store.root.parent,
+        )
 
 
 def _destination(model: ModelSettings, models: Models) -> str | None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from radfound.engine.models.settings import ModelSettings
 from radfound.engine.protocol import Backend
 from radfound.optional import library
+
+if TYPE_CHECKING:
+    from radfound.engine.engine import Engine
+    from radfound.records.adapters import AdapterStore
 
 
 def build_backend(model: ModelSettings, send_images_to: Sequence[str] = ()) -> Backend:
@@ -26,6 +32,46 @@ def build_backend(model: ModelSettings, send_images_to: Sequence[str] = ()) -> B
         If the model cannot be loaded or its server does not answer.
     """
     return _BUILDERS[model.backend](model, send_images_to)
+
+
+def build_engine(
+    model: ModelSettings,
+    *,
+    send_images_to: Sequence[str] = (),
+    adapters: AdapterStore | None = None,
+    device: str | None = None,
+    calibration: Path | None = None,
+) -> Engine:
+    """Return an engine for a model.
+
+    Parameters
+    ----------
+    model : ModelSettings
+    send_images_to : sequence of str
+        Hosts other than this machine that may receive pictures.
+    adapters : AdapterStore, optional
+    device : str, optional
+        For a model that names none.
+    calibration : Path, optional
+        Folder with `calibration.json`; RadFound's own models have theirs beside the weights.
+    """
+    from radfound.engine.confidence import Calibration
+    from radfound.engine.engine import Engine
+
+    model = replace(model, device=model.device or device)
+    if model.backend == "radfound":
+        return Engine.load(
+            checkpoint_of(model), adapters=adapters, device=model.device, name=model.name
+        )
+    backend = build_backend(model, send_images_to)
+    known = Calibration.read(calibration, backend.describe().revision) if calibration else None
+    return Engine(backend, adapters=adapters, calibration=known, name=model.name)
+
+
+def checkpoint_of(model: ModelSettings) -> str:
+    """Return the checkpoint of one of RadFound's own models: a name or a folder."""
+    folder = Path(model.place).expanduser()
+    return str(folder) if folder.is_dir() else model.place
 
 
 def _openai(model: ModelSettings, send_images_to: Sequence[str]) -> Backend:
@@ -57,10 +103,7 @@ def _transformers(model: ModelSettings, send_images_to: Sequence[str]) -> Backen
 
 def _radfound(model: ModelSettings, send_images_to: Sequence[str]) -> Backend:
     backend = import_module("radfound.engine.local.backend")
-    folder = Path(model.place).expanduser()
-    return backend.LocalBackend.load(
-        str(folder) if folder.is_dir() else model.place, device=model.device
-    )
+    return backend.LocalBackend.load(checkpoint_of(model), device=model.device)
 
 
 _BUILDERS: dict[str, Callable[[ModelSettings, Sequence[str]], Backend]] = {

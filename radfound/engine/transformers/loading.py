@@ -37,7 +37,11 @@ class Loaded:
 
 
 def load(
-    folder: str | Path, *, device: str | None = None, dtype: str = "bfloat16", bits: int | None = None
+    folder: str | Path,
+    *,
+    device: str | None = None,
+    dtype: str = "bfloat16",
+    bits: int | None = None,
 ) -> Loaded:
     """Load a model and its processor.
 
