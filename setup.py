@@ -37,10 +37,12 @@ setup(
         "pillow>=10,<14",
         "safetensors>=0.4,<1",
         "scipy>=1.11,<2",
+        "cachetools>=5,<8",
         "gguf>=0.10,<1",
         "filelock>=3.12,<5",
         "isal>=1.7,<2",
         "tqdm>=4.60,<5",
+        "typing-extensions>=4.6,<5",
         "pydantic>=2.7,<3",
         "pyyaml>=6,<7",
         "tokenizers>=0.22,<1",
@@ -50,7 +52,6 @@ setup(
         # mlflow and openslide, which this app does not need; requirements.txt names what it does.
         "server": [
             "bcrypt>=4,<6",
-            "cachetools>=5,<8",
             "dicomweb-client>=0.59,<0.60",
             "fastapi>=0.115,<1",
             "girder-client>=5,<6",

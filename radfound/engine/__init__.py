@@ -1,6 +1,6 @@
-"""The engine, which answers questions, and the backend of RadFound's own model (`local`).
+"""The engine, which answers questions with one backend (`protocol.py`), and the backends, each in a folder of its own.
 
-`Engine` is imported on first use, because it imports torch.
+Modules of this folder import no torch. `Engine` is imported on first use, because `protocol.py` and `stream.py` stand alone.
 """
 
 from typing import TYPE_CHECKING, Any

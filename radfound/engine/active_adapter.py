@@ -108,6 +108,13 @@ class ActiveAdapter:
             if adapter not in self._available:
                 self._add(adapter, self._store, model.revision)
 
+    def forget(self, adapter: str) -> None:
+        """Give an adapter to the backend again before its next use, because the backend has lost it."""
+        with self._lock:
+            self._available.pop(adapter, None)
+            if self._adapter == adapter:
+                self._adapter = None
+
     def _add(self, adapter: str, store: AdapterStore, revision: str) -> None:
         base = store.manifest(adapter).get("base_revision")
         if base not in (None, revision):

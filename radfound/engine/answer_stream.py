@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from radfound.engine.confidence import (
     Calibration,
@@ -15,6 +15,7 @@ from radfound.engine.confidence import (
 from radfound.engine.generated import Generated
 from radfound.engine.shown import Shown
 from radfound.engine.stream import Stream, Token
+from radfound.exceptions import AdapterError, NotFoundError
 from radfound.question import Answer, ModelVersion, Question, ShownSlices, split_report
 from radfound.study.study import Study
 
@@ -37,6 +38,8 @@ class AnswerStream:
     calibration : Calibration or None
     cancel : threading.Event, optional
         Cancels the stream when set.
+    on_lost : callable, optional
+        Called if the backend can no longer use the answer's adapter.
     """
 
     def __init__(
@@ -48,10 +51,12 @@ class AnswerStream:
         vocabulary: int | None,
         calibration: Calibration | None,
         cancel: threading.Event | None = None,
+        on_lost: Callable[[], None] | None = None,
     ):
         self._stream = tokens
         self._study, self._question, self._model = study, question, model
         self._vocabulary, self._calibration = vocabulary, calibration
+        self._on_lost = on_lost
         self._began, self._first_ms = time.monotonic(), 0
         self._tokens: list[Token] = []
         self._next = iter(tokens)
@@ -91,8 +96,8 @@ class AnswerStream:
         while not self._has_ended:
             try:
                 token = next(self._next, None)
-            except BaseException:
-                self._has_ended = True
+            except BaseException as error:
+                self._fail(error)
                 raise
             if piece := self._take(token):
                 return piece
@@ -105,12 +110,17 @@ class AnswerStream:
         while not self._has_ended:
             try:
                 token = await anext(self._next_async, None)
-            except BaseException:
-                self._has_ended = True
+            except BaseException as error:
+                self._fail(error)
                 raise
             if piece := self._take(token):
                 return piece
         raise StopAsyncIteration
+
+    def _fail(self, error: BaseException) -> None:
+        self._has_ended = True
+        if isinstance(error, (AdapterError, NotFoundError)) and self._on_lost is not None:
+            self._on_lost()
 
     def _take(self, token: Token | None) -> str | Answer:
         """Return the text of a token, or the Answer at the end."""

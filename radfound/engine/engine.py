@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,7 @@ class Engine:
             # The calibration was fitted to the base model and does not hold for an adapter.
             self.calibration if adapter is None else None,
             cancel,
+            None if adapter is None else partial(self._adapters.forget, adapter),
         )
 
     def check(

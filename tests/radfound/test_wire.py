@@ -81,6 +81,7 @@ def test_answer_has_the_shape_of_the_design():
         "model": {"name": "radfound-mini", "revision": "0123456789ab", "adapter": "a-0003"},
         "timings_ms": {"read": 0, "encode": 0, "first_token": 41, "total": 122},
         "finished": True,
+        "shown": None,
     }
 
 
@@ -89,6 +90,7 @@ def test_answer_has_the_shape_of_the_design():
     [
         {},
         {"confidence": None, "uncertainty": None, "finished": False},
+        {"shown": {"recipe": "family", "note": None, "slices": ["axial slice 6 of 12"]}},
         {
             "task": "report",
             "question": None,

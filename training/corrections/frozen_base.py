@@ -57,7 +57,9 @@ class Evaluation:
 class FrozenBase:
     """A base model in memory, and what does not change from run to run.
 
-    Several runs may share one, one after the other.
+    Several runs may share one, one after the other. This is RadFound's own model and not a backend of the engine: it
+    is trained, and the gate scores hundreds of answers from activations that are cached below the layers that learn.
+    Through the protocol every score would be a forward pass through the whole model.
 
     Parameters
     ----------

@@ -67,7 +67,8 @@ class RadFoundScoring(ScoringMethod):
         """
         questions, limit = _questions(request.get("questions")), _limit(request.get("limit"))
         without_progress_bars()
-        model = self._service.engine().model_version
+        engine = self._service.engine()
+        model, can_embed = engine.model_version, engine.backend.describe().abilities.embed
         scores, corrected = self._service.scores, self._service.log.images()
         answered, embedded = scores.judged(model), scores.placed(model)
         images = sorted(datastore.list_images())
@@ -75,7 +76,7 @@ class RadFoundScoring(ScoringMethod):
         missing = [
             image
             for image in images
-            if image not in embedded or image not in (answered | corrected)
+            if (can_embed and image not in embedded) or image not in (answered | corrected)
         ]
         skipped: list[dict[str, str]] = []
         for number, image in enumerate(missing[:limit], start=1):
@@ -95,7 +96,8 @@ class RadFoundScoring(ScoringMethod):
 
     def _score(self, image: str, questions: tuple[str, ...]) -> None:
         study, engine = self._service.study([image]), self._service.engine()
-        self._service.scores.place(image, engine.model_version, engine.embed(study))
+        if engine.backend.describe().abilities.embed:
+            self._service.scores.place(image, engine.model_version, engine.embed(study))
         for question in questions:
             answer = engine.answer(study, "vqa", question, max_new_tokens=_NEW_TOKENS)
             self._service.scores.note(answer)

@@ -286,11 +286,11 @@ class LocalBackend:
                 self._load(current)
 
     def _load(self, adapter: str | None) -> None:
-        if adapter == self._loaded:
-            return
         folder = None if adapter is None else self._folders.get(adapter)
         if adapter is not None and folder is None:
-            raise NotFoundError(f"adapter {adapter}: not in use; ask again")
+            raise NotFoundError(f"adapter {adapter}: unknown to the model; ask again")
+        if adapter == self._loaded:
+            return
         self._loaded = None  # also if the next line fails
         self.model.load_adapter(folder)
         self._loaded = adapter

@@ -1,4 +1,7 @@
+import asyncio
 import shutil
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
@@ -16,11 +19,15 @@ from radfound.engine.confidence import (
 )
 from radfound.engine.engine import Engine
 from radfound.engine.local.model import LocalModel
+from radfound.engine.protocol import Abilities, Description
+from radfound.engine.shown import Picture, Shown
+from radfound.engine.stream import Stream, Token
 from radfound.exceptions import AdapterError, Cancelled, RequestError
 from radfound.question import Answer, Question, Turn
 from radfound.records.adapters import AdapterStore
 from radfound.study.region import Box
 from radfound.study.study import Study
+from radfound.wire import answer_from_json, answer_to_json
 
 
 def published(store, **manifest):
@@ -252,3 +259,155 @@ def test_confidence_is_the_geometric_mean_and_entropy_a_share():
     assert length_normalised_probability(np.log([0.5, 0.125]).tolist()) == pytest.approx(0.25)
     assert normalised_entropy([np.log(10)], 10) == pytest.approx(1.0)
     assert length_normalised_probability([]) is None and normalised_entropy([], 10) is None
+
+
+# Other backends
+
+
+class FakeBackend:
+    """Streams fixed tokens; what it is asked is kept."""
+
+    def __init__(self, tokens, shown=None, adapters="while running"):
+        self.tokens, self.shown, self.adapters = tokens, shown, adapters
+        self.asked, self.used, self.dropped = [], [], []
+
+    def describe(self):
+        abilities = Abilities("none", adapters=self.adapters)
+        return Description("fake", "r1", None, 4, None, "fake", abilities)
+
+    def stream(self, study, question, *, adapter, limit):
+        self.asked.append((question, adapter, limit))
+        stream = Stream()
+        stream.shown = self.shown
+        for token in self.tokens:
+            stream.put(token)
+        stream.end()
+        return stream
+
+    def use_adapter(self, adapter, folder):
+        self.used.append(adapter)
+
+    def drop_adapter(self, adapter):
+        self.dropped.append(adapter)
+
+
+TOKENS = [Token("Yes"), Token(", left."), Token("", last=True)]
+
+
+def test_what_a_backend_does_not_know_is_none_in_the_answer(study):
+    calibration = Calibration("r1", {"closed": Curve(1.0, 0.0, 100)})
+    engine = Engine(FakeBackend(TOKENS), calibration=calibration)
+    answer = engine.answer(study, "vqa", "Is there air?")
+    assert (answer.text, answer.finished) == ("Yes, left.", True)
+    assert answer.confidence is answer.uncertainty is answer.shown is None
+
+
+def test_the_answer_names_the_slices_that_the_model_was_shown(study):
+    picture = Picture(np.zeros((2, 2, 3), np.uint8), "axial slice 6 of 12", 0, 5)
+    shown = Shown("family", ("The study:", picture), note="1 of 12 slices")
+    answer = Engine(FakeBackend(TOKENS, shown)).answer(study, "vqa", "Is there air?")
+    expected = {
+        "recipe": "family",
+        "note": "1 of 12 slices",
+        "slices": ["axial slice 6 of 12"],
+    }
+    assert answer.shown == expected
+    assert answer_from_json(answer_to_json(answer)) == answer
+
+
+def test_an_answer_of_an_earlier_version_says_nothing_of_slices(study):
+    answer = Engine(FakeBackend(TOKENS)).answer(study, "vqa", "Is there air?")
+    old = answer_to_json(answer)
+    del old["shown"]
+    assert answer_from_json(old) == answer
+
+
+def test_the_adapter_is_named_in_every_call_and_given_to_the_backend_once(study, tmp_path):
+    store, backend = AdapterStore(tmp_path / "adapters"), FakeBackend(TOKENS)
+    engine = Engine(backend, adapters=store)
+    engine.answer(study, "caption")
+    adapter = published(store)
+    for _ in range(2):
+        assert engine.answer(study, "caption").model.adapter == adapter
+    assert [each[1] for each in backend.asked] == [None, adapter, adapter]
+    assert backend.used == [adapter]
+
+
+def test_after_the_backend_has_lost_an_adapter_the_one_before_answers(study, tmp_path):
+    store = AdapterStore(tmp_path / "adapters")
+    engine = Engine.load("radfound-tiny", adapters=store)
+    good, lost = published(store), published(store)
+    assert engine.answer(study, "caption", max_new_tokens=1).model.adapter == lost
+    shutil.rmtree(store.root / lost)
+    engine.backend.score(study, Question("caption"), "yes", adapter=None)  # unloads it
+    with pytest.raises(AdapterError):
+        engine.answer(study, "caption", max_new_tokens=1)
+    assert engine.answer(study, "caption", max_new_tokens=1).model.adapter == good
+
+
+def test_of_many_adapters_the_backend_keeps_the_newest(study, tmp_path):
+    store, backend = AdapterStore(tmp_path / "adapters"), FakeBackend(TOKENS)
+    engine = Engine(backend, adapters=store)
+    names = []
+    first = store.path(published(store))
+    for _ in range(9):
+        names.append(store.publish(first, {}))
+        engine.answer(study, "caption")
+    assert backend.used == names and backend.dropped == names[:1]
+
+
+def test_a_backend_without_adapters_answers_with_the_base_model_and_says_why(study, tmp_path):
+    store = AdapterStore(tmp_path / "adapters")
+    engine = Engine(FakeBackend(TOKENS, adapters="none"), adapters=store)
+    adapter = published(store)
+    assert engine.answer(study, "caption").model.adapter is None
+    assert engine.next_adapter() == (None, f"adapter {adapter}: fake cannot use adapters")
+
+
+# Asynchronous streams
+
+
+def test_an_async_stream_has_the_pieces_of_the_other(engine, study):
+    async def ask(question):
+        stream = engine.stream(study, "vqa", question, max_new_tokens=10)
+        return [piece async for piece in stream]
+
+    async def ask_two():
+        return await asyncio.gather(ask("What is shown?"), ask("Why?"))
+
+    for question, (*pieces, answer) in zip(
+        ("What is shown?", "Why?"), asyncio.run(ask_two()), strict=True
+    ):
+        *expected, other = engine.stream(study, "vqa", question, max_new_tokens=10)
+        assert pieces == expected and answer.text == other.text
+
+
+def test_an_async_stream_can_be_cancelled_while_it_is_awaited(engine, study):
+    async def scenario():
+        stream = engine.stream(study, "vqa", "Why?", max_new_tokens=500)
+        await anext(stream)
+        asyncio.get_running_loop().call_later(0.05, stream.cancel)
+        with pytest.raises(Cancelled):
+            async for _ in stream:
+                pass
+        assert stream.has_ended
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_that_is_forgotten_frees_the_engine(engine, study):
+    stream = engine.stream(study, "vqa", "Why?", max_new_tokens=500)
+    next(stream)
+    tokens = stream._stream
+    del stream
+    assert tokens.is_cancelled
+
+
+def test_engine_and_protocol_need_no_torch():
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'peft'): sys.modules[name] = None\n"
+        "import radfound.engine.protocol, radfound.engine.engine, radfound.engine.generated\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
