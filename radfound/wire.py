@@ -20,10 +20,21 @@ from radfound.exceptions import (
 )
 from radfound.question import TASKS, Answer, ModelVersion, Turn
 from radfound.study.region import Region, region_to_json
-from radfound.validation import CONFIG, Fraction, Text, Truth, kind_of, one_of, validate
+from radfound.validation import (
+    CONFIG,
+    Fraction,
+    Number,
+    Text,
+    Truth,
+    kind_of,
+    one_of,
+    validate,
+)
 
 ANSWER_SCHEMA = "radfound.answer/1"
 CORRECTION_SCHEMA = "radfound.correction/1"
+TRAINING_SCHEMA = "radfound.training/1"
+TRAINING_STATES = ("idle", "running", "published", "refused", "failed", "stopped")
 MAX_NEW_TOKENS = 512
 MAX_HISTORY_TURNS = 64
 MAX_HISTORY_CHARS = 20_000
@@ -214,6 +225,97 @@ def parse_ask(params: object) -> AskRequest:
         if isinstance(params, Mapping) and name in params:
             raise RequestError(f"{name}: belongs in the request's address, not in its params")
     return validate(_ASK, params, "params")
+
+
+# Training -------------------------------------------------------------------------------------
+
+
+class GateCheck(BaseModel):
+    """One check of the gate.
+
+    Parameters
+    ----------
+    name : str
+    words : str
+        The outcome for users, with its numbers.
+    passed : bool or None
+        None if the check was not done.
+    value, limit : float or None
+        What was measured and its bound, where the outcome is one number.
+    """
+
+    model_config = CONFIG
+
+    name: Text
+    words: Text
+    passed: Truth | None = None
+    value: Number | None = None
+    limit: Number | None = None
+
+
+class Skipped(BaseModel):
+    """A study whose corrections could not be learnt, and why."""
+
+    model_config = CONFIG
+
+    id: Text
+    reason: Text
+
+
+class TrainingStatus(BaseModel):
+    """`radfound.training/1`: the running training, or the last one.
+
+    Parameters
+    ----------
+    id : str or None
+        Identifies the run.
+    state : str
+        "idle" (none yet), "running", "published" (a new adapter is active), "refused" (the gate failed),
+        "failed" (an error ended it) or "stopped".
+    phase : str
+        What a running training is doing, in words for users.
+    message : str
+        Why it was refused or failed, or what was published, in words for users.
+    step, steps : int
+        Of the phase; 0 of 0 if it has no steps.
+    seconds_left : float or None
+        Estimate for the phase.
+    loss : float or None
+    corrections : int or None
+        Number of corrections that it learns from.
+    checks : tuple of GateCheck
+    adapter : str or None
+        Id of the published adapter.
+    seconds : float or None
+        Duration of a training that has ended.
+    skipped : tuple of Skipped
+        The first studies whose corrections could not be learnt.
+    """
+
+    model_config = CONFIG | ConfigDict(frozen=True, revalidate_instances="never")
+
+    schema_: Literal["radfound.training/1"] = Field(default="radfound.training/1", alias="schema")
+    id: Text | None = None
+    state: Literal["idle", "running", "published", "refused", "failed", "stopped"] = "idle"
+    phase: Text = ""
+    message: Text = ""
+    step: Annotated[int, Field(ge=0)] = 0
+    steps: Annotated[int, Field(ge=0)] = 0
+    seconds_left: Number | None = None
+    loss: Number | None = None
+    corrections: int | None = None
+    checks: tuple[GateCheck, ...] = ()
+    adapter: Text | None = None
+    seconds: Number | None = None
+    skipped: tuple[Skipped, ...] = ()
+
+
+_TRAINING = TypeAdapter(TrainingStatus)
+
+
+def training_from_json(value: object) -> TrainingStatus:
+    """Parse `radfound.training/1`; a RequestError names the invalid field."""
+    return validate(_TRAINING, value, "training")
 
 
 # Errors ---------------------------------------------------------------------------------------
