@@ -5,18 +5,21 @@ A message begins with the name of the field and never quotes text, which may be 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     Strict,
     TypeAdapter,
     ValidationError,
 )
+from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 
 from radfound.exceptions import RadFoundError, RequestError
 
@@ -50,15 +53,31 @@ def is_storable(text: str) -> bool:
     return True
 
 
-def one_of(choices: Collection[str]) -> BeforeValidator:
-    """Return a validator that accepts only these texts."""
+@dataclass(frozen=True)
+class OneOf:
+    """A validator, for `Annotated`, that accepts only some texts."""
 
-    def check(value: object) -> object:
-        if value not in tuple(choices):
-            raise ValueError(f"found {shown(value)}; expected {' or '.join(choices)}")
+    choices: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return no_info_before_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "enum": list(self.choices)}
+
+    def _check(self, value: object) -> object:
+        if value not in self.choices:
+            raise ValueError(f"found {shown(value)}; expected {' or '.join(self.choices)}")
         return value
 
-    return BeforeValidator(check)
+
+def one_of(choices: Iterable[str]) -> OneOf:
+    """Return a validator that accepts only these texts."""
+    return OneOf(tuple(choices))
 
 
 def _storable(text: str) -> str:
@@ -128,6 +147,24 @@ def field_name(location: Sequence[int | str]) -> str:
             name += f".{str(part)[:40]}" if name else str(part)[:40]
         before = part
     return name
+
+
+def inline_schema(kind: Any) -> dict[str, Any]:
+    """Return the JSON schema of a type without references, to describe a request's body."""
+    schema = TypeAdapter(kind).json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def inlined(part: Any) -> Any:
+        if isinstance(part, list):
+            return [inlined(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            return inlined(definitions[part["$ref"].rpartition("/")[2]])
+        return {key: inlined(value) for key, value in part.items()}
+
+    found: dict[str, Any] = inlined(schema)
+    return found
 
 
 def kind_of(value: object) -> str:

@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    create_model,
+)
 
 from radfound.correction import MAX_IMAGES, MAX_QUESTION_CHARS, Correction
 from radfound.exceptions import (
@@ -33,7 +41,7 @@ from radfound.validation import (
 
 ANSWER_SCHEMA = "radfound.answer/1"
 CORRECTION_SCHEMA = "radfound.correction/1"
-TRAINING_SCHEMA = "radfound.training/1"
+TRAINING_SCHEMA = "radfound.training_status/1"
 TRAINING_STATES = ("idle", "running", "published", "refused", "failed", "stopped")
 MAX_NEW_TOKENS = 512
 MAX_HISTORY_TURNS = 64
@@ -53,7 +61,7 @@ def _image_ids(value: object) -> object:
     return value
 
 
-ImageIds = Annotated[tuple[Text, ...], BeforeValidator(_image_ids)]
+ImageIds = Annotated[tuple[Text, ...], Field(max_length=MAX_IMAGES), BeforeValidator(_image_ids)]
 
 
 class AnswerJson(BaseModel):
@@ -198,11 +206,16 @@ class AskRequest(BaseModel):
         AfterValidator(lambda text: (text or "").strip() or None),
     ] = None
     history: Annotated[
-        tuple[Turn, ...], BeforeValidator(_check_turn_count), AfterValidator(_check_turn_length)
+        tuple[Turn, ...],
+        Field(max_length=MAX_HISTORY_TURNS),
+        BeforeValidator(_check_turn_count),
+        AfterValidator(_check_turn_length),
     ] = ()
     images: Annotated[ImageIds, BeforeValidator(lambda ids: () if ids is None else ids)] = ()
     region: Region | None = None
-    max_new_tokens: Annotated[int | None, BeforeValidator(_token_limit)] = None
+    max_new_tokens: Annotated[
+        Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)] | None, BeforeValidator(_token_limit)
+    ] = None
     evidence: Annotated[Truth, BeforeValidator(lambda value: False if value is None else value)] = (
         False
     )
@@ -263,7 +276,7 @@ class Skipped(BaseModel):
 
 
 class TrainingStatus(BaseModel):
-    """`radfound.training/1`: the running training, or the last one.
+    """`radfound.training_status/1`: the running training, or the last one.
 
     Parameters
     ----------
@@ -294,7 +307,9 @@ class TrainingStatus(BaseModel):
 
     model_config = CONFIG | ConfigDict(frozen=True, revalidate_instances="never")
 
-    schema_: Literal["radfound.training/1"] = Field(default="radfound.training/1", alias="schema")
+    schema_: Literal["radfound.training_status/1"] = Field(
+        default="radfound.training_status/1", alias="schema"
+    )
     id: Text | None = None
     state: Literal["idle", "running", "published", "refused", "failed", "stopped"] = "idle"
     phase: Text = ""
@@ -314,8 +329,108 @@ _TRAINING = TypeAdapter(TrainingStatus)
 
 
 def training_from_json(value: object) -> TrainingStatus:
-    """Parse `radfound.training/1`; a RequestError names the invalid field."""
+    """Parse `radfound.training_status/1`; a RequestError names the invalid field."""
     return validate(_TRAINING, value, "training")
+
+
+# Other replies, for the OpenAPI description -----------------------------------------------------
+
+
+class AskBody(AskRequest):
+    """Body of `POST /radfound/ask`.
+
+    Parameters
+    ----------
+    task : {"vqa", "caption", "report"}
+    image, session_id : str
+        One of them is needed.
+    """
+
+    task: Annotated[str, one_of(TASKS)] = "vqa"
+    image: Text = ""
+    session_id: Text = ""
+
+
+_FIELDS: dict[str, Any] = {
+    "schema_": (Literal["radfound.correction/1"], Field(alias="schema")),
+    **{
+        name: (field.annotation, field)
+        for name, field in vars(Correction)["__pydantic_fields__"].items()
+    },
+}
+CorrectionJson: Any = create_model("CorrectionJson", __config__=CONFIG, **_FIELDS)
+"""`radfound.correction/1`; `radfound.Correction` documents the fields."""
+
+
+class CorrectionList(BaseModel):
+    """Corrections, oldest first."""
+
+    corrections: list[CorrectionJson]
+
+
+class Receipt(BaseModel):
+    """A correction's id, and whether it was new."""
+
+    id: Text
+    recorded: Truth
+
+
+class Adapter(BaseModel):
+    """A published adapter with its manifest."""
+
+    id: Text
+    active: Truth
+    manifest: dict[str, Any]
+
+
+class AdapterList(BaseModel):
+    """Published adapters, the active one (null: the base model), and manifests of refused ones."""
+
+    active: Text | None
+    adapters: list[Adapter]
+    refused: list[dict[str, Any]]
+
+
+class ModelHealth(BaseModel):
+    """The model that answers; `problem` says why its adapter cannot be used."""
+
+    name: Text
+    loaded: Truth
+    adapter: Text | None
+    problem: Text | None
+
+
+class Health(BaseModel):
+    """State of the server."""
+
+    status: Text
+    version: Text
+    pid: int
+    model: ModelHealth
+    corrections: int
+    training: Truth
+
+
+class NextStudy(BaseModel):
+    """The study to read next and why; an empty object if none is left."""
+
+    id: Text | None = None
+    reason: Text | None = None
+    skipped: list[Skipped] = []
+
+
+class ErrorDetail(BaseModel):
+    """An error's code and message, and the choices where a request was ambiguous."""
+
+    code: Text
+    message: Text
+    choices: list[dict[str, Any]] | None = None
+
+
+class ErrorReply(BaseModel):
+    """The reply to a request that failed."""
+
+    detail: ErrorDetail
 
 
 # Errors ---------------------------------------------------------------------------------------

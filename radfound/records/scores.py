@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from radfound.question import Answer, ModelVersion
-from radfound.records.database import Database
+from radfound.records.database import SCORES, Database
 from radfound.records.ranking import Score
 
-_APPLICATION_ID = 0x52465331  # "RFS1"
 _LAYOUT = (
     """CREATE TABLE uncertainties (
         image TEXT PRIMARY KEY, model TEXT NOT NULL, uncertainty REAL NOT NULL, question TEXT
@@ -45,7 +44,7 @@ class ScoreBook:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self._file = Database(self.path, "book of scores", _APPLICATION_ID, (_LAYOUT,))
+        self._file = Database(self.path, SCORES, (_LAYOUT,))
 
     def recover(self) -> None:
         """Set a damaged file aside, log this, and start a new one."""
@@ -103,12 +102,7 @@ class ScoreBook:
         }
 
     def _rows(self, table: str) -> list[tuple]:
-        if not self.path.exists():
-            return []
-        with self._file.connection() as connection:
-            if not self._file.layout(connection):
-                return []
-            return connection.execute(f"SELECT * FROM {table} ORDER BY image").fetchall()
+        return self._file.rows(f"SELECT * FROM {table} ORDER BY image")
 
 
 def _weights(model: ModelVersion) -> str:

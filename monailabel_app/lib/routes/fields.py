@@ -13,7 +13,7 @@ from fastapi.params import Form
 from fastapi.routing import APIRoute
 
 from radfound.exceptions import RequestError
-from radfound.validation import is_storable
+from radfound.validation import inline_schema, is_storable
 
 _CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
 _PLAIN_NAME = re.compile(r"[^\x00-\x1f]{1,150}")
@@ -59,6 +59,12 @@ def _check_sound(name: str, value: object) -> None:
             pending += [*item, *item.values()]
         elif isinstance(item, list):
             pending += item
+
+
+def json_body(kind: Any) -> dict[str, Any]:
+    """Return `openapi_extra` of a route that parses its JSON body itself."""
+    content = {"application/json": {"schema": inline_schema(kind)}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def file_name(name: str, upload: UploadFile) -> str:

@@ -22,6 +22,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from radfound.same_origin import SameOrigin
+from radfound.wire import ErrorReply
 
 from ..access import Admission, BodyLimit, Gate, Rules, SafeHeaders
 from ..metrics import Counting, Metrics
@@ -108,7 +109,9 @@ def install_routes(
     hide_folders((*_OTHERS, *hidden), folders)
     app.state.folders = folders
     for part in _OWN:
-        app.include_router(part, prefix=settings.MONAI_LABEL_API_STR)
+        app.include_router(
+            part, prefix=settings.MONAI_LABEL_API_STR, responses={"4XX": {"model": ErrorReply}}
+        )
     app.include_router(pages.router)
     install_error_handlers(app)
     _install_guard(app, rules, metrics)

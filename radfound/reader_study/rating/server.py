@@ -54,7 +54,7 @@ class AccessError(RadFoundError):
     http_status = 401
 
 
-class Said(BaseModel):
+class RatingBody(BaseModel):
     """A rating as sent by the browser, with the fields of `Rating`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -186,7 +186,7 @@ def _add_calls(app: FastAPI) -> None:
         return Response(content, 200, {"Content-Encoding": "gzip"}, "application/octet-stream")
 
     @app.post("/ratings")
-    def rate(rating: Said, reader: Caller) -> dict[str, bool]:
+    def rate(rating: RatingBody, reader: Caller) -> dict[str, bool]:
         store.record(Rating(reader=reader.id, **rating.model_dump()))
         return {"saved": True}
 

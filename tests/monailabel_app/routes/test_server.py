@@ -226,7 +226,7 @@ def test_one_call_chooses_an_adapter_and_one_goes_back(server, correction):
     phases = phases_of_a_training(server)
     assert phases[0] == "starting" and "training on all corrections" in phases
     state = server.get("/radfound/training").json()
-    assert (state["state"], state["schema"]) == ("published", "radfound.training/1")
+    assert (state["state"], state["schema"]) == ("published", "radfound.training_status/1")
     assert all(check["passed"] in (True, None) and check["words"] for check in state["checks"])
     assert state["corrections"] > 0 and state["seconds"] > 0
     listed = server.get("/radfound/adapters").json()

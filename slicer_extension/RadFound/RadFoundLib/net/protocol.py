@@ -41,12 +41,11 @@ USED = (
 # Names in requests and replies
 ANSWER_SCHEMA = "radfound.answer/1"
 CORRECTION_SCHEMA = "radfound.correction/1"
-TRAINING_SCHEMA = "radfound.training/1"
+TRAINING_SCHEMA = "radfound.training_status/1"
 TASKS = ("vqa", "caption", "report")
 VERDICTS = ("accepted", "edited", "rejected")
 TRAINING_STATES = ("idle", "running", "published", "refused", "failed", "stopped")
 EVENTS = ("token", "answer", "error")
-SECTIONS = ("findings", "impression")
 TRAINER = "radfound"
 MODEL = "radfound_{task}"
 BASE = "base"
@@ -136,6 +135,7 @@ TRAINING_STATUS = {
 HEALTH_STATUS = {
     "status": "ok",
     "version": "0.1.0",
+    "pid": 4711,
     "model": {"name": "radfound-mini", "loaded": True, "adapter": None, "problem": None},
     "corrections": 4,
     "training": False,

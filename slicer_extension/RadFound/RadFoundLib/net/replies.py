@@ -255,7 +255,7 @@ def server_info(info: Any, health: Any, address: Address) -> ServerInfo:
 
 
 def training_status(value: Any, address: Address) -> TrainingStatus:
-    """Return a `radfound.training/1` after checking it."""
+    """Return a `radfound.training_status/1` after checking it."""
     found = as_object(value, address)
     checks = found.get("checks")
     if found.get("schema") != protocol.TRAINING_SCHEMA or not isinstance(checks, list):

@@ -99,7 +99,7 @@ class StubServer:
 
     def _health(self) -> dict:
         return {
-            "status": "ok",
+            **protocol.HEALTH_STATUS,
             "version": "stub",
             "model": {**_MODEL, "loaded": True, "adapter": self.active, "problem": None},
             "corrections": len(self.corrections),
