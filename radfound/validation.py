@@ -99,6 +99,9 @@ Number = Annotated[float, Strict(), AfterValidator(_in_range)]
 Fraction = Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)]
 """A number from 0 to 1."""
 Truth = Annotated[bool, Strict()]
+Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Strict(), Field(ge=1)]
 
 
 def validate(
@@ -135,6 +138,30 @@ def first_fault(error: ValidationError, name: str, within: str = "") -> str:
     first = error.errors(include_url=False)[0]
     field = field_name((within, *first["loc"]) if within else first["loc"]) or name
     return f"{field}: {_in_words(first, name)}"
+
+
+def fault_in_file(error: ValidationError, file: str) -> str:
+    """Return a message for the first fault in a file, such as `study.yaml, cases 1: id is missing`."""
+    first = error.errors(include_url=False)[0]
+    *above, last = first["loc"] or ("",)
+    if isinstance(last, int):
+        above, last = [*first["loc"]], ""
+    place, pending = file, ""
+    for part in above:
+        if isinstance(part, int):
+            place += f", {pending} {part + 1}"
+            pending = ""
+        else:
+            place += f", {pending}" if pending else ""
+            pending = part
+    place += f", {pending}" if pending else ""
+    if first["type"] == "missing":
+        return f"{place}: {last} is missing"
+    return (
+        f"{place}: {last}: {_in_words(first, file)}"
+        if last
+        else f"{place}: {_in_words(first, file)}"
+    )
 
 
 def field_name(location: Sequence[int | str]) -> str:
@@ -193,16 +220,20 @@ def _in_words(fault: Any, name: str) -> str:
         return f"found {len(value):,} characters; at most {context['max_length']:,} fit"
     if kind == "too_long":
         return f"found {context['actual_length']} entries; at most {context['max_length']} fit"
+    if kind == "too_short" and not context["actual_length"]:
+        return f"found an empty list; expected a list of at least {context['min_length']}"
     if kind == "too_short":
         return (
             f"found {context['actual_length']} entries; expected at least {context['min_length']}"
         )
-    if kind in ("greater_than_equal", "less_than_equal", "finite_number"):
+    if kind in ("greater_than", "greater_than_equal", "less_than_equal", "finite_number"):
         return f"found {value}; expected {_bounds(context)}"
     return str(fault["msg"])
 
 
 def _bounds(context: Mapping[str, Any]) -> str:
+    if "gt" in context:
+        return f"more than {context['gt']:g}"
     if "ge" in context:
         return f"at least {context['ge']:g}"
     return f"at most {context['le']:g}" if "le" in context else "a finite number"

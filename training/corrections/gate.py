@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest, wilcoxon
 
+from radfound.validation import NotNegative
 from training.corrections.frozen_base import Evaluation
 from training.corrections.plausibility import Implausible
 from training.corrections.trainer import AnswerScores
@@ -54,13 +55,13 @@ class Bounds:
         Smallest share of replayed answers that stay, where a checkpoint has no regression set.
     """
 
-    least_reproduced: float = 0.9
-    tolerance_implausible: float = 0.2
-    tolerance: float = 0.02
-    tolerance_nats: float = 0.2
-    tolerance_stops: float = 0.05
-    least_image: float = 0.5
-    least_kept: float = 0.8
+    least_reproduced: NotNegative = 0.9
+    tolerance_implausible: NotNegative = 0.2
+    tolerance: NotNegative = 0.02
+    tolerance_nats: NotNegative = 0.2
+    tolerance_stops: NotNegative = 0.05
+    least_image: NotNegative = 0.5
+    least_kept: NotNegative = 0.8
 
 
 @dataclass(frozen=True)

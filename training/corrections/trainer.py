@@ -8,13 +8,16 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, Strict
 from torch import nn
 
 from radfound.engine.local.backend import LocalModel
 from radfound.exceptions import TrainingError
+from radfound.validation import Count, NotNegative, Positive
 from training.corrections.upper_layers import AnswerLogits, CachedAnswer, UpperLayers
 from training.loop.config import LoopConfig, Progress, learning_rate_factor
 
@@ -52,14 +55,14 @@ class Recipe:
         text that it replaced is rejected, the base model is the reference; 0 for none.
     """
 
-    layers: int = 8
-    learning_rate: float = 1.5e-3
-    max_steps: int = 200
-    answers_per_step: int = 24
-    confident: float = 0.7
-    kl_weight: float = 2.0
-    seed: int = 0
-    preference: float = 0.0
+    layers: Count = 8
+    learning_rate: Positive = 1.5e-3
+    max_steps: Count = 200
+    answers_per_step: Count = 24
+    confident: Positive = 0.7
+    kl_weight: Positive = 2.0
+    seed: Annotated[int, Strict(), Field(ge=0)] = 0
+    preference: NotNegative = 0.0
 
 
 class _Objective:

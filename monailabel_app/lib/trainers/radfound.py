@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.async_tasks.utils import tasks
+from pydantic import TypeAdapter
 
 from radfound.correction import MAX_AUTHOR_CHARS
 from radfound.exceptions import RadFoundError, RequestError
+from radfound.validation import validate
 from radfound.wire import GateCheck, Skipped, TrainingStatus
 
 from ..answering.service import RadFoundService
@@ -160,29 +162,9 @@ def _config(request: Mapping[str, Any]) -> FinetuneConfig:
     """Return the settings with a request's changes; unknown keys are ignored."""
     from training.corrections.finetune import FinetuneConfig
 
-    default = FinetuneConfig()
-    changes: dict[str, Any] = {}
-    for field in fields(FinetuneConfig):
-        if field.name in request:
-            changes[field.name] = _number(
-                field.name, request[field.name], getattr(default, field.name)
-            )
-    return FinetuneConfig(**changes)
-
-
-def _number(name: str, value: object, default: int | float) -> int | float:
-    if isinstance(default, bool):
-        if not isinstance(value, bool):
-            raise RequestError(f"{name}: expected true or false")
-        return value
-    whole = isinstance(default, int)
-    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-        raise RequestError(f"{name}: expected a {'whole ' if whole else ''}number, as {default}")
-    assert isinstance(value, (int, float))
-    may_be_zero = default == 0 or name.startswith(("least_", "tolerance"))
-    if not math.isfinite(value) or value < 0 or (value == 0 and not may_be_zero):
-        raise RequestError(f"{name}: found {value}; expected a positive number, as {default}")
-    return value
+    names = [field.name for field in fields(FinetuneConfig)]
+    changes = {name: request[name] for name in names if name in request}
+    return validate(TypeAdapter(FinetuneConfig), changes, "settings")
 
 
 def _finite(value: float) -> float | None:
