@@ -84,20 +84,11 @@ class AnswerJson(BaseModel):
     finished: Truth = True
 
 
-_ANSWER = TypeAdapter(AnswerJson)
-
-
 def answer_to_json(answer: Answer) -> dict[str, Any]:
     """Return an answer as `radfound.answer/1`."""
     fields = asdict(answer)
     fields["images"] = list(answer.images)
     return {"schema": ANSWER_SCHEMA, "id": fields.pop("id"), **fields}
-
-
-def answer_from_json(value: object) -> Answer:
-    """Parse `radfound.answer/1`; a RequestError names the invalid field."""
-    checked = validate(_ANSWER, value, "answer")
-    return Answer(**{name: getattr(checked, name) for name in Answer.__dataclass_fields__})
 
 
 # Corrections ----------------------------------------------------------------------------------

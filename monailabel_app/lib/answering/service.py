@@ -345,7 +345,7 @@ class RadFoundService:
         self.metrics.note_answer(answer)
         try:
             self.journal.record(answer, region)
-            self.scores.note(answer)
+            self.scores.record_uncertainty(answer)
         except RadFoundError as error:
             logger.warning("an answer is not on record: %s", error)
 

@@ -208,7 +208,7 @@ def pictures_of(study: Study) -> tuple[Picture, ...]:
     )
 
 
-class Shelf:
+class CaseCache:
     """A cache of loaded cases, least recently used out first; thread-safe.
 
     Parameters

@@ -161,12 +161,6 @@ class DicomFile:
         return modality_of(self.dicom_modality)
 
     @cached_property
-    def is_colour(self) -> bool:
-        """Whether the pixels are coloured."""
-        palette = self.header.get("PhotometricInterpretation", "") == "PALETTE COLOR"
-        return palette or int(self.header.get("SamplesPerPixel") or 1) > 1
-
-    @cached_property
     def is_localizer(self) -> bool:
         """Whether the image is a localizer, which is no slice of the volume planned on it."""
         return "LOCALIZER" in values(self.header.get("ImageType"))

@@ -72,7 +72,7 @@ def test_ratings_and_scores_that_share_an_id_are_told_apart_by_their_tables(tmp_
     assert len(ratings.rows("SELECT * FROM ratings")) == 2
 
     model = ModelVersion("radfound-mini", "1")
-    ScoreBook(tmp_path / "scores.sqlite").place("ct01", model, np.ones(3))
+    ScoreBook(tmp_path / "scores.sqlite").record_embedding("ct01", model, np.ones(3))
     for path, kind in ((tmp_path / "scores.sqlite", RATINGS), (old.path, SCORES)):
         with pytest.raises(StorageError, match="a database of something else"):
             Database(path, kind, (RATING,)).rows("SELECT 1")
