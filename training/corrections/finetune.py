@@ -128,7 +128,7 @@ def finetune_in(
         if progress is not None:
             progress(replace(news, corrections=len(wanted)))
 
-    _report_phase(report, f"encoding the studies of {len(wanted)} corrections")
+    _report_phase(report, "encoding the corrected studies")
     lessons = lessons_of(frozen.base, wanted, visuals)
     parent = store.active()
     _report_phase(report, "evaluating the active adapter")

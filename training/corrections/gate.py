@@ -119,7 +119,9 @@ class Verdict:
 
 def same_base(before: str, after: str) -> Check:
     """Check that the base model on disk is still the one used in training."""
-    words = f"trained on {before}, the checkpoint is now {after}" if before != after else before
+    words = f"still revision {after}"
+    if before != after:
+        words = f"trained on {before}, the checkpoint is now {after}"
     return Check("base model", before == after, words, {})
 
 
@@ -132,18 +134,13 @@ def changes_logits(change: float) -> Check:
 def reproduces(scores: AnswerScores, bounds: Bounds) -> Check:
     """Check that the corrections are reproduced word for word."""
     share = float(np.mean(scores.correct))
-    words = (
-        f"{share:.0%} of {len(scores.correct)} reproduced, at least {bounds.least_reproduced:.0%} expected; "
-        "if not, look for corrections that contradict each other"
-    )
-    return Check(
-        "corrections",
-        share >= bounds.least_reproduced,
-        words,
-        {"share": share, "n": len(scores.correct)},
-        share,
-        bounds.least_reproduced,
-    )
+    limit = bounds.least_reproduced
+    passed = share >= limit
+    words = f"{share:.0%} of {len(scores.correct)} reproduced, at least {limit:.0%} expected"
+    if not passed:
+        words += "; look for corrections that contradict each other"
+    numbers = {"share": share, "n": float(len(scores.correct))}
+    return Check("corrections", passed, words, numbers, share, limit)
 
 
 def plausible(found: Implausible, bounds: Bounds) -> Check:

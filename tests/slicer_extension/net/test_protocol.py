@@ -12,6 +12,7 @@ from monailabel_app.lib.infers import MODELS
 from monailabel_app.lib.lifecycle.tasks import TaskRunningError
 from monailabel_app.lib.routes import own
 from radfound import question, wire
+from radfound.reading.files import SUFFIXES
 
 from ...monailabel_app.conftest import VOLUME, fill_with_studies, running_server
 from .. import stub
@@ -129,6 +130,7 @@ def test_every_name_is_one_of_the_servers(openapi):
     assert protocol.ALREADY_RUNNING == TaskRunningError.code
     assert wire.error_to_json(ValueError())["detail"]["code"] == protocol.INTERNAL_ERROR
     assert protocol.BASE == own.BASE
+    assert set(protocol.SUFFIXES) <= set(SUFFIXES)
 
 
 def test_every_limit_is_the_servers(openapi):
