@@ -143,25 +143,17 @@ def first_fault(error: ValidationError, name: str, within: str = "") -> str:
 def fault_in_file(error: ValidationError, file: str) -> str:
     """Return a message for the first fault in a file, such as `study.yaml, cases 1: id is missing`."""
     first = error.errors(include_url=False)[0]
-    *above, last = first["loc"] or ("",)
-    if isinstance(last, int):
-        above, last = [*first["loc"]], ""
-    place, pending = file, ""
-    for part in above:
+    places = [file]
+    for part in first["loc"]:
         if isinstance(part, int):
-            place += f", {pending} {part + 1}"
-            pending = ""
+            places[-1] += f" {part + 1}"  # of a list, whose name is the part before
         else:
-            place += f", {pending}" if pending else ""
-            pending = part
-    place += f", {pending}" if pending else ""
+            places.append(str(part))
+    field = places.pop() if first["loc"] and isinstance(first["loc"][-1], str) else ""
+    place = ", ".join(places)
     if first["type"] == "missing":
-        return f"{place}: {last} is missing"
-    return (
-        f"{place}: {last}: {_in_words(first, file)}"
-        if last
-        else f"{place}: {_in_words(first, file)}"
-    )
+        return f"{place}: {field} is missing"
+    return f"{place}: {field + ': ' if field else ''}{_in_words(first, file)}"
 
 
 def field_name(location: Sequence[int | str]) -> str:

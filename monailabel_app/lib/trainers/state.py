@@ -49,8 +49,9 @@ class TrainingState:
 
         The file alone does not show that a process is starting, or was killed.
         """
-        saved = self.read()
+        # Before the file: a task that is over has written its last state.
         task = next((task for task in tasks if not is_over(task)), None)
+        saved = self.read()
         if task is not None:
             if saved.id != task["id"]:
                 return TrainingStatus(id=task["id"], state="running", phase="starting")
