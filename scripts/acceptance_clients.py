@@ -5,6 +5,7 @@ Run by scripts/acceptance.py with the users' Python: `python acceptance_clients.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import tempfile
@@ -81,8 +82,11 @@ def extension_client_works(url: str, folder: Path) -> None:
 
     client = Client(url)
     expect(client.info().models, "models")
-    image = client.upload(str(picture(folder / "other.png", 1)), "other.png")
-    expect(client.has(image.removeprefix("volume-").ljust(64, "0")), "the upload to be known")
+    file = picture(folder / "other.png", 1)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    with open(file, "rb") as opened:
+        client.upload(opened, file.name, digest)
+    expect(client.has(digest), "the upload to be known")
     pieces: list[str] = []
     answer = client.ask("vqa", [BRAIN], ASKED, on_token=pieces.append)
     expect("".join(pieces).strip() == answer["text"], "the answer as it was streamed")

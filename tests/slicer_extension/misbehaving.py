@@ -4,6 +4,7 @@ A table for test_client.py; as a program it tries every row and prints the outco
 that Slicer's Pythons, which have no pytest, can try them as well.
 """
 
+import io
 import json
 import sys
 import threading
@@ -44,7 +45,7 @@ def asks(client, heard, cancel):
 
 
 def uploads(client, heard, cancel):
-    client.upload(b"\0" * (8 << 20), "volume.nii", "ab" * 32, cancel=cancel)
+    client.upload(io.BytesIO(b"\0" * (8 << 20)), "volume.nii", "ab" * 32, cancel=cancel)
 
 
 def corrects(client, heard, cancel):

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Callable, Optional
+from typing import Any, BinaryIO, Callable, Optional
 from urllib.parse import quote, urlencode
 
 from ..translation import _
@@ -15,7 +15,7 @@ from .downloading import saved, unpacked
 from .errors import ClientError
 from .replies import ServerInfo, TrainingStatus
 from .transport import Reply, half_a_reply, not_radfound, request
-from .uploading import Progress, Source, UploadBody, content_hash_of, opened
+from .uploading import Progress, UploadBody, size_of
 
 __all__ = ["Client", "ClientError", "ServerInfo", "TrainingStatus", "image_id"]
 
@@ -114,26 +114,24 @@ class Client:
 
     def upload(
         self,
-        source: Source,
+        file: BinaryIO,
         name: str,
-        content_hash: Optional[str] = None,
+        content_hash: str,
         progress: Optional[Progress] = None,
         cancel: Optional[Cancellation] = None,
     ) -> str:
         """Upload a volume unless the server has it.
 
-        A .nii file is gzipped if the server is on another machine.
-
         Parameters
         ----------
-        source : str, bytes or binary file
-            Path of a file, its content, or an open, seekable file.
+        file : binary file
+            Open and seekable.
         name : str
             File name; only its suffix (.nii, .nii.gz, .nrrd, ...) is sent.
-        content_hash : str, optional
-            SHA-256 in hex of the volume (voxels and geometry); of the bytes of `source` if None.
+        content_hash : str
+            SHA-256 in hex of the volume (voxels and geometry).
         progress : callable(done, total), optional
-            Bytes read from source; called on the calling thread.
+            Bytes read from the file; called on the calling thread.
         cancel : Cancellation, optional
 
         Returns
@@ -145,25 +143,21 @@ class Client:
         if suffix is None:
             message = _("A file of this kind cannot be sent; expected one of {suffixes}.")
             raise ClientError(message.format(suffixes=", ".join(protocol.SUFFIXES)), "request")
-        content_hash = content_hash or content_hash_of(source, cancel)
         image = image_id(content_hash)
         if self.has(content_hash, cancel):
             return image
-        is_packed = suffix == ".nii" and not self.is_local
-        with opened(source) as (file, size):
-            file_name = image + (".nii.gz" if is_packed else suffix)
-            body = UploadBody(file, size, file_name, is_packed, progress)
-            call = self._call(
-                "PUT",
-                _target(protocol.IMAGE, image=image),
-                headers=body.headers,
-                body=body,
-                silence_s=_UPLOAD_SILENCE_S,
-                limit_s=None,
-                cancel=cancel,
-            )
-            with call as reply:
-                content = self._json(reply)
+        body = UploadBody(file, size_of(file), image + suffix, progress)
+        call = self._call(
+            "PUT",
+            _target(protocol.IMAGE, image=image),
+            headers=body.headers,
+            body=body,
+            silence_s=_UPLOAD_SILENCE_S,
+            limit_s=None,
+            cancel=cancel,
+        )
+        with call as reply:
+            content = self._json(reply)
         if replies.as_object(content, self._place).get("image") != image:
             raise not_radfound(self._place)
         return image
