@@ -61,8 +61,10 @@ def apply_window(hu: np.ndarray, center_hu: float, width_hu: float) -> np.ndarra
     return _scale(hu, center_hu - width_hu / 2, center_hu + width_hu / 2)
 
 
-def percentile_scale(voxels: np.ndarray, low: float = 0.5, high: float = 99.5) -> np.ndarray:
-    """Map grey values linearly to [0, 1] between two robust percentiles, clipping outside.
+def percentile_range(
+    voxels: np.ndarray, low: float = 0.5, high: float = 99.5
+) -> tuple[float, float]:
+    """Return two robust percentiles of the grey values, for `scale_between`; equal if all voxels are equal.
 
     If at least 5 % of the voxels hold exactly the smallest value, as in a skull-stripped brain or a
     collimated radiograph, they are excluded as background: otherwise they would dominate the percentiles.
@@ -73,25 +75,10 @@ def percentile_scale(voxels: np.ndarray, low: float = 0.5, high: float = 99.5) -
     voxels : array of any real type
     low, high : float, percent, 0 <= low < high <= 100
 
-    Returns
-    -------
-    float32 array of the same shape, in [0, 1]; zeros where all voxels are equal
-
     Raises
     ------
     IntensityError
         If the percentiles are out of order, or voxels hold NaN or infinity.
-    """
-    bottom, top = percentile_range(voxels, low, high)
-    return scale_between(voxels, bottom, top)
-
-
-def percentile_range(
-    voxels: np.ndarray, low: float = 0.5, high: float = 99.5
-) -> tuple[float, float]:
-    """Return the grey values that `percentile_scale` maps to 0 and 1; equal if all voxels are equal.
-
-    Parameters and errors as for `percentile_scale`.
     """
     if not 0 <= low < high <= 100:
         raise IntensityError(

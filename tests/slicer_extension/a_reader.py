@@ -74,11 +74,12 @@ def main(address, volume, folder, settings):
         content_hash = hashlib.sha256(file.read() + found["python"].encode()).hexdigest()
     found["had"] = client.has(content_hash)
     seen = []
-    image = client.upload(
-        volume, "volume.nii", content_hash, progress=lambda done, total: seen.append([done, total])
-    )
-    found["image"], found["progress"] = image, seen
-    again = client.upload(volume, "volume.nii", content_hash, progress=lambda *_: seen.append("!"))
+    with open(volume, "rb") as file:
+        image = client.upload(
+            file, "volume.nii", content_hash, lambda done, total: seen.append([done, total])
+        )
+        found["image"], found["progress"] = image, list(seen)
+        again = client.upload(file, "volume.nii", content_hash, lambda *_: seen.append("!"))
     found["again"], found["has"] = again, client.has(content_hash)
 
     found["before"] = asks(client, image)

@@ -4,6 +4,7 @@ A table for test_client.py; as a program it tries every row and prints the outco
 that Slicer's Pythons, which have no pytest, can try them as well.
 """
 
+import io
 import json
 import sys
 import threading
@@ -14,6 +15,7 @@ from contextlib import suppress
 from RadFoundLib.net.cancellation import Cancellation
 from RadFoundLib.net.client import Client
 from RadFoundLib.net.errors import ClientError
+from RadFoundLib.net.protocol import TRAINING_STATUS as STATUS
 
 from .stub import (
     ANSWER,
@@ -43,7 +45,7 @@ def asks(client, heard, cancel):
 
 
 def uploads(client, heard, cancel):
-    client.upload(b"\0" * (8 << 20), "volume.nii", "ab" * 32, cancel=cancel)
+    client.upload(io.BytesIO(b"\0" * (8 << 20)), "volume.nii", "ab" * 32, cancel=cancel)
 
 
 def corrects(client, heard, cancel):
@@ -110,6 +112,8 @@ ROWS = [
     Row("no adapters", says(whole({"active": None})), adapters, "protocol", "not a RadFound"),
     Row("odd adapters", says(whole({"active": None, "adapters": [3]})), adapters, "protocol", ""),
     Row("odd training", says(whole([])), status, "protocol", "not a RadFound"),
+    Row("odd state", says(whole({**STATUS, "state": "?"})), status, "protocol", "not a RadFound"),
+    Row("odd check", says(whole({**STATUS, "checks": [3]})), status, "protocol", "not a RadFound"),
     Row("odd receipt", says(whole({"id": "c-2", "recorded": True})), corrects, "protocol", ""),
     Row("other image", names_another_image, uploads, "protocol", "not a RadFound"),
     # Half of it

@@ -577,3 +577,12 @@ def test_folder_in_the_logs_place_is_named(tmp_path):
 def test_an_edit_of_which_nothing_can_be_seen_is_refused(text):
     with pytest.raises(CorrectionError, match="text: found nothing"):
         correction(verdict="edited", text=text)
+
+
+def test_several_corrections_are_recorded_all_or_none(log):
+    first, second = correction(id="c-1"), correction(id="c-2")
+    assert log.extend([first, first, second]) == [True, False, True]
+    with pytest.raises(CorrectionError, match="^id: a different correction"):
+        log.extend([correction(id="c-3"), correction(id="c-1", text="No.")])
+    assert [row.id for row in log] == ["c-1", "c-2"]
+    assert log.verify().is_whole

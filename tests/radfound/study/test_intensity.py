@@ -7,8 +7,14 @@ from radfound.study.intensity import (
     apply_window,
     check_finite,
     looks_like_hounsfield,
-    percentile_scale,
+    percentile_range,
+    scale_between,
 )
+
+
+def percentile_scale(voxels, low=0.5, high=99.5):
+    """Scale grey values as frames are scaled."""
+    return scale_between(voxels, *percentile_range(voxels, low, high))
 
 
 def test_window_maps_its_ends_to_zero_and_one():

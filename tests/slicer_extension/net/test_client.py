@@ -1,5 +1,3 @@
-import gzip
-import hashlib
 import io
 import json
 import shutil
@@ -13,9 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from RadFoundLib.net import address, replies
+from RadFoundLib.net import protocol, replies
 from RadFoundLib.net.cancellation import Cancellation
 from RadFoundLib.net.client import Client, ClientError, image_id
+from RadFoundLib.net.replies import Check
 from RadFoundLib.net.transport import CONNECT_S
 
 from ..misbehaving import PATIENCE_S, ROWS, STOP_AFTER_S, WAITS, outcome
@@ -312,14 +311,14 @@ def test_a_plain_server_under_https_is_said():
 # Uploads
 
 
-def test_an_upload_to_this_machine_is_sent_as_it_is_with_progress(tmp_path):
+def test_an_upload_is_sent_as_it_is_with_progress(tmp_path):
     volume = bytes(range(256)) * 4000
     path = tmp_path / "Doe^Jane.nii"
     path.write_bytes(volume)
     seen = []
-    with Stub(keeps_images) as stub:
+    with Stub(keeps_images) as stub, open(path, "rb") as file:
         image = Client(stub.address).upload(
-            str(path), path.name, HASH, progress=lambda *each: seen.append(each)
+            file, path.name, HASH, progress=lambda *each: seen.append(each)
         )
         asked, sent = stub.requests
     assert image == image_id(HASH)
@@ -330,55 +329,27 @@ def test_an_upload_to_this_machine_is_sent_as_it_is_with_progress(tmp_path):
     assert "Jane" not in str(sent.headers) + sent.target + str(sent.body[:300])
 
 
-def test_an_upload_to_another_machine_is_gzipped(monkeypatch):
-    monkeypatch.setattr(address.Address, "is_local", False)
-    volume = b"the same again " * 100_000
-    seen = []
-    with Stub(keeps_images) as stub:
-        Client(stub.address).upload(
-            io.BytesIO(volume), "volume.nii", HASH, progress=lambda *each: seen.append(each)
-        )
-        sent = stub.requests[1]
-    name, content = file_of(sent)
-    assert name.endswith(".nii.gz")
-    assert gzip.decompress(content) == volume
-    assert len(sent.body) < len(volume) / 20
-    assert seen[-1] == (len(volume), len(volume))
-
-
-def test_what_is_packed_already_is_not_packed_again(monkeypatch):
-    monkeypatch.setattr(address.Address, "is_local", False)
-    packed = gzip.compress(b"volume")
-    with Stub(keeps_images) as stub:
-        Client(stub.address).upload(packed, "volume.nii.gz", HASH)
-        assert file_of(stub.requests[1])[1] == packed
-
-
 def test_a_volume_that_is_there_is_not_sent_again():
     seen = []
     with Stub(says(whole(b"", 200))) as stub:
-        client = Client(stub.address)
-        image = client.upload(b"volume", "volume.nii", HASH, progress=lambda *e: seen.append(e))
+        client, volume = Client(stub.address), io.BytesIO(b"volume")
+        image = client.upload(volume, "volume.nii", HASH, progress=lambda *e: seen.append(e))
     assert image == image_id(HASH)
     assert [request.method for request in stub.requests] == ["HEAD"]
     assert seen == []
 
 
-def test_without_a_hash_the_content_names_the_volume():
-    digest = hashlib.sha256(b"volume").hexdigest()
-    with Stub(says(whole(b"", 200))) as stub:
-        assert Client(stub.address).upload(b"volume", "volume.nrrd") == image_id(digest)
-
-
-def test_a_file_that_cannot_be_read_is_said(tmp_path):
+def test_a_file_that_cannot_be_read_is_said():
+    volume = io.BytesIO(b"volume")
+    volume.close()
     with Stub(keeps_images) as stub:
-        error = raised(lambda: Client(stub.address).upload(str(tmp_path / "gone.nii"), "a.nii"))
+        error = raised(lambda: Client(stub.address).upload(volume, "a.nii", HASH))
     assert error.kind == "request"
     assert "cannot be read" in error.message
 
 
 def test_a_file_of_another_kind_is_refused():
-    error = raised(lambda: Client("127.0.0.1").upload(b"", "scene.mrb", HASH))
+    error = raised(lambda: Client("127.0.0.1").upload(io.BytesIO(), "scene.mrb", HASH))
     assert ".nii.gz" in error.message
 
 
@@ -525,75 +496,34 @@ def test_a_question_is_asked_as_the_server_expects():
 # Training
 
 
-@pytest.mark.parametrize(
-    ("task", "stats", "state", "words"),
-    [
-        (None, {}, "none", ""),
-        (
-            None,
-            {"status": "published", "message": "better", "adapter": "a-1"},
-            "published",
-            "better",
-        ),
-        (None, {"status": "stopped"}, "stopped", ""),
-        ({"status": "SUBMITTED"}, {}, "waiting", ""),
-        ({"status": "RUNNING", "details": ["loading"]}, {}, "running", ""),
-        ({"status": "STOPPED", "details": []}, {}, "stopped", ""),
-        ({"status": "ERROR", "details": ["Killed"]}, {}, "failed", "log"),
-        (
-            {"status": "DONE", "details": ['INFO training {"status": "refused", "message": "no"}']},
-            {},
-            "refused",
-            "no",
-        ),
-        (
-            {
-                "status": "ERROR",
-                "details": ['x training {"status": "failed", "message": "nothing new"}', "bye"],
-            },
-            {},
-            "failed",
-            "nothing new",
-        ),
-        ({"status": "DONE", "details": ["training {broken", 3]}, {}, "failed", "log"),
-    ],
-)
-def test_a_trainings_state_is_told_in_one_word(task, stats, state, words):
-    status = replies.training_status(task, stats)
-    assert status.state == state
-    assert words in status.message
-    assert status.is_over == (state not in ("waiting", "running"))
+@pytest.mark.parametrize("state", protocol.TRAINING_STATES)
+def test_a_training_is_over_unless_it_runs(state):
+    with Stub(says(whole({**protocol.TRAINING_STATUS, "state": state}))) as stub:
+        status = Client(stub.address).training_status()
+    assert stub.requests[0].target == "/radfound/training"
+    assert (status.state, status.is_over) == (state, state != "running")
 
 
-@pytest.mark.parametrize("status", ["SUBMITTED", "RUNNING", "DONE"])
-def test_a_second_training_is_refused_in_words(status):
-    """Also where the server says so only once it is asked."""
+def test_a_running_training_comes_with_its_steps_and_the_checks_of_the_gate():
+    with Stub(says(whole(protocol.TRAINING_STATUS))) as stub:
+        status = Client(stub.address).training_status()
+    assert (status.step, status.steps, status.seconds_left, status.loss) == (20, 200, 42.0, 0.7)
+    assert (status.corrections, status.phase) == (4, "training on all corrections")
+    words = "100% of 4 reproduced, at least 90% expected"
+    assert status.checks == (Check("corrections", words, True),)
 
-    def behave(request, line):
-        if request.method == "GET":
-            line.sendall(whole({"status": status, "details": []}))
-        else:
-            line.sendall(whole({"detail": "++++ Train Task is Already Running"}, 429))
 
-    with Stub(behave) as stub:
+def test_a_second_training_is_refused_in_words():
+    detail = {"code": "already_running", "message": "train: one runs and 0 wait"}
+    with Stub(says(whole({"detail": detail}, 429))) as stub:
         error = raised(Client(stub.address).train)
     assert error.kind == "request"
-    assert "already" in error.message
+    assert "A training is running already" in error.message
 
 
-def test_a_setting_that_the_trainer_refuses_is_said_in_its_words():
+def test_a_setting_that_the_trainer_refuses_is_shown_in_its_words():
     detail = {"code": "bad_request", "message": "rank: found -1"}
-
-    def behave(request, line):
-        line.sendall(
-            whole({"detail": "none"}, 404)
-            if request.target == "/train/"
-            else whole({})
-            if request.method == "GET"
-            else whole({"detail": detail}, 400)
-        )
-
-    with Stub(behave) as stub:
+    with Stub(says(whole({"detail": detail}, 400))) as stub:
         assert raised(lambda: Client(stub.address).train({"rank": -1})).message == "rank: found -1"
 
 
