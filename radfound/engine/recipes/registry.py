@@ -21,7 +21,11 @@ RECIPES: dict[str, Recipe] = {
 """Name to recipe."""
 
 # The first pattern that fits the model's name, then its type, decides.
-_BY_NAME = ((r"medgemma", MEDGEMMA), (r"hulu[-_]?med", HULU_MED), (r"llava[-_]?med", SINGLE_PICTURE))
+_BY_NAME = (
+    (r"medgemma", MEDGEMMA),
+    (r"hulu[-_]?med", HULU_MED),
+    (r"llava[-_]?med", SINGLE_PICTURE),
+)
 _BY_TYPE = (
     (r"gemma3.*", GEMMA3),
     (r"qwen\d.*vl.*", QWEN_VL),
@@ -61,7 +65,11 @@ def recipe_for(
         if re.fullmatch(pattern, model_type or "", re.IGNORECASE):
             return found
     # A server names its model only.
-    for pattern, found in ((r"qwen.*vl|lingshu", QWEN_VL), (r"gemma-?3", GEMMA3), (r"smolvlm", SMOLVLM)):
+    for pattern, found in (
+        (r"qwen.*vl|lingshu", QWEN_VL),
+        (r"gemma-?3", GEMMA3),
+        (r"smolvlm", SMOLVLM),
+    ):
         if model_type is None and re.search(pattern, model, re.IGNORECASE):
             return found
     return PLAIN

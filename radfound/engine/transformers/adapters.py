@@ -16,9 +16,7 @@ from radfound.records.adapter_weights import CONFIG_FILE, WEIGHTS_FILE, check_we
 
 logger = logging.getLogger(__name__)
 
-TARGETS = (
-    r".*\.(language_model|text_model)\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-)
+TARGETS = r".*\.(language_model|text_model)\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """The linear layers of the language model in every family, and none of the vision encoder."""
 
 MOST_BYTES = 2 * 2**30
@@ -171,7 +169,9 @@ def _modules(path: Path, named: str) -> list[str]:
         with safetensors.safe_open(path, "pt") as file:
             names = list(file.keys())
     except (OSError, safetensors.SafetensorError) as error:
-        raise AdapterError(f"{named}: its {WEIGHTS_FILE} is no safetensors file ({error})") from error
+        raise AdapterError(
+            f"{named}: its {WEIGHTS_FILE} is no safetensors file ({error})"
+        ) from error
     return [name.removeprefix("base_model.model.") for name in names]
 
 
@@ -184,7 +184,11 @@ def _linears(model: Any) -> dict[str, tuple[int, ...]]:
     found = {}
     for name, module in model.named_modules():
         name = name.replace(".base_layer", "")
-        if _is_language(name) and hasattr(module, "in_features") and hasattr(module, "out_features"):
+        if (
+            _is_language(name)
+            and hasattr(module, "in_features")
+            and hasattr(module, "out_features")
+        ):
             found[name] = (int(module.out_features), int(module.in_features))
     return found
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from radfound.exceptions import CheckpointError, RequestError
 from radfound.model.devices import device_of
@@ -37,7 +38,11 @@ class Loaded:
 
 
 def load(
-    folder: str | Path, *, device: str | None = None, dtype: str = "bfloat16", bits: int | None = None
+    folder: str | Path,
+    *,
+    device: str | None = None,
+    dtype: str = "bfloat16",
+    bits: int | None = None,
 ) -> Loaded:
     """Load a model and its processor.
 
@@ -79,7 +84,7 @@ def load(
             folder, trust_remote_code=False, local_files_only=True, use_safetensors=True,
             dtype=DTYPES[dtype], **options,
         )  # fmt: skip
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"{folder.name}: cannot be loaded ({reason}); check that the folder is complete and that this "
@@ -108,7 +113,7 @@ def revision_of(folder: Path) -> str:
             length = int.from_bytes(file.read(8), "little")
             sha.update(file.read(min(length, size)))
             for n in range(_SAMPLES):
-                file.seek(n * size // _SAMPLES)
+                file.seek(n * max(0, size - _SAMPLE_BYTES) // (_SAMPLES - 1))
                 sha.update(file.read(_SAMPLE_BYTES))
     return sha.hexdigest()[:12]
 

@@ -31,7 +31,9 @@ def transformers(family: str) -> Entry:
     def load(folder: Path) -> Backend:
         from radfound.engine.transformers.backend import TransformersBackend
 
-        return TransformersBackend.load(build(family, folder / family), device="cpu", dtype="float32")
+        return TransformersBackend.load(
+            build(family, folder / family), device="cpu", dtype="float32"
+        )
 
     return Entry(load, lambda home, folder: build_adapter(home / family, folder))
 

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from radfound.engine.protocol import Description
-from radfound.exceptions import AdapterError, Cancelled, RadFoundError, RequestError, UnsupportedError
+from radfound.exceptions import (
+    AdapterError,
+    Cancelled,
+    RadFoundError,
+    RequestError,
+    UnsupportedError,
+)
 from radfound.question import Question, Turn
 from radfound.records.adapter_weights import WEIGHTS_FILE
 from radfound.study.region import region_from_json
@@ -211,7 +217,9 @@ def test_an_adapter_changes_the_answers_that_name_it_and_no_other(backend, adapt
     adapted = ask(backend, adapter="a-0001")
     assert (text(adapted), numbers(adapted)) != (text(before), numbers(before))
     assert text(ask(backend)) == text(before)
-    streams = [backend.stream(STUDY, QUESTION, adapter=each, limit=LIMIT) for each in (None, "a-0001")]
+    streams = [
+        backend.stream(STUDY, QUESTION, adapter=each, limit=LIMIT) for each in (None, "a-0001")
+    ]
     assert [text(stream) for stream in streams] == [text(before), text(adapted)]
     backend.drop_adapter("a-0001")
     backend.drop_adapter("a-0001")

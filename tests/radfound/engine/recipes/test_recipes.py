@@ -13,6 +13,7 @@ from radfound.study.study import Study, StudyImage
 
 AXIAL = np.diag([-0.5, -0.5, 2.0, 1.0])
 HU = (-1024, 40, 3000)
+QUESTION = Question(text="?")
 
 
 def volume(depth=300, *, hounsfield=True, side=6, affine=AXIAL, values=None):
@@ -27,7 +28,7 @@ def radiograph(shape=(40, 20), dtype=np.uint8, view=None):
     return StudyImage(pixels, np.eye(4), "DX", view=view)
 
 
-def slices(name, study, question=Question(text="?")):
+def slices(name, study, question=QUESTION):
     return [each.slice for each in RECIPES[name].show(study, question).pictures]
 
 
@@ -74,7 +75,9 @@ GREYS = {
 @pytest.mark.parametrize("name", GREYS)
 def test_ct_numbers_become_the_right_grey_values(name):
     pictures = RECIPES[name].show(volume(3, values=HU), Question()).pictures
-    middles = [each.pixels[each.pixels.shape[0] // 2, each.pixels.shape[1] // 2] for each in pictures]
+    middles = [
+        each.pixels[each.pixels.shape[0] // 2, each.pixels.shape[1] // 2] for each in pictures
+    ]
     assert tuple(tuple(int(v) for v in rgb) for rgb in middles) == GREYS[name]
 
 
@@ -127,7 +130,9 @@ def test_many_large_slices_keep_within_the_pixel_budget():
     voxels = np.zeros((40, 600, 500), np.int16)
     pictures = RECIPES["qwen_vl"].show(Study((StudyImage(voxels, AXIAL),)), Question()).pictures
     assert len(pictures) == 32
-    assert sum(each.pixels.shape[0] * each.pixels.shape[1] for each in pictures) <= 1.01 * 32 * 448**2
+    assert (
+        sum(each.pixels.shape[0] * each.pixels.shape[1] for each in pictures) <= 1.01 * 32 * 448**2
+    )
 
 
 def layout(name, study):

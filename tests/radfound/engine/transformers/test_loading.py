@@ -37,7 +37,10 @@ def test_a_model_that_needs_custom_code_is_refused_and_its_code_is_not_run(copy)
     edit_config(
         copy,
         model_type="hulumed_qwen2",
-        auto_map={"AutoModelForImageTextToText": "modeling_own.Own", "AutoConfig": "modeling_own.C"},
+        auto_map={
+            "AutoModelForImageTextToText": "modeling_own.Own",
+            "AutoConfig": "modeling_own.C",
+        },
     )
     with pytest.raises(CheckpointError, match="custom code, which is never run"):
         load(copy)
