@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,14 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.studies.is_dir():
         raise RequestError(f"--studies: there is no folder {args.studies}")
 
+    device = args.device
+    if device == "cuda" and "LOCAL_RANK" in os.environ:  # one GPU for each process
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
     from radfound.engine.transformers.backend import TransformersBackend
     from radfound.records.adapters import AdapterStore, store_path
     from radfound.records.corrections import CorrectionLog, log_path
+    from training.loop.processes import is_first_process
     from training.vlm.finetune import VlmConfig, finetune
     from training.vlm.objective import LoraSettings
 
     backend = TransformersBackend.load(
-        args.model, recipe=args.recipe, device=args.device, dtype=args.dtype, bits=args.bits
+        args.model, recipe=args.recipe, device=device, dtype=args.dtype, bits=args.bits
     )
     settings = LoraSettings(
         rank=args.rank, alpha=args.alpha, learning_rate=args.learning_rate, epochs=args.epochs,
@@ -63,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )  # fmt: skip
     finally:
         backend.close()
+    if not is_first_process():
+        return 0
     for check in result.verdict.checks:
         print(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.told}")
     print(result.reason)

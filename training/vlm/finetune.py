@@ -20,6 +20,7 @@ from radfound.records.corrections import CorrectionLog, newest_of, rows_digest
 from radfound.study.study import Study
 from training.corrections.gate import Bounds, Check, Verdict
 from training.loop.config import Progress
+from training.loop.processes import is_first_process
 from training.vlm.examples import examples_of
 from training.vlm.gate import gate
 from training.vlm.objective import LoraSettings, train
@@ -123,6 +124,8 @@ def finetune(
     description = backend.describe()
     with store.scratch() as folder:
         adapted = train(backend.model, examples, config.lora, progress)
+        if not is_first_process():
+            return VlmResult(None, "the first process checks and publishes", Verdict(()))
         adapted.save_pretrained(folder, save_embedding_layers=False)
         adapted.unload()
         verdict = _verdict(backend, folder, examples, config.bounds)

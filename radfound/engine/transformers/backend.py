@@ -55,7 +55,7 @@ class TransformersBackend:
     def __init__(
         self, loaded: Loaded, name: str, recipe: Recipe, *, prefix_bytes: int = PREFIX_BYTES
     ):
-        self.model = loaded.model
+        self.model, self.processor = loaded.model, loaded.processor
         self.recipe = recipe
         self._image_token = image_token_of(loaded.model)
         self.prompts = Prompts(loaded.processor, recipe, self._image_token)
@@ -85,6 +85,8 @@ class TransformersBackend:
             if word not in marks
         )
         self.prefixes = Prefixes(prefix_bytes)
+        # Whether the words after the pictures are tokenised alike without the pictures; known after the first.
+        self._is_separable = True
         self._decoder = Decoder(loaded.model, self._stops)
         self._adapters = Adapters(loaded.model, self.prompts.text_only(_PROBE))
         self._worker = Worker(self._decoder, self._adapters)
@@ -255,8 +257,14 @@ class TransformersBackend:
         if prefix is None:
             part, rest = self.prompts.pictures_part(shown, question)
             count = len(part.ids)
+            self._is_separable &= rest == self.prompts.rest(shown, question)
         else:
-            rest, count = self.prompts.rest(shown, question), len(prefix.ids)
+            count = len(prefix.ids)
+            rest = (
+                self.prompts.rest(shown, question)
+                if self._is_separable
+                else self.prompts.pictures_part(shown, question)[1]
+            )
         self._check_context(shown, count, len(rest) + limit)
         return _Prepared(shown, key, prefix, part, rest)
 

@@ -94,6 +94,11 @@ def load(
         raise CheckpointError(
             f"{folder.name}: its processor has no chat template; add the chat_template.jinja of the release"
         )
+    if not hasattr(model, "model") or not hasattr(processor, "tokenizer"):
+        raise CheckpointError(
+            f"{folder.name}: models of type {model.config.model_type} are not supported; expected a language model "
+            "that reads pictures as tokens, such as Gemma 3, Qwen-VL, LLaVA or SmolVLM"
+        )
     if not options:
         model.to(place)
     return Loaded(model.eval(), processor, revision_of(folder))

@@ -6,6 +6,7 @@ import pytest
 import safetensors
 from PIL import Image
 
+from radfound.cli import main as radfound_main
 from radfound.correction import Correction
 from radfound.engine.transformers.backend import TransformersBackend
 from radfound.exceptions import RequestError, StudyUnreadableError, TrainingError
@@ -22,7 +23,7 @@ from training.vlm.pictures import ProcessedPictures
 
 FAMILIES = ("llava", "gemma3", "qwen2_vl", "smolvlm")
 # Random weights need larger steps than trained ones.
-FAST = LoraSettings(rank=8, alpha=16, dropout=0.0, learning_rate=1e-2, epochs=15, batch_size=4)
+FAST = LoraSettings(rank=8, alpha=16, dropout=0.0, learning_rate=1e-2, epochs=40, batch_size=4)
 
 
 def noise(name):
@@ -92,11 +93,6 @@ def test_corrections_become_a_published_adapter_that_gives_them(backends, log, t
     checks = {check["name"]: check for check in manifest["gate"]["checks"]}
     assert checks["corrections"]["numbers"]["share"] == 1.0
     assert checks["regression"]["told"].startswith("not done")
-
-
-def test_an_adapter_holds_weights_of_the_language_model_alone(backends, log, tmp_path):
-    store = AdapterStore(store_path(tmp_path))
-    finetune(log, store, read, backends("gemma3"), config=VlmConfig(FAST))
     with safetensors.safe_open(store.path("a-0001") / "adapter_model.safetensors", "pt") as file:
         names = list(file.keys())
     assert names and all("language_model" in name and ".lora_" in name for name in names)
@@ -162,7 +158,7 @@ def test_the_command_trains_on_a_folder_of_studies(tmp_path, capsys):
     log.append(correction("ct02", "Is there an effusion?", "No."))
     model = build("llava", tmp_path / "llava")
     options = ["--studies", str(studies), "--model", str(model), "--device", "cpu"]
-    fast = ["--dtype", "float32", "--learning-rate", "1e-2", "--epochs", "15", "--author", "e"]
+    fast = ["--dtype", "float32", "--learning-rate", "1e-2", "--epochs", "40", "--author", "e"]
     assert main([*options, *fast]) == 0
     assert "published a-0001" in capsys.readouterr().out
     store = AdapterStore(store_path(studies))
@@ -170,3 +166,10 @@ def test_the_command_trains_on_a_folder_of_studies(tmp_path, capsys):
     assert json.loads((store.path("a-0001") / "adapter_config.json").read_text())["r"] == 16
     with pytest.raises(RequestError, match="--studies: there is no folder"):
         main(["--studies", str(tmp_path / "none"), "--model", str(model)])
+
+
+def test_radfound_train_runs_it(capfd):
+    assert radfound_main(["train", "--help"]) == 0
+    assert "--studies DIR" in capfd.readouterr().out
+    assert radfound_main(["train", "--studies", "/nowhere", "--model", "m"]) == 1
+    assert "error: --studies: there is no folder" in capfd.readouterr().err
