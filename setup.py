@@ -30,6 +30,7 @@ setup(
         "transformers>=5.20,<6",
         "peft>=0.18,<1",
         "accelerate>=1.0,<2",
+        "cachetools>=5,<8",
         "numpy>=1.26,<2",
         "nibabel>=5.2,<6",
         "SimpleITK>=2.3,<3",
@@ -109,6 +110,12 @@ setup(
             "starlette>=0.40,<2",
             "uvicorn>=0.30,<1",
         ],
+        # any Hugging Face vision-language model: `radfound.engine.transformers`
+        "transformers": [
+            "num2words>=0.5.13,<1",
+            "torchvision>=0.21,<1",
+        ],
+        "quantised": ["bitsandbytes>=0.45,<1"],
         "radeval": ["radeval>=2.2,<3"],
         "test": [
             "playwright>=1.50,<2",

@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -53,8 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         0; 2 for bad input; 130 if the user interrupted.
     """
+    argv = sys.argv[1:] if argv is None else list(argv)
     try:
-        args = _parse(sys.argv[1:] if argv is None else list(argv))
+        if argv[:1] == ["train"]:
+            return _train(argv[1:])
+        args = _parse(argv)
         logging.basicConfig(
             level=logging.INFO if args.verbose else logging.WARNING,
             stream=sys.stderr,
@@ -213,6 +217,11 @@ def _adapters_prune(args: argparse.Namespace) -> str:
     return f"pruned: {', '.join(removed)}" if removed else "nothing to prune"
 
 
+def _train(argv: Sequence[str]) -> int:
+    """Run `python -m training.vlm`, which imports this package and is not imported by it; return its status."""
+    return subprocess.run([sys.executable, "-m", "training.vlm", *argv]).returncode
+
+
 # Arguments -------------------------------------------------------------------------------------
 
 
@@ -318,6 +327,9 @@ def _parser() -> argparse.ArgumentParser:
 
     models.add_commands(_group(commands, "models", "list and check the models"), common)
 
+    commands.add_parser(
+        "train", help="fine-tune a vision-language model on the corrections", add_help=False
+    )
     studies = _group(commands, "reader-study", "blinded rating of texts by radiologists")
     reader_study.add_commands(studies, common)
     return parser

@@ -39,9 +39,9 @@ from radfound.engine.confidence import Calibration, calibration_group
 from radfound.engine.generated import AT_ONCE
 from radfound.engine.local.backend import LocalBackend
 from radfound.engine.models.build import build_backend, checkpoint_of
-from radfound.engine.models.settings import load_models, one_model
+from radfound.engine.models.settings import ModelSettings, load_models, one_model
 from radfound.engine.protocol import Backend
-from radfound.exceptions import DatasetError, UnsupportedError
+from radfound.exceptions import DatasetError, RequestError, UnsupportedError
 from radfound.model.checkpoints import shipped_folder
 from radfound.optional import library
 
@@ -119,12 +119,15 @@ def bench(options: Options) -> dict[str, Any]:
     return without_nan(results) | {"report": text}
 
 
+def _model(options: Options) -> ModelSettings:
+    if options.models:
+        return load_models(options.models, options.send_images_to).named(options.model)
+    return one_model(options.model, options.send_images_to).named()
+
+
 def _load(options: Options) -> tuple[Backend, Path]:
     """Return the model, and the folder of its calibration."""
-    if options.models:
-        model = load_models(options.models, options.send_images_to).named(options.model)
-    else:
-        model = one_model(options.model, options.send_images_to).named()
+    model = _model(options)
     if model.backend == "radfound":
         checkpoint = checkpoint_of(model)
         backend = LocalBackend.load(checkpoint, options.device, max_running=_BATCH)
@@ -165,6 +168,12 @@ def progress_bar(what: str, total: int) -> Iterator[Any]:
 
 def _check(options: Options) -> None:
     """Raise RequestError early for options that would fail after generation."""
+    model = _model(options)
+    is_own = model.backend == "radfound"
+    if options.calibrate and is_own and not shipped_folder(checkpoint_of(model)).is_dir():
+        raise RequestError(
+            f"--calibrate: {options.model} is not a folder; give the checkpoint's folder"
+        )
     if options.write_docs:
         marked_parts(options.write_docs)
     library("matplotlib", "bench")

@@ -107,7 +107,7 @@ class Recipe:
         if not taken:
             raise RequestError("region: outside the study; move it or ask about the whole volume")
         if self.single:
-            parts = self._one_picture(series)
+            parts: tuple[str | Picture, ...] = self._one_picture(series)
         else:
             budget = self.most_pixels and self.most_pixels / taken
             parts = tuple(part for each in series for part in self._parts(each, series, budget))

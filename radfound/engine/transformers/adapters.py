@@ -181,7 +181,7 @@ def _is_language(module: str) -> bool:
 
 def _linears(model: Any) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the language model's linear layers by name, quantised ones included."""
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for name, module in model.named_modules():
         name = name.replace(".base_layer", "")
         if (

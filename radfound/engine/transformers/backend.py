@@ -55,7 +55,7 @@ class TransformersBackend:
     def __init__(
         self, loaded: Loaded, name: str, recipe: Recipe, *, prefix_bytes: int = PREFIX_BYTES
     ):
-        self._model = loaded.model
+        self.model, self.processor = loaded.model, loaded.processor
         self.recipe = recipe
         self._image_token = image_token_of(loaded.model)
         self.prompts = Prompts(loaded.processor, recipe, self._image_token)
@@ -73,6 +73,9 @@ class TransformersBackend:
             ),
         )
         self._stops = _stop_tokens(loaded.model, self._tokenizer)
+        eos = self._tokenizer.eos_token_id
+        self.stop_token = eos if eos in self._stops else min(self._stops)
+        """The token that ends an answer."""
         marks = {mark for pair in recipe.hidden for mark in pair}
         self._silent = frozenset(
             token
@@ -82,6 +85,8 @@ class TransformersBackend:
             if word not in marks
         )
         self.prefixes = Prefixes(prefix_bytes)
+        # Whether the words after the pictures are tokenised alike without the pictures; known after the first.
+        self._is_separable = True
         self._decoder = Decoder(loaded.model, self._stops)
         self._adapters = Adapters(loaded.model, self.prompts.text_only(_PROBE))
         self._worker = Worker(self._decoder, self._adapters)
@@ -252,8 +257,14 @@ class TransformersBackend:
         if prefix is None:
             part, rest = self.prompts.pictures_part(shown, question)
             count = len(part.ids)
+            self._is_separable &= rest == self.prompts.rest(shown, question)
         else:
-            rest, count = self.prompts.rest(shown, question), len(prefix.ids)
+            count = len(prefix.ids)
+            rest = (
+                self.prompts.rest(shown, question)
+                if self._is_separable
+                else self.prompts.pictures_part(shown, question)[1]
+            )
         self._check_context(shown, count, len(rest) + limit)
         return _Prepared(shown, key, prefix, part, rest)
 
@@ -274,7 +285,7 @@ class TransformersBackend:
         if found is None:
             assert part is not None
             self._adapters.use(key[2])
-            found = prefill(self._model, part, self._image_token)
+            found = prefill(self.model, part, self._image_token)
             self.prefixes.keep(key, found)
         return found
 
@@ -282,12 +293,9 @@ class TransformersBackend:
         self, study: Study, question: Question, texts: Sequence[str], adapter: str | None
     ) -> list[list[float]]:
         """Return the log-probabilities of the tokens of each text as the answer, stop token included."""
-        stop = min(self._stops)
-        if self._tokenizer.eos_token_id in self._stops:
-            stop = self._tokenizer.eos_token_id
         prepared = self._prepare(study, question, adapter, 0)
         answers = [
-            [*self.prompts.answer(prepared.shown, question, text, prepared.rest), stop]
+            [*self.prompts.answer(prepared.shown, question, text, prepared.rest), self.stop_token]
             for text in texts
         ]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from radfound.exceptions import CheckpointError, RequestError
 from radfound.model.devices import device_of
@@ -83,7 +84,7 @@ def load(
             folder, trust_remote_code=False, local_files_only=True, use_safetensors=True,
             dtype=DTYPES[dtype], **options,
         )  # fmt: skip
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"{folder.name}: cannot be loaded ({reason}); check that the folder is complete and that this "
@@ -92,6 +93,11 @@ def load(
     if not getattr(processor, "chat_template", None):
         raise CheckpointError(
             f"{folder.name}: its processor has no chat template; add the chat_template.jinja of the release"
+        )
+    if not hasattr(model, "model") or not hasattr(processor, "tokenizer"):
+        raise CheckpointError(
+            f"{folder.name}: models of type {model.config.model_type} are not supported; expected a language model "
+            "that reads pictures as tokens, such as Gemma 3, Qwen-VL, LLaVA or SmolVLM"
         )
     if not options:
         model.to(place)
@@ -112,7 +118,7 @@ def revision_of(folder: Path) -> str:
             length = int.from_bytes(file.read(8), "little")
             sha.update(file.read(min(length, size)))
             for n in range(_SAMPLES):
-                file.seek(n * size // _SAMPLES)
+                file.seek(n * max(0, size - _SAMPLE_BYTES) // (_SAMPLES - 1))
                 sha.update(file.read(_SAMPLE_BYTES))
     return sha.hexdigest()[:12]
 

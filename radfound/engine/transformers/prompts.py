@@ -13,7 +13,7 @@ from PIL import Image
 from radfound.engine.chat import Message, conversation
 from radfound.engine.recipes import Recipe
 from radfound.engine.shown import Picture, Shown
-from radfound.exceptions import RequestError
+from radfound.exceptions import CheckpointError, RequestError
 from radfound.question import Question
 
 _BLANK = Picture(np.zeros((64, 64, 3), np.uint8), "blank", 0)
@@ -120,7 +120,9 @@ def image_token_of(model: Any) -> int:
     for name in ("image_token_id", "image_token_index"):
         if getattr(config, name, None) is not None:
             return int(getattr(config, name))
-    raise RequestError(f"model: {config.model_type} names no image token; choose another model")
+    raise CheckpointError(
+        f"{config.model_type}: its configuration names no image token; expected a model whose prompt holds the pictures"
+    )
 
 
 def _for_template(messages: Sequence[Message]) -> list[dict[str, Any]]:

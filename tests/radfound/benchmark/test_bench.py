@@ -214,7 +214,7 @@ def test_two_runs_are_compared_on_the_same_items(
         ({"--radeval": "crimson"}, "--radeval"),
         ({"--write-docs": "nowhere"}, "--write-docs"),
         ({"--device": "cpu", "--calibrate": None}, "--calibrate"),
-        ({"--model": "nowhere"}, "checkpoint nowhere"),
+        ({"--model": "nowhere"}, "model: found 'nowhere'"),
     ],
 )
 def test_wrong_arguments_end_in_one_line(own_data, tmp_path, capsys, change, said):

@@ -38,6 +38,7 @@ def text_config(tokenizer: Any, **more: Any) -> dict[str, Any]:
         "head_dim": 32,
         "max_position_embeddings": 4096,
         "initializer_range": 0.3,
+        "tie_word_embeddings": False,  # tied, a random model repeats its last token
         "bos_token_id": BEGIN,
         "eos_token_id": STOP,
         "pad_token_id": PAD,
@@ -144,6 +145,7 @@ def gemma3() -> tuple[Any, Any]:
         ),
         vision_config=vision_config(image_size=56, patch_size=14),
         mm_tokens_per_image=4,
+        tie_word_embeddings=False,
         **{f"{name}_index": number for name, number in ids.items()},
     )
     processor = Gemma3Processor(
@@ -151,7 +153,9 @@ def gemma3() -> tuple[Any, Any]:
         tokenizer=tokenizer,
         image_seq_length=4,
     )
-    return Gemma3ForConditionalGeneration(config), processor
+    model = Gemma3ForConditionalGeneration(config)
+    torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.3)
+    return model, processor
 
 
 def qwen2_vl() -> tuple[Any, Any]:

@@ -13,6 +13,7 @@ from radfound.study.study import Study, StudyImage
 
 AXIAL = np.diag([-0.5, -0.5, 2.0, 1.0])
 HU = (-1024, 40, 3000)
+QUESTION = Question(text="?")
 
 
 def volume(depth=300, *, hounsfield=True, side=6, affine=AXIAL, values=None):
@@ -27,7 +28,7 @@ def radiograph(shape=(40, 20), dtype=np.uint8, view=None):
     return StudyImage(pixels, np.eye(4), "DX", view=view)
 
 
-def slices(name, study, question=Question(text="?")):
+def slices(name, study, question=QUESTION):
     return [each.slice for each in RECIPES[name].show(study, question).pictures]
 
 

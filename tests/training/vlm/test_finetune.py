@@ -1,0 +1,175 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import safetensors
+from PIL import Image
+
+from radfound.cli import main as radfound_main
+from radfound.correction import Correction
+from radfound.engine.transformers.backend import TransformersBackend
+from radfound.exceptions import RequestError, StudyUnreadableError, TrainingError
+from radfound.question import Question
+from radfound.records.adapters import AdapterStore, store_path
+from radfound.records.corrections import CorrectionLog, log_path
+from radfound.study.study import Study, StudyImage
+from tests.radfound.engine.tiny_models import build
+from training.vlm.__main__ import main
+from training.vlm.examples import examples_of
+from training.vlm.finetune import VlmConfig, finetune
+from training.vlm.objective import LoraSettings, answer_logits
+from training.vlm.pictures import ProcessedPictures
+
+FAMILIES = ("llava", "gemma3", "qwen2_vl", "smolvlm")
+# Random weights need larger steps than trained ones.
+FAST = LoraSettings(rank=8, alpha=16, dropout=0.0, learning_rate=1e-2, epochs=40, batch_size=4)
+
+
+def noise(name):
+    voxels = np.random.default_rng(sum(name.encode())).integers(0, 99, (2, 40, 50))
+    return Study((StudyImage(voxels.astype(np.int16), np.diag([-1.0, -1.0, 3.0, 1.0])),))
+
+
+def read(name):
+    if name == "lost":
+        raise StudyUnreadableError("lost.nii: missing; put it back")
+    return noise(name)
+
+
+def correction(image, question, text):
+    return Correction(
+        images=(image,), task="vqa", question=question, model_text="?", verdict="edited", text=text,
+        author="reader", answer_id="a",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def backends(tmp_path_factory):
+    loaded = {}
+
+    def backend(family):
+        if family not in loaded:
+            folder = build(family, tmp_path_factory.mktemp(family) / family)
+            loaded[family] = TransformersBackend.load(folder, device="cpu", dtype="float32")
+        return loaded[family]
+
+    yield backend
+    for each in loaded.values():
+        each.close()
+
+
+@pytest.fixture
+def log(tmp_path):
+    log = CorrectionLog(log_path(tmp_path))
+    log.append(correction("ct01", "Is there an effusion?", "Yes, on the left."))
+    log.append(correction("ct02", "Is there an effusion?", "No."))
+    return log
+
+
+def said(backend, image, adapter):
+    question = Question("vqa", "Is there an effusion?")
+    tokens = backend.stream(noise(image), question, adapter=adapter, limit=12)
+    return "".join(token.text for token in tokens).strip()
+
+
+def test_corrections_become_a_published_adapter_that_gives_them(backends, log, tmp_path):
+    backend, store = backends("gemma3"), AdapterStore(store_path(tmp_path))
+    before = said(backend, "ct01", None)
+    result = finetune(log, store, read, backend, config=VlmConfig(FAST), author="engineer")
+    assert result.adapter == "a-0001", result.reason
+    backend.use_adapter("a-0001", store.path("a-0001"))
+    assert said(backend, "ct01", "a-0001") == "Yes, on the left."
+    assert said(backend, "ct02", "a-0001") == "No."
+    assert said(backend, "ct01", None) == before
+    backend.drop_adapter("a-0001")
+    manifest = store.manifest("a-0001")
+    assert manifest["base_revision"] == backend.describe().revision
+    assert (manifest["rank"], manifest["author"], len(manifest["corrections"])) == (
+        8,
+        "engineer",
+        2,
+    )
+    checks = {check["name"]: check for check in manifest["gate"]["checks"]}
+    assert checks["corrections"]["numbers"]["share"] == 1.0
+    assert checks["regression"]["told"].startswith("not done")
+    with safetensors.safe_open(store.path("a-0001") / "adapter_model.safetensors", "pt") as file:
+        names = list(file.keys())
+    assert names and all("language_model" in name and ".lora_" in name for name in names)
+
+
+def test_a_failed_gate_publishes_nothing_and_says_why(backends, log, tmp_path):
+    store = AdapterStore(store_path(tmp_path))
+    weak = VlmConfig(dataclasses.replace(FAST, learning_rate=1e-6, epochs=1))
+    result = finetune(log, store, read, backends("llava"), config=weak)
+    assert result.adapter is None and "corrections: 0% of 2 reproduced" in result.reason
+    assert store.list() == [] and store.refusals()[0]["reason"] == result.reason
+
+
+def test_a_study_that_cannot_be_read_is_left_out_with_the_reason(backends, log, tmp_path):
+    log.append(correction("lost", "Is there an effusion?", "No."))
+    pictures = ProcessedPictures(backends("llava"), read)
+    examples = examples_of(backends("llava"), log.rows(), pictures, 0)
+    assert len(examples.corrections) == 2
+    assert list(examples.left_out.values()) == ["lost.nii: missing; put it back"]
+    with pytest.raises(TrainingError, match="none can be learnt from .lost.nii"):
+        examples_of(backends("llava"), log.rows()[-1:], pictures, 0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_loss_is_on_the_tokens_that_the_backend_scores(family, backends, log):
+    backend = backends(family)
+    [example, _] = examples_of(backend, log.rows(), ProcessedPictures(backend, read), 0).corrections
+    logits, targets = answer_logits(backend.model, example)
+    logs = logits.detach().log_softmax(-1).gather(-1, targets[:, None])
+    score = backend.score(example.study, example.question, example.text, adapter=None)
+    assert float(logs.mean()) == pytest.approx(score, abs=1e-3)
+
+
+def test_pictures_are_processed_once_and_again_when_the_file_changes(backends, log, tmp_path):
+    versions = {"ct01": "1", "ct02": "1"}
+    backend = backends("qwen2_vl")
+
+    def processed():
+        pictures = ProcessedPictures(backend, read, versions.__getitem__, tmp_path / "cache")
+        found = examples_of(backend, log.rows(), pictures, 0)
+        return pictures.processed, found.corrections[0].inputs
+
+    count, first = processed()
+    again, second = processed()
+    assert (count, again) == (2, 0)
+    assert all((first[name] == second[name]).all() for name in first)
+    versions["ct02"] = "2"
+    assert processed()[0] == 1
+    for file in (tmp_path / "cache").iterdir():
+        file.write_bytes(b"damaged")
+    assert processed()[0] == 2
+
+
+def test_the_command_trains_on_a_folder_of_studies(tmp_path, capsys):
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    for name in ("ct01", "ct02"):
+        Image.fromarray(noise(name).images[0].voxels[0].astype(np.uint8)).save(
+            studies / f"{name}.png"
+        )
+    log = CorrectionLog(log_path(studies))
+    log.append(correction("ct01", "Is there an effusion?", "Yes."))
+    log.append(correction("ct02", "Is there an effusion?", "No."))
+    model = build("llava", tmp_path / "llava")
+    options = ["--studies", str(studies), "--model", str(model), "--device", "cpu"]
+    fast = ["--dtype", "float32", "--learning-rate", "1e-2", "--epochs", "40", "--author", "e"]
+    assert main([*options, *fast]) == 0
+    assert "published a-0001" in capsys.readouterr().out
+    store = AdapterStore(store_path(studies))
+    assert store.active() == "a-0001"
+    assert json.loads((store.path("a-0001") / "adapter_config.json").read_text())["r"] == 16
+    with pytest.raises(RequestError, match="--studies: there is no folder"):
+        main(["--studies", str(tmp_path / "none"), "--model", str(model)])
+
+
+def test_radfound_train_runs_it(capfd):
+    assert radfound_main(["train", "--help"]) == 0
+    assert "--studies DIR" in capfd.readouterr().out
+    assert radfound_main(["train", "--studies", "/nowhere", "--model", "m"]) == 1
+    assert "error: --studies: there is no folder" in capfd.readouterr().err
