@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from radfound.engine.protocol import Description
-from radfound.exceptions import AdapterError, Cancelled, RadFoundError, RequestError, UnsupportedError
+from radfound.exceptions import (
+    AdapterError,
+    Cancelled,
+    RadFoundError,
+    RequestError,
+    UnsupportedError,
+)
 from radfound.question import Question, Turn
 from radfound.records.adapter_weights import WEIGHTS_FILE
 from radfound.study.region import region_from_json
