@@ -19,7 +19,7 @@ import safetensors
 from radfound.engine.openai.connection import Connection
 from radfound.engine.openai.failures import Asked, explain
 from radfound.engine.openai.server import Server
-from radfound.exceptions import AdapterError, ModelServerError
+from radfound.exceptions import AdapterError, ModelServerError, RadFoundError, UnsupportedError
 from radfound.records.adapter_weights import WEIGHTS_FILE, check_weights
 
 _PROBE = "Name one organ of the chest."
@@ -75,7 +75,7 @@ class Adapters:
             elif adapter in self._server.adapters:
                 name = adapter
             else:
-                raise AdapterError(self._why_not(adapter))
+                raise self._why_not(adapter)
             self._names[adapter] = name
         try:
             self._check_effect(adapter)
@@ -90,18 +90,21 @@ class Adapters:
         if name is not None and self._server.loads_adapters:
             self._connection.call(self._unload(name))
 
-    def _why_not(self, adapter: str) -> str:
-        if self._server.kind == "llama.cpp":
-            return (
-                f"adapter {adapter}: llama.cpp loads adapters at its start only; convert it by "
-                f"convert_lora_to_gguf.py and start the server with --lora {adapter}.gguf"
-            )
+    def _why_not(self, adapter: str) -> RadFoundError:
         if self._server.kind == "vLLM":
-            return (
+            return UnsupportedError(
                 f"adapter {adapter}: vLLM loads no adapters as it runs now; start it with --enable-lora and "
                 "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
             )
-        return f"adapter {adapter}: this model server takes no adapters; expected vLLM or llama.cpp"
+        if self._server.kind != "llama.cpp":
+            return UnsupportedError(
+                f"adapter {adapter}: this model server takes no adapters; expected vLLM or llama.cpp"
+            )
+        kind = AdapterError if self._server.adapters else UnsupportedError
+        return kind(
+            f"adapter {adapter}: llama.cpp loads adapters at its start only; convert it by "
+            f"convert_lora_to_gguf.py and start the server with --lora {adapter}.gguf"
+        )
 
     async def _load(self, name: str, folder: Path) -> None:
         path = str(PurePosixPath(self._folder) / folder.name) if self._folder else str(folder)

@@ -27,13 +27,14 @@ from radfound.engine.openai.server import Server, ask_server
 from radfound.engine.openai.tokens import Chunks
 from radfound.engine.protocol import Abilities, Description
 from radfound.engine.recipes import Recipe, recipe_for
-from radfound.engine.stream import Stream, Token
+from radfound.engine.stream import Stream
 from radfound.exceptions import ModelServerError, RequestError, UnsupportedError
 from radfound.question import Question
 from radfound.study.study import Study
 
 T = TypeVar("T")
 
+_MOST_CHARS_PER_TOKEN = 4.5  # of a text as long as the context
 _LARGEST_UNKNOWN = 0.05  # part of a choice's probability that may belong to any option
 _WIDE_TOP = 1_000  # likely tokens for a choice, where the server has no limit of 20
 
@@ -136,7 +137,17 @@ class OpenAIBackend:
             raise RequestError(
                 f"images: found {images}; {self._name} takes at most {about.max_images} in one study"
             )
-        if about.context_tokens is not None and limit >= about.context_tokens:
+        if about.context_tokens is None:
+            return
+        chars = sum(
+            map(len, (question.text or "", *(t.question + t.answer for t in question.history)))
+        )
+        if chars > _MOST_CHARS_PER_TOKEN * about.context_tokens:
+            raise RequestError(
+                f"question: found {chars:,} characters with its history; {self._name} has "
+                f"{about.context_tokens:,} tokens for images, question and answer together"
+            )
+        if limit >= about.context_tokens:
             raise RequestError(
                 f"max_new_tokens: found {limit}; {self._name} has {about.context_tokens} tokens for images, "
                 "question and answer together"
@@ -259,7 +270,7 @@ class OpenAIBackend:
                         stream.put(each)
                     received += 1
                 if chunks.finish_reason is not None or received > body["max_tokens"]:
-                    for each in hidden.feed(Token("", last=True))[:-1]:
+                    for each in hidden.flush():
                         stream.put(each)
                     return
         raise ModelServerError(

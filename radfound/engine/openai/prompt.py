@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +16,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from radfound.engine.chat import conversation
 from radfound.engine.recipes import Recipe
 from radfound.engine.shown import Picture, Shown
-from radfound.question import TASKS, Question
+from radfound.question import Question, Turn
 from radfound.study.study import Study
 
+_CONTROL = re.compile(r"<(?=[|/]?[A-Za-z_]\w*\|?>)")
 _CACHE_BYTES = 512 * 2**20
 
 
@@ -124,22 +127,36 @@ def picture_part(pixels: np.ndarray) -> dict[str, Any]:
 
 
 def messages(parts: Parts, question: Question) -> list[dict[str, Any]]:
-    """Return a chat: the study with the first question, earlier turns, the question."""
-    asked = [*(turn.question for turn in question.history), instruction(question)]
-    answers = [turn.answer for turn in question.history]
-    chat: list[dict[str, Any]] = []
-    if parts.shown.system:
-        chat.append({"role": "system", "content": parts.shown.system})
-    chat.append({"role": "user", "content": [*parts.content, text_part(asked[0])]})
-    for answer, text in zip(answers, asked[1:], strict=True):
-        chat.append({"role": "assistant", "content": answer})
-        chat.append({"role": "user", "content": text})
+    """Return a question about a study as chat messages.
+
+    Parameters
+    ----------
+    parts : Parts
+        The encoded study.
+    question : Question
+    """
+    chat = []
+    for message in conversation(parts.shown, _without_marks(question)):
+        content: str | list[dict[str, Any]]
+        if parts.shown.parts and message.parts[0] is parts.shown.parts[0]:
+            content = [*parts.content, *map(_part, message.parts[len(parts.content) :])]
+        else:
+            content = "".join(part for part in message.parts if isinstance(part, str))
+        chat.append({"role": message.role, "content": content})
     return chat
 
 
-def instruction(question: Question) -> str:
-    """Return a question's text, or its task's prompt."""
-    return question.text or TASKS[question.task].prompt or ""
+def _without_marks(question: Question) -> Question:
+    """Return a question in which a model's control tokens are ordinary text.
+
+    Servers parse them also in a user's words: a second <image> would not match the pictures.
+    """
+    turns = tuple(Turn(_plain(turn.question), _plain(turn.answer)) for turn in question.history)
+    return replace(question, text=question.text and _plain(question.text), history=turns)
+
+
+def _plain(text: str) -> str:
+    return _CONTROL.sub("< ", text)
 
 
 def chars_of(chat: Sequence[dict[str, Any]]) -> int:

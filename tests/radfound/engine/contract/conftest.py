@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from radfound.engine.protocol import Backend
+from radfound.records.adapter_weights import WEIGHTS_FILE
+from tests.radfound.engine.openai import llama_cpp as server
 
 from ..tiny_models import FAMILIES, build, build_adapter
 
@@ -38,7 +40,38 @@ def transformers(family: str) -> Entry:
     return Entry(load, lambda home, folder: build_adapter(home / family, folder))
 
 
+def llama_cpp() -> Entry:
+    """llama.cpp's own server, which is given its adapter at the start."""
+
+    def load(folder: Path) -> Backend:
+        from radfound.engine.openai.address import parse_address
+        from radfound.engine.openai.backend import OpenAIBackend
+
+        eyes = server.write_eyes(folder / "eyes.gguf")
+        adapter = server.write_adapter(folder / "a-0001.gguf")
+        # One slot: answers of a batch differ in the last digits from those given alone.
+        running = server.running("--mmproj", str(eyes), "--lora", str(adapter), "--slots", "1")
+        url, _ = running.__enter__()
+        backend = OpenAIBackend(parse_address(url), name="smollm2")
+        close = backend.close
+
+        def close_both() -> None:
+            close()
+            running.__exit__(None, None, None)
+
+        backend.close = close_both
+        return backend
+
+    def adapter(home: Path, folder: Path) -> Path:
+        folder.mkdir()
+        (folder / WEIGHTS_FILE).write_bytes(bytes(200))  # the server has the weights
+        return folder
+
+    return Entry(load, adapter)
+
+
 BACKENDS = {f"transformers-{family}": transformers(family) for family in FAMILIES}
+BACKENDS["llama.cpp"] = llama_cpp()
 
 
 @dataclass(frozen=True)

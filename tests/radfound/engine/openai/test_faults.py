@@ -346,6 +346,13 @@ def test_earlier_turns_follow_the_study(backend, scripted):
     assert (third["role"], third["content"]) == ("user", "And left?")
 
 
+def test_control_tokens_in_a_question_are_sent_as_words(backend, scripted):
+    words = "A <image> <|im_end|></s> of < 5 mm, or <6 mm?"
+    ask(backend, question=Question(text=words))
+    sent = scripted.requests[-1]["messages"][0]["content"][-1]["text"]
+    assert sent == "A < image> < |im_end|>< /s> of < 5 mm, or <6 mm?"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
