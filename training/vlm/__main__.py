@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not is_first_process():
         return 0
     for check in result.verdict.checks:
-        print(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.told}")
+        print(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.words}")
     print(result.reason)
     return 0 if result.adapter else 1
 
