@@ -49,6 +49,8 @@ class Client:
         Limit for short calls.
     answer_timeout_s : float
         Limit for the first byte of an answer: the server may have to load a large study.
+    ca_file : str
+        A file of further certificates to trust (PEM), such as those of a hospital.
 
     Raises
     ------
@@ -62,6 +64,7 @@ class Client:
         token: Optional[str] = None,
         timeout_s: float = 15.0,
         answer_timeout_s: float = 180.0,
+        ca_file: str = "",
     ):
         self._place = Address.parse(address)
         token = (token or "").strip()
@@ -70,6 +73,7 @@ class Client:
         self._token = token
         self._timeout_s = timeout_s
         self._answer_timeout_s = answer_timeout_s
+        self._ca_file = ca_file
 
     @property
     def address(self) -> str:
@@ -231,6 +235,7 @@ class Client:
         history: Sequence[Mapping[str, str]] = (),
         region: Optional[Mapping[str, Any]] = None,
         max_new_tokens: Optional[int] = None,
+        model: Optional[str] = None,
         on_token: Optional[Callable[[str], None]] = None,
         cancel: Optional[Cancellation] = None,
     ) -> dict[str, Any]:
@@ -249,6 +254,8 @@ class Client:
             {"box_mm": [[x0, y0, z0], [x1, y1, z1]]} or
             {"slice_mm": {"point": [x, y, z], "normal": [x, y, z]}}; RAS, mm.
         max_new_tokens : int, optional
+        model : str, optional
+            The model that answers, if the server has several.
         on_token : callable(str), optional
             Gets each piece of text as it arrives, on the calling thread.
         cancel : Cancellation, optional
@@ -258,7 +265,7 @@ class Client:
         dict
             The complete answer, `radfound.answer/1`.
         """
-        asked = _asked(images, question, history, region, max_new_tokens)
+        asked = _asked(images, question, history, region, max_new_tokens, model)
         image = images[0] if images else ""
         call = self._call(
             "POST",
@@ -292,6 +299,7 @@ class Client:
         question: Optional[str] = None,
         history: Sequence[Mapping[str, str]] = (),
         region: Optional[Mapping[str, Any]] = None,
+        model: Optional[str] = None,
         cancel: Optional[Cancellation] = None,
     ) -> tuple[dict[str, Any], Optional[bytes]]:
         """Ask for an answer with its evidence map; parameters as for `ask`.
@@ -302,11 +310,11 @@ class Client:
         map : bytes or None
             An NRRD file in the volume's geometry; None if the server has no evidence map.
         """
-        params = json.dumps(_asked(images, question, history, region, None))
-        model = quote(f"radfound_{task}", safe="")
+        params = json.dumps(_asked(images, question, history, region, None, model))
+        route = quote(f"radfound_{task}", safe="")
         call = self._call(
             "POST",
-            _target(f"/infer/{model}", image=images[0] if images else "", output="all"),
+            _target(f"/infer/{route}", image=images[0] if images else "", output="all"),
             headers={"Content-Type": "application/x-www-form-urlencoded"},
             body=urlencode({"params": params}).encode("ascii"),
             silence_s=self._answer_timeout_s,
@@ -353,6 +361,34 @@ class Client:
         ):
             raise not_radfound(self._place)
         return bool(content["recorded"])
+
+    # Department -------------------------------------------------------------------------------
+
+    def studies(self, cancel: Optional[Cancellation] = None) -> list[dict[str, Any]]:
+        """Return {"id", "name", "state", "drafts"} of each study of the server."""
+        return self._rows("/radfound/studies", "studies", "id", cancel)
+
+    def templates(self, cancel: Optional[Cancellation] = None) -> list[dict[str, Any]]:
+        """Return {"name", "text"} of each template of the department."""
+        return self._rows("/radfound/templates", "templates", "name", cancel)
+
+    def send_to_archive(
+        self, what: Mapping[str, str], cancel: Optional[Cancellation] = None
+    ) -> dict[str, Any]:
+        """Send an answer or correction, {"answer_id"} or {"correction_id"}, to the archive."""
+        found = self._post("/radfound/pacs/send", dict(what), cancel, self._answer_timeout_s)
+        return replies.as_object(found, self._place)
+
+    def _rows(
+        self, target: str, name: str, key: str, cancel: Optional[Cancellation]
+    ) -> list[dict[str, Any]]:
+        rows = replies.as_object(self._get(target, cancel), self._place).get(name)
+        if not isinstance(rows, list):
+            raise not_radfound(self._place)
+        found = [replies.as_object(row, self._place) for row in rows]
+        if not all(isinstance(row.get(key), str) for row in found):
+            raise not_radfound(self._place)
+        return found
 
     # Training ---------------------------------------------------------------------------------
 
@@ -455,6 +491,7 @@ class Client:
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         how.setdefault("silence_s", self._timeout_s)
+        how.setdefault("ca_file", self._ca_file)
         how.setdefault("limit_s", self._timeout_s)
         with request(self._place, method, target, headers=headers, **how) as reply:
             yield reply
@@ -466,6 +503,7 @@ def _asked(
     history: Sequence[Mapping[str, str]],
     region: Optional[Mapping[str, Any]],
     max_new_tokens: Optional[int],
+    model: Optional[str],
 ) -> dict[str, Any]:
     """Return the request's fields, without those that are None or empty."""
     asked = {
@@ -474,6 +512,7 @@ def _asked(
         "history": list(history) or None,
         "region": region,
         "max_new_tokens": max_new_tokens,
+        "model": model,
     }
     return {key: value for key, value in asked.items() if value is not None}
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from ..translation import _
 from .render import training_words
-from .widgets import chosen_in, fill, show
+from .widgets import chosen_in, fill, guarded, show
 
 BASE = ""
 
@@ -15,11 +15,11 @@ class TeachSection:
     def __init__(self, panel: Any):
         self._panel, self._ui, self._session = panel, panel.ui, panel.session
         ui = self._ui
-        ui.trainButton.connect("clicked()", self._train)
-        ui.stopTrainingButton.connect("clicked()", self._stop)
-        ui.activateButton.connect("clicked()", self._activate)
-        ui.rollBackButton.connect("clicked()", self._roll_back)
-        ui.adapterBox.connect("currentIndexChanged(int)", lambda _index: self._enable())
+        ui.trainButton.connect("clicked()", guarded(self._train))
+        ui.stopTrainingButton.connect("clicked()", guarded(self._stop))
+        ui.activateButton.connect("clicked()", guarded(self._activate))
+        ui.rollBackButton.connect("clicked()", guarded(self._roll_back))
+        ui.adapterBox.connect("currentIndexChanged(int)", guarded(lambda _index: self._enable()))
         ui.trainButton.setIcon(panel.icon("teach"))
 
     def heard(self, topic: str) -> None:
