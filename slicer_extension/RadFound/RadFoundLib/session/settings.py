@@ -107,12 +107,12 @@ class Settings:
 def default_shortcuts() -> dict:
     """Return the keys of the actions until the reader changes them."""
     return {
-        "accept": "Alt+A",
-        "edit": "Alt+E",
-        "reject": "Alt+R",
-        "next": "Alt+N",
-        "caption": "Alt+C",
-        "report": "Alt+P",
+        "accept": "Alt+1",
+        "edit": "Alt+2",
+        "reject": "Alt+3",
+        "next": "Alt+4",
+        "caption": "Alt+5",
+        "report": "Alt+6",
     }
 
 
