@@ -17,7 +17,7 @@ setup(
     # numpy below 2, which MONAI Label needs, has no wheels for Python 3.13.
     python_requires=">=3.10,<3.13",
     packages=find_packages(
-        include=["radfound*", "training*", "monailabel_app*"], exclude=["*.tests*"]
+        include=["radfound*", "training*", "monailabel_app*"], exclude=["training.experiments*"]
     ),
     package_data={
         "radfound": ["weights/**/*", "reader_study/rating/page/*"],
@@ -93,6 +93,7 @@ setup(
         ],
         # krippendorff and pingouin are GPL-3.0; they are imported where installed, and not shipped
         "reader-study": [
+            "cachetools>=5,<8",
             "fastapi>=0.115,<1",
             "krippendorff>=0.8,<1",
             "matplotlib>=3.8,<4",

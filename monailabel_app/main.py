@@ -37,7 +37,7 @@ from monailabel_app.lib.scoring import RadFoundScoring  # noqa: E402
 from monailabel_app.lib.studies.datastore import StudyDatastore, uploads_path  # noqa: E402
 from monailabel_app.lib.studies.dicom_cache import DicomCache  # noqa: E402
 from monailabel_app.lib.studies.sessions import StudySessions  # noqa: E402
-from monailabel_app.lib.trainers import RadFoundTrainer  # noqa: E402
+from monailabel_app.lib.trainers import RadFoundTrainer, TrainingState  # noqa: E402
 from radfound import __version__  # noqa: E402
 from radfound.exceptions import NotFoundError, RequestError  # noqa: E402
 from radfound.records.adapters import AdapterStore, store_path  # noqa: E402
@@ -147,7 +147,8 @@ class RadFoundApp(MONAILabelApp):
 
     def init_trainers(self) -> dict[str, RadFoundTrainer]:
         """Return the trainer."""
-        return {"radfound": RadFoundTrainer(self.service, self._own_files / "training.json")}
+        state = TrainingState(self._own_files / "training.json")
+        return {"radfound": RadFoundTrainer(self.service, state)}
 
     def init_strategies(self) -> dict[str, Any]:
         """Return the strategies that choose the next study."""

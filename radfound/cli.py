@@ -181,12 +181,17 @@ def _adapters_list(args: argparse.Namespace) -> str:
 def _gate_lines(manifest: dict[str, Any]) -> list[str]:
     gate = manifest.get("gate") or {}
     lines = [
-        f"    {'passed' if check['passed'] else 'FAILED'}  {check['name']}: {check['told']}"
+        f"    {'passed' if check['passed'] else 'FAILED'}  {check['name']}: {_words_of(check)}"
         for check in gate.get("checks", ())
     ]
     if gate.get("forced"):
         lines.append(f"    published all the same by {manifest.get('author') or 'someone unnamed'}")
     return lines
+
+
+def _words_of(check: dict[str, Any]) -> str:
+    """Return a check's outcome; older manifests have it under "told"."""
+    return str(check.get("words") or check.get("told", ""))
 
 
 def _adapters_activate(args: argparse.Namespace) -> str:

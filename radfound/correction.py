@@ -123,7 +123,9 @@ class Correction:
     """
 
     images: Annotated[
-        tuple[Annotated[Text, Field(max_length=MAX_IMAGE_ID_CHARS)], ...], BeforeValidator(_images)
+        tuple[Annotated[Text, Field(max_length=MAX_IMAGE_ID_CHARS)], ...],
+        Field(min_length=1, max_length=MAX_IMAGES),
+        BeforeValidator(_images),
     ]
     task: Annotated[str, one_of(TASKS)]
     model_text: LongText
@@ -152,7 +154,7 @@ class Correction:
         object.__setattr__(self, "text", _text_of(self.verdict, self.text, self.model_text))
         return self
 
-    def says_the_same_as(self, other: Correction) -> bool:
+    def equals_judgement_of(self, other: Correction) -> bool:
         """Whether both carry one judgement, whatever their times and image hashes."""
         return replace(self, created=other.created, image_hash=other.image_hash) == other
 

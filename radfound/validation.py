@@ -5,18 +5,21 @@ A message begins with the name of the field and never quotes text, which may be 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     Strict,
     TypeAdapter,
     ValidationError,
 )
+from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 
 from radfound.exceptions import RadFoundError, RequestError
 
@@ -50,15 +53,31 @@ def is_storable(text: str) -> bool:
     return True
 
 
-def one_of(choices: Collection[str]) -> BeforeValidator:
-    """Return a validator that accepts only these texts."""
+@dataclass(frozen=True)
+class OneOf:
+    """A validator, for `Annotated`, that accepts only some texts."""
 
-    def check(value: object) -> object:
-        if value not in tuple(choices):
-            raise ValueError(f"found {shown(value)}; expected {' or '.join(choices)}")
+    choices: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return no_info_before_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "enum": list(self.choices)}
+
+    def _check(self, value: object) -> object:
+        if value not in self.choices:
+            raise ValueError(f"found {shown(value)}; expected {' or '.join(self.choices)}")
         return value
 
-    return BeforeValidator(check)
+
+def one_of(choices: Iterable[str]) -> OneOf:
+    """Return a validator that accepts only these texts."""
+    return OneOf(tuple(choices))
 
 
 def _storable(text: str) -> str:
@@ -80,6 +99,9 @@ Number = Annotated[float, Strict(), AfterValidator(_in_range)]
 Fraction = Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)]
 """A number from 0 to 1."""
 Truth = Annotated[bool, Strict()]
+Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Strict(), Field(ge=1)]
 
 
 def validate(
@@ -118,6 +140,30 @@ def first_fault(error: ValidationError, name: str, within: str = "") -> str:
     return f"{field}: {_in_words(first, name)}"
 
 
+def fault_in_file(error: ValidationError, file: str) -> str:
+    """Return a message for the first fault in a file, such as `study.yaml, cases 1: id is missing`."""
+    first = error.errors(include_url=False)[0]
+    *above, last = first["loc"] or ("",)
+    if isinstance(last, int):
+        above, last = [*first["loc"]], ""
+    place, pending = file, ""
+    for part in above:
+        if isinstance(part, int):
+            place += f", {pending} {part + 1}"
+            pending = ""
+        else:
+            place += f", {pending}" if pending else ""
+            pending = part
+    place += f", {pending}" if pending else ""
+    if first["type"] == "missing":
+        return f"{place}: {last} is missing"
+    return (
+        f"{place}: {last}: {_in_words(first, file)}"
+        if last
+        else f"{place}: {_in_words(first, file)}"
+    )
+
+
 def field_name(location: Sequence[int | str]) -> str:
     """Return the path of a field, such as `history[0].answer`."""
     name, before = "", None
@@ -128,6 +174,24 @@ def field_name(location: Sequence[int | str]) -> str:
             name += f".{str(part)[:40]}" if name else str(part)[:40]
         before = part
     return name
+
+
+def inline_schema(kind: Any) -> dict[str, Any]:
+    """Return the JSON schema of a type without references, to describe a request's body."""
+    schema = TypeAdapter(kind).json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def inlined(part: Any) -> Any:
+        if isinstance(part, list):
+            return [inlined(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            return inlined(definitions[part["$ref"].rpartition("/")[2]])
+        return {key: inlined(value) for key, value in part.items()}
+
+    found: dict[str, Any] = inlined(schema)
+    return found
 
 
 def kind_of(value: object) -> str:
@@ -156,16 +220,20 @@ def _in_words(fault: Any, name: str) -> str:
         return f"found {len(value):,} characters; at most {context['max_length']:,} fit"
     if kind == "too_long":
         return f"found {context['actual_length']} entries; at most {context['max_length']} fit"
+    if kind == "too_short" and not context["actual_length"]:
+        return f"found an empty list; expected a list of at least {context['min_length']}"
     if kind == "too_short":
         return (
             f"found {context['actual_length']} entries; expected at least {context['min_length']}"
         )
-    if kind in ("greater_than_equal", "less_than_equal", "finite_number"):
+    if kind in ("greater_than", "greater_than_equal", "less_than_equal", "finite_number"):
         return f"found {value}; expected {_bounds(context)}"
     return str(fault["msg"])
 
 
 def _bounds(context: Mapping[str, Any]) -> str:
+    if "gt" in context:
+        return f"more than {context['gt']:g}"
     if "ge" in context:
         return f"at least {context['ge']:g}"
     return f"at most {context['le']:g}" if "le" in context else "a finite number"

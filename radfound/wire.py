@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    create_model,
+)
 
 from radfound.correction import MAX_IMAGES, MAX_QUESTION_CHARS, Correction
 from radfound.exceptions import (
@@ -20,10 +28,21 @@ from radfound.exceptions import (
 )
 from radfound.question import TASKS, Answer, ModelVersion, Turn
 from radfound.study.region import Region, region_to_json
-from radfound.validation import CONFIG, Fraction, Text, Truth, kind_of, one_of, validate
+from radfound.validation import (
+    CONFIG,
+    Fraction,
+    Number,
+    Text,
+    Truth,
+    kind_of,
+    one_of,
+    validate,
+)
 
 ANSWER_SCHEMA = "radfound.answer/1"
 CORRECTION_SCHEMA = "radfound.correction/1"
+TRAINING_SCHEMA = "radfound.training_status/1"
+TRAINING_STATES = ("idle", "running", "published", "refused", "failed", "stopped")
 MAX_NEW_TOKENS = 512
 MAX_HISTORY_TURNS = 64
 MAX_HISTORY_CHARS = 20_000
@@ -42,7 +61,7 @@ def _image_ids(value: object) -> object:
     return value
 
 
-ImageIds = Annotated[tuple[Text, ...], BeforeValidator(_image_ids)]
+ImageIds = Annotated[tuple[Text, ...], Field(max_length=MAX_IMAGES), BeforeValidator(_image_ids)]
 
 
 class AnswerJson(BaseModel):
@@ -65,20 +84,11 @@ class AnswerJson(BaseModel):
     finished: Truth = True
 
 
-_ANSWER = TypeAdapter(AnswerJson)
-
-
 def answer_to_json(answer: Answer) -> dict[str, Any]:
     """Return an answer as `radfound.answer/1`."""
     fields = asdict(answer)
     fields["images"] = list(answer.images)
     return {"schema": ANSWER_SCHEMA, "id": fields.pop("id"), **fields}
-
-
-def answer_from_json(value: object) -> Answer:
-    """Parse `radfound.answer/1`; a RequestError names the invalid field."""
-    checked = validate(_ANSWER, value, "answer")
-    return Answer(**{name: getattr(checked, name) for name in Answer.__dataclass_fields__})
 
 
 # Corrections ----------------------------------------------------------------------------------
@@ -187,11 +197,16 @@ class AskRequest(BaseModel):
         AfterValidator(lambda text: (text or "").strip() or None),
     ] = None
     history: Annotated[
-        tuple[Turn, ...], BeforeValidator(_check_turn_count), AfterValidator(_check_turn_length)
+        tuple[Turn, ...],
+        Field(max_length=MAX_HISTORY_TURNS),
+        BeforeValidator(_check_turn_count),
+        AfterValidator(_check_turn_length),
     ] = ()
     images: Annotated[ImageIds, BeforeValidator(lambda ids: () if ids is None else ids)] = ()
     region: Region | None = None
-    max_new_tokens: Annotated[int | None, BeforeValidator(_token_limit)] = None
+    max_new_tokens: Annotated[
+        Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)] | None, BeforeValidator(_token_limit)
+    ] = None
     evidence: Annotated[Truth, BeforeValidator(lambda value: False if value is None else value)] = (
         False
     )
@@ -214,6 +229,199 @@ def parse_ask(params: object) -> AskRequest:
         if isinstance(params, Mapping) and name in params:
             raise RequestError(f"{name}: belongs in the request's address, not in its params")
     return validate(_ASK, params, "params")
+
+
+# Training -------------------------------------------------------------------------------------
+
+
+class GateCheck(BaseModel):
+    """One check of the gate.
+
+    Parameters
+    ----------
+    name : str
+    words : str
+        The outcome for users, with its numbers.
+    passed : bool or None
+        None if the check was not done.
+    value, limit : float or None
+        What was measured and its bound, where the outcome is one number.
+    """
+
+    model_config = CONFIG
+
+    name: Text
+    words: Text
+    passed: Truth | None = None
+    value: Number | None = None
+    limit: Number | None = None
+
+
+class Skipped(BaseModel):
+    """A study whose corrections could not be learnt, and why."""
+
+    model_config = CONFIG
+
+    id: Text
+    reason: Text
+
+
+class TrainingStatus(BaseModel):
+    """`radfound.training_status/1`: the running training, or the last one.
+
+    Parameters
+    ----------
+    id : str or None
+        Identifies the run.
+    state : str
+        "idle" (none yet), "running", "published" (a new adapter is active), "refused" (the gate failed),
+        "failed" (an error ended it) or "stopped".
+    phase : str
+        What a running training is doing, in words for users.
+    message : str
+        Why it was refused or failed, or what was published, in words for users.
+    step, steps : int
+        Of the phase; 0 of 0 if it has no steps.
+    seconds_left : float or None
+        Estimate for the phase.
+    loss : float or None
+    corrections : int or None
+        Number of corrections that it learns from.
+    checks : tuple of GateCheck
+    adapter : str or None
+        Id of the published adapter.
+    seconds : float or None
+        Duration of a training that has ended.
+    skipped : tuple of Skipped
+        The first studies whose corrections could not be learnt.
+    """
+
+    model_config = CONFIG | ConfigDict(frozen=True, revalidate_instances="never")
+
+    schema_: Literal["radfound.training_status/1"] = Field(
+        default="radfound.training_status/1", alias="schema"
+    )
+    id: Text | None = None
+    state: Literal["idle", "running", "published", "refused", "failed", "stopped"] = "idle"
+    phase: Text = ""
+    message: Text = ""
+    step: Annotated[int, Field(ge=0)] = 0
+    steps: Annotated[int, Field(ge=0)] = 0
+    seconds_left: Number | None = None
+    loss: Number | None = None
+    corrections: int | None = None
+    checks: tuple[GateCheck, ...] = ()
+    adapter: Text | None = None
+    seconds: Number | None = None
+    skipped: tuple[Skipped, ...] = ()
+
+
+_TRAINING = TypeAdapter(TrainingStatus)
+
+
+def training_from_json(value: object) -> TrainingStatus:
+    """Parse `radfound.training_status/1`; a RequestError names the invalid field."""
+    return validate(_TRAINING, value, "training")
+
+
+# Other replies, for the OpenAPI description -----------------------------------------------------
+
+
+class AskBody(AskRequest):
+    """Body of `POST /radfound/ask`.
+
+    Parameters
+    ----------
+    task : {"vqa", "caption", "report"}
+    image, session_id : str
+        One of them is needed.
+    """
+
+    task: Annotated[str, one_of(TASKS)] = "vqa"
+    image: Text = ""
+    session_id: Text = ""
+
+
+_FIELDS: dict[str, Any] = {
+    "schema_": (Literal["radfound.correction/1"], Field(alias="schema")),
+    **{
+        name: (field.annotation, field)
+        for name, field in vars(Correction)["__pydantic_fields__"].items()
+    },
+}
+CorrectionJson: Any = create_model("CorrectionJson", __config__=CONFIG, **_FIELDS)
+"""`radfound.correction/1`; `radfound.Correction` documents the fields."""
+
+
+class CorrectionList(BaseModel):
+    """Corrections, oldest first."""
+
+    corrections: list[CorrectionJson]
+
+
+class Receipt(BaseModel):
+    """A correction's id, and whether it was new."""
+
+    id: Text
+    recorded: Truth
+
+
+class Adapter(BaseModel):
+    """A published adapter with its manifest."""
+
+    id: Text
+    active: Truth
+    manifest: dict[str, Any]
+
+
+class AdapterList(BaseModel):
+    """Published adapters, the active one (null: the base model), and manifests of refused ones."""
+
+    active: Text | None
+    adapters: list[Adapter]
+    refused: list[dict[str, Any]]
+
+
+class ModelHealth(BaseModel):
+    """The model that answers; `problem` says why its adapter cannot be used."""
+
+    name: Text
+    loaded: Truth
+    adapter: Text | None
+    problem: Text | None
+
+
+class Health(BaseModel):
+    """State of the server."""
+
+    status: Text
+    version: Text
+    pid: int
+    model: ModelHealth
+    corrections: int
+    training: Truth
+
+
+class NextStudy(BaseModel):
+    """The study to read next and why; an empty object if none is left."""
+
+    id: Text | None = None
+    reason: Text | None = None
+    skipped: list[Skipped] = []
+
+
+class ErrorDetail(BaseModel):
+    """An error's code and message, and the choices where a request was ambiguous."""
+
+    code: Text
+    message: Text
+    choices: list[dict[str, Any]] | None = None
+
+
+class ErrorReply(BaseModel):
+    """The reply to a request that failed."""
+
+    detail: ErrorDetail
 
 
 # Errors ---------------------------------------------------------------------------------------

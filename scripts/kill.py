@@ -33,11 +33,13 @@ from load import correction
 from serve import put_samples
 from writers import Writers, put_volumes
 
+from monailabel_app.lib.trainers import TrainingState
 from radfound.exceptions import RadFoundError
 from radfound.records.adapters import AdapterStore, store_path
 from radfound.records.corrections import CorrectionLog, log_path
 from radfound.records.durable import TEMPORARY_PREFIX
 from radfound.wire import correction_from_json
+from training.corrections.finetune import EVALUATING
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINT = "radfound-tiny"
@@ -104,28 +106,27 @@ class Place:
     @contextmanager
     def training(self) -> Iterator[tuple[BaseProcess, threading.Event]]:
         """Start a training; the event is set when only evaluation and publishing are left."""
-        reading, writing = _FORK.Pipe(duplex=False)
-        process = _FORK.Process(target=_train, args=(self.folder, writing))
+        state = TrainingState(log_path(self.studies).with_name("training.json"))
+        state.path.unlink(missing_ok=True)
+        process = _FORK.Process(target=_train, args=(self.folder,))
         process.start()
-        writing.close()
         is_examining = threading.Event()
 
-        def listen() -> None:
-            try:
-                while reading.recv() != "evaluating the new adapter":
-                    pass
-            except EOFError:
-                pass
+        def watch() -> None:
+            while process.is_alive():
+                found = state.read()
+                if found.phase == EVALUATING or found.state not in ("idle", "running"):
+                    break
+                time.sleep(0.01)
             is_examining.set()
 
-        listener = threading.Thread(target=listen)
-        listener.start()
+        watcher = threading.Thread(target=watch)
+        watcher.start()
         try:
             yield process, is_examining
         finally:
             _kill(process)
-            listener.join()
-            reading.close()
+            watcher.join()
 
     def is_new(self) -> bool:
         """Whether adapters have changed since the last call."""
@@ -281,7 +282,7 @@ def _serve(folder: Path, port: int) -> None:
     Main().run()
 
 
-def _train(folder: Path, messages: multiprocessing.connection.Connection) -> None:
+def _train(folder: Path) -> None:
     """Run a training in this process, as MONAI Label does."""
     _settle(folder, "training.log")
     from monailabel.interfaces.app import MONAILabelApp  # noqa: F401
@@ -291,15 +292,7 @@ def _train(folder: Path, messages: multiprocessing.connection.Connection) -> Non
     app = RadFoundApp(
         str(ROOT / "monailabel_app"), str(folder / "studies"), {"checkpoint": CHECKPOINT}
     )
-    trainer = app.trainers["radfound"]
-    report = trainer._report
-
-    def report_and_send(progress) -> None:
-        messages.send(progress.message)
-        report(progress)
-
-    trainer._report = report_and_send
-    trainer(
+    app.trainers["radfound"](
         {
             **{"max_steps": 60, "learning_rate": 0.02, "newest": FIRST_CORRECTIONS},
             **{"from_scratch": True, "force": True},

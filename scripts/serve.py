@@ -9,7 +9,6 @@ import argparse
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from monailabel_app.lib.lifecycle import settings  # noqa: E402
 from radfound.exceptions import RadFoundError  # noqa: E402
+from radfound.records.durable import replace_with_copy  # noqa: E402
 
 if TYPE_CHECKING:
     from requests import Response
@@ -124,9 +124,8 @@ def put_samples(studies: Path) -> None:
         if spec is None or not spec.submodule_search_locations:
             raise ServeError(f"{package} is not installed; remove .venv and run make serve again")
         if not (studies / name).exists():
-            part = studies / f".{name}.part"
-            shutil.copyfile(Path(spec.submodule_search_locations[0]) / inside, part)
-            os.replace(part, studies / name)
+            source = Path(spec.submodule_search_locations[0]) / inside
+            replace_with_copy(studies / name, source, private=False)
 
 
 class Server:

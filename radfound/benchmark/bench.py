@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from radfound.benchmark.scoring.calibration import fit_curve
 from radfound.benchmark.scoring.radeval import radeval_metrics
 from radfound.benchmark.scoring.scores import Scorer, calibration_table, is_right
 from radfound.benchmark.tasks import TASKS, Source, calibration_items, load_task
+from radfound.correction import utc_now
 from radfound.engine.confidence import Calibration, calibration_group
 from radfound.engine.local.backend import LocalModel, StudyModel
 from radfound.exceptions import DatasetError, RequestError
@@ -147,7 +147,7 @@ def _check(options: Options) -> None:
 def _about(options: Options, model: StudyModel) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": utc_now(),
         "command": shlex.join(["radfound", *sys.argv[1:]]),
         "seed": options.seed,
         "limit": options.limit,

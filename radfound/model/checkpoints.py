@@ -89,12 +89,12 @@ class BundledStudy:
     Parameters
     ----------
     visual : tensor, shape (T, width)
-    said : tuple of (question, answer)
+    pairs : tuple of (question, answer)
         In the replay set the answers of the base model; in the regression set the correct answers.
     """
 
     visual: torch.Tensor
-    said: tuple[tuple[str, str], ...]
+    pairs: tuple[tuple[str, str], ...]
 
 
 REPLAY, REGRESSION = "replay", "regression"
@@ -124,7 +124,7 @@ def write_bundled(folder: Path, name: str, studies: Sequence[BundledStudy]) -> N
     texts, tokens = (folder / f"{name}{end}" for end in _BUNDLE_ENDS)
     visual = torch.stack([study.visual for study in studies]).to(torch.bfloat16)
     save_file({"visual": visual.contiguous()}, tokens)
-    pairs = [study.said for study in studies]
+    pairs = [study.pairs for study in studies]
     texts.write_text(json.dumps(pairs, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

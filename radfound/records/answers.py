@@ -10,10 +10,9 @@ from typing import Any
 from radfound.correction import utc_now
 from radfound.exceptions import NotFoundError
 from radfound.question import Answer, ModelVersion
-from radfound.records.database import Database
+from radfound.records.database import ANSWERS, Database
 from radfound.study.region import Box, Plane, region_from_json, region_key
 
-_APPLICATION_ID = 0x52464A31  # "RFJ1"
 _COLUMNS = (
     "id", "created", "images", "task", "question", "region", "uncertainty",
     "model_name", "model_revision", "model_adapter",
@@ -41,8 +40,8 @@ def journal_path(studies: str | Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Given:
-    """One answer that was given.
+class RecordedAnswer:
+    """One recorded answer.
 
     Parameters
     ----------
@@ -89,7 +88,7 @@ class AnswerJournal:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self._file = Database(self.path, "journal of answers", _APPLICATION_ID, (_LAYOUT,))
+        self._file = Database(self.path, ANSWERS, (_LAYOUT,))
 
     def recover(self) -> None:
         """Set a damaged file aside, log this, and start a new one."""
@@ -109,34 +108,27 @@ class AnswerJournal:
                 values,
             )
 
-    def get(self, answer_id: str) -> Given:
+    def get(self, answer_id: str) -> RecordedAnswer:
         """Return one answer; NotFoundError if it was not recorded."""
         found = self._query("WHERE id = ?", answer_id)
         if not found:
             raise NotFoundError(f"no answer {answer_id!r} in {self._file.name}")
         return found[0]
 
-    def rows(self) -> list[Given]:
+    def rows(self) -> list[RecordedAnswer]:
         """Return every answer in the order of recording."""
         return self._query("")
 
-    def _query(self, where: str, *values: Any) -> list[Given]:
-        if not self.path.exists():
-            return []
-        with self._file.connection() as connection:
-            if not self._file.layout(connection):
-                return []
-            rows = connection.execute(
-                f"SELECT {', '.join(_COLUMNS)} FROM answers {where} ORDER BY seq", values
-            )
-            return [_given(*row) for row in rows]
+    def _query(self, where: str, *values: Any) -> list[RecordedAnswer]:
+        query = f"SELECT {', '.join(_COLUMNS)} FROM answers {where} ORDER BY seq"
+        return [_from_row(*row) for row in self._file.rows(query, values)]
 
 
-def _given(
+def _from_row(
     answer_id: str, created: str, images: str, task: str, question: str | None,
     region: str | None, uncertainty: float | None, *model: str,
-) -> Given:  # fmt: skip
-    return Given(
+) -> RecordedAnswer:  # fmt: skip
+    return RecordedAnswer(
         answer_id,
         created,
         tuple(json.loads(images)),

@@ -13,13 +13,12 @@ from typing import Any
 from radfound.correction import Correction
 from radfound.exceptions import CorrectionError, NotFoundError, StorageError
 from radfound.question import ModelVersion
-from radfound.records.database import Database
+from radfound.records.database import CORRECTIONS, Database
 from radfound.records.hash_chain import Linked, Verification, link, verify
 from radfound.study.region import Box, Plane, region_from_json, region_key
 
 __all__ = ["Correction", "CorrectionLog", "log_path", "newest_of", "rows_digest", "rows_digests"]
 
-_APPLICATION_ID = 0x52464C31  # "RFL1"
 _COLUMNS = (
     "id",
     "answer_id",
@@ -99,7 +98,7 @@ class CorrectionLog:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         layouts = (_FIRST_LAYOUT, _SECOND_LAYOUT)
-        self._file = Database(self.path, "correction log", _APPLICATION_ID, layouts)
+        self._file = Database(self.path, CORRECTIONS, layouts)
         self._name = self._file.name
         self._file.check()
 
@@ -116,21 +115,38 @@ class CorrectionLog:
         CorrectionError
             If another correction has the same id. The earlier one stays.
         """
+        return self.extend([correction])[0]
+
+    def extend(self, corrections: Iterable[Correction]) -> list[bool]:
+        """Record several corrections, all or none; see `append`.
+
+        Returns
+        -------
+        list of bool
+            Whether each is new.
+        """
         with self._file.connection(create=True) as connection:
             connection.execute("BEGIN IMMEDIATE")
-            known = self._select(connection, "WHERE id = ?", correction.id)
-            if known:
+            try:
+                is_new = [self._add(connection, correction) for correction in corrections]
+            except CorrectionError:
                 connection.execute("ROLLBACK")
-                if known[0].says_the_same_as(correction):
-                    return False
-                raise CorrectionError(
-                    f"id: a different correction is already recorded as {correction.id}; "
-                    "give an edit an id of its own"
-                )
+                raise
+            connection.execute("COMMIT")
+        return is_new
+
+    def _add(self, connection: sqlite3.Connection, correction: Correction) -> bool:
+        known = self._select(connection, "WHERE id = ?", correction.id)
+        if not known:
             row = _to_row(correction)
             connection.execute(_INSERT, (*row.values(), link(_head(connection), row)))
-            connection.execute("COMMIT")
-        return True
+            return True
+        if known[0].equals_judgement_of(correction):
+            return False
+        raise CorrectionError(
+            f"id: a different correction is already recorded as {correction.id}; "
+            "give an edit an id of its own"
+        )
 
     def __iter__(self) -> Iterator[Correction]:
         """Iterate over the corrections, oldest first."""
@@ -152,15 +168,8 @@ class CorrectionLog:
 
     def images(self) -> set[str]:
         """Return the ids of all images that a correction names."""
-        if not self.path.exists():
-            return set()
-        with self._file.connection() as connection:
-            if not self._file.layout(connection):
-                return set()
-            found = connection.execute(
-                "SELECT DISTINCT value FROM corrections, json_each(corrections.images)"
-            )
-            return {image for (image,) in found}
+        query = "SELECT DISTINCT value FROM corrections, json_each(corrections.images)"
+        return {image for (image,) in self._file.rows(query)}
 
     def get(self, correction_id: str) -> Correction:
         """Return one correction; NotFoundError if there is none with that id."""
@@ -171,12 +180,7 @@ class CorrectionLog:
 
     def count(self) -> int:
         """Return how many corrections were recorded."""
-        if not self.path.exists():
-            return 0
-        with self._file.connection() as connection:
-            if not self._file.layout(connection):
-                return 0
-            return int(connection.execute("SELECT COUNT(*) FROM corrections").fetchone()[0])
+        return sum(count for (count,) in self._file.rows("SELECT COUNT(*) FROM corrections"))
 
     def verify(self, noted: str | None = None) -> Verification:
         """Find rows that were changed, removed or reordered outside the log.

@@ -9,7 +9,9 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from radfound.exceptions import DamagedError, StorageError
 from radfound.records.durable import PRIVATE_FILE, make_directory, set_aside
@@ -20,6 +22,36 @@ _BUSY_TIMEOUT_S = 30.0
 _MAKING = threading.Lock()
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A kind of SQLite file.
+
+    Parameters
+    ----------
+    what : str
+        Name of the content for messages.
+    application_id : int
+        Distinguishes the file from all other SQLite files.
+    table : str
+        A table that every file of the kind has.
+    older_id : int or None
+        An id that older files of the kind have; other kinds may have it too.
+    """
+
+    what: str
+    application_id: int
+    table: str
+    older_id: int | None = None
+
+
+CORRECTIONS = Kind("correction log", 0x52464C31, "corrections")  # "RFL1"
+ANSWERS = Kind("journal of answers", 0x52464A31, "answers")  # "RFJ1"
+SCORES = Kind("book of scores", 0x52465331, "uncertainties")  # "RFS1"
+RATINGS = Kind("record of ratings", 0x52465231, "ratings", older_id=0x52465331)  # "RFR1"
+KINDS = (CORRECTIONS, ANSWERS, SCORES, RATINGS)
+"""Every kind of SQLite file; no two have the same application id."""
+
+
 class Database:
     """A SQLite file in WAL mode; committed rows survive a kill and a power cut.
 
@@ -27,10 +59,7 @@ class Database:
     ----------
     path : Path
         Created, with its folder, at the first connection with `create`.
-    what : str
-        Name of the content for messages, such as "correction log".
-    application_id : int
-        Distinguishes the file from other SQLite files.
+    kind : Kind
     layouts : sequence of sequences of str
         Statements that migrate each layout to the next one, beginning with the empty file. An
         older file is migrated at the first connection with `create`.
@@ -41,13 +70,11 @@ class Database:
         From every method, if the file is damaged, is something else, or cannot be written.
     """
 
-    def __init__(
-        self, path: Path, what: str, application_id: int, layouts: Sequence[Sequence[str]]
-    ):
+    def __init__(self, path: Path, kind: Kind, layouts: Sequence[Sequence[str]]):
         self.path = path
         self.name = f"{path.parent.name}/{path.name}"
-        self._what = what
-        self._application_id = application_id
+        self._kind = kind
+        self._what = kind.what
         self._layouts = layouts
 
     @contextmanager
@@ -64,6 +91,15 @@ class Database:
                 yield connection
             finally:
                 connection.close()
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a query; none if the file does not exist yet or is empty."""
+        if not self.path.exists():
+            return []
+        with self.connection() as connection:
+            if not self.layout(connection):
+                return []
+            return connection.execute(query, values).fetchall()
 
     def _open(self, mode: str) -> sqlite3.Connection:
         """Open the file; in exclusive mode if a full disk has no room for the shared WAL index."""
@@ -114,12 +150,16 @@ class Database:
         try:
             application_id = connection.execute("PRAGMA application_id").fetchone()[0]
             layout = int(connection.execute("PRAGMA user_version").fetchone()[0])
-            tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+            names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
         finally:
             if own_snapshot:
                 connection.execute("COMMIT")
-        if application_id != self._application_id:
-            if tables:
+        is_older = application_id == self._kind.older_id and self._kind.table in names
+        is_own = application_id == self._kind.application_id and (
+            not names or self._kind.table in names
+        )
+        if not (is_own or is_older):
+            if names:
                 raise StorageError(
                     f"{self.name}: a database of something else; move it away, or name another file"
                 )
@@ -142,7 +182,7 @@ class Database:
         ]:  # another process may have migrated the file
             for statement in statements:
                 connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {self._application_id}")
+        connection.execute(f"PRAGMA application_id = {self._kind.application_id}")
         connection.execute(f"PRAGMA user_version = {len(self._layouts)}")
         connection.execute("COMMIT")
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from radfound.question import Answer, ModelVersion
-from radfound.records.database import Database
+from radfound.records.database import SCORES, Database
 from radfound.records.ranking import Score
 
-_APPLICATION_ID = 0x52465331  # "RFS1"
 _LAYOUT = (
     """CREATE TABLE uncertainties (
         image TEXT PRIMARY KEY, model TEXT NOT NULL, uncertainty REAL NOT NULL, question TEXT
@@ -18,7 +17,7 @@ _LAYOUT = (
     "CREATE TABLE embeddings (image TEXT PRIMARY KEY, model TEXT NOT NULL, vector BLOB NOT NULL)",
 )
 # A study keeps the highest uncertainty of one model; another model replaces it.
-_NOTE = """INSERT INTO uncertainties VALUES (?, ?, ?, ?) ON CONFLICT (image) DO UPDATE SET
+_RECORD_UNCERTAINTY = """INSERT INTO uncertainties VALUES (?, ?, ?, ?) ON CONFLICT (image) DO UPDATE SET
     model = excluded.model, uncertainty = excluded.uncertainty, question = excluded.question
     WHERE excluded.model != uncertainties.model
        OR excluded.uncertainty > uncertainties.uncertainty"""
@@ -45,23 +44,25 @@ class ScoreBook:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self._file = Database(self.path, "book of scores", _APPLICATION_ID, (_LAYOUT,))
+        self._file = Database(self.path, SCORES, (_LAYOUT,))
 
     def recover(self) -> None:
         """Set a damaged file aside, log this, and start a new one."""
         self._file.recover()
 
-    def note(self, answer: Answer) -> None:
+    def record_uncertainty(self, answer: Answer) -> None:
         """Record an answer's uncertainty if it is the highest one for the study so far."""
         if answer.uncertainty is None:
             return
         values = (_weights(answer.model), answer.uncertainty, answer.question)
         with self._file.connection(create=True) as connection:
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(_NOTE, [(image, *values) for image in answer.images])
+            connection.executemany(
+                _RECORD_UNCERTAINTY, [(image, *values) for image in answer.images]
+            )
             connection.execute("COMMIT")
 
-    def place(self, image: str, model: ModelVersion, embedding: np.ndarray) -> None:
+    def record_embedding(self, image: str, model: ModelVersion, embedding: np.ndarray) -> None:
         """Record a study's embedding, shape (D,), under the base weights of a model."""
         vector = np.asarray(embedding, dtype="<f4").tobytes()
         with self._file.connection(create=True) as connection:
@@ -70,13 +71,13 @@ class ScoreBook:
                 (image, model.revision, vector),
             )
 
-    def placed(self, model: ModelVersion) -> set[str]:
+    def embedded(self, model: ModelVersion) -> set[str]:
         """Return the studies that have an embedding by these base weights."""
         return {
             image for image, revision, _ in self._rows("embeddings") if revision == model.revision
         }
 
-    def judged(self, model: ModelVersion) -> set[str]:
+    def answered(self, model: ModelVersion) -> set[str]:
         """Return the studies with an uncertainty from exactly this model version."""
         return {
             image
@@ -96,19 +97,14 @@ class ScoreBook:
             for image, revision, vector in embeddings
             if revision == commonest
         }
-        judged = {image: (value, asked) for image, _, value, asked in self._rows("uncertainties")}
+        answered = {image: (value, asked) for image, _, value, asked in self._rows("uncertainties")}
         return {
-            image: Score(*judged.get(image, (None, None)), vectors.get(image))
-            for image in vectors.keys() | judged.keys()
+            image: Score(*answered.get(image, (None, None)), vectors.get(image))
+            for image in vectors.keys() | answered.keys()
         }
 
     def _rows(self, table: str) -> list[tuple]:
-        if not self.path.exists():
-            return []
-        with self._file.connection() as connection:
-            if not self._file.layout(connection):
-                return []
-            return connection.execute(f"SELECT * FROM {table} ORDER BY image").fetchall()
+        return self._file.rows(f"SELECT * FROM {table} ORDER BY image")
 
 
 def _weights(model: ModelVersion) -> str:

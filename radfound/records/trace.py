@@ -13,7 +13,7 @@ from radfound.correction import Correction
 from radfound.exceptions import AdapterError, NotFoundError, RequestError, StorageError
 from radfound.question import ModelVersion
 from radfound.records.adapters import AdapterStore
-from radfound.records.answers import AnswerJournal, Given
+from radfound.records.answers import AnswerJournal, RecordedAnswer
 from radfound.records.corrections import CorrectionLog, rows_digests
 from radfound.records.durable import make_directory, replace_text
 from radfound.records.hash_chain import Verification
@@ -52,7 +52,7 @@ class Trace:
     Parameters
     ----------
     answer_id : str
-    given : Given or None
+    answer : RecordedAnswer or None
         The journal's entry; None if only a correction names the answer.
     model : ModelVersion or None
         The weights that gave the answer.
@@ -63,7 +63,7 @@ class Trace:
     """
 
     answer_id: str
-    given: Given | None
+    answer: RecordedAnswer | None
     model: ModelVersion | None
     lesson: Lesson | None
     judged: tuple[Correction, ...]
@@ -80,15 +80,15 @@ def trace(answer_id: str, journal: AnswerJournal, log: CorrectionLog, store: Ada
     rows = log.rows()
     judged = tuple(row for row in rows if row.answer_id == answer_id)
     try:
-        given = journal.get(answer_id)
+        answer = journal.get(answer_id)
     except NotFoundError:
         if not judged:
             raise
-        given = None
-    models = [given.model] if given else [row.model for row in judged if row.model]
+        answer = None
+    models = [answer.model] if answer else [row.model for row in judged if row.model]
     model = models[0] if models else None
     lesson = _lesson(model.adapter, rows, store) if model and model.adapter else None
-    return Trace(answer_id, given, model, lesson, judged)
+    return Trace(answer_id, answer, model, lesson, judged)
 
 
 def _lesson(adapter: str, rows: Sequence[Correction], store: AdapterStore) -> Lesson:
@@ -105,14 +105,14 @@ def _lesson(adapter: str, rows: Sequence[Correction], store: AdapterStore) -> Le
 
 def trace_to_json(found: Trace) -> dict[str, Any]:
     """Return a trace as JSON types."""
-    given, lesson = found.given, found.lesson
+    answer, lesson = found.answer, found.lesson
     return {
         "answer_id": found.answer_id,
-        "created": given.created if given else None,
-        "images": list(given.images) if given else None,
-        "task": given.task if given else None,
-        "question": given.question if given else None,
-        "region": region_to_json(given.region) if given else None,
+        "created": answer.created if answer else None,
+        "images": list(answer.images) if answer else None,
+        "task": answer.task if answer else None,
+        "question": answer.question if answer else None,
+        "region": region_to_json(answer.region) if answer else None,
         "model": vars(found.model) if found.model else None,
         "adapter": lesson.manifest if lesson else None,
         "snapshot_rows": lesson.snapshot_rows if lesson else None,
@@ -124,10 +124,10 @@ def trace_to_json(found: Trace) -> dict[str, Any]:
 def trace_text(found: Trace) -> str:
     """Return a trace as readable text."""
     lines = [f"answer {found.answer_id}"]
-    if found.given:
-        given = found.given
-        where = " (a region of it)" if given.region else ""
-        lines.append(f"  {given.created}  {', '.join(given.images)}{where}: {_asked(given)}")
+    if found.answer:
+        answer = found.answer
+        where = " (a region of it)" if answer.region else ""
+        lines.append(f"  {answer.created}  {', '.join(answer.images)}{where}: {_asked(answer)}")
     else:
         lines.append("  not in the journal of answers; the lines below come from its corrections")
     if found.model:
@@ -172,7 +172,7 @@ def _row_text(row: Correction) -> str:
     )
 
 
-def _asked(row: Given | Correction) -> str:
+def _asked(row: RecordedAnswer | Correction) -> str:
     return row.question or row.task
 
 

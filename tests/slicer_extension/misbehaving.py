@@ -14,6 +14,7 @@ from contextlib import suppress
 from RadFoundLib.net.cancellation import Cancellation
 from RadFoundLib.net.client import Client
 from RadFoundLib.net.errors import ClientError
+from RadFoundLib.net.protocol import TRAINING_STATUS as STATUS
 
 from .stub import (
     ANSWER,
@@ -110,6 +111,8 @@ ROWS = [
     Row("no adapters", says(whole({"active": None})), adapters, "protocol", "not a RadFound"),
     Row("odd adapters", says(whole({"active": None, "adapters": [3]})), adapters, "protocol", ""),
     Row("odd training", says(whole([])), status, "protocol", "not a RadFound"),
+    Row("odd state", says(whole({**STATUS, "state": "?"})), status, "protocol", "not a RadFound"),
+    Row("odd check", says(whole({**STATUS, "checks": [3]})), status, "protocol", "not a RadFound"),
     Row("odd receipt", says(whole({"id": "c-2", "recorded": True})), corrects, "protocol", ""),
     Row("other image", names_another_image, uploads, "protocol", "not a RadFound"),
     # Half of it

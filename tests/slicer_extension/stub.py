@@ -10,22 +10,15 @@ import threading
 from collections import namedtuple
 from contextlib import suppress
 
+from RadFoundLib.net import protocol
+
 Request = namedtuple("Request", "method target headers body")
 
 ANSWER = {
-    "schema": "radfound.answer/1",
-    "id": "an-answer",
-    "task": "vqa",
+    **protocol.ANSWER,
     "images": ["volume-1"],
     "question": "What is shown?",
     "text": "A stub.",
-    "sections": None,
-    "confidence": 0.9,
-    "uncertainty": None,
-    "evidence": None,
-    "model": {"name": "radfound-tiny", "revision": "1", "adapter": None},
-    "timings_ms": {},
-    "finished": True,
 }
 
 

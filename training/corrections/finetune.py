@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ from training.corrections.lessons import Lessons, lessons_of
 from training.corrections.visual_tokens import TokenSource, VisualTokens
 from training.loop.config import Progress
 
-__all__ = ["FinetuneConfig", "FinetuneResult", "finetune", "finetune_in"]
+__all__ = ["EVALUATING", "FinetuneConfig", "FinetuneResult", "finetune", "finetune_in"]
 
+EVALUATING = "evaluating the new adapter"
+"""The last phase: the gate, then publishing."""
 _SKIPPED_NAMED = 10
 
 
@@ -119,8 +121,13 @@ def finetune_in(
     progress: Report | None = None,
 ) -> FinetuneResult:
     """Do what `finetune` does with a base model in memory, which several runs may share."""
-    report, began = progress or (lambda _: None), time.monotonic()
+    began = time.monotonic()
     snapshot, wanted = _snapshot(log, config.newest)
+
+    def report(news: Progress) -> None:
+        if progress is not None:
+            progress(replace(news, corrections=len(wanted)))
+
     _report_phase(report, f"encoding the studies of {len(wanted)} corrections")
     lessons = lessons_of(frozen.base, wanted, visuals)
     parent = store.active()
@@ -129,7 +136,7 @@ def finetune_in(
     steps, verdict = 0, judge.check_corrections()
     if verdict.passed or force:
         steps = judge.train(report)
-        _report_phase(report, "evaluating the new adapter")
+        _report_phase(report, EVALUATING)
         verdict = judge.verdict(force)
     gate_json = verdict.to_json()
     skipped = _skipped(wanted, lessons)

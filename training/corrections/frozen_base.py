@@ -97,7 +97,7 @@ class FrozenBase:
         return [
             Lesson(
                 study.visual.to(self.base.model.device)[None],
-                [branch(self.base.processor, "vqa", q, a) for q, a in study.said],
+                [branch(self.base.processor, "vqa", q, a) for q, a in study.pairs],
             )
             for study in bundled(self.checkpoint, REGRESSION)
         ]

@@ -12,11 +12,23 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest, wilcoxon
 
+from radfound.validation import NotNegative
 from training.corrections.frozen_base import Evaluation
 from training.corrections.plausibility import Implausible
 from training.corrections.trainer import AnswerScores
 
 SIGNIFICANT = 0.05
+NAMES = (
+    "base model",
+    "plausible corrections",
+    "held-out corrections",
+    "corrections",
+    "changes the answers",
+    "regression",
+    "answers end",
+    "sees the image",
+)
+"""The checks of a checkpoint with a regression set; the name of one may go on after these words."""
 # Of fewer texts, one reader's personal style may exceed the tolerated share.
 _FEWEST_TEXTS = 20
 
@@ -43,13 +55,13 @@ class Bounds:
         Smallest share of replayed answers that stay, where a checkpoint has no regression set.
     """
 
-    least_reproduced: float = 0.9
-    tolerance_implausible: float = 0.2
-    tolerance: float = 0.02
-    tolerance_nats: float = 0.2
-    tolerance_stops: float = 0.05
-    least_image: float = 0.5
-    least_kept: float = 0.8
+    least_reproduced: NotNegative = 0.9
+    tolerance_implausible: NotNegative = 0.2
+    tolerance: NotNegative = 0.02
+    tolerance_nats: NotNegative = 0.2
+    tolerance_stops: NotNegative = 0.05
+    least_image: NotNegative = 0.5
+    least_kept: NotNegative = 0.8
 
 
 @dataclass(frozen=True)
@@ -60,15 +72,19 @@ class Check:
     ----------
     name : str
     passed : bool
-    told : str
-        In words, with the numbers.
+    words : str
+        The outcome, with the numbers.
     numbers : dict of str to float
+    value, limit : float or None
+        The number that decides and its bound, where there is one.
     """
 
     name: str
     passed: bool
-    told: str
+    words: str
     numbers: dict[str, float]
+    value: float | None = None
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +109,7 @@ class Verdict:
     @property
     def reason(self) -> str:
         """The failed checks in words; empty where none failed."""
-        return "; ".join(f"{c.name}: {c.told}" for c in self.checks if not c.passed)
+        return "; ".join(f"{c.name}: {c.words}" for c in self.checks if not c.passed)
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as it is kept in an adapter's manifest."""
@@ -103,45 +119,48 @@ class Verdict:
 
 def same_base(before: str, after: str) -> Check:
     """Check that the base model on disk is still the one used in training."""
-    told = f"trained on {before}, the checkpoint is now {after}" if before != after else before
-    return Check("base model", before == after, told, {})
+    words = f"trained on {before}, the checkpoint is now {after}" if before != after else before
+    return Check("base model", before == after, words, {})
 
 
 def changes_logits(change: float) -> Check:
     """Check that the adapter changes the logits."""
-    told = f"logits move by at most {change:.3g}"
-    return Check("changes the answers", change > 0, told, {"logit_change": change})
+    words = f"logits move by at most {change:.3g}"
+    return Check("changes the answers", change > 0, words, {"logit_change": change}, change, 0.0)
 
 
 def reproduces(scores: AnswerScores, bounds: Bounds) -> Check:
     """Check that the corrections are reproduced word for word."""
     share = float(np.mean(scores.correct))
-    told = (
+    words = (
         f"{share:.0%} of {len(scores.correct)} reproduced, at least {bounds.least_reproduced:.0%} expected; "
         "if not, look for corrections that contradict each other"
     )
     return Check(
         "corrections",
         share >= bounds.least_reproduced,
-        told,
+        words,
         {"share": share, "n": len(scores.correct)},
+        share,
+        bounds.least_reproduced,
     )
 
 
 def plausible(found: Implausible, bounds: Bounds) -> Check:
     """Check that the new corrections look like answers to their questions (see `training.corrections.plausibility`)."""
     share = len(found.corrections) / max(1, found.examined)
-    told = (
+    words = (
         f"{share:.0%} of {found.examined} new ones repeat themselves, or are unlikely and suit other questions as well; "
         f"at most {bounds.tolerance_implausible:.0%} expected"
     )
     passed = share <= bounds.tolerance_implausible
     if not passed and found.examined < _FEWEST_TEXTS:
-        passed, told = True, f"{told} of {_FEWEST_TEXTS} or more"
+        passed, words = True, f"{words} of {_FEWEST_TEXTS} or more"
     elif not passed:
-        told += f"; look at {', '.join(found.corrections[:3])}"
+        words += f"; look at {', '.join(found.corrections[:3])}"
     numbers = {"share": share, "n": float(found.examined)}
-    return Check("plausible corrections", passed, told, numbers)
+    limit = bounds.tolerance_implausible
+    return Check("plausible corrections", passed, words, numbers, share, limit)
 
 
 def held_out(before: AnswerScores, after: AnswerScores, bounds: Bounds) -> Check:
@@ -152,7 +171,7 @@ def held_out(before: AnswerScores, after: AnswerScores, bounds: Bounds) -> Check
     old, new = np.array(before.log_probability), np.array(after.log_probability)
     fall, p = float(np.mean(old - new)), _p_worse(old, new)
     worse = fall > bounds.tolerance_nats and p < SIGNIFICANT
-    told = (
+    words = (
         f"{_change(-fall)} nats a token on {len(old)} held-out corrections (p = {p:.2g} that it is not worse), "
         f"{np.mean(before.correct):.0%} right before, {np.mean(after.correct):.0%} after"
     )
@@ -163,7 +182,8 @@ def held_out(before: AnswerScores, after: AnswerScores, bounds: Bounds) -> Check
         "right_before": float(np.mean(before.correct)),
         "right_after": float(np.mean(after.correct)),
     }
-    return Check("held-out corrections", not worse, told, numbers)
+    limit = -bounds.tolerance_nats
+    return Check("held-out corrections", not worse, words, numbers, -fall, limit)
 
 
 def regression(before: Evaluation, after: Evaluation, bounds: Bounds) -> Check:
@@ -179,7 +199,7 @@ def regression(before: Evaluation, after: Evaluation, bounds: Bounds) -> Check:
     nats, p_nats = float(np.mean(old - new)), _p_worse(old, new)
     fewer = fall > bounds.tolerance and p < SIGNIFICANT
     less_likely = nats > bounds.tolerance_nats and p_nats < SIGNIFICANT
-    told = (
+    words = (
         f"{now.mean():.1%} of {len(now)} right, {was.mean():.1%} by {before.name} (lost {lost}, gained {gained}, "
         f"p = {p:.2g}); right answers {_change(-nats)} nats a token (p = {p_nats:.2g})"
     )
@@ -187,22 +207,28 @@ def regression(before: Evaluation, after: Evaluation, bounds: Bounds) -> Check:
         "n": float(len(now)), "right_before": float(was.mean()), "right_after": float(now.mean()),
         "lost": float(lost), "gained": float(gained), "p": float(p), "nats": -nats, "p_nats": p_nats,
     }  # fmt: skip
-    return Check(f"regression beside {before.name}", not (fewer or less_likely), told, numbers)
+    right, limit = float(now.mean()), float(was.mean()) - bounds.tolerance
+    passed = not (fewer or less_likely)
+    return Check(f"regression beside {before.name}", passed, words, numbers, right, limit)
 
 
 def others_stay(scores: AnswerScores, bounds: Bounds) -> Check:
     """Check that replayed answers stay, where there is no regression set."""
     share = float(np.mean(scores.correct)) if scores.correct else 1.0
-    told = f"{share:.0%} of {len(scores.correct)} stayed, at least {bounds.least_kept:.0%} expected"
-    return Check("other answers", share >= bounds.least_kept, told, {"share": share})
+    words = (
+        f"{share:.0%} of {len(scores.correct)} stayed, at least {bounds.least_kept:.0%} expected"
+    )
+    limit = bounds.least_kept
+    return Check("other answers", share >= limit, words, {"share": share}, share, limit)
 
 
 def stops(before: Evaluation, after: Evaluation, bounds: Bounds) -> Check:
     """Check that answers still end by themselves."""
     was, now = float(np.mean(before.stops)), float(np.mean(after.stops))
-    told = f"{now:.0%} of {len(after.stops)} end by themselves, {was:.0%} by {before.name}"
+    words = f"{now:.0%} of {len(after.stops)} end by themselves, {was:.0%} by {before.name}"
     numbers = {"n": float(len(after.stops)), "before": was, "after": now}
-    return Check("answers end", now >= was - bounds.tolerance_stops, told, numbers)
+    limit = was - bounds.tolerance_stops
+    return Check("answers end", now >= limit, words, numbers, now, limit)
 
 
 def sees_the_image(before: Evaluation, after: Evaluation, bounds: Bounds) -> Check:
@@ -211,9 +237,10 @@ def sees_the_image(before: Evaluation, after: Evaluation, bounds: Bounds) -> Che
         float(np.mean(each.with_image.correct) - np.mean(each.with_blank.correct))
         for each in (before, after)
     )
-    told = f"a blank image costs {now:.1%} of the right answers, {was:.1%} with {before.name}"
-    passed = now >= bounds.least_image * max(was, 0.0)
-    return Check("sees the image", passed, told, {"before": was, "after": now})
+    words = f"a blank image costs {now:.1%} of the right answers, {was:.1%} with {before.name}"
+    limit = bounds.least_image * max(was, 0.0)
+    numbers = {"before": was, "after": now}
+    return Check("sees the image", now >= limit, words, numbers, now, limit)
 
 
 def _p_worse(old: np.ndarray, new: np.ndarray) -> float:

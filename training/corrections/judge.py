@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from radfound.model import checkpoints
 from radfound.records.adapters import AdapterStore
+from radfound.validation import Count, Positive, Truth
 from training.corrections import gate
 from training.corrections.frozen_base import BASE_MODEL, Evaluation, FrozenBase
 from training.corrections.lessons import Lesson, Lessons
@@ -41,12 +42,12 @@ class FinetuneConfig(Recipe, gate.Bounds):
         Start with a new adapter instead of the active one.
     """
 
-    rank: int = 8
-    replay_studies: int = 48
-    held_out_share: float = 0.2
-    newest: int = 1000
-    kept_adapters: int = 20
-    from_scratch: bool = False
+    rank: Count = 8
+    replay_studies: Count = 48
+    held_out_share: Positive = 0.2
+    newest: Count = 1000
+    kept_adapters: Count = 20
+    from_scratch: Truth = False
 
 
 class Judge:

@@ -131,7 +131,7 @@ def bundled_lessons(base: LocalModel, checkpoint: str | Path, count: int) -> lis
             study.visual.to(base.model.device)[None],
             [
                 branch(base.processor, "vqa" if question else "caption", question or None, answer)
-                for question, answer in study.said
+                for question, answer in study.pairs
             ],
         )
         for study in bundled(checkpoint, REPLAY)[:count]

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, Strict
 from torch import nn
 
 from radfound.engine.local.backend import LocalModel
+from radfound.exceptions import TrainingError
+from radfound.validation import Count, NotNegative, Positive
 from training.corrections.upper_layers import AnswerLogits, CachedAnswer, UpperLayers
-from training.loop.config import Draw, LoopConfig, Progress
-from training.loop.optimise import optimise
+from training.loop.config import LoopConfig, Progress, learning_rate_factor
 
 logger = logging.getLogger(__name__)
 
 _BATCH = 32  # answers scored in one forward pass
 _BETA = 0.1  # of direct preference optimisation, as its authors have it
+_WARMUP_STEPS, _CLIP_NORM = 5, 1.0
+_REPORT_EVERY, _SMOOTHING = 5, 0.95
 _REPEATED = 0.5  # reproduced corrections for each one that is not, so that they are not forgotten
 
 
@@ -48,21 +55,17 @@ class Recipe:
         text that it replaced is rejected, the base model is the reference; 0 for none.
     """
 
-    layers: int = 8
-    learning_rate: float = 1.5e-3
-    max_steps: int = 200
-    answers_per_step: int = 24
-    confident: float = 0.7
-    kl_weight: float = 2.0
-    seed: int = 0
-    preference: float = 0.0
+    layers: Count = 8
+    learning_rate: Positive = 1.5e-3
+    max_steps: Count = 200
+    answers_per_step: Count = 24
+    confident: Positive = 0.7
+    kl_weight: Positive = 2.0
+    seed: Annotated[int, Strict(), Field(ge=0)] = 0
+    preference: NotNegative = 0.0
 
 
-class _AllReproduced(Exception):
-    """Raised to end the optimiser loop early."""
-
-
-class _Objective(nn.Module):
+class _Objective:
     """Objective: corrections that are not reproduced yet, beside replay of the base model's answers.
 
     The corrections come in rounds: those that are not reproduced yet, and some of the others.
@@ -70,15 +73,12 @@ class _Objective(nn.Module):
 
     def __init__(
         self,
-        base: LocalModel,
         upper: UpperLayers,
         corrected: Sequence[CachedAnswer],
         replay: Sequence[CachedAnswer],
         recipe: Recipe,
         rejected: Sequence[CachedAnswer | None] = (),
     ):
-        super().__init__()
-        self.model = base.model
         self._upper, self._corrected, self._replay = upper, corrected, replay
         self._recipe, self._random = recipe, random.Random(recipe.seed)
         self._pairs = _pairs(upper, corrected, rejected) if recipe.preference else {}
@@ -87,9 +87,11 @@ class _Objective(nn.Module):
         self._replay_queue: list[CachedAnswer] = []
         self._missed: list[CachedAnswer] = []
 
-    def forward(self, draw: Draw) -> tuple[torch.Tensor, dict[str, float]]:
-        """Return the loss of one step, and its parts."""
+    def next_loss(self) -> torch.Tensor | None:
+        """Return the loss of the next step; None if every correction is reproduced."""
         corrected, replay = self._next_batch()
+        if not corrected:
+            return None
         pairs = [(each, self._pairs[each]) for each in corrected if each in self._pairs]
         answers = [*corrected, *replay, *(pair.rejected for _, pair in pairs)]
         output = self._upper.forward(answers)
@@ -115,11 +117,10 @@ class _Objective(nn.Module):
             margins = [policy[each] - policy[pair.rejected] - pair.margin for each, pair in pairs]
             parts["preference"] = -F.logsigmoid(_BETA * torch.stack(margins)).mean()
         total = parts["corrections"] + self._recipe.kl_weight * parts.get("kl", 0.0)
-        total = total + self._recipe.preference * parts.get("preference", 0.0)
-        return total, {name: part.item() for name, part in parts.items()}
+        return total + self._recipe.preference * parts.get("preference", 0.0)
 
     def _next_batch(self) -> tuple[list[CachedAnswer], list[CachedAnswer]]:
-        """Return the corrections and the replay of the next step."""
+        """Return the corrections and the replay of the next step; no corrections if none is left."""
         if not self._round:
             self._round = self._new_round()
         if len(self._replay_queue) < self._half:
@@ -132,10 +133,10 @@ class _Objective(nn.Module):
         return corrected, replay
 
     def _new_round(self) -> list[CachedAnswer]:
-        """Return the corrections of the next round; raises _AllReproduced where none is left."""
+        """Return the corrections of the next round; none if all are reproduced."""
         self._missed = self._not_reproduced(self._missed) or self._not_reproduced(self._corrected)
         if not self._missed:
-            raise _AllReproduced
+            return []
         others = self._random.sample(
             self._corrected, min(len(self._corrected), round(_REPEATED * len(self._missed)))
         )
@@ -207,25 +208,41 @@ def train_adapter(
     corrected, replay : sequence of CachedAnswer
     recipe : Recipe
     report : callable
-        Called every few steps.
+        Called every few steps, with the smoothed loss.
     rejected : sequence of CachedAnswer or None
         For each correction the text that the reader replaced; needed for `recipe.preference` only.
+
+    Raises
+    ------
+    TrainingError
+        If the loss is not finite.
     """
-    adapter = [p for p in base.model.language_model.parameters() if p.requires_grad]
-    loop = LoopConfig(
-        recipe.max_steps,
-        recipe.learning_rate,
-        batch_size=recipe.answers_per_step,
-        warmup_steps=5,
-        weight_decay=0.0,
-        log_every=5,
-        seed=recipe.seed,
-    )
-    try:
-        objective = _Objective(base, upper, corrected, replay, recipe, rejected)
-        optimise(objective, {1.0: adapter}, loop, progress=report)
-    except _AllReproduced:
-        logger.info("every correction is reproduced")
+    parameters = [p for p in base.model.language_model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=0.0, fused=True)
+    schedule = LoopConfig(recipe.max_steps, recipe.learning_rate, warmup_steps=_WARMUP_STEPS)
+    objective = _Objective(upper, corrected, replay, recipe, rejected)
+    began, smooth = time.monotonic(), math.nan
+    for step in range(1, recipe.max_steps + 1):
+        with torch.autocast(base.model.device.type, torch.bfloat16):
+            loss = objective.next_loss()
+        if loss is None:
+            logger.info("every correction is reproduced after %d steps", step - 1)
+            return
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * learning_rate_factor(step - 1, schedule)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, _CLIP_NORM)
+        optimizer.step()
+        optimizer.zero_grad()
+        value = loss.item()
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the loss is {value} at step {step}, expected a finite number; lower the learning rate"
+            )
+        smooth = value if step == 1 else _SMOOTHING * smooth + (1 - _SMOOTHING) * value
+        if step % _REPORT_EVERY == 0 or step == recipe.max_steps:
+            left_s = (time.monotonic() - began) / step * (recipe.max_steps - step)
+            report(Progress(step, recipe.max_steps, smooth, left_s))
 
 
 @dataclass(frozen=True, eq=False)

@@ -237,7 +237,7 @@ def _gate_questions(ward: Ward, images: Collection[str]) -> set[tuple[str, str]]
     for study in bundled(ward.frozen.checkpoint, REGRESSION):
         visual = study.visual.float()
         image = min(known, key=lambda each: float((known[each] - visual).abs().mean()))
-        found |= {(image, question) for question, _ in study.said}
+        found |= {(image, question) for question, _ in study.pairs}
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from radfound.exceptions import TrainingError
+from radfound.records.durable import replacing
 from training.loop.config import LoopConfig
 from training.loop.processes import is_sharded
 from training.loop.weights import Snapshot, WeightAverage, changing, load_snapshot, take_snapshot
@@ -155,9 +155,5 @@ class Checkpoint:
 
 def _replace(path: Path, state: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with open(part, "wb") as file:
+    with replacing(path, private=False) as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)

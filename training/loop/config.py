@@ -75,13 +75,25 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a run."""
+    """Progress of a run.
+
+    Parameters
+    ----------
+    step, total : int
+    loss, seconds_left : float
+        NaN if unknown.
+    message : str
+        The phase, in words for users.
+    corrections : int or None
+        Number of corrections that a fine-tuning run learns from.
+    """
 
     step: int
     total: int
     loss: float
     seconds_left: float
     message: str = ""
+    corrections: int | None = None
 
 
 @dataclass(frozen=True)

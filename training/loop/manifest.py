@@ -7,13 +7,13 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from radfound.correction import utc_now
 from radfound.datasets import Example
 from radfound.exceptions import TrainingError
 from radfound.records.durable import make_directory, replace_text
@@ -62,7 +62,7 @@ def write_manifest(
     manifest = {
         "schema": SCHEMA,
         "stage": stage,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": utc_now(),
         "versions": _versions(),
         "device": _device(),
         "config": _plain(config),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
+
+from radfound.records.durable import replace_text
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +57,7 @@ class RunLog:
                 continue  # partial line of a killed run
             if record["step"] <= start:
                 self.history.append(record)
-        part = path.with_suffix(".part")
-        part.write_text("".join(json.dumps(r) + "\n" for r in self.history), encoding="utf-8")
-        os.replace(part, path)
+        replace_text(path, "".join(json.dumps(r) + "\n" for r in self.history), private=False)
 
     def write(self, record: dict[str, float], seconds_left: float) -> None:
         """Log the numbers of a step."""

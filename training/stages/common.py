@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from radfound.model.processing_radfound import (
     RadFoundProcessor,
 )
 from radfound.model.sizes import new_model
+from radfound.records.durable import replacing
 from training.data.sources import read_source
 from training.loop.config import LoopConfig
 from training.loop.processes import process_number, training_device
@@ -126,9 +126,8 @@ def save_parts(path: Path, parts: Mapping[str, nn.Module]) -> None:
     if not state:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    save_file(state, beside, metadata={"format": "pt"})
-    os.replace(beside, path)
+    with replacing(path, private=False) as file:
+        save_file(state, file.name, metadata={"format": "pt"})
 
 
 def load_parts(path: Path, model: nn.Module) -> None:

@@ -9,20 +9,35 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import json
 import logging
 import os
+import re
 import sys
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from radfound.exceptions import RadFoundError, TrainingError
+from radfound.validation import field_name
 
 Settings = TypeVar("Settings")
+
+_EXPECTED = {
+    "int_type": "int",
+    "int_from_float": "int",
+    "float_type": "float",
+    "bool_type": "bool",
+    "string_type": "str",
+    "path_type": "a path",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "keys and values",
+}
 
 
 def load_config(
@@ -55,7 +70,12 @@ def load_config(
                 f"{override!r} is no setting; expected key=value, such as loop.steps=100"
             )
         _put(tree, key.split("."), _parsed(text, override), override)
-    return _build(cls, tree, place, "")
+    _check_names(cls, tree, place, "")
+    try:
+        # As JSON, since that has lists and paths, but no truths for numbers and no texts for either.
+        return TypeAdapter(cls).validate_json(json.dumps(_at_home(tree), default=str), strict=True)
+    except ValidationError as error:
+        raise TrainingError(f"{place}: {_fault(error)}") from None
 
 
 def stage_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +130,7 @@ def _quoted(text: str) -> str:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Refuses repeated keys, of which YAML's own loader silently takes the last."""
+    """Refuses repeated keys, of which YAML's own loader silently takes the last; parses 1e-3 as a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -119,6 +139,11 @@ class _UniqueKeys(yaml.SafeLoader):
                 line = node.value[number][0].start_mark.line + 1
                 raise TrainingError(f"{key!r} is set a second time in line {line}; keep one")
         return super().construct_mapping(node, deep)
+
+
+_UniqueKeys.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+"), list("-+0123456789")
+)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -154,97 +179,45 @@ def _put(tree: dict[str, Any], keys: Sequence[str], value: Any, override: str) -
     tree[keys[-1]] = value
 
 
-def _build(cls: type[Settings], tree: Any, place: str, prefix: str) -> Settings:
-    """Build a dataclass from a tree of settings."""
+def _check_names(cls: Any, tree: Any, place: str, prefix: str) -> None:
+    """Raise TrainingError for a key that is no setting."""
     if not isinstance(tree, Mapping):
-        raise TrainingError(
-            f"{place}: {prefix or 'all'} is {_kind(tree)}; expected settings of {cls.__name__}"
-        )
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
-    for key in tree:
-        if key not in fields:
-            raise TrainingError(f"{place}: {_unknown(key, fields, prefix)}")
+        return
+    fields = {field.name for field in dataclasses.fields(cls) if field.init}
     hints = typing.get_type_hints(cls)
-    values = {
-        name: _convert(hints[name], value, place, f"{prefix}.{name}" if prefix else name)
-        for name, value in tree.items()
-    }
-    missing = [
-        f"{prefix}.{name}" if prefix else name
-        for name, field in fields.items()
-        if name not in tree
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
-    ]
+    for key, value in tree.items():
+        where = f"{prefix}.{key}" if prefix else str(key)
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            question = f"did you mean {near[0]}? " if near else ""
+            raise TrainingError(
+                f"{place}: {where} is no setting; {question}Known here: {', '.join(sorted(fields))}"
+            )
+        if dataclasses.is_dataclass(hints[key]):
+            _check_names(hints[key], value, place, where)
+
+
+def _at_home(value: Any) -> Any:
+    """Replace ~ at the beginning of texts by the user's folder."""
+    if isinstance(value, dict):
+        return {key: _at_home(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_at_home(item) for item in value]
+    return str(Path(value).expanduser()) if str(value).startswith("~/") else value
+
+
+def _fault(error: ValidationError) -> str:
+    """Return the first fault, beginning with the setting's name."""
+    faults = error.errors(include_url=False)
+    missing = [field_name(fault["loc"]) for fault in faults if fault["type"] == "missing"]
     if missing:
-        raise TrainingError(f"{place}: {', '.join(missing)} not set; add {missing[0]}=…")
-    return cls(**values)
-
-
-def _unknown(key: Any, fields: Mapping[str, Any], prefix: str) -> str:
-    where = f"{prefix}.{key}" if prefix else str(key)
-    near = difflib.get_close_matches(str(key), fields, n=1)
-    question = f"did you mean {near[0]}? " if near else ""
-    return f"{where} is no setting; {question}Known here: {', '.join(sorted(fields))}"
-
-
-def _convert(kind: Any, value: Any, place: str, where: str) -> Any:
-    """Convert a value to the type of a field."""
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return value
-    if origin in (Union, types.UnionType):
-        return _convert_union(inner, value, place, where)
-    if dataclasses.is_dataclass(kind):
-        return _build(typing.cast(type, kind), value, place, where)
-    if origin is Literal:
-        if value in inner:
-            return value
-    elif origin in (list, tuple) and isinstance(value, list):
-        item = inner[0] if inner else Any
-        return origin(_convert(item, each, place, f"{where}[{n}]") for n, each in enumerate(value))
-    elif origin is dict and isinstance(value, dict):
-        return {
-            key: _convert(inner[1], each, place, f"{where}.{key}") for key, each in value.items()
-        }
-    else:
-        found = _scalar(kind, value)
-        if found is not None:
-            return found
-    raise TrainingError(f"{place}: {where} is {_kind(value)}; expected {_name(kind)}")
-
-
-def _convert_union(inner: Sequence[Any], value: Any, place: str, where: str) -> Any:
-    if value is None and type(None) in inner:
-        return None
-    kinds = [kind for kind in inner if kind is not type(None)]
-    for kind in kinds[:-1]:
-        try:
-            return _convert(kind, value, place, where)
-        except TrainingError:
-            continue
-    return _convert(kinds[-1], value, place, where)
-
-
-def _scalar(kind: Any, value: Any) -> Any:
-    """Return a value as bool, int, float, str or Path; None if it is something else."""
-    if kind is bool or isinstance(value, bool):
-        return value if kind is bool and isinstance(value, bool) else None
-    if kind is float and isinstance(value, str):
-        try:
-            return float(value)  # YAML parses 1e-3, without a point, as a string
-        except ValueError:
-            return None
-    if kind is float and isinstance(value, int):
-        return float(value)
-    if kind is Path and isinstance(value, str):
-        return Path(value).expanduser()
-    return value if isinstance(kind, type) and isinstance(value, kind) else None
+        return f"{', '.join(missing)} not set; add {missing[0]}=…"
+    first = faults[0]
+    context = first.get("ctx") or {}
+    expected = _EXPECTED.get(first["type"]) or context.get("class_name") or context.get("expected")
+    found = f"{field_name(first['loc']) or 'all'} is {_kind(first['input'])}"
+    return f"{found}; expected {expected or first['msg']}"
 
 
 def _kind(value: Any) -> str:
     return "empty" if value is None else f"{value!r} ({type(value).__name__})"
-
-
-def _name(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)

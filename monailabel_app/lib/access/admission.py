@@ -6,7 +6,8 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections import OrderedDict
+
+from cachetools import LRUCache, TTLCache
 
 from radfound.exceptions import Busy, RadFoundError
 
@@ -47,8 +48,9 @@ class Admission:
 
     def __init__(self, token: bytes):
         self._token = token
-        self._log_ins: OrderedDict[bytes, float] = OrderedDict()
-        self._wrong: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._log_ins: TTLCache[bytes, None] = TTLCache(_MOST_LOG_INS, LOG_IN_LASTS_S, _now_s)
+        # By address: the start of the window, and the number of wrong tokens in it.
+        self._wrong: LRUCache[str, tuple[float, int]] = LRUCache(_MOST_ADDRESSES)
 
     def check(self, given: str, address: str) -> None:
         """Compare a token from `address`; raises AccessError or, after many wrong ones, GuessingError."""
@@ -61,19 +63,19 @@ class Admission:
             raise GuessingError(f"too many wrong tokens; try again in {wait_s} s", wait_s)
         if hmac.compare_digest(given.encode("utf-8"), self._token):
             return
-        _put_last(self._wrong, address, (began, count + 1), _MOST_ADDRESSES)
+        self._wrong[address] = began, count + 1
         raise AccessError("found a wrong token; expected the one that the server was started with")
 
     def log_in(self, given: str, address: str) -> str:
         """Return the id of a new log-in; raises what `check` does."""
         self.check(given, address)
         log_in = secrets.token_urlsafe()
-        _put_last(self._log_ins, _digest(log_in), time.monotonic() + LOG_IN_LASTS_S, _MOST_LOG_INS)
+        self._log_ins[_digest(log_in)] = None
         return log_in
 
     def is_logged_in(self, log_in: str) -> bool:
         """Whether this is the id of a log-in that has not expired."""
-        return self._log_ins.get(_digest(log_in), 0.0) > time.monotonic()
+        return _digest(log_in) in self._log_ins
 
     def log_out(self, log_in: str) -> None:
         """Forget a log-in."""
@@ -84,8 +86,5 @@ def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8")).digest()
 
 
-def _put_last(kept: OrderedDict, key: object, value: object, most: int) -> None:
-    kept[key] = value
-    kept.move_to_end(key)
-    if len(kept) > most:
-        kept.popitem(last=False)
+def _now_s() -> float:
+    return time.monotonic()

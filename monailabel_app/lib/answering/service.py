@@ -345,7 +345,7 @@ class RadFoundService:
         self.metrics.note_answer(answer)
         try:
             self.journal.record(answer, region)
-            self.scores.note(answer)
+            self.scores.record_uncertainty(answer)
         except RadFoundError as error:
             logger.warning("an answer is not on record: %s", error)
 
@@ -365,7 +365,7 @@ class RadFoundService:
         for correction in corrections:
             self._check_recordable(correction)
         hashed = [self._with_image_hash(correction) for correction in corrections]
-        return [self.log.append(correction) for correction in hashed]
+        return self.log.extend(hashed)
 
     def _check_recordable(self, correction: Correction) -> None:
         for image in correction.images:
@@ -376,15 +376,6 @@ class RadFoundService:
                     "images: one is not in the datastore, so the correction cannot be trained on; "
                     "upload it first with PUT /datastore/image"
                 ) from error
-        try:
-            known = self.log.get(correction.id)
-        except NotFoundError:
-            return
-        if not known.says_the_same_as(correction):
-            raise CorrectionError(
-                f"id: a different correction is already recorded as {correction.id}; "
-                "give an edit an id of its own"
-            )
 
     def _with_region(self, correction: Correction) -> Correction:
         if correction.region is not None or correction.answer_id is None:

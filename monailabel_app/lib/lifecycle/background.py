@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 _ROOT = Path(monailabel_app.__file__).resolve().parents[1]
 _LINES_KEPT = 20
 
+TASK_VARIABLE = "RADFOUND_TASK"
+"""Environment variable of a background process: the id of its task."""
+
 
 def hide_requests() -> None:
     """Make MONAI Label start its background processes with `run`."""
@@ -49,7 +52,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=_environment(method),
+        env={**_environment(method), TASK_VARIABLE: task["id"]},
     )
     processes[task["id"]] = process
     task["status"], task["details"] = "RUNNING", deque(maxlen=_LINES_KEPT)

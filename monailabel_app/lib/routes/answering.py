@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 
 from radfound.exceptions import NotFoundError, RequestError
 from radfound.question import Answer
-from radfound.wire import answer_to_json
+from radfound.wire import AnswerJson, NextStudy, answer_to_json
 
 from ..answering.service import EVIDENCE_NAME, RadFoundService
 from ..infers import MODELS
@@ -34,7 +34,12 @@ _NRRD_TYPE = "application/octet-stream"
 _USER = RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)
 
 
-@router.post("/infer/{model}", tags=["Infer"], summary="Ask a model about an image")
+@router.post(
+    "/infer/{model}",
+    tags=["Infer"],
+    summary="Ask a model about an image",
+    responses={200: {"model": AnswerJson}},
+)
 async def run_inference(
     request: Request,
     model: str,
@@ -108,7 +113,12 @@ def _evidence_response(answer: Answer, evidence: Evidence, is_whole: bool) -> Re
     return Response(encoder.to_string(), media_type=encoder.content_type)
 
 
-@router.post("/activelearning/{strategy}", tags=["ActiveLearning"], summary="Choose a study")
+@router.post(
+    "/activelearning/{strategy}",
+    tags=["ActiveLearning"],
+    summary="Choose a study",
+    responses={200: {"model": NextStudy}},
+)
 async def choose_next(
     request: Request, strategy: str, params: dict | None = None, user: User = Depends(_USER)
 ) -> Any:

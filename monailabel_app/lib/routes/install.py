@@ -22,13 +22,14 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from radfound.same_origin import SameOrigin
+from radfound.wire import ErrorReply
 
 from ..access import Admission, BodyLimit, Gate, Rules, SafeHeaders
 from ..metrics import Counting, Metrics
-from . import answering, others, own, pages, stored, tasks
+from . import answering, others, own, pages, stored, tasks, training
 from .errors import install_error_handlers
+from .fields import insist_on_json
 from .folders import Folders, hide_folders
-from .json_only import insist_on_json
 
 # Replaced by routes of `answering`, `others`, `pages` and `stored`.
 _REPLACED = (
@@ -53,7 +54,8 @@ _REPLACED = (
 )
 _OTHERS = (activelearning.router, datastore.router, session.router)
 _OWN = (
-    answering.router, tasks.router, stored.router, stored.sessions, others.router, own.router, pages.logs,
+    answering.router, tasks.router, training.router, stored.router, stored.sessions, others.router, own.router,
+    pages.logs,
 )  # fmt: skip
 # Not offered: there are no whole slides here, and weights come as adapters that pass a gate.
 _REMOVED = (
@@ -96,11 +98,20 @@ def install_routes(
     _remove(app.router, "/docs", "GET")
     insist_on_json((*_OTHERS, *_OWN))
     # Not the routes of `own`: they hold no paths, and must return corrections unchanged.
-    hidden = (answering.router, tasks.router, stored.router, stored.sessions, others.router)
+    hidden = (
+        answering.router,
+        tasks.router,
+        training.router,
+        stored.router,
+        stored.sessions,
+        others.router,
+    )
     hide_folders((*_OTHERS, *hidden), folders)
     app.state.folders = folders
     for part in _OWN:
-        app.include_router(part, prefix=settings.MONAI_LABEL_API_STR)
+        app.include_router(
+            part, prefix=settings.MONAI_LABEL_API_STR, responses={"4XX": {"model": ErrorReply}}
+        )
     app.include_router(pages.router)
     install_error_handlers(app)
     _install_guard(app, rules, metrics)

@@ -23,6 +23,13 @@ from radfound import __version__
 from radfound.exceptions import RadFoundError, RequestError
 from radfound.question import TASKS, Answer
 from radfound.wire import (
+    AdapterList,
+    AnswerJson,
+    AskBody,
+    CorrectionJson,
+    CorrectionList,
+    Health,
+    Receipt,
     answer_to_json,
     correction_from_json,
     correction_to_json,
@@ -30,7 +37,7 @@ from radfound.wire import (
 )
 
 from ..answering.service import Inquiry, RadFoundService
-from .fields import sound_body
+from .fields import json_body, sound_body
 from .running import run_for
 
 logger = logging.getLogger(__name__)
@@ -44,13 +51,20 @@ _USER = RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)
 _ANNOTATOR = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR)
 _ADMIN = RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN)
 
+_ADAPTERS: dict[int | str, dict[str, Any]] = {200: {"model": AdapterList}}
+
 
 def _service() -> RadFoundService:
     service: RadFoundService = app_instance().service
     return service
 
 
-@router.post("/ask", summary="Ask about an image; the answer is sent as server-sent events")
+@router.post(
+    "/ask",
+    summary="Ask about an image; the answer is sent as server-sent events",
+    openapi_extra=json_body(AskBody),
+    responses={200: {"model": AnswerJson, "description": "`token` events, then one `answer`"}},
+)
 async def ask(
     request: Request, body: dict[str, Any] = Body(...), user: User = Depends(_USER)
 ) -> StreamingResponse:
@@ -133,7 +147,11 @@ class _AnswerStream:
             self._cancel.set()
 
 
-@router.get("/corrections", summary="List corrections, oldest first")
+@router.get(
+    "/corrections",
+    summary="List corrections, oldest first",
+    responses={200: {"model": CorrectionList}},
+)
 def list_corrections(
     image: str | None = None, latest: bool = False, user: User = Depends(_USER)
 ) -> dict[str, Any]:
@@ -145,27 +163,32 @@ def list_corrections(
     return {"corrections": [correction_to_json(row) for row in rows]}
 
 
-@router.post("/corrections", summary="Record a correction")
+@router.post(
+    "/corrections",
+    summary="Record a correction",
+    openapi_extra=json_body(CorrectionJson),
+    responses={200: {"model": Receipt}},
+)
 def add_correction(body: Any = Body(...), user: User = Depends(_ANNOTATOR)) -> dict[str, Any]:
     """Record a `radfound.correction/1`; a repeated id is recorded once."""
     correction = correction_from_json(body)
     return {"id": correction.id, "recorded": _service().record([correction])[0]}
 
 
-@router.get("/adapters", summary="List adapters")
+@router.get("/adapters", summary="List adapters", responses=_ADAPTERS)
 def list_adapters(user: User = Depends(_USER)) -> dict[str, Any]:
     """Return the published adapters and the active one (null: the base model)."""
     return _service().adapters.to_json()
 
 
-@router.post("/adapters/rollback", summary="Go back to the previous adapter")
+@router.post("/adapters/rollback", summary="Go back to the previous adapter", responses=_ADAPTERS)
 def roll_back(user: User = Depends(_ADMIN)) -> dict[str, Any]:
     """Activate the previously active adapter."""
     _service().adapters.rollback()
     return _service().adapters.to_json()
 
 
-@router.post("/adapters/{adapter}/activate", summary="Activate an adapter")
+@router.post("/adapters/{adapter}/activate", summary="Activate an adapter", responses=_ADAPTERS)
 def activate(adapter: str, user: User = Depends(_ADMIN)) -> dict[str, Any]:
     """Activate an adapter from the next question on; `base` means the base model."""
     _service().adapters.activate(None if adapter == BASE else adapter)
@@ -179,7 +202,7 @@ def metrics(user: User = Depends(_USER)) -> Response:
     return Response(found, media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/health", summary="Get the state of the server")
+@router.get("/health", summary="Get the state of the server", responses={200: {"model": Health}})
 def health() -> dict[str, Any]:
     """Return the state of the server; never waits for a running answer."""
     service = _service()

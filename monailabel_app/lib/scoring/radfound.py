@@ -69,7 +69,7 @@ class RadFoundScoring(ScoringMethod):
         without_progress_bars()
         model = self._service.engine().model_version
         scores, corrected = self._service.scores, self._service.log.images()
-        answered, embedded = scores.judged(model), scores.placed(model)
+        answered, embedded = scores.answered(model), scores.embedded(model)
         images = sorted(datastore.list_images())
         # Corrected studies need an embedding, as the reference for diversity, but no answers.
         missing = [
@@ -95,10 +95,10 @@ class RadFoundScoring(ScoringMethod):
 
     def _score(self, image: str, questions: tuple[str, ...]) -> None:
         study, engine = self._service.study([image]), self._service.engine()
-        self._service.scores.place(image, engine.model_version, engine.embed(study))
+        self._service.scores.record_embedding(image, engine.model_version, engine.embed(study))
         for question in questions:
             answer = engine.answer(study, "vqa", question, max_new_tokens=_NEW_TOKENS)
-            self._service.scores.note(answer)
+            self._service.scores.record_uncertainty(answer)
 
 
 def _questions(value: object) -> tuple[str, ...]:

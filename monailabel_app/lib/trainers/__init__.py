@@ -1,5 +1,6 @@
-"""The trainers that MONAI Label lists."""
+"""The trainers that MONAI Label lists, and the state of the newest training."""
 
 from .radfound import RadFoundTrainer
+from .state import TrainingState
 
-__all__ = ["RadFoundTrainer"]
+__all__ = ["RadFoundTrainer", "TrainingState"]

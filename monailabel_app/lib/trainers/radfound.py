@@ -2,54 +2,51 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
-from monailabel.utils.async_tasks.utils import processes
+from monailabel.utils.async_tasks.utils import tasks
+from pydantic import TypeAdapter
 
 from radfound.correction import MAX_AUTHOR_CHARS
 from radfound.exceptions import RadFoundError, RequestError
-from radfound.records.durable import make_directory, read_json, replace_text
+from radfound.validation import validate
+from radfound.wire import GateCheck, Skipped, TrainingStatus
 
 from ..answering.service import RadFoundService
 from ..lifecycle.leftovers import VISUAL_TOKENS
 from ..lifecycle.quiet import without_progress_bars
+from .state import TrainingState
 
 if TYPE_CHECKING:
-    from training.corrections.finetune import FinetuneConfig
+    from training.corrections.finetune import FinetuneConfig, FinetuneResult
     from training.loop.config import Progress
 
 logger = logging.getLogger(__name__)
-
-_LAST_LINES_S = 0.5
 
 
 class RadFoundTrainer(TrainTask):
     """Trains an adapter on the corrections and publishes it if it passes the gate.
 
-    MONAI Label runs this in a process of its own and returns its last lines of output at
-    `GET /train/`: one line of JSON for each report of progress. `train_stats` of `GET /info/` holds
-    the same.
+    MONAI Label runs this in a process of its own. `state` is shared with the server process, for
+    `GET /radfound/training` and `train_stats` of `GET /info/`.
 
     Parameters
     ----------
     service : RadFoundService
-    status_path : Path
-        File with the state of the newest run, for the server process.
+    state : TrainingState
     """
 
-    def __init__(self, service: RadFoundService, status_path: Path):
+    def __init__(self, service: RadFoundService, state: TrainingState):
         super().__init__("Fine-tunes on the corrections (LoRA adapter)")
         self._service = service
-        self._status_path = status_path
+        self._state = state
 
     def config(self) -> dict[str, Any]:
         """Return the settings that a training request may change."""
@@ -57,12 +54,19 @@ class RadFoundTrainer(TrainTask):
 
         return asdict(FinetuneConfig())
 
+    def status(self) -> TrainingStatus:
+        """Return the state of the running or last training."""
+        return self._state.seen_with(list(tasks("train")))
+
     def stats(self) -> dict[str, Any]:
-        """Return the state of the newest run; empty before the first."""
-        status: dict[str, Any] = read_json(self._status_path, dict, "state of the newest training")
-        if status.get("status") == "running" and not processes("train"):
-            status["status"] = "stopped"
-        return status
+        """Return the same as MONAI Label's clients expect it; empty before the first training."""
+        status = self.status()
+        if status.state == "idle":
+            return {}
+        # MONAI Label's clients draw their progress bars from the epochs
+        epochs = {"epoch": status.step, "max_epochs": status.steps, "total_time": status.seconds}
+        shown = status.model_dump(mode="json", by_alias=True)
+        return {**shown, **epochs, "published": status.state == "published"}
 
     def check(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings that a request changes; RequestError names an invalid one."""
@@ -99,70 +103,68 @@ class RadFoundTrainer(TrainTask):
                 checkpoint=service.checkpoint,
                 config=_config(request),
                 version=service.version,
-                cache=self._status_path.with_name(VISUAL_TOKENS),
+                cache=self._state.path.with_name(VISUAL_TOKENS),
                 author=str(request.get("author") or ""),
                 force=request.get("force") is True,
                 progress=self._report,
             )
         except RadFoundError as error:
-            self._save_status({"status": "failed", "message": str(error)})
+            self._save(TrainingStatus(state="failed", message=str(error)))
             raise
-        summary = asdict(result)
-        seconds = round(time.monotonic() - began, 1)
-        status = "published" if result.published else "refused"
-        end = {"status": status, "message": result.reason, "total_time": seconds, **summary}
-        self._save_status(end)
-        return summary
+        self._save(_status_of(result, time.monotonic() - began))
+        return asdict(result)
 
     def _report(self, progress: Progress) -> None:
-        numbers = {
-            "step": progress.step,
-            "total": progress.total,
-            # MONAI Label's clients draw their progress bars from these
-            "epoch": progress.step,
-            "max_epochs": progress.total,
-            "loss": _finite(progress.loss),
-            "seconds_left": _finite(progress.seconds_left),
-        }
-        status = {"status": "running", "message": progress.message, **numbers}
-        self._save_status(status, pause_s=0)
+        status = TrainingStatus(
+            state="running",
+            phase=progress.message,
+            step=progress.step,
+            steps=progress.total,
+            seconds_left=_finite(progress.seconds_left),
+            loss=_finite(progress.loss),
+            corrections=progress.corrections,
+            checks=_checks(()),
+        )
+        self._save(status)
 
-    def _save_status(self, status: dict[str, Any], pause_s: float = _LAST_LINES_S) -> None:
-        line = json.dumps(status)
-        make_directory(self._status_path.parent)
-        replace_text(self._status_path, line + "\n")
-        logger.info("training %s", line)
-        # MONAI Label drops output that it has not read when the process ends.
-        time.sleep(pause_s)
+    def _save(self, status: TrainingStatus) -> None:
+        self._state.write(status)
+        step = f", step {status.step} of {status.steps}" if status.steps else ""
+        logger.info("training: %s%s", status.phase or status.state, step)
+
+
+def _status_of(result: FinetuneResult, seconds: float) -> TrainingStatus:
+    return TrainingStatus(
+        state="published" if result.published else "refused",
+        message=result.reason,
+        step=round(result.metrics["steps"]),
+        steps=round(result.metrics["steps"]),
+        corrections=round(result.metrics["corrections"]),
+        checks=_checks(result.gate["checks"]),
+        adapter=result.adapter,
+        seconds=round(seconds, 1),
+        skipped=tuple(Skipped(**each) for each in result.skipped),
+    )
+
+
+def _checks(done: Iterable[Mapping[str, Any]]) -> tuple[GateCheck, ...]:
+    """Return the checks that were made, then those that were not."""
+    from training.corrections.gate import NAMES
+
+    keys = GateCheck.model_fields
+    found = [GateCheck(**{key: check[key] for key in keys}) for check in done]
+    made = {name for name in NAMES for check in found if check.name.startswith(name)}
+    left = [GateCheck(name=name, words="not done") for name in NAMES if name not in made]
+    return (*found, *left)
 
 
 def _config(request: Mapping[str, Any]) -> FinetuneConfig:
     """Return the settings with a request's changes; unknown keys are ignored."""
     from training.corrections.finetune import FinetuneConfig
 
-    default = FinetuneConfig()
-    changes: dict[str, Any] = {}
-    for field in fields(FinetuneConfig):
-        if field.name in request:
-            changes[field.name] = _number(
-                field.name, request[field.name], getattr(default, field.name)
-            )
-    return FinetuneConfig(**changes)
-
-
-def _number(name: str, value: object, default: int | float) -> int | float:
-    if isinstance(default, bool):
-        if not isinstance(value, bool):
-            raise RequestError(f"{name}: expected true or false")
-        return value
-    whole = isinstance(default, int)
-    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-        raise RequestError(f"{name}: expected a {'whole ' if whole else ''}number, as {default}")
-    assert isinstance(value, (int, float))
-    may_be_zero = default == 0 or name.startswith(("least_", "tolerance"))
-    if not math.isfinite(value) or value < 0 or (value == 0 and not may_be_zero):
-        raise RequestError(f"{name}: found {value}; expected a positive number, as {default}")
-    return value
+    names = [field.name for field in fields(FinetuneConfig)]
+    changes = {name: request[name] for name in names if name in request}
+    return validate(TypeAdapter(FinetuneConfig), changes, "settings")
 
 
 def _finite(value: float) -> float | None:

@@ -25,29 +25,29 @@ Every field is described in `docs/reader-study.md`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import yaml
+from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
 from radfound.exceptions import ReaderStudyError
 from radfound.question import TASKS
 from radfound.reader_study.design.criteria import DEFAULT_CRITERIA
 from radfound.reader_study.design.fields import (
-    bool_field,
-    check_fields,
+    FromFile,
+    Id,
+    Some,
+    Whole,
+    Words,
+    Written,
     check_unique,
-    checked_id,
-    list_field,
-    object_of,
-    optional_number_field,
-    optional_text_field,
-    text_field,
+    load_from,
 )
-from radfound.reader_study.design.plan import Criterion, criterion_from
+from radfound.reader_study.design.plan import Criterion
 from radfound.study.taxonomy import ORGAN_SYSTEMS
-from radfound.validation import kind_of
+from radfound.validation import Truth, kind_of, one_of
 
 INSTRUCTIONS = """You will see studies, one after the other, and beside each some texts about it. The texts come \
 from different authors, in an order that changes; who wrote what is not shown, and please do not try to guess.
@@ -66,19 +66,64 @@ ADDRESS = f"http://{HOST}:{PORT}"
 
 MAX_READERS, MAX_REPEATS = 100, 0.5
 
-_FIELDS = (
-    "title", "instructions", "readers", "repeats", "pairwise", "comment", "seed", "address", "criteria",
-    "sources", "reference", "task", "cases",
-)  # fmt: skip
-_CASE_FIELDS = (
-    "id", "images", "task", "question", "context", "series", "volume", "texts", "reference",
-    "answer_id", "server_images", "modality", "organ_system",
-)  # fmt: skip
 _DEFAULTS = {criterion.key: criterion for criterion in DEFAULT_CRITERIA}
 
 
+def _beside(value: object, info: ValidationInfo) -> object:
+    """Return a path relative to the YAML file, whose folder is the context."""
+    return _folder(info) / value if isinstance(value, str) and value.strip() else value
+
+
+def _folder(info: ValidationInfo) -> Path:
+    return Path(info.context or "")
+
+
+def _existing(value: object, info: ValidationInfo) -> Path:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"found {kind_of(value)}; expected a path")
+    path = _folder(info) / value
+    if not path.exists():
+        raise ValueError(f"{path} not found; paths are relative to the YAML file")
+    return path
+
+
+def _server(address: str) -> str:
+    if not address.startswith(("http://", "https://")):
+        raise ValueError(f"found {address!r}; expected http://HOST:PORT")
+    return address.rstrip("/")
+
+
+def _names(value: object) -> object:
+    """Return the readers' names; a number stands for reader-1, reader-2, ..."""
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_READERS:
+        return [f"reader-{number}" for number in range(1, value + 1)]
+    if isinstance(value, list) and 1 <= len(value) <= MAX_READERS:
+        return value
+    found = value if isinstance(value, int | float) else kind_of(value)
+    raise ValueError(f"found {found}; expected how many (1 to {MAX_READERS}), or a list of names")
+
+
+def _share(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"found {kind_of(value)}; expected a share")
+    if not 0 <= value <= MAX_REPEATS:
+        raise ValueError(f"found {value}; expected a share of the cases from 0 to {MAX_REPEATS}")
+    return float(value)
+
+
+def _criterion(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value not in _DEFAULTS:
+        raise ValueError(
+            f"found {value!r}; expected one of {', '.join(_DEFAULTS)}, or key, name, description and "
+            "anchors of your own"
+        )
+    return _DEFAULTS[value]
+
+
 @dataclass(frozen=True)
-class SourceConfig:
+class SourceConfig(FromFile):
     """A source of texts to be compared.
 
     Parameters
@@ -88,57 +133,124 @@ class SourceConfig:
     answers : Path or None
         An answers.csv of `radfound bench`.
     column : str
-        Column with the texts.
+        Column with the texts; empty without answers.
     server : str or None
         Address of a running RadFound server. With neither, the cases hold the texts.
     """
 
-    name: str
-    answers: Path | None = None
-    column: str = "model"
-    server: str | None = None
+    name: Words
+    answers: Annotated[Path | None, BeforeValidator(_beside)] = None
+    column: Words = ""
+    server: Annotated[Words, AfterValidator(_server)] | None = None
 
     @property
     def kind(self) -> str:
         """Kind of source: "answers", "server" or "texts" (written by people)."""
         return "answers" if self.answers else "server" if self.server else "texts"
 
+    def _checked(self) -> SourceConfig:
+        if self.answers and self.server:
+            raise ValueError("has answers and a server; give one, or make two sources")
+        if self.column and not self.answers:
+            raise ValueError("column applies to an answers file only; name the file under answers")
+        return replace(self, column=self.column or "model") if self.answers else self
+
 
 @dataclass(frozen=True)
-class CaseConfig:
+class CaseConfig(FromFile):
     """A case as configured by the study's owner; see `docs/reader-study.md` for the fields."""
 
-    id: str
-    images: tuple[Path, ...]
-    task: str
-    question: str | None
-    context: str | None
-    series: str | None
-    volume: int | None
-    texts: Mapping[str, str]
-    reference: str | None
-    answer_id: str
-    server_images: tuple[str, ...]
-    modality: str | None
-    organ_system: str | None
+    id: Words
+    images: Annotated[tuple[Annotated[Path, BeforeValidator(_existing)], ...], Some]
+    task: Annotated[str, one_of(TASKS)]
+    question: Words | None = None
+    context: Words | None = None
+    series: Words | None = None
+    volume: Whole | None = None
+    texts: dict[str, Written] = field(default_factory=dict)
+    reference: Words | None = None
+    answer_id: Words = ""
+    server_images: tuple[Words, ...] = ()
+    modality: Words | None = None
+    organ_system: Annotated[str, one_of(ORGAN_SYSTEMS)] | None = None
+
+    def _checked(self) -> CaseConfig:
+        if (self.task == "vqa") != (self.question is not None):
+            is_vqa = self.task == "vqa"
+            missing = "needs a question" if is_vqa else f"is a {self.task}, which has no question"
+            raise ValueError(f"{self.id} {missing}")
+        return replace(
+            self,
+            answer_id=self.answer_id or self.id,
+            server_images=self.server_images or (self.id,),
+        )
 
 
 @dataclass(frozen=True)
-class Config:
-    """A whole `study.yaml`; `readers` are names, `seed` is None if not set."""
+class Config(FromFile):
+    """A whole `study.yaml`; `readers` are names, `seed` is None if not set, `task` is that of the cases."""
 
-    title: str
-    instructions: str
-    readers: tuple[str, ...]
-    repeats: float
-    pairwise: bool
-    comment: bool
-    seed: int | None
-    address: str
-    criteria: tuple[Criterion, ...]
-    sources: tuple[SourceConfig, ...]
-    reference: str | None
-    cases: tuple[CaseConfig, ...]
+    title: Words
+    readers: Annotated[tuple[Id, ...], BeforeValidator(_names)]
+    sources: Annotated[tuple[SourceConfig, ...], Some]
+    cases: Annotated[tuple[CaseConfig, ...], Some]
+    instructions: Words = INSTRUCTIONS
+    repeats: Annotated[float, BeforeValidator(_share)] = 0.0
+    pairwise: Truth = False
+    comment: Truth = True
+    seed: Whole | None = None
+    address: Words = ADDRESS
+    criteria: Annotated[tuple[Annotated[Criterion, BeforeValidator(_criterion)], ...], Some] = (
+        DEFAULT_CRITERIA
+    )
+    reference: Words | None = None
+    task: Annotated[str, one_of(TASKS)] | None = None
+
+    @classmethod
+    def _prepared(cls, value: object) -> object:
+        """Give each case its task: "vqa" with a question, else that of the whole study."""
+        super()._prepared(value)
+        if not isinstance(value, Mapping):
+            return value
+        # An empty field is one that is not set.
+        top = {name: part for name, part in value.items() if part is not None}
+        cases = top.get("cases")
+        if isinstance(cases, list):
+            top["cases"] = [_with_task(case, top.get("task")) for case in cases]
+        return top
+
+    def _checked(self) -> Config:
+        check_unique("sources", [source.name for source in self.sources])
+        check_unique("cases", [case.id for case in self.cases])
+        check_unique("readers", self.readers)
+        check_unique("criteria", [criterion.key for criterion in self.criteria])
+        if self.pairwise and len(self.sources) < 2:
+            raise ValueError("pairwise needs two sources or more; found one")
+        if self.reference not in (None, *(source.name for source in self.sources)):
+            raise ValueError(f"reference: {self.reference!r} is none of the sources")
+        expected = [source.name for source in self.sources if source.kind == "texts"]
+        for number, case in enumerate(self.cases, 1):
+            _check_texts(f"cases {number} ({case.id})", case.texts, expected)
+        return replace(self, address=self.address.rstrip("/"))
+
+
+def _with_task(case: object, task: object) -> object:
+    if not isinstance(case, Mapping):
+        return case
+    case = {name: part for name, part in case.items() if part is not None}
+    default = "vqa" if case.get("question") else task
+    return case if default is None else {"task": default, **case}
+
+
+def _check_texts(place: str, texts: Mapping[str, str], expected: Sequence[str]) -> None:
+    """Check that a case has one text for each source of the kind "texts"."""
+    for name in texts:
+        if name not in expected:
+            raise ValueError(
+                f"{place}: texts: {name!r} is none of the sources whose texts are given with the cases"
+            )
+    if missing := [name for name in expected if name not in texts]:
+        raise ValueError(f"{place}: texts: that of {missing[0]!r} is missing")
 
 
 def read_config(path: str | Path) -> Config:
@@ -156,176 +268,4 @@ def read_config(path: str | Path) -> Config:
         raise ReaderStudyError(f"--config: {file} not found; expected a YAML file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ReaderStudyError(f"{file}: cannot be read as YAML ({error})") from error
-    name = file.name
-    top = object_of(name, value)
-    check_fields(name, top, ("title", "readers", "sources", "cases"), _FIELDS)
-    sources = list_field(name, top, "sources", lambda place, one: _source(place, one, file.parent))
-    check_unique(f"{name}, sources", [source.name for source in sources])
-    task = _task(name, top, None)
-    cases = list_field(
-        name, top, "cases", lambda place, one: _case(place, one, file.parent, task, sources)
-    )
-    check_unique(f"{name}, cases", [case.id for case in cases])
-    pairwise = bool_field(name, top, "pairwise", False)
-    if pairwise and len(sources) < 2:
-        raise ReaderStudyError(f"{name}: pairwise needs two sources or more; found one")
-    reference = optional_text_field(name, top, "reference")
-    if reference is not None and reference not in [source.name for source in sources]:
-        raise ReaderStudyError(f"{name}: reference: {reference!r} is none of the sources")
-    return Config(
-        text_field(name, top, "title"),
-        optional_text_field(name, top, "instructions") or INSTRUCTIONS,
-        _readers(name, top["readers"]),
-        _repeats(name, top.get("repeats", 0)),
-        pairwise,
-        bool_field(name, top, "comment", True),
-        optional_number_field(name, top, "seed"),
-        (optional_text_field(name, top, "address") or ADDRESS).rstrip("/"),
-        _criteria(name, top),
-        sources,
-        reference,
-        cases,
-    )
-
-
-def _readers(name: str, value: object) -> tuple[str, ...]:
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_READERS:
-        return tuple(f"reader-{number}" for number in range(1, value + 1))
-    if isinstance(value, list) and 1 <= len(value) <= MAX_READERS:
-        names = [checked_id(f"{name}: reader {k}", each) for k, each in enumerate(value, 1)]
-        check_unique(f"{name}, readers", names)
-        return tuple(names)
-    found = value if isinstance(value, int | float) else kind_of(value)
-    raise ReaderStudyError(
-        f"{name}: readers: found {found}; expected how many (1 to {MAX_READERS}), or a list of names"
-    )
-
-
-def _repeats(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ReaderStudyError(f"{name}: repeats: found {kind_of(value)}; expected a share")
-    if not 0 <= value <= MAX_REPEATS:
-        raise ReaderStudyError(
-            f"{name}: repeats: found {value}; expected a share of the cases from 0 to {MAX_REPEATS}"
-        )
-    return float(value)
-
-
-def _criteria(name: str, top: Mapping[str, Any]) -> tuple[Criterion, ...]:
-    if top.get("criteria") is None:
-        return DEFAULT_CRITERIA
-    found = list_field(name, top, "criteria", _criterion)
-    check_unique(f"{name}, criteria", [criterion.key for criterion in found])
-    return found
-
-
-def _criterion(place: str, value: object) -> Criterion:
-    if not isinstance(value, str):
-        return criterion_from(place, value)
-    if value not in _DEFAULTS:
-        raise ReaderStudyError(
-            f"{place}: found {value!r}; expected one of {', '.join(_DEFAULTS)}, or key, name, description and "
-            "anchors of your own"
-        )
-    return _DEFAULTS[value]
-
-
-def _source(place: str, value: object, folder: Path) -> SourceConfig:
-    row = object_of(place, value)
-    check_fields(place, row, ("name",), ("answers", "column", "server"))
-    answers = optional_text_field(place, row, "answers")
-    server = optional_text_field(place, row, "server")
-    if answers and server:
-        raise ReaderStudyError(f"{place}: has answers and a server; give one, or make two sources")
-    if server and not server.startswith(("http://", "https://")):
-        raise ReaderStudyError(f"{place}: server: found {server!r}; expected http://HOST:PORT")
-    if "column" in row and not answers:
-        raise ReaderStudyError(
-            f"{place}: column applies to an answers file only; name the file under answers"
-        )
-    return SourceConfig(
-        text_field(place, row, "name"),
-        folder / answers if answers else None,
-        optional_text_field(place, row, "column") or "model",
-        server.rstrip("/") if server else None,
-    )
-
-
-def _task(place: str, row: Mapping[str, Any], default: str | None) -> str | None:
-    task = row.get("task", default)
-    if task is not None and task not in TASKS:
-        raise ReaderStudyError(f"{place}: task: found {task!r}; expected {' or '.join(TASKS)}")
-    return task
-
-
-def _case(
-    place: str,
-    value: object,
-    folder: Path,
-    default_task: str | None,
-    sources: Sequence[SourceConfig],
-) -> CaseConfig:
-    row = object_of(place, value)
-    check_fields(place, row, ("id", "images"), _CASE_FIELDS)
-    name = text_field(place, row, "id")
-    place = f"{place} ({name})"
-    question = optional_text_field(place, row, "question")
-    task = _task(place, row, "vqa" if question else default_task)
-    if task is None:
-        raise ReaderStudyError(f"{place}: task is missing; expected {' or '.join(TASKS)}")
-    if (task == "vqa") != (question is not None):
-        missing = "needs a question" if task == "vqa" else f"is a {task}, which has no question"
-        raise ReaderStudyError(f"{place}: {missing}")
-    organ_system = optional_text_field(place, row, "organ_system")
-    if organ_system is not None and organ_system not in ORGAN_SYSTEMS:
-        raise ReaderStudyError(
-            f"{place}: organ_system: found {organ_system!r}; expected one of {', '.join(ORGAN_SYSTEMS)}"
-        )
-    return CaseConfig(
-        name,
-        list_field(place, row, "images", lambda at, one: _image(at, one, folder)),
-        task,
-        question,
-        optional_text_field(place, row, "context"),
-        optional_text_field(place, row, "series"),
-        optional_number_field(place, row, "volume"),
-        _texts(place, row.get("texts", {}), sources),
-        optional_text_field(place, row, "reference"),
-        optional_text_field(place, row, "answer_id") or name,
-        _server_images(place, row, name),
-        optional_text_field(place, row, "modality"),
-        organ_system,
-    )
-
-
-def _texts(place: str, value: object, sources: Sequence[SourceConfig]) -> Mapping[str, str]:
-    """Return the texts given with a case, one for each source of the kind "texts"."""
-    texts = object_of(f"{place}: texts", value)
-    expected = [source.name for source in sources if source.kind == "texts"]
-    for name, text in texts.items():
-        if name not in expected:
-            raise ReaderStudyError(
-                f"{place}: texts: {name!r} is none of the sources whose texts are given with the cases"
-            )
-        if not isinstance(text, str) or not text.strip():
-            raise ReaderStudyError(f"{place}: texts: that of {name!r} is empty or no text")
-    if missing := [name for name in expected if name not in texts]:
-        raise ReaderStudyError(f"{place}: texts: that of {missing[0]!r} is missing")
-    return texts
-
-
-def _image(place: str, value: object, folder: Path) -> Path:
-    if not isinstance(value, str) or not value.strip():
-        raise ReaderStudyError(f"{place}: found {kind_of(value)}; expected a path")
-    path = folder / value
-    if not path.exists():
-        raise ReaderStudyError(f"{place}: {path} not found; paths are relative to the YAML file")
-    return path
-
-
-def _server_images(place: str, row: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    if row.get("server_images") is None:
-        return (name,)
-    return list_field(
-        place, row, "server_images", lambda at, one: text_field(at, {"id": one}, "id")
-    )
+    return load_from(Config, file.name, value, context=file.parent)

@@ -28,13 +28,13 @@ from radfound.reader_study.design.plan import (
     token_digest,
 )
 from radfound.reader_study.design.sources import Row, texts_of
+from radfound.reading.files import SUFFIXES
 from radfound.records.durable import make_directory
 from radfound.study.study import Study
 from radfound.study.taxonomy import MODALITIES, ORGAN_SYSTEMS, modality_of, organ_system_of
 
 logger = logging.getLogger(__name__)
 
-_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm", ".png", ".jpg", ".jpeg", ".zip")
 _NOT_STATED = "not stated"  # as in answers.csv
 
 
@@ -219,7 +219,7 @@ def _copied(case: CaseConfig, folder: Path, name: str) -> Case:
 
 def _suffix(path: Path) -> str:
     name = path.name.lower()
-    return next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), "")
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
 
 
 def _read(case: CaseConfig, paths: list[Path]) -> Study:

@@ -1,109 +1,108 @@
-"""Validate fields of a reader study's JSON and YAML; errors name place, found and expected value."""
+"""Types of the fields in a reader study's JSON and YAML, checked by pydantic.
+
+Messages begin with the file and the place: "study.yaml, cases 1: title is missing".
+"""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core.core_schema import (
+    CoreSchema,
+    no_info_after_validator_function,
+    no_info_before_validator_function,
+)
 
 from radfound.exceptions import ReaderStudyError
-from radfound.validation import kind_of
+from radfound.validation import CONFIG, Text, fault_in_file, kind_of
 
-_T = TypeVar("_T")
+T = TypeVar("T")
+
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def object_of(place: str, value: object) -> Mapping[str, Any]:
-    """Return a JSON object."""
-    if not isinstance(value, Mapping):
-        raise ReaderStudyError(f"{place}: found {kind_of(value)}; expected an object")
-    return value
-
-
-def check_fields(
-    place: str, row: Mapping[str, Any], needed: Sequence[str], optional: Sequence[str]
-) -> None:
-    """Raise ReaderStudyError if a field is missing or unknown."""
-    known = (*needed, *optional)
-    for name in row:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, 1)
-            advice = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(known)}"
-            raise ReaderStudyError(f"{place}: unknown field {name!r}; {advice}")
-    for name in needed:
-        if name not in row:
-            raise ReaderStudyError(f"{place}: {name} is missing; expected {', '.join(needed)}")
-
-
-def text_field(place: str, row: Mapping[str, Any], name: str, may_be_empty: bool = False) -> str:
-    """Return a text, stripped of surrounding spaces."""
-    value = row.get(name)
-    if not isinstance(value, str):
-        raise ReaderStudyError(f"{place}: {name}: found {kind_of(value)}; expected text")
-    if not value.strip() and not may_be_empty:
-        raise ReaderStudyError(f"{place}: {name}: found an empty text; write one")
-    return value.strip()
-
-
-def optional_text_field(place: str, row: Mapping[str, Any], name: str) -> str | None:
-    """Return a text, or None if missing."""
-    return None if row.get(name) is None else text_field(place, row, name)
-
-
-def id_field(place: str, row: Mapping[str, Any], name: str) -> str:
-    """Return an id: up to 64 letters, digits or ``.``, ``_``, ``-``."""
-    return checked_id(f"{place}: {name}", row.get(name))
-
-
-def checked_id(place: str, value: object) -> str:
-    """Return an id; ReaderStudyError begins with `place`."""
+def _id(value: object) -> str:
     if not isinstance(value, str) or not _ID.fullmatch(value):
         found = repr(value) if isinstance(value, str | int) else kind_of(value)
-        raise ReaderStudyError(
-            f"{place}: found {found}; expected 1 to 64 letters, digits or . _ - (in quotes, if only digits)"
+        raise ValueError(
+            f"found {found}; expected 1 to 64 letters, digits or . _ - (in quotes, if only digits)"
         )
     return value
 
 
-def bool_field(place: str, row: Mapping[str, Any], name: str, default: bool | None = None) -> bool:
-    """Return true or false."""
-    value = row.get(name, default)
-    if not isinstance(value, bool):
-        raise ReaderStudyError(f"{place}: {name}: found {kind_of(value)}; expected true or false")
-    return value
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        raise ValueError("found an empty text; write one")
+    return text
 
 
-def optional_number_field(
-    place: str, row: Mapping[str, Any], name: str, least: int = 0
-) -> int | None:
-    """Return an integer of at least `least`, or None if missing."""
-    value = row.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        found = value if isinstance(value, int | float) else kind_of(value)
-        raise ReaderStudyError(
-            f"{place}: {name}: found {found}; expected a whole number of at least {least}"
-        )
-    return value
+Id = Annotated[str, BeforeValidator(_id)]
+"""Up to 64 letters, digits or ``.``, ``_``, ``-``."""
+Stripped = Annotated[Text, AfterValidator(str.strip)]
+"""A text without surrounding spaces; may be empty."""
+Written = Annotated[Text, AfterValidator(_not_empty)]
+"""A text with at least one letter or sign."""
+Words = Annotated[Written, AfterValidator(str.strip)]
+"""A text without surrounding spaces; not empty."""
+Whole = Annotated[int, Strict(), Field(ge=0)]
+Some = Field(min_length=1)
+"""For a list: not empty."""
 
 
-def list_field(
-    place: str, row: Mapping[str, Any], name: str, parse: Callable[[str, object], _T]
-) -> tuple[_T, ...]:
-    """Return a non-empty list of parsed elements; `parse` gets the place of each for its messages."""
-    value = row.get(name)
-    if not isinstance(value, list) or not value:
-        found = "an empty list" if value == [] else kind_of(value)
-        raise ReaderStudyError(f"{place}: {name}: found {found}; expected a list of at least one")
-    return tuple(parse(f"{place}, {name} {k}", each) for k, each in enumerate(value, 1))
+class FromFile:
+    """Base of the dataclasses that a file holds: strict when loaded, unchecked when built in code."""
+
+    __pydantic_config__ = CONFIG
+    NOT_IN_FILE: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        inner = no_info_before_validator_function(cls._prepared, handler(source))
+        return no_info_after_validator_function(cls._checked, inner)
+
+    @classmethod
+    def _prepared(cls, value: object) -> object:
+        """Check the names of fields, before their values."""
+        if not isinstance(value, Mapping):
+            return value
+        known = [each.name for each in fields(cls) if each.name not in cls.NOT_IN_FILE]  # type: ignore[arg-type]
+        for name in value:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, 1)
+                advice = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(known)}"
+                raise ValueError(f"unknown field {name!r}; {advice}")
+        return value
+
+    def _checked(self: T) -> T:
+        """Check the fields together, or return a changed copy; ValueError says what does not fit."""
+        return self
+
+
+def load_from(kind: type[T], file: str, value: object, context: Any = None) -> T:
+    """Return an object from a file's content; ReaderStudyError names the first wrong field."""
+    try:
+        return TypeAdapter(kind).validate_python(value, context=context)
+    except ValidationError as error:
+        raise ReaderStudyError(fault_in_file(error, file)) from None
 
 
 def check_unique(place: str, values: Sequence[str]) -> None:
-    """Raise ReaderStudyError if a value occurs twice."""
-    seen: set[str] = set()
+    """Raise ValueError if a value occurs twice."""
+    known: set[str] = set()
     for value in values:
-        if value in seen:
-            raise ReaderStudyError(f"{place}: {value!r} is there twice; make each unique")
-        seen.add(value)
+        if value in known:
+            raise ValueError(f"{place}: {value!r} is there twice; make each unique")
+        known.add(value)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from radfound.exceptions import ReaderStudyError
 from radfound.question import ModelVersion
 from radfound.reader_study.design.plan import KEY, Plan
 from radfound.records.durable import replace_text
+from radfound.validation import fault_in_file
 
 SCHEMA = "radfound.reader_study_key/1"
 PEOPLE = "texts"
@@ -102,13 +104,14 @@ class Key:
             value = json.loads(path.read_text(encoding="utf-8"))
             if value.pop("schema") != SCHEMA:
                 raise ValueError(f"expected the schema {SCHEMA}")
-            cases = {name: _case(row) for name, row in value.pop("cases").items()}
-            key = cls(cases=cases, repeats=tuple(value.pop("repeats")), **value)
+            key = TypeAdapter(cls).validate_python(value)
         except FileNotFoundError:
             raise ReaderStudyError(
                 f"{plan.folder}: no {KEY} there; it was made with the study, and without it the sources of the "
                 "rated texts are unknown"
             ) from None
+        except ValidationError as error:
+            raise ReaderStudyError(fault_in_file(error, str(path))) from None
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ReaderStudyError(f"{path}: not the key of a reader study ({error!r})") from error
         shown = {
@@ -128,13 +131,3 @@ class Key:
         path.touch(0o600)
         replace_text(path, text + "\n")
         path.chmod(0o600)
-
-
-def _case(row: dict[str, Any]) -> KnownCase:
-    texts = {source: _text(text) for source, text in row.pop("texts").items()}
-    return KnownCase(texts=texts, images=tuple(row.pop("images")), **row)
-
-
-def _text(row: dict[str, Any]) -> Text:
-    model = row.get("model")
-    return Text(row["text"], row.get("answer_id"), ModelVersion(**model) if model else None)

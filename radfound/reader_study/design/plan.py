@@ -24,25 +24,27 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator
 
 from radfound.exceptions import NotFoundError, ReaderStudyError
 from radfound.question import TASKS
 from radfound.reader_study.design.fields import (
-    bool_field,
-    check_fields,
+    FromFile,
+    Id,
+    Some,
+    Stripped,
+    Whole,
+    Words,
     check_unique,
-    id_field,
-    list_field,
-    object_of,
-    optional_number_field,
-    optional_text_field,
-    text_field,
+    load_from,
 )
 from radfound.records.durable import replace_text
+from radfound.validation import Truth, kind_of, one_of
 
 SCHEMA = "radfound.reader_study/1"
 PLAN, KEY, TOKENS, CASES, RATINGS = "plan.json", "key.json", "tokens.txt", "cases", "ratings.sqlite"
@@ -51,8 +53,21 @@ PLAN, KEY, TOKENS, CASES, RATINGS = "plan.json", "key.json", "tokens.txt", "case
 SCALE = (1, 2, 3, 4, 5)
 
 
+def _in_cases(value: object) -> str:
+    path = PurePosixPath(value) if isinstance(value, str) else PurePosixPath()
+    if path.parts[:1] != (CASES,) or ".." in path.parts or len(path.parts) < 2:
+        raise ValueError(f"found {value!r}; expected a file in {CASES}/")
+    return str(path)
+
+
+def _digest(text: str) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise ValueError("is no SHA-256 in hexadecimal")
+    return text
+
+
 @dataclass(frozen=True)
-class Criterion:
+class Criterion(FromFile):
     """A criterion, rated on a scale from 1 to 5.
 
     Parameters
@@ -69,20 +84,36 @@ class Criterion:
         The good end of the scale. For all default criteria this is 5.
     """
 
-    key: str
-    name: str
-    description: str
-    anchors: tuple[str, ...]
-    better: str = "high"
+    key: Id
+    name: Words
+    description: Words
+    anchors: tuple[Words, ...]
+    better: Annotated[str, one_of(("high", "low"))] = "high"
 
     @property
     def best(self) -> int:
         """The point at the good end."""
         return SCALE[-1] if self.better == "high" else SCALE[0]
 
+    @classmethod
+    def _prepared(cls, value: object) -> object:
+        super()._prepared(value)
+        if not isinstance(value, Mapping) or "anchors" not in value:
+            return value
+        anchors = value["anchors"]
+        if isinstance(anchors, Mapping):  # in YAML, anchors may be keyed by their points
+            anchors = [anchors.get(point, anchors.get(str(point))) for point in SCALE]
+        if (
+            not isinstance(anchors, list | tuple)
+            or len(anchors) != len(SCALE)
+            or not all(isinstance(each, str) and each.strip() for each in anchors)
+        ):
+            raise ValueError("anchors need a text for each of the points 1 to 5, in this order")
+        return {**value, "anchors": anchors}
+
 
 @dataclass(frozen=True)
-class Case:
+class Case(FromFile):
     """A study to be shown. Its id must not reach the browser.
 
     Parameters
@@ -102,25 +133,25 @@ class Case:
         As for `radfound.reading.read_study`, if a file or folder holds several.
     """
 
-    id: str
-    images: tuple[str, ...]
-    task: str
-    question: str | None = None
-    context: str | None = None
-    series: str | None = None
-    volume: int | None = None
+    id: Id
+    images: Annotated[tuple[Annotated[str, BeforeValidator(_in_cases)], ...], Some]
+    task: Annotated[str, one_of(TASKS)]
+    question: Words | None = None
+    context: Words | None = None
+    series: Words | None = None
+    volume: Whole | None = None
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Candidate(FromFile):
     """A text to be rated, with a random id that is used only in this item."""
 
-    id: str
-    text: str
+    id: Id
+    text: Stripped
 
 
 @dataclass(frozen=True)
-class Item:
+class Item(FromFile):
     """One showing of a case to a reader.
 
     Parameters
@@ -133,9 +164,9 @@ class Item:
         In shown order.
     """
 
-    id: str
-    case: str
-    candidates: tuple[Candidate, ...]
+    id: Id
+    case: Id
+    candidates: Annotated[tuple[Candidate, ...], Some]
 
     @cached_property
     def pairs(self) -> tuple[tuple[str, str], ...]:
@@ -148,7 +179,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Reader:
+class Reader(FromFile):
     """A reader of the study.
 
     Parameters
@@ -161,9 +192,9 @@ class Reader:
         In shown order.
     """
 
-    id: str
-    token_sha256: str
-    items: tuple[Item, ...]
+    id: Id
+    token_sha256: Annotated[Words, AfterValidator(_digest)]
+    items: Annotated[tuple[Item, ...], Some]
 
     def item(self, item_id: str) -> Item:
         """Return an item; NotFoundError if this reader has none with that id."""
@@ -171,7 +202,7 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(FromFile):
     """A reader study.
 
     Parameters
@@ -192,15 +223,17 @@ class Plan:
         Address for the readers, such as "https://study.example.org"; empty if unknown.
     """
 
-    title: str
-    instructions: str
-    criteria: tuple[Criterion, ...]
-    pairwise: bool
-    comment: bool
-    cases: tuple[Case, ...]
-    readers: tuple[Reader, ...]
+    NOT_IN_FILE = ("folder",)
+
+    title: Words
+    instructions: Stripped
+    criteria: Annotated[tuple[Criterion, ...], Some]
+    pairwise: Truth
+    comment: Truth
+    cases: Annotated[tuple[Case, ...], Some]
+    readers: Annotated[tuple[Reader, ...], Some]
     folder: Path = field(default=Path(), compare=False)
-    address: str = ""
+    address: Stripped = ""
 
     @classmethod
     def load(cls, folder: str | Path) -> Plan:
@@ -222,7 +255,24 @@ class Plan:
             raise ReaderStudyError(
                 f"{path}: cannot be read ({error}); make the study again"
             ) from error
-        return _plan(value, Path(folder))
+        if not isinstance(value, dict):
+            raise ReaderStudyError(f"{PLAN}: found {kind_of(value)}; expected an object")
+        if (schema := value.pop("schema", None)) != SCHEMA:
+            raise ReaderStudyError(f"{PLAN}: schema is {schema!r}; this version reads {SCHEMA!r}")
+        return replace(load_from(cls, PLAN, value), folder=Path(folder))
+
+    def _checked(self) -> Plan:
+        cases = {case.id for case in self.cases}
+        items = [item for reader in self.readers for item in reader.items]
+        for item in items:
+            if item.case not in cases:
+                raise ValueError(f"item {item.id} is of an unknown case {item.case}")
+        check_unique("criteria", [each.key for each in self.criteria])
+        check_unique("cases", [each.id for each in self.cases])
+        check_unique("readers", [each.id for each in self.readers])
+        check_unique("items", [item.id for item in items])
+        check_unique("candidates", [each.id for item in items for each in item.candidates])
+        return self
 
     def save(self) -> None:
         """Write `plan.json` into the folder, in one step."""
@@ -283,114 +333,3 @@ def _found(rows: Sequence[_Named], wanted: str, what: str) -> _Named:
         if row.id == wanted:
             return row
     raise NotFoundError(f"no {what} {wanted!r} in this study")
-
-
-# From JSON, strictly ---------------------------------------------------------------------------
-
-
-def _plan(value: object, folder: Path) -> Plan:
-    top = object_of(PLAN, value)
-    if top.get("schema") != SCHEMA:
-        raise ReaderStudyError(
-            f"{PLAN}: schema is {top.get('schema')!r}; this version reads {SCHEMA!r}"
-        )
-    fields = ("title", "instructions", "criteria", "pairwise", "comment", "cases", "readers")
-    check_fields(PLAN, top, ("schema", *fields), ("address",))
-    plan = Plan(
-        text_field(PLAN, top, "title"),
-        text_field(PLAN, top, "instructions", may_be_empty=True),
-        list_field(PLAN, top, "criteria", criterion_from),
-        bool_field(PLAN, top, "pairwise"),
-        bool_field(PLAN, top, "comment"),
-        list_field(PLAN, top, "cases", _case),
-        list_field(PLAN, top, "readers", _reader),
-        folder,
-        text_field(PLAN, {"address": "", **top}, "address", may_be_empty=True),
-    )
-    cases = {case.id for case in plan.cases}
-    for reader in plan.readers:
-        for item in reader.items:
-            if item.case not in cases:
-                raise ReaderStudyError(f"{PLAN}: item {item.id} is of an unknown case {item.case}")
-    check_unique(f"{PLAN}, criteria", [each.key for each in plan.criteria])
-    check_unique(f"{PLAN}, cases", [each.id for each in plan.cases])
-    check_unique(f"{PLAN}, readers", [each.id for each in plan.readers])
-    items = [item for reader in plan.readers for item in reader.items]
-    check_unique(f"{PLAN}, items", [item.id for item in items])
-    check_unique(f"{PLAN}, candidates", [each.id for item in items for each in item.candidates])
-    return plan
-
-
-def criterion_from(place: str, value: object) -> Criterion:
-    """Return a criterion from JSON or YAML; ReaderStudyError begins with `place`."""
-    row = object_of(place, value)
-    check_fields(place, row, ("key", "name", "description", "anchors"), ("better",))
-    anchors = row["anchors"]
-    if isinstance(anchors, Mapping):  # in YAML, anchors may be keyed by their points
-        anchors = [anchors.get(point, anchors.get(str(point))) for point in SCALE]
-    if (
-        not isinstance(anchors, list)
-        or len(anchors) != len(SCALE)
-        or not all(isinstance(each, str) and each.strip() for each in anchors)
-    ):
-        raise ReaderStudyError(
-            f"{place}: anchors need a text for each of the points 1 to 5, in this order"
-        )
-    better = row.get("better", "high")
-    if better not in ("high", "low"):
-        raise ReaderStudyError(f"{place}: better is {better!r}; expected high or low")
-    return Criterion(
-        id_field(place, row, "key"),
-        text_field(place, row, "name"),
-        text_field(place, row, "description"),
-        tuple(each.strip() for each in anchors),
-        better,
-    )
-
-
-def _case(place: str, value: object) -> Case:
-    row = object_of(place, value)
-    check_fields(place, row, ("id", "images", "task"), ("question", "context", "series", "volume"))
-    if row["task"] not in TASKS:
-        raise ReaderStudyError(f"{place}: task is {row['task']!r}; expected {' or '.join(TASKS)}")
-    return Case(
-        id_field(place, row, "id"),
-        list_field(place, row, "images", _image),
-        row["task"],
-        optional_text_field(place, row, "question"),
-        optional_text_field(place, row, "context"),
-        optional_text_field(place, row, "series"),
-        optional_number_field(place, row, "volume"),
-    )
-
-
-def _image(place: str, value: object) -> str:
-    path = PurePosixPath(value) if isinstance(value, str) else PurePosixPath()
-    if path.parts[:1] != (CASES,) or ".." in path.parts or len(path.parts) < 2:
-        raise ReaderStudyError(f"{place}: found {value!r}; expected a file in {CASES}/")
-    return str(path)
-
-
-def _reader(place: str, value: object) -> Reader:
-    row = object_of(place, value)
-    check_fields(place, row, ("id", "token_sha256", "items"), ())
-    digest = text_field(place, row, "token_sha256")
-    if not re.fullmatch("[0-9a-f]{64}", digest):
-        raise ReaderStudyError(f"{place}: token_sha256 is no SHA-256 in hexadecimal")
-    return Reader(id_field(place, row, "id"), digest, list_field(place, row, "items", _item))
-
-
-def _item(place: str, value: object) -> Item:
-    row = object_of(place, value)
-    check_fields(place, row, ("id", "case", "candidates"), ())
-    return Item(
-        id_field(place, row, "id"),
-        id_field(place, row, "case"),
-        list_field(place, row, "candidates", _candidate),
-    )
-
-
-def _candidate(place: str, value: object) -> Candidate:
-    row = object_of(place, value)
-    check_fields(place, row, ("id", "text"), ())
-    return Candidate(id_field(place, row, "id"), text_field(place, row, "text", may_be_empty=True))

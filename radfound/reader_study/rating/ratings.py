@@ -14,7 +14,7 @@ from pathlib import Path
 from radfound.correction import utc_now
 from radfound.exceptions import NotFoundError, RequestError
 from radfound.reader_study.design.plan import SCALE, Item, Plan, Reader
-from radfound.records.database import Database
+from radfound.records.database import RATINGS, Database
 from radfound.validation import is_storable
 
 SCORE, PREFERENCE, COMMENT, AGREEMENT = "score", "preference", "comment", "agreement"
@@ -23,7 +23,6 @@ YES, NO = "yes", "no"
 MAX_COMMENT_CHARS = 5_000
 MAX_SECONDS = 86_400.0
 
-_APPLICATION_ID = 0x52465331  # "RFS1"
 _COLUMNS = ("reader", "item", "candidate", "kind", "name", "value", "seconds", "created")
 _LAYOUT = (
     """CREATE TABLE ratings (
@@ -107,7 +106,7 @@ class RatingStore:
     def __init__(self, plan: Plan):
         self.plan = plan
         self.path = Path(plan.ratings_path)
-        self._file = Database(self.path, "record of ratings", _APPLICATION_ID, (_LAYOUT,))
+        self._file = Database(self.path, RATINGS, (_LAYOUT,))
         self._file.check()
 
     def record(self, rating: Rating) -> None:
@@ -129,16 +128,10 @@ class RatingStore:
 
     def rows(self, reader: str | None = None) -> list[Rating]:
         """Return every rating in the order of recording, of one reader or of all."""
-        if not self.path.exists():
-            return []
-        with self._file.connection() as connection:
-            if not self._file.layout(connection):
-                return []
-            where, values = ("WHERE reader = ?", (reader,)) if reader is not None else ("", ())
-            found = connection.execute(
-                f"SELECT {', '.join(_COLUMNS)} FROM ratings {where} ORDER BY seq", values
-            )
-            return [Rating(**dict(zip(_COLUMNS, row, strict=True))) for row in found]
+        where, values = ("WHERE reader = ?", (reader,)) if reader is not None else ("", ())
+        query = f"SELECT {', '.join(_COLUMNS)} FROM ratings {where} ORDER BY seq"
+        found = self._file.rows(query, values)
+        return [Rating(**dict(zip(_COLUMNS, row, strict=True))) for row in found]
 
     def latest(self, reader: str | None = None) -> list[Rating]:
         """Return the newest rating of each subject, ordered by the subject's first rating."""

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import gzip
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from cachetools import LRUCache
 
 from radfound.exceptions import NotFoundError
 from radfound.reader_study.design.plan import Case, Plan
@@ -208,7 +208,7 @@ def pictures_of(study: Study) -> tuple[Picture, ...]:
     )
 
 
-class Shelf:
+class CaseCache:
     """A cache of loaded cases, least recently used out first; thread-safe.
 
     Parameters
@@ -220,8 +220,10 @@ class Shelf:
 
     def __init__(self, plan: Plan, max_bytes: int = _CACHE_BYTES):
         self._plan = plan
-        self._max_bytes = max_bytes
-        self._cases: OrderedDict[str, tuple[Picture, ...]] = OrderedDict()
+        # A case that is larger than the limit takes all of it.
+        self._cases: LRUCache[str, tuple[Picture, ...]] = LRUCache(
+            max_bytes, lambda pictures: min(max_bytes, _bytes_of(pictures))
+        )
         self._locks = {case.id: threading.Lock() for case in plan.cases}
         self._lock = threading.Lock()
 
@@ -230,17 +232,13 @@ class Shelf:
         with self._locks[case.id]:  # concurrent requests load a case once
             with self._lock:
                 if case.id in self._cases:
-                    self._cases.move_to_end(case.id)
                     return self._cases[case.id]
             study = read_study(self._plan.paths(case), series=case.series, volume=case.volume)
             pictures = pictures_of(study)
             with self._lock:
                 self._cases[case.id] = pictures
-                while len(self._cases) > 1 and self._bytes() > self._max_bytes:
-                    self._cases.popitem(last=False)
             return pictures
 
-    def _bytes(self) -> int:
-        return sum(
-            each.image.voxels.nbytes for pictures in self._cases.values() for each in pictures
-        )
+
+def _bytes_of(pictures: tuple[Picture, ...]) -> int:
+    return sum(each.image.voxels.nbytes for each in pictures)

@@ -25,7 +25,7 @@ from radfound.exceptions import NotFoundError, RadFoundError, RequestError, Stor
 from radfound.reader_study.design.config import HOST, PORT
 from radfound.reader_study.design.plan import Item, Plan, Reader
 from radfound.reader_study.rating.ratings import AGREEMENT, MAX_COMMENT_CHARS, Rating, RatingStore
-from radfound.reader_study.rating.render import Picture, Shelf
+from radfound.reader_study.rating.render import CaseCache, Picture
 from radfound.same_origin import Authority, SameOrigin
 from radfound.wire import error_to_json
 
@@ -54,7 +54,7 @@ class AccessError(RadFoundError):
     http_status = 401
 
 
-class Said(BaseModel):
+class RatingBody(BaseModel):
     """A rating as sent by the browser, with the fields of `Rating`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -107,7 +107,7 @@ def create_app(plan: Plan) -> FastAPI:
         If the record of ratings is damaged.
     """
     app = FastAPI(title=plan.title, docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.plan, app.state.store, app.state.shelf = plan, RatingStore(plan), Shelf(plan)
+    app.state.plan, app.state.store, app.state.cache = plan, RatingStore(plan), CaseCache(plan)
     address = urlsplit(plan.address).netloc  # perhaps of a reverse proxy
     hosts = [Authority.parse(address, "address")] if address else []
     app.add_middleware(SameOrigin, hosts=hosts)
@@ -156,11 +156,11 @@ Caller = Annotated[Reader, Depends(_reader_of)]
 def _add_calls(app: FastAPI) -> None:
     plan: Plan = app.state.plan
     store: RatingStore = app.state.store
-    shelf: Shelf = app.state.shelf
+    cache: CaseCache = app.state.cache
 
     def pictures_of(item: Item) -> tuple[Picture, ...]:
         try:
-            return shelf.pictures(plan.case(item.case))
+            return cache.pictures(plan.case(item.case))
         except StudyError as error:
             logger.error("case %s cannot be shown: %s", item.case, error)
             raise StorageError(
@@ -186,7 +186,7 @@ def _add_calls(app: FastAPI) -> None:
         return Response(content, 200, {"Content-Encoding": "gzip"}, "application/octet-stream")
 
     @app.post("/ratings")
-    def rate(rating: Said, reader: Caller) -> dict[str, bool]:
+    def rate(rating: RatingBody, reader: Caller) -> dict[str, bool]:
         store.record(Rating(reader=reader.id, **rating.model_dump()))
         return {"saved": True}
 

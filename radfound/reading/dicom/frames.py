@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,18 +11,15 @@ from radfound.reading.dicom import nuclear as dicom_nuclear
 from radfound.reading.dicom.elements import (
     column_row,
     directions,
-    element,
     first_item,
     number,
     vector,
 )
 from radfound.reading.dicom.spacing import pixel_spacing
+from radfound.reading.dicom.types import Frame, ImageFile, Sheet
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-
-    from radfound.reading.dicom.header import DicomFile
-    from radfound.reading.dicom.mosaic import Sheet
 
 _PROJECTIONS = {"CR", "DX", "RF"}
 _CLIPS = {"MG", "XA", "US"}
@@ -31,67 +27,7 @@ _CROSS_SECTIONAL = {"CT", "MR", "PT", "NM"}
 _FRAME_TIMES = {"FrameTime", "FrameTimeVector"}
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One frame of one DICOM file, or one tile of a sheet.
-
-    Parameters
-    ----------
-    file : DicomFile
-    index : int
-        Index of the frame in the file, or of the tile in its sheet.
-    position_mm : array, shape (3,), or None
-        Centre of the first pixel, LPS.
-    directions : array, shape (2, 3), or None
-        Unit vectors along a row (i grows) and along a column (j grows), LPS.
-    spacing_mm : (float, float) or None
-        Distance between neighbouring columns, and between neighbouring rows.
-    slope, intercept : float
-    groups : tuple of mappings
-        Elements that apply to this frame and not to the whole file, most specific first.
-    in_patient : bool
-        Whether the position is in patient coordinates; False for the coordinates of a probe.
-    """
-
-    file: DicomFile
-    index: int
-    position_mm: Any
-    directions: Any
-    spacing_mm: tuple[float, float] | None
-    slope: float
-    intercept: float
-    groups: tuple[Mapping, ...] = ()
-    in_patient: bool = True
-
-    @property
-    def is_positioned(self) -> bool:
-        """Whether position and orientation are known."""
-        return self.position_mm is not None and self.directions is not None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        sheet = self.file.sheet
-        return sheet.tile_shape if sheet else self.file.shape[1:]
-
-    def find(self, *paths: str) -> Any:
-        """Return the first element found in the frame's groups or the file's header, or None.
-
-        Parameters
-        ----------
-        *paths : str
-            Keywords, or paths through sequences: "MREchoSequence.EffectiveEchoTime". A damaged
-            element counts as missing.
-        """
-        for path in paths:
-            for group in (*self.groups, self.file.header):
-                value = element(group, *path.split("."))
-                if value is not None:
-                    return value
-        return None
-
-
-def frames_of(file: DicomFile) -> Iterator[Frame]:
+def frames_of(file: ImageFile) -> Iterator[Frame]:
     """Build the frames of a file; raises ValueError and the like for invalid elements."""
     if file.header.get("PerFrameFunctionalGroupsSequence"):
         return _grouped_frames(file)
@@ -102,7 +38,7 @@ def frames_of(file: DicomFile) -> Iterator[Frame]:
     return _plain_frames(file)
 
 
-def _plain_frames(file: DicomFile) -> Iterator[Frame]:
+def _plain_frames(file: ImageFile) -> Iterator[Frame]:
     header, (frames, *_) = file.header, file.shape
     position = vector(header.get("ImagePositionPatient"), 3)
     axes = directions(header.get("ImageOrientationPatient"))
@@ -137,7 +73,7 @@ def _pointers(header: Dataset) -> set[str]:
     return {keyword_for_tag(tag) for tag in tags}
 
 
-def _nuclear_frames(file: DicomFile) -> Iterator[Frame]:
+def _nuclear_frames(file: ImageFile) -> Iterator[Frame]:
     header, vectors = file.header, dicom_nuclear.frame_vectors(file)
     step_mm = number(header.get("SpacingBetweenSlices") or header.get("SliceThickness"), 0.0)
     reconstructed = dicom_nuclear.is_reconstructed(header)
@@ -154,7 +90,7 @@ def _nuclear_frames(file: DicomFile) -> Iterator[Frame]:
 
 
 def _place(
-    file: DicomFile,
+    file: ImageFile,
     position: np.ndarray | None,
     axes: np.ndarray | None,
     offset_mm: float | None,
@@ -174,12 +110,12 @@ def _place(
     }
 
 
-def _tiles(file: DicomFile, sheet: Sheet) -> Iterator[Frame]:
+def _tiles(file: ImageFile, sheet: Sheet) -> Iterator[Frame]:
     for index, position in enumerate(sheet.positions_mm):
         yield _frame(file, index, position_mm=position, directions=sheet.directions)
 
 
-def _frame(file: DicomFile, index: int, **place: Any) -> Frame:
+def _frame(file: ImageFile, index: int, **place: Any) -> Frame:
     header = file.header
     return Frame(
         file=file,
@@ -191,7 +127,7 @@ def _frame(file: DicomFile, index: int, **place: Any) -> Frame:
     )
 
 
-def _grouped_frames(file: DicomFile) -> Iterator[Frame]:
+def _grouped_frames(file: ImageFile) -> Iterator[Frame]:
     header = file.header
     shared = first_item(header, "SharedFunctionalGroupsSequence")
     groups = header.PerFrameFunctionalGroupsSequence

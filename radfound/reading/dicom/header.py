@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 from radfound.exceptions import GeometryError, StudyError, StudyUnreadableError
 from radfound.reading.bounds import check_unpacked
+from radfound.reading.deflated import check_deflated
 from radfound.reading.dicom import kinds as dicom_kinds
 from radfound.reading.dicom import mosaic as dicom_mosaic
 from radfound.reading.dicom import nuclear as dicom_nuclear
-from radfound.reading.dicom.deflated import check_deflated
 from radfound.reading.dicom.elements import count, values
-from radfound.reading.dicom.frames import Frame, frames_of
-from radfound.reading.dicom.mosaic import Sheet, refuse_sheet, sheet_of
+from radfound.reading.dicom.frames import frames_of
+from radfound.reading.dicom.mosaic import refuse_sheet, sheet_of
 from radfound.reading.dicom.nuclear import is_nuclear, refuse_projections
+from radfound.reading.dicom.types import Frame, Sheet
 from radfound.reading.files import Source, check_size
 from radfound.reading.pixels.units import UNIT_TAGS, is_hounsfield, takes_rescale
 from radfound.study.taxonomy import modality_of
@@ -158,12 +159,6 @@ class DicomFile:
     def modality(self) -> str | None:
         """The modality, as one of `radfound.study.taxonomy.MODALITIES`."""
         return modality_of(self.dicom_modality)
-
-    @cached_property
-    def is_colour(self) -> bool:
-        """Whether the pixels are coloured."""
-        palette = self.header.get("PhotometricInterpretation", "") == "PALETTE COLOR"
-        return palette or int(self.header.get("SamplesPerPixel") or 1) > 1
 
     @cached_property
     def is_localizer(self) -> bool:

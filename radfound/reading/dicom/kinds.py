@@ -15,7 +15,7 @@ from typing import Any
 
 from radfound.reading.dicom import nuclear as dicom_nuclear
 from radfound.reading.dicom.elements import element, private_element, values
-from radfound.reading.dicom.frames import Frame
+from radfound.reading.dicom.types import Frame
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +17,10 @@ from radfound.reading.dicom.elements import (
     values,
     vector,
 )
+from radfound.reading.dicom.types import ImageFile, Sheet
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-
-    from radfound.reading.dicom.header import DicomFile
 
 HEADER_TAGS = [0x00190010, 0x0019100A]
 _SIEMENS_CSA = [0x00290010, 0x00291010]
@@ -30,32 +28,7 @@ _WORDS = {"MOSAIC": "a mosaic", "VFRAME": "a sheet of tiles (VFRAME)"}
 _PARALLEL = 0.99
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """Position of a Siemens mosaic's tiles in the sheet and in the patient.
-
-    Parameters
-    ----------
-    tile_shape : (int, int)
-        Rows and columns of a tile.
-    positions_mm : array, shape (N, 3)
-        Centre of the first pixel of each tile in use, LPS.
-    directions : array, shape (2, 3)
-    """
-
-    tile_shape: tuple[int, int]
-    positions_mm: np.ndarray
-    directions: np.ndarray
-
-    def unfold(self, picture: np.ndarray) -> np.ndarray:
-        """Cut a sheet, shape (H, W), into its tiles, shape (N, h, w)."""
-        rows, columns = self.tile_shape
-        down, across = picture.shape[0] // rows, picture.shape[1] // columns
-        tiles = picture.reshape(down, rows, across, columns).swapaxes(1, 2)
-        return tiles.reshape(-1, rows, columns)[: len(self.positions_mm)]
-
-
-def sheet_of(file: DicomFile) -> Sheet | None:
+def sheet_of(file: ImageFile) -> Sheet | None:
     """Return the sheet of a file; None if it is no mosaic, or cannot be split."""
     if not is_sheet(file.header):
         return None
@@ -65,7 +38,7 @@ def sheet_of(file: DicomFile) -> Sheet | None:
         return None
 
 
-def refuse_sheet(file: DicomFile) -> None:
+def refuse_sheet(file: ImageFile) -> None:
     """Raise GeometryError, with the reason, for a mosaic that cannot be split."""
     if is_sheet(file.header) and file.sheet is None:
         _read_sheet(file)
@@ -84,7 +57,7 @@ def _siemens_count(header: Dataset) -> Any:
     return private_element(header, 0x0019, "SIEMENS MR HEADER", 0x0A)
 
 
-def _read_sheet(file: DicomFile) -> Sheet:
+def _read_sheet(file: ImageFile) -> Sheet:
     header, (frames, rows, columns) = file.header, file.shape
     slices, normal = _siemens_mosaic(file)
     side = math.ceil(math.sqrt(slices))
@@ -114,7 +87,7 @@ def _read_sheet(file: DicomFile) -> Sheet:
     return Sheet(tile, position + across + down + steps, axes)
 
 
-def _cannot_unfold(file: DicomFile, fault: str) -> GeometryError:
+def _cannot_unfold(file: ImageFile, fault: str) -> GeometryError:
     kinds = values(file.header.get("ImageType"))
     found = next((words for word, words in _WORDS.items() if word in kinds), "a mosaic")
     return GeometryError(
@@ -123,7 +96,7 @@ def _cannot_unfold(file: DicomFile, fault: str) -> GeometryError:
     )
 
 
-def _siemens_mosaic(file: DicomFile) -> tuple[int, np.ndarray | None]:
+def _siemens_mosaic(file: ImageFile) -> tuple[int, np.ndarray | None]:
     """Return the number of slices (0 if unknown) and the slice normal."""
     slices = count(_siemens_count(file.header))
     csa = _csa_header(file)
@@ -136,7 +109,7 @@ def _csa_values(csa: dict, name: str) -> list:
     return csa.get("tags", {}).get(name, {}).get("items", [])
 
 
-def _csa_header(file: DicomFile) -> dict:
+def _csa_header(file: ImageFile) -> dict:
     """Load Siemens' private header, which is too large to keep for every slice."""
     import pydicom
 

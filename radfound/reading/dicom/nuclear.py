@@ -14,11 +14,10 @@ import numpy as np
 
 from radfound.exceptions import GeometryError
 from radfound.reading.dicom.elements import count, element, values
+from radfound.reading.dicom.types import ImageFile
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-
-    from radfound.reading.dicom.header import DicomFile
 
 # Each vector and the element with the number of its distinct values.
 _VECTORS = {
@@ -44,7 +43,7 @@ _PLANAR = {"STATIC", "DYNAMIC", "GATED", "WHOLE BODY"}
 _UPRIGHT = 0.9  # cosine: rows across the body, columns down it
 
 
-def is_nuclear(file: DicomFile) -> bool:
+def is_nuclear(file: ImageFile) -> bool:
     """Whether a file has the layout of nuclear medicine, as some PET files do."""
     return file.modality == "NM" or "DetectorInformationSequence" in file.header
 
@@ -65,7 +64,7 @@ def _is_raw(header: Dataset) -> bool:
     return bool(header.get("RotationVector") or header.get("AngularViewVector"))
 
 
-def refuse_projections(file: DicomFile) -> None:
+def refuse_projections(file: ImageFile) -> None:
     """Raise GeometryError if frames are neither slices nor views, or cannot be told apart."""
     header = file.header
     if _is_raw(header) and file.shape[0] > 1:
@@ -83,7 +82,7 @@ def refuse_projections(file: DicomFile) -> None:
         )
 
 
-def frame_vectors(file: DicomFile) -> list[dict[str, Any]]:
+def frame_vectors(file: ImageFile) -> list[dict[str, Any]]:
     """Return the numbers of each frame, from 1: its slice, energy window, detector and so on.
 
     Without vectors, the frames are counted in the order of the frame increment pointer, last one

@@ -15,12 +15,12 @@ from radfound.exceptions import (
     StudyError,
     StudyUnreadableError,
 )
-from radfound.reading.dicom.frames import Frame
 from radfound.reading.dicom.header import DicomFile, read_header
 from radfound.reading.dicom.kinds import KINDS, split
 from radfound.reading.dicom.nuclear import is_nuclear
 from radfound.reading.dicom.spacing import is_usable, spacing_fault
 from radfound.reading.dicom.stack import stack_affine
+from radfound.reading.dicom.types import Frame
 from radfound.reading.dicom.views import view_of
 from radfound.reading.dicom.volumes import arrange
 from radfound.reading.files import Source, check_voxel_count

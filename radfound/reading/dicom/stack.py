@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from radfound.exceptions import GeometryError
-from radfound.reading.dicom.frames import Frame
+from radfound.reading.dicom.types import Frame
 from radfound.reading.geometry import ras_affine
 
 _SAME_DIRECTION = 2e-3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from radfound.reading.dicom import nuclear as dicom_nuclear
 from radfound.reading.dicom.elements import directions, element, values
-from radfound.reading.dicom.frames import Frame
+from radfound.reading.dicom.types import Frame
 
 _RADIOGRAPHS = {"CR", "DX"}
 _LATERAL = {"LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT", "LEFT LATERAL", "RIGHT LATERAL"}

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from radfound.reading.dicom.frames import Frame
 from radfound.reading.dicom.kinds import (
     CIRCUMSTANCES,
     KINDS,
@@ -19,6 +18,7 @@ from radfound.reading.dicom.kinds import (
     split,
 )
 from radfound.reading.dicom.stack import check_one_each, describe, places_of, stacks_of
+from radfound.reading.dicom.types import Frame
 from radfound.reading.values import choose_volume
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from radfound.exceptions import StudyError, StudyUnreadableError
-from radfound.reading.dicom.header import DicomFile
+from radfound.reading.dicom.types import ImageFile
 from radfound.reading.pixels.decoding import decode
 from radfound.reading.pixels.layout import YBR_SPACES, Samples, TruncatedPixels, UnsupportedPixels
 from radfound.reading.pixels.luts import PALETTE_TAGS, apply_modality_lut, apply_palette
@@ -45,7 +45,7 @@ _PIXEL_TAGS = [
 ]
 
 
-def read_frames(file: DicomFile) -> np.ndarray:
+def read_frames(file: ImageFile) -> np.ndarray:
     """Decode all frames of a file to grey values, before rescale.
 
     The steps after decoding, in this order for every transfer syntax: overlay bits are cleared and
@@ -82,7 +82,7 @@ def read_frames(file: DicomFile) -> np.ndarray:
         raise _cannot_decode(file, "holds damaged pixels") from None
 
 
-def _cannot_decode(file: DicomFile, found: str) -> StudyUnreadableError:
+def _cannot_decode(file: ImageFile, found: str) -> StudyUnreadableError:
     frames, rows, columns = file.shape
     return StudyUnreadableError(
         f"{file.name}: {found}; expected {frames:,} frame(s) of {columns:,} x {rows:,} pixels; "
@@ -104,7 +104,7 @@ def _ensure_transfer_syntax(dataset: Dataset) -> None:
     dataset.file_meta.TransferSyntaxUID = syntax
 
 
-def _grey(file: DicomFile, dataset: Dataset, samples: Samples) -> np.ndarray:
+def _grey(file: ImageFile, dataset: Dataset, samples: Samples) -> np.ndarray:
     values = _stored_values(samples)
     if samples.space in YBR_SPACES:
         values = rgb_of_ybr(values, samples.stored, is_partial="PARTIAL" in samples.space)

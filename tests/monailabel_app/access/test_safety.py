@@ -181,7 +181,7 @@ def test_stopping_the_server_stops_its_training(tmp_path, correction):
             row = correction(images=[VOLUME, CT][: 1 + (text == "right")], text=text)
             server.post("/radfound/corrections", json=row)
         server.post("/train/radfound", json={"max_steps": 100_000, "learning_rate": 1e-9})
-        while server.get("/info/").json()["train_stats"]["radfound"].get("step", 0) < 5:
+        while server.get("/radfound/training").json()["step"] < 5:
             assert server.get("/train/").json()["status"] in ("SUBMITTED", "RUNNING")
             time.sleep(0.2)
         children = children_of(server.process.pid)

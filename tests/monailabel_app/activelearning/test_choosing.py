@@ -56,7 +56,7 @@ def ask(service):
 
 
 def uncertain(service, image, uncertainty):
-    service.scores.note(
+    service.scores.record_uncertainty(
         Answer("vqa", (image,), "Is there free air?", "No.", BASE, uncertainty=uncertainty)
     )
 

@@ -15,7 +15,7 @@ from monailabel_app.lib.infers import RadFoundInfer
 from monailabel_app.lib.infers.batch import RadFoundBatch
 from monailabel_app.lib.scoring import RadFoundScoring
 from monailabel_app.lib.studies.datastore import StudyDatastore
-from monailabel_app.lib.trainers import RadFoundTrainer
+from monailabel_app.lib.trainers import RadFoundTrainer, TrainingState
 from radfound.correction import Correction
 from radfound.reading.volumes import nifti
 from radfound.records.adapters import AdapterStore, store_path
@@ -176,7 +176,7 @@ def test_scoring_passes_over_them_and_says_why(service, readable, unreadable, ca
 
 
 def test_training_passes_over_them_and_says_why(service, folder, readable):
-    trainer = RadFoundTrainer(service, folder / ".radfound" / "training.json")
+    trainer = RadFoundTrainer(service, TrainingState(folder / ".radfound" / "training.json"))
     found = trainer({**QUICK_TRAINING, "newest": STUDIES, "max_steps": 1}, service.datastore)
     assert found["metrics"]["corrections"] == len(readable) - 1
     for each in (found, trainer.stats()):

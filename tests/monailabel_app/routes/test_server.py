@@ -223,7 +223,12 @@ def test_one_call_chooses_an_adapter_and_one_goes_back(server, correction):
     server.post("/radfound/corrections", json=correction(question=question, text="left"))
     response = server.post("/train/radfound", json=QUICK_TRAINING)
     assert response.ok
-    assert server.training_status()["status"] == "DONE"
+    phases = phases_of_a_training(server)
+    assert phases[0] == "starting" and "training on all corrections" in phases
+    state = server.get("/radfound/training").json()
+    assert (state["state"], state["schema"]) == ("published", "radfound.training_status/1")
+    assert all(check["passed"] in (True, None) and check["words"] for check in state["checks"])
+    assert state["corrections"] > 0 and state["seconds"] > 0
     listed = server.get("/radfound/adapters").json()
     newest = listed["adapters"][-1]["id"]
     assert listed["active"] == newest
@@ -236,6 +241,16 @@ def test_one_call_chooses_an_adapter_and_one_goes_back(server, correction):
     assert server.ask(VOLUME, question).json()["text"] == "left"
     assert server.post("/radfound/adapters/a-9999/activate").status_code == 404
     server.post("/radfound/adapters/base/activate")
+
+
+def phases_of_a_training(server):
+    phases, deadline = [], time.monotonic() + 300
+    while (state := server.get("/radfound/training").json())["state"] == "running":
+        assert time.monotonic() < deadline
+        if state["phase"] not in phases:
+            phases.append(state["phase"])
+        time.sleep(0.05)
+    return phases
 
 
 def test_a_training_request_with_a_wrong_setting_is_refused(server):
@@ -264,16 +279,21 @@ def test_a_refused_training_shows_its_verdict_and_a_second_one_waits_or_is_refus
     active = server.get("/radfound/adapters").json()["active"]
     hasty = {"max_steps": 1, "learning_rate": 1e-6, "author": "an annotator"}
     assert server.post("/train/radfound", json=hasty).ok
-    while not server.get("/radfound/health").json()["training"]:
-        time.sleep(0.05)
+    assert server.get("/radfound/training").json()["state"] == "running"
     assert server.post("/train/radfound", json=hasty).status_code == 429
     assert server.training_status()["status"] == "DONE"
     listed = server.get("/radfound/adapters").json()
     refused = listed["refused"][-1]
     assert listed["active"] == active and refused["author"] == "an annotator"
     assert not refused["gate"]["passed"] and "reproduced" in refused["reason"]
-    state = server.get("/info/").json()["train_stats"]["radfound"]
-    assert (state["status"], state["gate"]) == ("refused", refused["gate"])
+    state = server.get("/radfound/training").json()
+    assert (state["state"], state["message"]) == ("refused", refused["reason"])
+    made = [check for check in state["checks"] if check["passed"] is not None]
+    assert [check["words"] for check in made] == [
+        check["words"] for check in refused["gate"]["checks"]
+    ]
+    (missed,) = [check for check in made if check["name"] == "corrections"]
+    assert not missed["passed"] and missed["value"] < missed["limit"]
 
 
 def test_a_training_that_is_cancelled_leaves_nothing_half_made(server, correction):
@@ -281,14 +301,14 @@ def test_a_training_that_is_cancelled_leaves_nothing_half_made(server, correctio
     before = server.get("/radfound/adapters").json()
     own = server.studies / ".radfound"
     server.post("/train/radfound", json={"max_steps": 100_000, "learning_rate": 1e-9})
-    status, deadline = own / "training.json", time.monotonic() + 300
-    while '"message": "training' not in status.read_text() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 300
+    while server.get("/radfound/training").json()["steps"] == 0 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert server.delete("/train/").ok
     assert server.training_status()["status"] == "STOPPED"
     assert server.get("/radfound/adapters").json() == before
     assert not [path for path in own.rglob(".tmp-*")]
-    assert server.get("/info/").json()["train_stats"]["radfound"]["status"] == "stopped"
+    assert server.get("/radfound/training").json()["state"] == "stopped"
     assert server.ask(VOLUME).ok
 
 

@@ -312,7 +312,7 @@ def edited(config: dict, path: str, value: object) -> dict:
         ("reader", 3, "unknown field 'reader'; did you mean 'readers'"),
         ("readers", 0, "readers: found 0; expected how many"),
         ("readers", ["anna", "anna"], "'anna' is there twice"),
-        ("readers", ["anna b"], "reader 1: found 'anna b'; expected 1 to 64 letters"),
+        ("readers", ["anna b"], "readers 1: found 'anna b'; expected 1 to 64 letters"),
         ("repeats", 0.9, "repeats: found 0.9; expected a share"),
         ("seed", "x", "seed: found text; expected a whole number"),
         ("criteria", ["beauty"], "criteria 1: found 'beauty'; expected one of correctness"),

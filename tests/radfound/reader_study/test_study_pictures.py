@@ -6,7 +6,7 @@ import pytest
 
 from radfound.exceptions import NotFoundError
 from radfound.reader_study.design.plan import Case, Criterion, Plan
-from radfound.reader_study.rating.render import Levels, Picture, Shelf, pictures_of
+from radfound.reader_study.rating.render import CaseCache, Levels, Picture, pictures_of
 from radfound.reading import read_study
 from radfound.study.study import Study, StudyImage
 
@@ -144,9 +144,9 @@ def test_readers_who_open_a_case_at_once_read_it_once(two_cases, monkeypatch):
         "radfound.reader_study.rating.render.read_study",
         lambda *path, **choice: read.append(path) or read_study(*path, **choice),
     )
-    shelf = Shelf(two_cases)
+    cache = CaseCache(two_cases)
     threads = [
-        threading.Thread(target=shelf.pictures, args=(two_cases.cases[0],)) for _ in range(4)
+        threading.Thread(target=cache.pictures, args=(two_cases.cases[0],)) for _ in range(4)
     ]
     for thread in threads:
         thread.start()
@@ -156,8 +156,8 @@ def test_readers_who_open_a_case_at_once_read_it_once(two_cases, monkeypatch):
 
 
 def test_a_full_shelf_lets_the_oldest_case_go(two_cases):
-    shelf = Shelf(two_cases, max_bytes=1)
-    first = shelf.pictures(two_cases.cases[0])
-    assert shelf.pictures(two_cases.cases[0]) is first
-    shelf.pictures(two_cases.cases[1])
-    assert shelf.pictures(two_cases.cases[0]) is not first
+    cache = CaseCache(two_cases, max_bytes=1)
+    first = cache.pictures(two_cases.cases[0])
+    assert cache.pictures(two_cases.cases[0]) is first
+    cache.pictures(two_cases.cases[1])
+    assert cache.pictures(two_cases.cases[0]) is not first

@@ -68,7 +68,7 @@ def changed(plan: dict, path: str, value: object) -> dict:
         ("criteria.0.anchors", ["bad", "good"], "criteria 1: anchors need a text for each"),
         ("criteria.1.key", "correctness", "'correctness' is there twice"),
         ("criteria.0.better", "left", "expected high or low"),
-        ("cases.0.task", "poem", "task is 'poem'"),
+        ("cases.0.task", "poem", "task: found 'poem'"),
         ("cases.0.images.0", "cases/../../secret.png", "expected a file in cases/"),
         ("cases.0.volume", "two", "volume: found text"),
         ("readers.0.token_sha256", "abc", "no SHA-256"),

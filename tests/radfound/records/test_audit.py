@@ -91,7 +91,7 @@ def test_an_answer_that_only_a_correction_names_is_traced_by_it(places):
     _, log, _ = places
     log.append(correction("c3", answer_id="elsewhere", model=ModelVersion("m", "r", "a-0001")))
     found = trace("elsewhere", *places)
-    assert found.given is None
+    assert found.answer is None
     assert found.lesson.adapter == "a-0001"
     assert trace_to_json(found)["model"]["adapter"] == "a-0001"
     assert "not in the journal" in trace_text(found)

@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 
 from radfound.engine.engine import Engine
+from radfound.exceptions import StorageError
+from radfound.question import ModelVersion
 from radfound.records.adapters import AdapterStore, store_path
 from radfound.records.answers import AnswerJournal, journal_path
 from radfound.records.corrections import CorrectionLog, log_path
+from radfound.records.database import KINDS, RATINGS, SCORES, Database
 from radfound.records.scores import ScoreBook, scores_path
 from radfound.records.trace import trace
 from radfound.study.region import Box, Plane, PointAndNormal
 from radfound.study.study import Study, StudyImage
 
+RATING = ("CREATE TABLE ratings (reader TEXT)",)
 BOX = Box(((-10.0, 0.0, 0.1), (10.0, 20.0, 5.0)))
 
 
@@ -53,3 +57,26 @@ def test_the_active_adapter_answers(folder):
     answer = engine.answer(Study((StudyImage(pixels, np.eye(4)),)), question="Is it?")
     assert answer.model.adapter == "a-0001"
     assert engine.next_adapter() == ("a-0001", None)
+
+
+def test_ratings_and_scores_that_share_an_id_are_told_apart_by_their_tables(tmp_path):
+    shared = KINDS[-1].older_id
+    assert shared == SCORES.application_id
+    old = Database(tmp_path / "ratings.sqlite", replace(RATINGS, application_id=shared), (RATING,))
+    with old.connection(create=True) as connection:
+        connection.execute("INSERT INTO ratings VALUES ('reader-1')")
+    ratings = Database(old.path, RATINGS, (RATING,))
+    assert ratings.rows("SELECT * FROM ratings") == [("reader-1",)]
+    with ratings.connection(create=True) as connection:
+        connection.execute("INSERT INTO ratings VALUES ('reader-2')")
+    assert len(ratings.rows("SELECT * FROM ratings")) == 2
+
+    model = ModelVersion("radfound-mini", "1")
+    ScoreBook(tmp_path / "scores.sqlite").record_embedding("ct01", model, np.ones(3))
+    for path, kind in ((tmp_path / "scores.sqlite", RATINGS), (old.path, SCORES)):
+        with pytest.raises(StorageError, match="a database of something else"):
+            Database(path, kind, (RATING,)).rows("SELECT 1")
+
+
+def test_no_two_kinds_of_new_files_have_one_id():
+    assert len({kind.application_id for kind in KINDS}) == len(KINDS)

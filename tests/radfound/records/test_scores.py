@@ -26,20 +26,20 @@ def reopened(book):
 
 def test_the_least_certain_answer_stands_for_a_study(book):
     for uncertainty, question in ((0.2, "a"), (0.4, "b"), (0.3, "c"), (None, "d")):
-        book.note(answer(uncertainty, question))
+        book.record_uncertainty(answer(uncertainty, question))
     score = reopened(book).scores()["ct01"]
     assert (score.uncertainty, score.question, score.embedding) == (0.4, "b", None)
 
 
 def test_what_another_model_said_counts_no_more(book):
-    book.note(answer(0.4))
-    book.note(answer(0.1, model=ADAPTED))
+    book.record_uncertainty(answer(0.4))
+    book.record_uncertainty(answer(0.1, model=ADAPTED))
     assert book.scores()["ct01"].uncertainty == 0.1
-    assert (book.judged(BASE), book.judged(ADAPTED)) == (set(), {"ct01"})
+    assert (book.answered(BASE), book.answered(ADAPTED)) == (set(), {"ct01"})
 
 
 def test_every_view_of_a_study_has_its_score(book):
-    book.note(answer(0.4, images=("l cc", "r cc")))
+    book.record_uncertainty(answer(0.4, images=("l cc", "r cc")))
     assert {image: score.uncertainty for image, score in book.scores().items()} == {
         "l cc": 0.4,
         "r cc": 0.4,
@@ -48,20 +48,20 @@ def test_every_view_of_a_study_has_its_score(book):
 
 def test_embeddings_are_kept_and_those_of_one_model_compared(book):
     for image, model in (("a", BASE), ("b", BASE), ("c", replace(BASE, revision="other"))):
-        book.place(image, model, np.array([1.0, 2.5]))
-    assert reopened(book).placed(BASE) == {"a", "b"}
+        book.record_embedding(image, model, np.array([1.0, 2.5]))
+    assert reopened(book).embedded(BASE) == {"a", "b"}
     scores = book.scores()
     assert scores.keys() == {"a", "b"}
     np.testing.assert_array_equal(scores["a"].embedding, [1.0, 2.5])
 
 
 def test_no_score_is_no_file(book):
-    assert (book.scores(), book.placed(BASE), book.judged(BASE)) == ({}, set(), set())
+    assert (book.scores(), book.embedded(BASE), book.answered(BASE)) == ({}, set(), set())
     assert not book.path.parent.exists()
 
 
 def test_ten_thousand_scores_are_read_in_under_a_second(book):
-    book.place("ct00", BASE, np.zeros(576))
+    book.record_embedding("ct00", BASE, np.zeros(576))
     with book._file.connection(create=True) as connection:
         connection.execute("BEGIN")
         vector = np.ones(576, "<f4").tobytes()

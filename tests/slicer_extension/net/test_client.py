@@ -13,9 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from RadFoundLib.net import address, replies
+from RadFoundLib.net import address, protocol, replies
 from RadFoundLib.net.cancellation import Cancellation
 from RadFoundLib.net.client import Client, ClientError, image_id
+from RadFoundLib.net.replies import Check
 from RadFoundLib.net.transport import CONNECT_S
 
 from ..misbehaving import PATIENCE_S, ROWS, STOP_AFTER_S, WAITS, outcome
@@ -525,75 +526,34 @@ def test_a_question_is_asked_as_the_server_expects():
 # Training
 
 
-@pytest.mark.parametrize(
-    ("task", "stats", "state", "words"),
-    [
-        (None, {}, "none", ""),
-        (
-            None,
-            {"status": "published", "message": "better", "adapter": "a-1"},
-            "published",
-            "better",
-        ),
-        (None, {"status": "stopped"}, "stopped", ""),
-        ({"status": "SUBMITTED"}, {}, "waiting", ""),
-        ({"status": "RUNNING", "details": ["loading"]}, {}, "running", ""),
-        ({"status": "STOPPED", "details": []}, {}, "stopped", ""),
-        ({"status": "ERROR", "details": ["Killed"]}, {}, "failed", "log"),
-        (
-            {"status": "DONE", "details": ['INFO training {"status": "refused", "message": "no"}']},
-            {},
-            "refused",
-            "no",
-        ),
-        (
-            {
-                "status": "ERROR",
-                "details": ['x training {"status": "failed", "message": "nothing new"}', "bye"],
-            },
-            {},
-            "failed",
-            "nothing new",
-        ),
-        ({"status": "DONE", "details": ["training {broken", 3]}, {}, "failed", "log"),
-    ],
-)
-def test_a_trainings_state_is_told_in_one_word(task, stats, state, words):
-    status = replies.training_status(task, stats)
-    assert status.state == state
-    assert words in status.message
-    assert status.is_over == (state not in ("waiting", "running"))
+@pytest.mark.parametrize("state", protocol.TRAINING_STATES)
+def test_a_training_is_over_unless_it_runs(state):
+    with Stub(says(whole({**protocol.TRAINING_STATUS, "state": state}))) as stub:
+        status = Client(stub.address).training_status()
+    assert stub.requests[0].target == "/radfound/training"
+    assert (status.state, status.is_over) == (state, state != "running")
 
 
-@pytest.mark.parametrize("status", ["SUBMITTED", "RUNNING", "DONE"])
-def test_a_second_training_is_refused_in_words(status):
-    """Also where the server says so only once it is asked."""
+def test_a_running_training_comes_with_its_steps_and_the_checks_of_the_gate():
+    with Stub(says(whole(protocol.TRAINING_STATUS))) as stub:
+        status = Client(stub.address).training_status()
+    assert (status.step, status.steps, status.seconds_left, status.loss) == (20, 200, 42.0, 0.7)
+    assert (status.corrections, status.phase) == (4, "training on all corrections")
+    words = "100% of 4 reproduced, at least 90% expected"
+    assert status.checks == (Check("corrections", words, True),)
 
-    def behave(request, line):
-        if request.method == "GET":
-            line.sendall(whole({"status": status, "details": []}))
-        else:
-            line.sendall(whole({"detail": "++++ Train Task is Already Running"}, 429))
 
-    with Stub(behave) as stub:
+def test_a_second_training_is_refused_in_words():
+    detail = {"code": "already_running", "message": "train: one runs and 0 wait"}
+    with Stub(says(whole({"detail": detail}, 429))) as stub:
         error = raised(Client(stub.address).train)
     assert error.kind == "request"
-    assert "already" in error.message
+    assert "A training is running already" in error.message
 
 
-def test_a_setting_that_the_trainer_refuses_is_said_in_its_words():
+def test_a_setting_that_the_trainer_refuses_is_shown_in_its_words():
     detail = {"code": "bad_request", "message": "rank: found -1"}
-
-    def behave(request, line):
-        line.sendall(
-            whole({"detail": "none"}, 404)
-            if request.target == "/train/"
-            else whole({})
-            if request.method == "GET"
-            else whole({"detail": detail}, 400)
-        )
-
-    with Stub(behave) as stub:
+    with Stub(says(whole({"detail": detail}, 400))) as stub:
         assert raised(lambda: Client(stub.address).train({"rank": -1})).message == "rank: found -1"
 
 

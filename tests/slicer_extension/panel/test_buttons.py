@@ -797,15 +797,20 @@ def test_learning_shows_its_progress_and_ends_with_a_new_adapter(desk):
 
     desk.until(lambda: desk.ui.trainingBar.value > 0)
     assert is_shown(desk.ui.trainingBar) and desk.ui.trainingBar.maximum == 6
+    assert "Learning from 1 correction. Now: training on all corrections." in (
+        desk.ui.trainingText.text
+    )
     assert "left" in desk.ui.trainingText.text
     assert not desk.ui.trainButton.enabled and desk.ui.stopTrainingButton.enabled
     desk.until(lambda: desk.session.adapters["active"] == "a-0001")
     desk.settle()
 
     assert "Passed its checks: a-0001 answers from now on." in desk.ui.trainingText.text
-    assert "100 % of the corrections learnt, 98 % of other answers kept" in (
-        desk.ui.trainingText.text
-    )
+    assert desk.ui.trainingText.text.splitlines()[1:] == [
+        "✓ corrections: 100% of 4 reproduced, at least 90% expected",
+        "✓ answers end: 100% of 32 end by themselves",
+        "– held-out corrections: not done",
+    ]
     assert desk.ui.newText.text == "No corrections since the last training."
     assert desk.ui.stateLabel.text == "connected: radfound-stub, adapter a-0001"
 
@@ -816,7 +821,9 @@ def test_a_refused_training_says_why_and_changes_nothing(desk):
     teach(desk)
 
     assert "Did not pass its checks, so nothing changed" in desk.ui.trainingText.text
-    assert "answers to other questions got worse" in desk.ui.trainingText.text
+    failed, passed = desk.ui.trainingText.text.splitlines()[1:3]
+    assert failed == "✗ FAILED regression: answers to other questions got worse"
+    assert passed.startswith("✓ corrections: ")
     assert desk.session.adapters["active"] is None
 
 

@@ -30,20 +30,20 @@ def test_a_checkpoint_that_was_replaced_during_the_training_is_named():
     assert gate.same_base("123abc", "123abc").passed
     check = gate.same_base("123abc", "456def")
     assert not check.passed
-    assert check.told == "trained on 123abc, the checkpoint is now 456def"
+    assert check.words == "trained on 123abc, the checkpoint is now 456def"
 
 
 def test_an_adapter_that_does_nothing_is_not_published():
     assert gate.changes_logits(0.25).passed
     check = gate.changes_logits(0.0)
-    assert not check.passed and check.told == "logits move by at most 0"
+    assert not check.passed and check.words == "logits move by at most 0"
 
 
 def test_corrections_have_to_be_reproduced_up_to_the_share_that_is_asked():
     assert gate.reproduces(scores([True] * 9 + [False]), Bounds(least_reproduced=0.9)).passed
     check = gate.reproduces(scores([True] * 8 + [False] * 2), Bounds(least_reproduced=0.9))
     assert not check.passed
-    assert check.told.startswith("80% of 10 reproduced, at least 90% expected")
+    assert check.words.startswith("80% of 10 reproduced, at least 90% expected")
     assert check.numbers == {"share": 0.8, "n": 10}
 
 
@@ -52,7 +52,7 @@ def test_too_many_corrections_that_suit_other_questions_are_refused_by_name():
     assert gate.plausible(Implausible(("a",) * 10, 50), bounds).passed
     check = gate.plausible(Implausible(("a", "b", "c", "d") * 5, 50), bounds)
     assert not check.passed and check.numbers == {"share": 0.4, "n": 50}
-    assert check.told == (
+    assert check.words == (
         "40% of 50 new ones repeat themselves, or are unlikely and suit other questions as well; "
         "at most 20% expected; look at a, b, c"
     )
@@ -60,7 +60,7 @@ def test_too_many_corrections_that_suit_other_questions_are_refused_by_name():
 
 def test_a_few_corrections_in_a_readers_own_words_are_not_refused():
     check = gate.plausible(Implausible(("a",) * 9, 19), Bounds(tolerance_implausible=0.2))
-    assert check.passed and check.told.endswith("at most 20% expected of 20 or more")
+    assert check.passed and check.words.endswith("at most 20% expected of 20 or more")
     assert gate.plausible(Implausible((), 0), BOUNDS).passed
 
 
@@ -68,12 +68,12 @@ def test_held_out_corrections_may_become_likelier_but_not_much_less_likely():
     old = [-1.0 - 0.01 * n for n in range(8)]
     before = scores([False] * 8, old)
     better = gate.held_out(before, scores([True] * 8, [each + 0.5 for each in old]), BOUNDS)
-    assert better.passed and better.told.startswith(
+    assert better.passed and better.words.startswith(
         "likelier by 0.50 nats a token on 8 held-out corrections"
     )
-    assert "0% right before, 100% after" in better.told
+    assert "0% right before, 100% after" in better.words
     worse = gate.held_out(before, scores([False] * 8, [each - 0.5 for each in old]), BOUNDS)
-    assert not worse.passed and worse.told.startswith("less likely by 0.50")
+    assert not worse.passed and worse.words.startswith("less likely by 0.50")
     assert worse.numbers["n"] == 8 and worse.numbers["nats"] == pytest.approx(-0.5)
     assert worse.numbers["p"] < gate.SIGNIFICANT
 
@@ -95,7 +95,7 @@ def test_lost_right_answers_fail_the_regression_check_with_their_numbers():
     after = evaluation("new", [True] * 30 + [False] * 20)
     check = gate.regression(before, after, BOUNDS)
     assert not check.passed and check.name == "regression beside a-0003"
-    assert check.told.startswith(
+    assert check.words.startswith(
         "60.0% of 50 right, 80.0% by a-0003 (lost 10, gained 0, p = 0.00098)"
     )
     assert check.numbers["lost"] == 10 and check.numbers["right_after"] == pytest.approx(0.6)
@@ -114,13 +114,13 @@ def test_right_answers_that_become_much_less_likely_fail_although_still_right():
     before = evaluation("the base model", [True] * 20, log_probability=old)
     after = evaluation("new", [True] * 20, log_probability=[each - 0.3 for each in old])
     check = gate.regression(before, after, BOUNDS)
-    assert not check.passed and "right answers less likely by 0.30 nats a token" in check.told
+    assert not check.passed and "right answers less likely by 0.30 nats a token" in check.words
 
 
 def test_replayed_answers_have_to_stay_where_there_is_no_regression_set():
     assert gate.others_stay(scores([True] * 4 + [False]), Bounds(least_kept=0.8)).passed
     check = gate.others_stay(scores([True] * 3 + [False] * 2), Bounds(least_kept=0.8))
-    assert not check.passed and check.told == "60% of 5 stayed, at least 80% expected"
+    assert not check.passed and check.words == "60% of 5 stayed, at least 80% expected"
     assert gate.others_stay(scores([]), BOUNDS).passed
 
 
@@ -129,7 +129,7 @@ def test_answers_that_no_longer_end_fail():
     assert gate.stops(before, evaluation("new", [True], ends=[True] * 10), BOUNDS).passed
     check = gate.stops(before, evaluation("new", [True], ends=[True] * 7 + [False] * 3), BOUNDS)
     assert not check.passed
-    assert check.told == "70% of 10 end by themselves, 100% by a-0003"
+    assert check.words == "70% of 10 end by themselves, 100% by a-0003"
 
 
 def test_an_adapter_that_answers_without_looking_fails():
@@ -139,7 +139,7 @@ def test_an_adapter_that_answers_without_looking_fails():
     blind = evaluation("new", [True] * 8, blank=[True] * 7 + [False])
     check = gate.sees_the_image(before, blind, BOUNDS)
     assert not check.passed
-    assert check.told == "a blank image costs 12.5% of the right answers, 50.0% with a-0003"
+    assert check.words == "a blank image costs 12.5% of the right answers, 50.0% with a-0003"
 
 
 def test_a_model_that_never_looked_is_not_asked_to_look_more():
@@ -157,7 +157,7 @@ def test_the_verdict_names_what_failed_and_is_json():
     kept = json.loads(json.dumps(verdict.to_json(), allow_nan=False))
     assert kept["passed"] is False and kept["forced"] is True
     assert kept["checks"][1] == {
-        "name": "two", "passed": False, "told": "40% of 5", "numbers": {"share": 0.4},
+        "name": "two", "passed": False, "words": "40% of 5", "numbers": {"share": 0.4}, "value": None, "limit": None,
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any, Callable, Optional
 from urllib.parse import quote, urlencode
 
 from ..translation import _
-from . import replies
+from . import protocol, replies
 from .address import Address
 from .cancellation import Cancellation
 from .downloading import saved, unpacked
@@ -20,9 +20,8 @@ from .uploading import Progress, Source, UploadBody, content_hash_of, opened
 __all__ = ["Client", "ClientError", "ServerInfo", "TrainingStatus", "image_id"]
 
 _UPLOAD_SILENCE_S = 120.0
-_KEPT_ALIVE_S = 60.0  # the server sends a keep-alive every 15 s while it answers
+_KEPT_ALIVE_S = 4 * protocol.KEEP_ALIVE_S
 _HASH_CHARS = 40
-_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm", ".zip", ".png", ".jpg", ".jpeg")
 
 
 def image_id(content_hash: str) -> str:
@@ -100,17 +99,17 @@ class Client:
     def info(self, cancel: Optional[Cancellation] = None) -> ServerInfo:
         """Return the server's description; the first call after connecting."""
         health = self.health(cancel)
-        return replies.server_info(self._get("/info/", cancel), health, self._place)
+        return replies.server_info(self._get(protocol.INFO, cancel), health, self._place)
 
     def health(self, cancel: Optional[Cancellation] = None) -> dict[str, Any]:
         """Return `GET /radfound/health` as it is: status, model, corrections, training."""
-        return replies.as_object(self._get("/radfound/health", cancel), self._place)
+        return replies.as_object(self._get(protocol.HEALTH, cancel), self._place)
 
     # Images -----------------------------------------------------------------------------------
 
     def has(self, content_hash: str, cancel: Optional[Cancellation] = None) -> bool:
         """Whether the server has the volume with this content hash."""
-        target = _target("/datastore/image", image=image_id(content_hash))
+        target = _target(protocol.IMAGE, image=image_id(content_hash))
         with self._call("HEAD", target, cancel=cancel) as reply:
             if reply.status == 404:
                 return False
@@ -146,10 +145,10 @@ class Client:
         str
             The image's id, `image_id(content_hash)`.
         """
-        suffix = next((end for end in _SUFFIXES if name.lower().endswith(end)), None)
+        suffix = next((end for end in protocol.SUFFIXES if name.lower().endswith(end)), None)
         if suffix is None:
             message = _("A file of this kind cannot be sent; expected one of {suffixes}.")
-            raise ClientError(message.format(suffixes=", ".join(_SUFFIXES)), "request")
+            raise ClientError(message.format(suffixes=", ".join(protocol.SUFFIXES)), "request")
         content_hash = content_hash or content_hash_of(source, cancel)
         image = image_id(content_hash)
         if self.has(content_hash, cancel):
@@ -160,7 +159,7 @@ class Client:
             body = UploadBody(file, size, file_name, is_packed, progress)
             call = self._call(
                 "PUT",
-                _target("/datastore/image", image=image),
+                _target(protocol.IMAGE, image=image),
                 headers=body.headers,
                 body=body,
                 silence_s=_UPLOAD_SILENCE_S,
@@ -198,7 +197,7 @@ class Client:
         """
         call = self._call(
             "GET",
-            _target("/datastore/image", image=image),
+            _target(protocol.IMAGE, image=image),
             silence_s=_UPLOAD_SILENCE_S,
             limit_s=None,
             cancel=cancel,
@@ -209,7 +208,7 @@ class Client:
                 raise ClientError(message, "request")
             self._check(reply)
             name = os.path.basename(reply.headers.get_filename("") or "").lower()
-            suffix = next((end for end in _SUFFIXES if name.endswith(end)), "")
+            suffix = next((end for end in protocol.SUFFIXES if name.endswith(end)), "")
             path = saved(reply, folder, suffix, progress)
         return unpacked(path, self._place) if suffix == ".zip" else path
 
@@ -217,7 +216,7 @@ class Client:
         self, strategy: str, cancel: Optional[Cancellation] = None
     ) -> Optional[dict[str, Any]]:
         """Return {"id", "reason", ...} of the next study; None if none is left."""
-        target = f"/activelearning/{quote(strategy, safe='')}"
+        target = _path(protocol.NEXT_STUDY, strategy=strategy)
         found = replies.as_object(
             self._post(target, {}, cancel, self._answer_timeout_s), self._place
         )
@@ -269,7 +268,7 @@ class Client:
         image = images[0] if images else ""
         call = self._call(
             "POST",
-            "/radfound/ask",
+            protocol.ASK,
             headers={"Content-Type": "application/json", "Accept": "text/event-stream"},
             body=_json_bytes({"task": task, "image": image, **asked}),
             silence_s=self._answer_timeout_s,
@@ -311,10 +310,10 @@ class Client:
             An NRRD file in the volume's geometry; None if the server has no evidence map.
         """
         params = json.dumps(_asked(images, question, history, region, None, model))
-        route = quote(f"radfound_{task}", safe="")
+        path = _path(protocol.INFER, model=protocol.MODEL.format(task=task))
         call = self._call(
             "POST",
-            _target(f"/infer/{route}", image=images[0] if images else "", output="all"),
+            _target(path, image=images[0] if images else "", output="all"),
             headers={"Content-Type": "application/x-www-form-urlencoded"},
             body=urlencode({"params": params}).encode("ascii"),
             silence_s=self._answer_timeout_s,
@@ -338,7 +337,7 @@ class Client:
         self, image: Optional[str] = None, cancel: Optional[Cancellation] = None
     ) -> list[dict[str, Any]]:
         """Return the corrections of an image (or all), oldest first."""
-        target = "/radfound/corrections"
+        target = protocol.CORRECTIONS
         if image is not None:
             target = _target(target, image=image)
         rows = replies.as_object(self._get(target, cancel), self._place).get("corrections")
@@ -354,7 +353,7 @@ class Client:
         Called by `Outbox.flush`; see `outbox.new_correction`. The server may load the study first
         to record the hash of its content.
         """
-        content = self._post("/radfound/corrections", correction, cancel, self._answer_timeout_s)
+        content = self._post(protocol.CORRECTIONS, correction, cancel, self._answer_timeout_s)
         content = replies.as_object(content, self._place)
         if content.get("id") != correction.get("id") or not isinstance(
             content.get("recorded"), bool
@@ -366,17 +365,17 @@ class Client:
 
     def studies(self, cancel: Optional[Cancellation] = None) -> list[dict[str, Any]]:
         """Return {"id", "name", "state", "drafts"} of each study of the server."""
-        return self._rows("/radfound/studies", "studies", "id", cancel)
+        return self._rows(protocol.STUDIES, "studies", "id", cancel)
 
     def templates(self, cancel: Optional[Cancellation] = None) -> list[dict[str, Any]]:
         """Return {"name", "text"} of each template of the department."""
-        return self._rows("/radfound/templates", "templates", "name", cancel)
+        return self._rows(protocol.TEMPLATES, "templates", "name", cancel)
 
     def send_to_archive(
         self, what: Mapping[str, str], cancel: Optional[Cancellation] = None
     ) -> dict[str, Any]:
         """Send an answer or correction, {"answer_id"} or {"correction_id"}, to the archive."""
-        found = self._post("/radfound/pacs/send", dict(what), cancel, self._answer_timeout_s)
+        found = self._post(protocol.SEND_TO_ARCHIVE, dict(what), cancel, self._answer_timeout_s)
         return replies.as_object(found, self._place)
 
     def _rows(
@@ -398,49 +397,37 @@ class Client:
         cancel: Optional[Cancellation] = None,
     ) -> None:
         """Start fine-tuning on the corrections; ClientError "request" if one is running already."""
-        # Check first: a server that is just starting a training would queue another.
-        is_running = not self.training_status(cancel).is_over
         try:
-            if not is_running:
-                self._post("/train/radfound", settings or {}, cancel)
+            self._post(_path(protocol.TRAIN, model=protocol.TRAINER), settings or {}, cancel)
         except ClientError as error:
-            if error.kind != "request" or error.code not in (None, "already_running"):
+            if error.code != protocol.ALREADY_RUNNING:
                 raise
-            is_running = True
-        if is_running:
             message = _("A training is running already; wait until it is over, or stop it.")
-            raise ClientError(message, "request")
+            raise ClientError(message, "request", error.code) from error
 
     def training_status(self, cancel: Optional[Cancellation] = None) -> TrainingStatus:
-        """Return the status of the newest training."""
-        with self._call("GET", "/train/", cancel=cancel) as reply:
-            is_none = reply.status == 404
-            task = None if is_none else replies.as_object(self._json(reply), self._place)
-        if task is not None:
-            return replies.training_status(task, {})
-        info = replies.as_object(self._get("/info/", cancel), self._place)
-        stats = replies.as_object(info.get("train_stats") or {}, self._place).get("radfound") or {}
-        return replies.training_status(None, replies.as_object(stats, self._place))
+        """Return the status of the running training, or of the last one."""
+        return replies.training_status(self._get(protocol.TRAINING, cancel), self._place)
 
     def stop_training(self, cancel: Optional[Cancellation] = None) -> None:
         """Stop the running training, if there is one."""
-        with self._call("DELETE", "/train/", cancel=cancel) as reply:
+        with self._call("DELETE", protocol.STOP_TRAINING, cancel=cancel) as reply:
             self._check(reply)
 
     def adapters(self, cancel: Optional[Cancellation] = None) -> dict[str, Any]:
         """Return {"active": id or None, "adapters": [{"id", "active", "manifest"}, ...]}."""
-        return self._adapters(self._get("/radfound/adapters", cancel))
+        return self._adapters(self._get(protocol.ADAPTERS, cancel))
 
     def activate(
         self, adapter: Optional[str], cancel: Optional[Cancellation] = None
     ) -> dict[str, Any]:
         """Activate an adapter (None: the base model); returns the same as `adapters`."""
-        name = quote("base" if adapter is None else adapter, safe="")
-        return self._adapters(self._post(f"/radfound/adapters/{name}/activate", {}, cancel))
+        path = _path(protocol.ACTIVATE, adapter=protocol.BASE if adapter is None else adapter)
+        return self._adapters(self._post(path, {}, cancel))
 
     def rollback(self, cancel: Optional[Cancellation] = None) -> dict[str, Any]:
         """Return to the adapter active before; returns the same as `adapters`."""
-        return self._adapters(self._post("/radfound/adapters/rollback", {}, cancel))
+        return self._adapters(self._post(protocol.ROLL_BACK, {}, cancel))
 
     # Parts ------------------------------------------------------------------------------------
 
@@ -515,6 +502,11 @@ def _asked(
         "model": model,
     }
     return {key: value for key, value in asked.items() if value is not None}
+
+
+def _path(route: str, **names: str) -> str:
+    """Return a route's path with its names filled in."""
+    return route.format(**{key: quote(name, safe="") for key, name in names.items()})
 
 
 def _target(path: str, **query: str) -> str:

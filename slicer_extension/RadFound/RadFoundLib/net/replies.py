@@ -1,11 +1,12 @@
 """Validate the server's replies."""
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Optional
 
 from ..translation import _
+from . import protocol
 from .address import Address
 from .errors import ClientError
 from .transport import Reply, half_a_reply, not_radfound
@@ -53,37 +54,61 @@ class ServerInfo:
 
 
 @dataclass(frozen=True)
+class Check:
+    """One check of the gate that decides on a new adapter.
+
+    Parameters
+    ----------
+    name, words : str
+        The outcome in the server's words, with the numbers.
+    passed : bool or None
+        None if the check was not done.
+    """
+
+    name: str
+    words: str
+    passed: Optional[bool]
+
+
+@dataclass(frozen=True)
 class TrainingStatus:
-    """Status of the newest training.
+    """Status of the running training, or of the last one.
 
     Parameters
     ----------
     state : str
-        "none" (no training yet), "waiting", "running", "published" (a new adapter is active),
-        "refused" (trained, but the gate failed), "failed" or "stopped".
+        "idle" (no training yet), "running", "published" (a new adapter is active), "refused"
+        (trained, but the gate failed), "failed" or "stopped".
+    phase : str
+        What a running training is doing, in the server's words.
     message : str
-        The step, the gate's reason, or the error, in words.
-    step, total : int
-        0 of 0 while unknown.
+        The gate's reason, or the error, in the server's words.
+    step, steps : int
+        Of the phase; 0 of 0 if it has no steps.
     seconds_left : float or None
+    loss : float or None
+    corrections : int or None
+        Number of corrections that it learns from.
+    checks : tuple of Check
     adapter : str or None
         The adapter that was published.
-    metrics : dict
-        The gate's measurements; empty before the end.
     """
 
     state: str
+    phase: str = ""
     message: str = ""
     step: int = 0
-    total: int = 0
+    steps: int = 0
     seconds_left: Optional[float] = None
+    loss: Optional[float] = None
+    corrections: Optional[int] = None
+    checks: tuple[Check, ...] = ()
     adapter: Optional[str] = None
-    metrics: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_over(self) -> bool:
-        """Whether the training has ended, or there was none."""
-        return self.state not in ("waiting", "running")
+        """Whether no training is running."""
+        return self.state != "running"
 
 
 def read_all(reply: Reply, address: Address, limit: int = MAX_JSON_BYTES) -> bytes:
@@ -183,13 +208,13 @@ def event_error(detail: Any, address: Address) -> ClientError:
     code = detail.get("code")
     code = code if isinstance(code, str) else None
     message = detail["message"][:_MAX_MESSAGE_CHARS]
-    return ClientError(message, "server" if code == "internal_error" else "request", code)
+    return ClientError(message, "server" if code == protocol.INTERNAL_ERROR else "request", code)
 
 
 def checked_answer(value: Any, address: Address) -> dict[str, Any]:
     """Return a `radfound.answer/1` after checking the fields that the panel uses."""
     answer = as_object(value, address)
-    if answer.get("schema") != "radfound.answer/1":
+    if answer.get("schema") != protocol.ANSWER_SCHEMA:
         raise not_radfound(address)
     for key, kind in _ANSWER_SHAPE.items():
         if not isinstance(answer.get(key), kind):
@@ -229,62 +254,37 @@ def server_info(info: Any, health: Any, address: Address) -> ServerInfo:
     )
 
 
-def training_status(task: Optional[Mapping[str, Any]], stats: Mapping[str, Any]) -> TrainingStatus:
-    """Return the status of the newest training.
-
-    Parameters
-    ----------
-    task : mapping or None
-        Reply of `GET /train/`: the newest training since the server started.
-    stats : mapping
-        The trainer's entry in `GET /info/`: the newest training ever; empty if there was none.
-    """
-    if task is None:
-        return (
-            _status_of(stats, str(stats.get("status", "none"))) if stats else TrainingStatus("none")
-        )
-    report = _last_report(task.get("details"))
-    status = task.get("status")
-    if status == "SUBMITTED":
-        return TrainingStatus("waiting")
-    if status == "RUNNING":
-        return _status_of(report, "running")
-    if status == "STOPPED":
-        return _status_of(report, "stopped")
-    if report.get("status") not in ("published", "refused", "failed"):
-        report = {
-            "status": "failed",
-            "message": _("it ended without a message; see the server's log"),
-        }
-    return _status_of(report, str(report["status"]))
-
-
-def _status_of(report: Mapping[str, Any], state: str) -> TrainingStatus:
-    left = report.get("seconds_left")
-    metrics = report.get("metrics")
+def training_status(value: Any, address: Address) -> TrainingStatus:
+    """Return a `radfound.training_status/1` after checking it."""
+    found = as_object(value, address)
+    checks = found.get("checks")
+    if found.get("schema") != protocol.TRAINING_SCHEMA or not isinstance(checks, list):
+        raise not_radfound(address)
+    if found.get("state") not in protocol.TRAINING_STATES:
+        raise not_radfound(address)
+    corrections = found.get("corrections")
     return TrainingStatus(
-        state=state,
-        message=str(report.get("message") or ""),
-        step=_whole(report.get("step")),
-        total=_whole(report.get("total")),
-        seconds_left=float(left) if isinstance(left, (int, float)) else None,
-        adapter=_text(report.get("adapter")),
-        metrics=metrics if isinstance(metrics, dict) else {},
+        state=found["state"],
+        phase=str(found.get("phase") or ""),
+        message=str(found.get("message") or ""),
+        step=_whole(found.get("step")),
+        steps=_whole(found.get("steps")),
+        seconds_left=_number(found.get("seconds_left")),
+        loss=_number(found.get("loss")),
+        corrections=corrections if isinstance(corrections, int) else None,
+        checks=tuple(_check(check, address) for check in checks),
+        adapter=_text(found.get("adapter")),
     )
 
 
-def _last_report(details: Any) -> dict[str, Any]:
-    """Return the newest progress report among the last lines of a training's log."""
-    for line in reversed(details if isinstance(details, list) else []):
-        _before, mark, report = str(line).partition("training {")
-        if mark:
-            try:
-                found = json.loads("{" + report)
-            except ValueError:
-                continue
-            if isinstance(found, dict) and "status" in found:
-                return found
-    return {}
+def _check(value: Any, address: Address) -> Check:
+    found = as_object(value, address)
+    passed = found.get("passed")
+    return Check(
+        name=str(found.get("name") or ""),
+        words=str(found.get("words") or ""),
+        passed=passed if isinstance(passed, bool) else None,
+    )
 
 
 def parts(body: bytes, content_type: str) -> dict[str, bytes]:
@@ -303,6 +303,10 @@ def parts(body: bytes, content_type: str) -> dict[str, bytes]:
 
 def _whole(value: Any) -> int:
     return value if isinstance(value, int) else 0
+
+
+def _number(value: Any) -> Optional[float]:
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _text(value: Any) -> Optional[str]:

@@ -96,24 +96,21 @@ def size_words(count: int) -> str:
 
 def training_words(status: Any) -> str:
     """Return a training's progress or outcome; status is a `TrainingStatus`."""
-    if status is None or status.state == "none":
+    if status is None or status.state == "idle":
         return _("No training yet.")
-    if status.state == "waiting":
-        return _("The training is queued.")
     if status.state == "running":
-        if status.seconds_left is not None:
-            left = duration_words(status.seconds_left)
-            return _("Learning: about {left} left.").format(left=left)
-        step = status.message
-        return _("Learning: {step}.").format(step=step) if step else _("Learning.")
+        return _running_words(status)
     if status.state == "published":
-        return _("Passed its checks: {adapter} answers from now on. {measured}").format(
-            adapter=status.adapter or _("a new adapter"), measured=_gate_words(status.metrics)
-        )
+        head = _("Passed its checks: {adapter} answers from now on.")
+        if any(check.passed is False for check in status.checks):
+            head = _("Published although a check failed: {adapter} answers from now on.")
+        head = head.format(adapter=status.adapter or _("a new adapter"))
+        return "\n".join([head, *map(_check_words, status.checks)])
     if status.state == "refused":
-        return _("Did not pass its checks, so nothing changed: {why}. {measured}").format(
-            why=status.message.rstrip("."), measured=_gate_words(status.metrics)
-        )
+        head = _("Did not pass its checks, so nothing changed.")
+        # Failures first: they are the reason.
+        checks = sorted(status.checks, key=lambda check: check.passed is not False)
+        return "\n".join([head, *map(_check_words, checks)])
     if status.state == "stopped":
         return _("The training was stopped; nothing changed.")
     return _("The training failed, and nothing changed: {why}.").format(
@@ -121,14 +118,27 @@ def training_words(status: Any) -> str:
     )
 
 
-def _gate_words(metrics: Mapping[str, Any]) -> str:
-    parts = []
-    learnt, kept = metrics.get("reproduced"), metrics.get("kept")
-    if isinstance(learnt, (int, float)):
-        parts.append(_("{percent} % of the corrections learnt").format(percent=round(100 * learnt)))
-    if isinstance(kept, (int, float)):
-        parts.append(_("{percent} % of other answers kept").format(percent=round(100 * kept)))
-    return (", ".join(parts) + ".") if parts else ""
+def _running_words(status: Any) -> str:
+    words = _("Learning.")
+    if status.corrections == 1:
+        words = _("Learning from 1 correction.")
+    elif status.corrections is not None:
+        words = _("Learning from {count} corrections.").format(count=status.corrections)
+    if status.phase:
+        words += " " + _("Now: {phase}.").format(phase=status.phase)
+    if status.seconds_left is not None:
+        left = duration_words(status.seconds_left)
+        words += " " + _("About {left} left.").format(left=left)
+    return words
+
+
+def _check_words(check: Any) -> str:
+    words = check.words or _("not done")
+    if check.passed is None:
+        return _("– {check}: {outcome}").format(check=check.name, outcome=words)
+    if check.passed:
+        return _("✓ {check}: {outcome}").format(check=check.name, outcome=words)
+    return _("✗ FAILED {check}: {outcome}").format(check=check.name, outcome=words)
 
 
 # Conversation ---------------------------------------------------------------------------------

@@ -53,12 +53,12 @@ class TeachSection:
         ui, session = self._ui, self._session
         status = session.training
         show(session.state == "connected" and session.is_training, ui.trainingBar)
-        if status is not None and status.total > 0:
-            ui.trainingBar.maximum = status.total
-            ui.trainingBar.value = min(status.step, status.total)
+        if status is not None and status.steps > 0:
+            ui.trainingBar.maximum = status.steps
+            ui.trainingBar.value = min(status.step, status.steps)
         else:
             ui.trainingBar.maximum = 0
-        is_known = session.state == "connected" and status is not None and status.state != "none"
+        is_known = session.state == "connected" and status is not None and status.state != "idle"
         ui.trainingText.text = training_words(status)
         show(is_known, ui.trainingText)
 

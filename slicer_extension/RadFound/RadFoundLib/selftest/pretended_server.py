@@ -10,7 +10,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
-_REVISION = "0123456789ab"
+from ..net import protocol
+
+_MODEL = {"name": "radfound-stub"}
 _STRATEGIES = {"first": "First unread study by name", "random": "Random unread study"}
 _TEXTS = {
     "vqa": "Yes, a small one on the left.",
@@ -110,9 +112,9 @@ class StubServer:
 
     def _health(self) -> dict:
         return {
-            "status": "ok",
+            **protocol.HEALTH_STATUS,
             "version": "stub",
-            "model": {"name": "radfound-stub", "loaded": True, "adapter": self.active},
+            "model": {**_MODEL, "loaded": True, "adapter": self.active, "problem": None},
             "corrections": len(self.corrections),
             "training": self._is_training,
             **({"models": [{"name": name} for name in self.models]} if self.models else {}),
@@ -132,14 +134,13 @@ class StubServer:
             "name": "RadFound",
             "models": {f"radfound_{task}": {} for task in _TEXTS},
             "strategies": {name: {"description": text} for name, text in _STRATEGIES.items()},
-            "train_stats": {},
         }
 
     def _answer(self, body: dict) -> dict:
         self._count += 1
         task = body.get("task", "vqa")
         return {
-            "schema": "radfound.answer/1",
+            **protocol.ANSWER,
             "id": f"answer-{self._count}",
             "task": task,
             "images": body.get("images") or [body.get("image")],
@@ -148,10 +149,12 @@ class StubServer:
             "sections": dict(_SECTIONS) if task == "report" else None,
             "confidence": self.confidence if task == "vqa" else None,
             "uncertainty": 0.2,
-            "evidence": None,
-            "model": {"name": body.get("model") or "radfound-stub", "revision": _REVISION, "adapter": self.active},
-            "timings_ms": {},
-            "finished": True,
+            "model": {
+                **protocol.MODEL_VERSION,
+                **_MODEL,
+                **({"name": body["model"]} if body.get("model") else {}),
+                "adapter": self.active,
+            },
         }
 
     def _map(self, image: str) -> bytes:
@@ -180,7 +183,8 @@ class StubServer:
 
     def _train(self) -> tuple:
         if self._is_training:
-            return 400, {"detail": "Training is already running"}
+            message = "train: one runs and 0 wait, of at most 4"
+            return 429, {"detail": {"code": protocol.ALREADY_RUNNING, "message": message}}
         self._training, self._stopped_at = time.monotonic(), None
         return 200, {"status": "SUBMITTED"}
 
@@ -189,23 +193,31 @@ class StubServer:
             self._stopped_at, self._training = self._step(), None
         return 200, {}
 
-    def _training_task(self) -> tuple:
+    def _training_status(self) -> dict:
+        step, count = self._step(), len(self.corrections)
+        status = {**protocol.TRAINING_STATUS, "checks": [], "corrections": count, "skipped": []}
         if self._stopped_at is not None:
-            return 200, {"status": "STOPPED", "details": []}
-        if self._training is None:
-            return 404, {"detail": "No tasks running"}
-        step = self._step()
-        report: dict = {"status": "running", "message": "training", "step": step}
-        report.update(total=self.steps, seconds_left=(self.steps - step) * self.step_s)
-        if step >= self.steps:
-            report = self._learnt()
-        status = "RUNNING" if step < self.steps else "DONE"
-        return 200, {"status": status, "details": [f"INFO training {json.dumps(report)}"]}
+            status.update(state="stopped", seconds_left=None)
+        elif self._training is None:
+            status.update(state="idle", phase="", step=0, steps=0, seconds_left=None, loss=None)
+        elif step < self.steps:
+            left = (self.steps - step) * self.step_s
+            status.update(step=step, steps=self.steps, seconds_left=left)
+        else:
+            status.update(phase="", seconds_left=None, loss=None, **self._learnt())
+        return status
 
     def _learnt(self) -> dict:
-        metrics = {"corrections": float(len(self.corrections)), "reproduced": 1.0, "kept": 0.98}
+        checks = [
+            protocol.CHECK,
+            {**protocol.CHECK, "name": "answers end", "words": "100% of 32 end by themselves"},
+            {**protocol.CHECK, "name": "held-out corrections", "words": "not done", "passed": None},
+        ]
         if self.gate:
-            return {"status": "refused", "message": self.gate, "metrics": metrics}
+            failed = {**protocol.CHECK, "name": "regression", "words": self.gate, "passed": False}
+            message = f"regression: {self.gate}"
+            return {"state": "refused", "message": message, "checks": [*checks, failed]}
+        metrics = {"corrections": float(len(self.corrections))}
         name = f"a-{len(self.adapters):04d}"
         if self._training is not None and self._training not in [a["_of"] for a in self.adapters]:
             name = f"a-{len(self.adapters) + 1:04d}"
@@ -213,12 +225,8 @@ class StubServer:
             manifest = {"created": created, "metrics": metrics}
             self.adapters.append({"id": name, "manifest": manifest, "_of": self._training})
             self._activate(name)
-        return {
-            "status": "published",
-            "message": f"published {name}",
-            "adapter": name,
-            "metrics": metrics,
-        }
+        message = f"published {name}"
+        return {"state": "published", "message": message, "adapter": name, "checks": checks}
 
     def _activate(self, name: Optional[str]) -> None:
         self.history.append(self.active)
@@ -277,15 +285,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._record(json.loads(body))
         elif path.startswith("/radfound/adapters"):
             self._adapters(path)
-        elif route == ("GET", "/radfound/studies"):
+        elif route == ("GET", protocol.STUDIES):
             self._reply(200, {"studies": stub.listed_studies()})
-        elif route == ("GET", "/radfound/templates"):
+        elif route == ("GET", protocol.TEMPLATES):
             self._reply(200, {"templates": stub.templates})
-        elif route == ("POST", "/radfound/pacs/send"):
+        elif route == ("POST", protocol.SEND_TO_ARCHIVE):
             stub.archived.append(json.loads(body))
             self._reply(200, {"status": "queued"})
+        elif route == ("GET", protocol.TRAINING):
+            self._reply(200, stub._training_status())
         elif path.startswith("/train/"):
-            act = {"GET": stub._training_task, "POST": stub._train, "DELETE": stub._stop}
+            act = {"POST": stub._train, "DELETE": stub._stop}
             self._reply(*act[self.command]())
         elif path.startswith("/activelearning/"):
             name = next(iter(stub.studies), None)

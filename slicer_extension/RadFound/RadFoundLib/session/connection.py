@@ -125,7 +125,7 @@ class Connection:
 
     @property
     def is_training(self) -> bool:
-        """Whether the last known training status is waiting or running."""
+        """Whether a training is running, as far as is known."""
         return self.training is not None and not self.training.is_over
 
     def connect(self, address: str, token: str = "") -> None:
@@ -278,7 +278,7 @@ class Connection:
 
         def done(_value: Any) -> None:
             if is_training:
-                self.training = TrainingStatus("waiting")
+                self.training = TrainingStatus("running")
                 self.look_at_training()
             else:
                 self._greet()

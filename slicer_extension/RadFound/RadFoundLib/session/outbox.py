@@ -14,9 +14,9 @@ from typing import Any, Optional
 from ..net.cancellation import Cancellation
 from ..net.client import Client
 from ..net.errors import ClientError
+from ..net.protocol import CORRECTION_SCHEMA, VERDICTS
 from ..translation import _
 
-VERDICTS = ("accepted", "edited", "rejected")
 _SCHEMA = "radfound.outbox/1"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,100}")
 
@@ -57,7 +57,7 @@ def new_correction(
         raise ClientError(_("An empty answer cannot be accepted."), "request")
     is_question = answer["task"] == "vqa"
     correction = {
-        "schema": "radfound.correction/1",
+        "schema": CORRECTION_SCHEMA,
         "id": str(uuid.uuid4()),
         "answer_id": answer["id"],
         "images": list(answer["images"]),
