@@ -26,7 +26,7 @@ from radfound.wire import ErrorReply
 
 from ..access import Admission, BodyLimit, Gate, Rules, SafeHeaders
 from ..metrics import Counting, Metrics
-from . import answering, others, own, pages, stored, tasks, training
+from . import answering, department, others, own, pages, stored, tasks, training
 from .errors import install_error_handlers
 from .fields import insist_on_json
 from .folders import Folders, hide_folders
@@ -55,6 +55,7 @@ _REPLACED = (
 _OTHERS = (activelearning.router, datastore.router, session.router)
 _OWN = (
     answering.router, tasks.router, training.router, stored.router, stored.sessions, others.router, own.router,
+    department.router,
     pages.logs,
 )  # fmt: skip
 # Not offered: there are no whole slides here, and weights come as adapters that pass a gate.

@@ -811,7 +811,7 @@ def test_learning_shows_its_progress_and_ends_with_a_new_adapter(desk):
         "✓ answers end: 100% of 32 end by themselves",
         "– held-out corrections: not done",
     ]
-    assert desk.ui.newText.text == "No corrections since the last training."
+    assert desk.ui.newText.text == ("Corrections to learn from: 1, 0 new since the last training.")
     assert desk.ui.stateLabel.text == "connected: radfound-stub, adapter a-0001"
 
 

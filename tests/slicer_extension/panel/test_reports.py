@@ -274,7 +274,9 @@ def test_a_conversation_is_there_again_after_its_scene_was_loaded(desk):
     assert restored.draft.text() == turn.draft.text() and restored.verdict == "edited"
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema": "radfound.conversation/1", "turns": [{}]}'])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"schema": "radfound.conversation/1", "turns": [{}]}']
+)
 def test_a_kept_conversation_of_another_version_is_said_so(desk, text):
     from RadFoundLib.scene import scene
 

@@ -5,10 +5,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Callable, Optional
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from ..translation import _
-from . import protocol, replies
+from . import bodies, protocol, replies
 from .address import Address
 from .cancellation import Cancellation
 from .downloading import saved, unpacked
@@ -109,7 +109,7 @@ class Client:
 
     def has(self, content_hash: str, cancel: Optional[Cancellation] = None) -> bool:
         """Whether the server has the volume with this content hash."""
-        target = _target(protocol.IMAGE, image=image_id(content_hash))
+        target = bodies.target(protocol.IMAGE, image=image_id(content_hash))
         with self._call("HEAD", target, cancel=cancel) as reply:
             if reply.status == 404:
                 return False
@@ -159,7 +159,7 @@ class Client:
             body = UploadBody(file, size, file_name, is_packed, progress)
             call = self._call(
                 "PUT",
-                _target(protocol.IMAGE, image=image),
+                bodies.target(protocol.IMAGE, image=image),
                 headers=body.headers,
                 body=body,
                 silence_s=_UPLOAD_SILENCE_S,
@@ -197,7 +197,7 @@ class Client:
         """
         call = self._call(
             "GET",
-            _target(protocol.IMAGE, image=image),
+            bodies.target(protocol.IMAGE, image=image),
             silence_s=_UPLOAD_SILENCE_S,
             limit_s=None,
             cancel=cancel,
@@ -216,7 +216,7 @@ class Client:
         self, strategy: str, cancel: Optional[Cancellation] = None
     ) -> Optional[dict[str, Any]]:
         """Return {"id", "reason", ...} of the next study; None if none is left."""
-        target = _path(protocol.NEXT_STUDY, strategy=strategy)
+        target = bodies.path(protocol.NEXT_STUDY, strategy=strategy)
         found = replies.as_object(
             self._post(target, {}, cancel, self._answer_timeout_s), self._place
         )
@@ -264,13 +264,13 @@ class Client:
         dict
             The complete answer, `radfound.answer/1`.
         """
-        asked = _asked(images, question, history, region, max_new_tokens, model)
+        asked = bodies.asked(images, question, history, region, max_new_tokens, model)
         image = images[0] if images else ""
         call = self._call(
             "POST",
             protocol.ASK,
             headers={"Content-Type": "application/json", "Accept": "text/event-stream"},
-            body=_json_bytes({"task": task, "image": image, **asked}),
+            body=bodies.json_bytes({"task": task, "image": image, **asked}),
             silence_s=self._answer_timeout_s,
             limit_s=None,
             cancel=cancel,
@@ -309,11 +309,11 @@ class Client:
         map : bytes or None
             An NRRD file in the volume's geometry; None if the server has no evidence map.
         """
-        params = json.dumps(_asked(images, question, history, region, None, model))
-        path = _path(protocol.INFER, model=protocol.MODEL.format(task=task))
+        params = json.dumps(bodies.asked(images, question, history, region, None, model))
+        path = bodies.path(protocol.INFER, model=protocol.MODEL.format(task=task))
         call = self._call(
             "POST",
-            _target(path, image=images[0] if images else "", output="all"),
+            bodies.target(path, image=images[0] if images else "", output="all"),
             headers={"Content-Type": "application/x-www-form-urlencoded"},
             body=urlencode({"params": params}).encode("ascii"),
             silence_s=self._answer_timeout_s,
@@ -339,7 +339,7 @@ class Client:
         """Return the corrections of an image (or all), oldest first."""
         target = protocol.CORRECTIONS
         if image is not None:
-            target = _target(target, image=image)
+            target = bodies.target(target, image=image)
         rows = replies.as_object(self._get(target, cancel), self._place).get("corrections")
         if not isinstance(rows, list):
             raise not_radfound(self._place)
@@ -398,7 +398,7 @@ class Client:
     ) -> None:
         """Start fine-tuning on the corrections; ClientError "request" if one is running already."""
         try:
-            self._post(_path(protocol.TRAIN, model=protocol.TRAINER), settings or {}, cancel)
+            self._post(bodies.path(protocol.TRAIN, model=protocol.TRAINER), settings or {}, cancel)
         except ClientError as error:
             if error.code != protocol.ALREADY_RUNNING:
                 raise
@@ -422,7 +422,7 @@ class Client:
         self, adapter: Optional[str], cancel: Optional[Cancellation] = None
     ) -> dict[str, Any]:
         """Activate an adapter (None: the base model); returns the same as `adapters`."""
-        path = _path(protocol.ACTIVATE, adapter=protocol.BASE if adapter is None else adapter)
+        path = bodies.path(protocol.ACTIVATE, adapter=protocol.BASE if adapter is None else adapter)
         return self._adapters(self._post(path, {}, cancel))
 
     def rollback(self, cancel: Optional[Cancellation] = None) -> dict[str, Any]:
@@ -456,7 +456,7 @@ class Client:
             "POST",
             target,
             headers={"Content-Type": "application/json"},
-            body=_json_bytes(value),
+            body=bodies.json_bytes(value),
             silence_s=limit_s,
             limit_s=limit_s,
             cancel=cancel,
@@ -482,36 +482,3 @@ class Client:
         how.setdefault("limit_s", self._timeout_s)
         with request(self._place, method, target, headers=headers, **how) as reply:
             yield reply
-
-
-def _asked(
-    images: Sequence[str],
-    question: Optional[str],
-    history: Sequence[Mapping[str, str]],
-    region: Optional[Mapping[str, Any]],
-    max_new_tokens: Optional[int],
-    model: Optional[str],
-) -> dict[str, Any]:
-    """Return the request's fields, without those that are None or empty."""
-    asked = {
-        "question": question,
-        "images": list(images) if len(images) > 1 else None,
-        "history": list(history) or None,
-        "region": region,
-        "max_new_tokens": max_new_tokens,
-        "model": model,
-    }
-    return {key: value for key, value in asked.items() if value is not None}
-
-
-def _path(route: str, **names: str) -> str:
-    """Return a route's path with its names filled in."""
-    return route.format(**{key: quote(name, safe="") for key, name in names.items()})
-
-
-def _target(path: str, **query: str) -> str:
-    return f"{path}?{urlencode(query)}"
-
-
-def _json_bytes(value: Any) -> bytes:
-    return json.dumps(value).encode("ascii")

@@ -275,7 +275,9 @@ def _tls_context(ca_file: str) -> ssl.SSLContext:
             else:
                 context.load_verify_locations(cafile=path)
         except OSError as error:
-            message = _("The list of certificates at {path} cannot be read: see REQUESTS_CA_BUNDLE.")
+            message = _(
+                "The list of certificates at {path} cannot be read: see REQUESTS_CA_BUNDLE."
+            )
             if path == ca_file:
                 message = _("The certificate file {path} cannot be read: choose another one.")
             raise ClientError(message.format(path=path), "request", NOT_TRUSTED) from error

@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 import qt
 
+from ..controls.keys import Keys
 from ..net.errors import ClientError
 from ..scene import places, scene
 from ..session.conversation import Conversation, Turn
@@ -24,7 +25,6 @@ from .section_sentences import SentencesSection
 from .section_server import ServerSection
 from .section_study import StudySection
 from .section_teach import TeachSection
-from .keys import Keys
 
 _PULSE_MS = 20
 _PULSES_A_LOOK = 25

@@ -324,7 +324,9 @@ def print_html(turns: Iterable, study: str) -> str:
     parts = []
     for turn in turns:
         head = escape(turn.question or task_words(turn.task))
-        parts.append(f"<h3>{head}</h3><p>{escape(turn_text(turn).partition(chr(10))[2].strip())}</p>")
+        parts.append(
+            f"<h3>{head}</h3><p>{escape(turn_text(turn).partition(chr(10))[2].strip())}</p>"
+        )
     return f"<h2>{escape(study)}</h2>" + "<hr>".join(parts)
 
 

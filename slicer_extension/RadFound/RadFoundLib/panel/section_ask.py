@@ -5,14 +5,13 @@ from typing import Any, Optional
 import qt
 import slicer
 
+from ..controls.widgets import chosen_in, fill, guarded, show
 from ..net.errors import ClientError
 from ..scene.known import known_about
 from ..session.settings import default_prompts
 from ..session.template import Template
 from ..translation import _
 from .render import Palette, conversation_html, hint_html, size_words
-from .widgets import chosen_in, fill, guarded, show
-
 
 _FOLD_PERCENT = (30, 40, 50, 60, 70, 80, 90)
 # The tick for each thing that may be sent with a question.

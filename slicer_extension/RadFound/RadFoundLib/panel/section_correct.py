@@ -5,11 +5,11 @@ from typing import Any, Optional
 import qt
 import slicer
 
+from ..controls.widgets import chosen_in, fill, guarded, show
 from ..net.errors import ClientError
 from ..scene import places, scene
 from ..translation import _
 from .render import task_words, verdict_words
-from .widgets import chosen_in, fill, guarded, show
 
 _TITLE_CHARS = 60
 _TABLE_PIXELS = 150  # maximum height; a longer table scrolls

@@ -5,10 +5,10 @@ from typing import Any, Optional
 import qt
 import slicer
 
+from ..controls.widgets import guarded, show
 from ..net.errors import ClientError
 from ..translation import _
 from .render import confidence_words
-from .widgets import guarded, show
 
 
 class DaySection:
@@ -26,7 +26,9 @@ class DaySection:
         ui.openStudyButton.connect("clicked()", guarded(self._open))
         ui.askAllButton.connect("clicked()", guarded(self._ask_all))
         ui.studiesTable.connect("itemSelectionChanged()", guarded(self._enable))
-        ui.studiesTable.connect("cellDoubleClicked(int,int)", guarded(lambda _row, _column: self._open()))
+        ui.studiesTable.connect(
+            "cellDoubleClicked(int,int)", guarded(lambda _row, _column: self._open())
+        )
         _head(ui.studiesTable, [_("Study"), _("State"), _("Drafts")], 0)
         _head(ui.allTable, [_("Volume"), _("Answer"), _("Confidence")], 1)
         show(False, ui.allTable)

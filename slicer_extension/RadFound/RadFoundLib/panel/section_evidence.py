@@ -2,11 +2,11 @@
 
 from typing import Any, Optional
 
+from ..controls.widgets import guarded, show
 from ..net.errors import ClientError
 from ..scene import scene
 from ..translation import _
 from .render import escape
-from .widgets import guarded, show
 
 _LEGEND_STEPS = 24
 
@@ -101,4 +101,4 @@ def _legend() -> str:
         '<span style="color:#{:02x}{:02x}{:02x}">█</span>'.format(*(round(255 * c) for c in colour))
         for colour in colours
     )
-    return f'{escape(_("less"))} {blocks} {escape(_("more"))}'
+    return f"{escape(_('less'))} {blocks} {escape(_('more'))}"

@@ -5,12 +5,12 @@ from typing import Any
 import qt
 import slicer
 
+from ..controls.widgets import guarded
 from ..net.errors import ClientError
 from ..scene import scene
 from ..session.conversation import Conversation
 from ..translation import _
 from .render import conversation_text, print_html, task_words, turn_text
-from .widgets import guarded
 
 
 class KeepSection:

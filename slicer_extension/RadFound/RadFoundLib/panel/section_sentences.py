@@ -4,9 +4,9 @@ from typing import Any, Optional
 
 import qt
 
+from ..controls.widgets import guarded, show
 from ..translation import _
 from .render import section_words
-from .widgets import guarded, show
 
 _ACCEPT, _EDIT, _STRIKE = "A", "E", "X"
 _WIDGET_SHORTCUT = 0  # Qt::WidgetShortcut: the list itself has the focus

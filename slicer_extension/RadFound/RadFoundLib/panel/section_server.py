@@ -5,11 +5,11 @@ from typing import Any, Optional
 import qt
 import slicer
 
+from ..controls.widgets import chosen_in, fill, guarded, show
 from ..net.address import Address
 from ..net.errors import ClientError
 from ..translation import _
 from .render import model_words
-from .widgets import chosen_in, fill, guarded, show
 
 _ICONS = {
     "away": "state-away",
@@ -115,7 +115,7 @@ class ServerSection:
     def _show_state(self) -> None:
         ui, session = self._ui, self._session
         state = session.state
-        if state == "connected":
+        if state == "connected" and not self._was_connected:
             self._remember()
         if state == "refused":
             self._asked_by = session.client.origin
@@ -157,7 +157,10 @@ class ServerSection:
         """Trust a file of certificates for this server, and connect again."""
         session, settings = self._session, self._panel.settings
         path = qt.QFileDialog.getOpenFileName(
-            slicer.util.mainWindow(), _("Choose a certificate"), "", _("Certificates (*.pem *.crt *.cer)")
+            slicer.util.mainWindow(),
+            _("Choose a certificate"),
+            "",
+            _("Certificates (*.pem *.crt *.cer)"),
         )
         if path and session.client is not None:
             session.ca_files = {**session.ca_files, session.client.origin: path}

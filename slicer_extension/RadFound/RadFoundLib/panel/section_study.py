@@ -8,10 +8,10 @@ from typing import Any, Optional
 
 import slicer
 
+from ..controls.widgets import chosen_in, fill, guarded, show
 from ..net.errors import ClientError
 from ..scene import places, scene
 from ..translation import _
-from .widgets import chosen_in, fill, guarded, show
 
 WHOLE, REGION, SLICE = "whole", "region", "slice:"
 
@@ -159,7 +159,9 @@ class StudySection:
     def _measure_into_report(self) -> None:
         facts = self._measured()
         if facts and not self._panel.sentences.add_measured(facts):
-            self._panel.ask_section.say(_("Let RadFound write a report first, then measure into it."))
+            self._panel.ask_section.say(
+                _("Let RadFound write a report first, then measure into it.")
+            )
 
     # Next study -------------------------------------------------------------------------------
 

@@ -32,7 +32,9 @@ def segments_of(node: Any) -> list:
     if not is_segmentation(node):
         return []
     segmentation = node.GetSegmentation()
-    ids = [segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments())]
+    ids = [
+        segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments())
+    ]
     return [(segmentation.GetSegment(each).GetName(), each) for each in ids]
 
 
@@ -65,7 +67,9 @@ def region_of(volume: Any, node: Any, segment: Optional[str] = None) -> dict:
     points = slicer.util.arrayFromMarkupsControlPoints(node, world=True)
     if not len(points):
         raise ClientError(
-            _("{name} has no points: place them in a slice view first.").format(name=node.GetName()),
+            _("{name} has no points: place them in a slice view first.").format(
+                name=node.GetName()
+            ),
             "request",
         )
     margin = _AROUND_A_POINT_MM if len(points) == 1 else _AROUND_A_LINE_MM
@@ -99,7 +103,9 @@ def measured(volume: Any, node: Any, segment: str) -> str:
         (_("longest diameter {value} mm"), value("Labelmap", "feret_diameter_mm"), 1),
     )
     words = [
-        text.format(value=f"{number:.{digits}f}") for text, number, digits in facts if number is not None
+        text.format(value=f"{number:.{digits}f}")
+        for text, number, digits in facts
+        if number is not None
     ]
     if not words:
         raise ClientError(_("The segment is empty: draw it first."), "request")
@@ -111,6 +117,8 @@ def measured(volume: Any, node: Any, segment: str) -> str:
 
 def _segment_corners(node: Any, segment: Optional[str]) -> np.ndarray:
     """Return the corners, in world RAS, of the voxels of a segment."""
+    from vtk.util.numpy_support import vtk_to_numpy
+
     empty = ClientError(_("The segment is empty: draw it first."), "request")
     image = slicer.vtkOrientedImageData()
     if not segment or not node.GetBinaryLabelmapRepresentation(segment, image):
@@ -120,7 +128,7 @@ def _segment_corners(node: Any, segment: Optional[str]) -> np.ndarray:
     if scalars is None or high_i < low_i:
         raise empty
     shape = (high_k - low_k + 1, high_j - low_j + 1, high_i - low_i + 1)
-    voxels = np.argwhere(vtk.util.numpy_support.vtk_to_numpy(scalars).reshape(shape))
+    voxels = np.argwhere(vtk_to_numpy(scalars).reshape(shape))
     if not len(voxels):
         raise empty
     start = np.array([low_i, low_j, low_k])
@@ -137,4 +145,6 @@ def _segment_corners(node: Any, segment: Optional[str]) -> np.ndarray:
 
 
 def _corners(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    return np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
+    return np.array(
+        [[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])]
+    )

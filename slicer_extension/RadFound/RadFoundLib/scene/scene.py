@@ -398,7 +398,10 @@ def save_conversation(volume: Any, text: str) -> Any:
 def conversation_node(volume: Any) -> Any:
     """Return the node that keeps a volume's conversation, or None."""
     for node in slicer.util.getNodesByClass("vtkMRMLTextNode"):
-        if node.GetAttribute(CONVERSATION_ATTRIBUTE) and node.GetNodeReference(_VOLUME_ROLE) is volume:
+        if (
+            node.GetAttribute(CONVERSATION_ATTRIBUTE)
+            and node.GetNodeReference(_VOLUME_ROLE) is volume
+        ):
             return node
     return None
 

@@ -131,7 +131,13 @@ def _turn(row: dict) -> Turn:
     turn = Turn(**{**row, "draft": None, "is_unfolded": False})
     if row["draft"] is not None:
         turn.draft = Draft([Sentence(**each) for each in row["draft"]["sentences"]])
-    texts = (turn.task, turn.text, turn.answer["text"], turn.answer["id"], turn.answer["model"]["name"])
+    texts = (
+        turn.task,
+        turn.text,
+        turn.answer["text"],
+        turn.answer["id"],
+        turn.answer["model"]["name"],
+    )
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("not a conversation of this version")
     return turn

@@ -56,7 +56,9 @@ class Draft:
     @property
     def is_changed(self) -> bool:
         """Whether the text is no longer the model's."""
-        return any(each.state in ("edited", "struck", "added", "measured") for each in self.sentences)
+        return any(
+            each.state in ("edited", "struck", "added", "measured") for each in self.sentences
+        )
 
     def accept(self, index: int) -> None:
         """Mark a sentence as right; a struck one comes back."""

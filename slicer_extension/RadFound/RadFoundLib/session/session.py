@@ -1,5 +1,6 @@
 """The session with a server: questions, answers, corrections and the next study."""
 
+import json
 from collections.abc import Hashable, Sequence
 from typing import Any, Callable, Optional
 
@@ -10,8 +11,8 @@ from .connection import Connection, Done, words_of
 from .conversation import Conversation, Turn
 from .jobs import Job
 from .outbox import Flushed, Outbox, new_correction
-from .template import Template
 from .study import Sending, Study, throttled, upload
+from .template import Template
 
 
 class Session(Connection):
@@ -115,7 +116,10 @@ class Session(Connection):
         conversation = self.conversation(study.key)
         history = conversation.history() if with_history and task == "vqa" else []
         if known:
-            history = [{"question": _("What is known about this study?"), "answer": known}, *history]
+            history = [
+                {"question": _("What is known about this study?"), "answer": known},
+                *history,
+            ]
         turn = Turn(task, question, study.where, study.region, history)
         conversation.turns.append(turn)
         self.turn = turn
@@ -307,14 +311,25 @@ class Session(Connection):
             if set(row.get("images") or ()) & set(self.corrections_of)
         ]
 
+    def corrections_to_learn(self) -> list:
+        """Return the corrections that a training learns from, as the server chooses them.
+
+        The newest about each question, part and study; none without a text.
+        """
+        newest = {}
+        for row in self.corrections:
+            about = [row.get("images"), row.get("task"), row.get("question"), row.get("region")]
+            newest[json.dumps(about, sort_keys=True)] = row
+        return [row for row in newest.values() if str(row.get("text") or "").strip()]
+
     def new_corrections(self) -> int:
-        """Return the number of corrections since the newest adapter."""
+        """Return how many corrections to learn from are newer than the newest adapter."""
         made = [
             str((adapter.get("manifest") or {}).get("created", ""))
             for adapter in self.adapters["adapters"]
         ]
         newest = max(made, default="")
-        return sum(str(row.get("created", "")) > newest for row in self.corrections)
+        return sum(str(row.get("created", "")) > newest for row in self.corrections_to_learn())
 
     # Department -------------------------------------------------------------------------------
 
@@ -325,18 +340,20 @@ class Session(Connection):
             failed(_("Connect to a server first."))
             return
         self._errand(
-            lambda job: client.studies(job.cancellation), done, lambda error: failed(words_of(error))
+            lambda job: client.studies(job.cancellation),
+            done,
+            lambda error: failed(words_of(error)),
         )
 
     def fetch_templates(self, done: Done) -> None:
         """Fetch the department's templates; nothing happens if the server has none."""
         client = self.client
         if client is not None and self.state == "connected":
-            self._errand(lambda job: client.templates(job.cancellation), done, lambda _error: done([]))
+            self._errand(
+                lambda job: client.templates(job.cancellation), done, lambda _error: done([])
+            )
 
-    def fill_template(
-        self, study: Study, template: Template, model: Optional[str] = None
-    ) -> Turn:
+    def fill_template(self, study: Study, template: Template, model: Optional[str] = None) -> Turn:
         """Ask each question of a template, and put the answers into a draft of a report.
 
         An answer that is empty or too unsure stays blank for the reader.
@@ -411,11 +428,10 @@ class Session(Connection):
                 return None
             progress = throttled(job, str(choice["id"]))
             return choice, client.download(choice["id"], folder, progress, job.cancellation)
+
         self._fetch(work, done, failed)
 
-    def _fetch(
-        self, work: Callable[[Job], Any], done: Done, failed: Callable[[str], None]
-    ) -> None:
+    def _fetch(self, work: Callable[[Job], Any], done: Done, failed: Callable[[str], None]) -> None:
         def on_done(found: Any) -> None:
             self._after_work(None)
             done(found)
