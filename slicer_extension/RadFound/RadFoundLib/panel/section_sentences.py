@@ -25,7 +25,7 @@ class SentencesSection:
         ui.editSentenceButton.connect("clicked()", guarded(self._edit))
         ui.strikeSentenceButton.connect("clicked()", guarded(self._strike))
         ui.addSentenceButton.connect("clicked()", guarded(self._add))
-        ui.sentenceEdit.connect("returnPressed()", guarded(self._take))
+        ui.sentenceEdit.connect("returnPressed()", guarded(self.take))
         ui.sentenceList.connect("currentRowChanged(int)", guarded(lambda _row: self._enable()))
         ui.sentenceList.connect("itemDoubleClicked(QListWidgetItem*)", guarded(self._on_double))
         self._keys = []
@@ -131,7 +131,8 @@ class SentencesSection:
         show(True, edit)
         edit.setFocus()
 
-    def _take(self) -> None:
+    def take(self) -> None:
+        """Take the sentence that was typed in."""
         index, draft = self._edited, self._draft
         if index is not None and draft is not None:
             draft.edit(index, self._ui.sentenceEdit.text)
