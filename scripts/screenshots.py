@@ -170,7 +170,10 @@ class Photographer:
         ui.acceptButton.click()
         self.panel.choose(report)
         wanted = {
-            "findings": ["No mass, no haemorrhage, no midline shift.", "Ventricles of normal size."],
+            "findings": [
+                "No mass, no haemorrhage, no midline shift.",
+                "Ventricles of normal size.",
+            ],
             "impression": ["Normal MRI of the brain."],
         }
         draft = report.draft

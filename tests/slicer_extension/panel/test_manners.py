@@ -184,3 +184,24 @@ def test_a_translation_with_other_placeholders_does_not_break_the_panel():
         assert translation._("Connect") == "Connect"
     finally:
         translation._translators.clear()
+
+
+# Room on the screen
+
+
+def test_answer_and_correction_are_seen_together_in_a_narrow_panel(desk):
+    desk.ui.reportButton.click()
+    desk.settle()
+    desk.run(0.6)
+    window = pythonqt.unwrap(desk.widget.parent)
+    for name in ("server", "study", "evidence", "teach", "day", "correct"):
+        getattr(desk.ui, name + "Section").collapsed = True
+    window.resize(480, window.minimumSizeHint().height())
+    desk.run(0.1)
+
+    assert window.minimumSizeHint().width() <= 500
+    chat, accept = (pythonqt.unwrap(w) for w in (desk.ui.chatView, desk.ui.acceptButton))
+    top = chat.mapTo(window, chat.rect().topLeft()).y()
+    bottom = accept.mapTo(window, accept.rect().bottomLeft()).y()
+    assert bottom - top < 560
+    assert window.minimumSizeHint().height() < 900  # of 1080 lines, Slicer's bars need some

@@ -17,13 +17,15 @@ router = APIRouter(prefix="/radfound", tags=["RadFound"])
 
 _USER = RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)
 
+State = Literal["new", "asked", "read"]
+
 
 class ListedStudy(BaseModel):
     """A study of the list: new, asked about, or read (it has a final label or a correction)."""
 
     id: str
     name: str
-    state: Literal["new", "asked", "read"]
+    state: State
     drafts: int
 
 
@@ -57,7 +59,7 @@ def studies(user: User = Depends(_USER)) -> StudyList:
     found = []
     for image in sorted(datastore.list_images()):
         is_read = image in corrected or image not in unlabeled
-        state = "read" if is_read else "asked" if image in asked else "new"
+        state: State = "read" if is_read else "asked" if image in asked else "new"
         found.append(ListedStudy(id=image, name=image, state=state, drafts=0))
     return StudyList(studies=sorted(found, key=lambda study: order.index(study.state)))
 

@@ -106,6 +106,7 @@ class Panel:
         self._pulses = (self._pulses + 1) % _PULSES_A_LOOK
         if not self._pulses:
             self.study_section.show_volume()  # voxels may arrive after the volume is chosen
+            self.ask_section.show_known()
             self.ask_section.follow_theme()
 
     # The study --------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ class AskSection:
         self._templates: list = []
         self._templates_of = ""
         self._known: dict = {}
+        self._known_of: Optional[str] = None
         ui.askButton.connect("clicked()", guarded(self._ask))
         ui.questionEdit.connect("returnPressed()", guarded(self._ask))
         ui.questionEdit.connect("textChanged(QString)", guarded(lambda _text: self._enable()))
@@ -67,7 +68,7 @@ class AskSection:
         """Show what changed."""
         if topic == "study":
             self._name_study()
-            self._show_known()
+            self.show_known()
         if topic == "server":
             self._look_for_templates()
         if topic in ("turn", "study") or (topic == "server" and not self._has_turns):
@@ -318,16 +319,20 @@ class AskSection:
 
     # What is known ----------------------------------------------------------------------------
 
-    def _show_known(self) -> None:
+    def show_known(self) -> None:
         """Offer what Slicer knows about the volume; nothing is ticked for a new volume."""
-        known = known_about(self._panel.volume)
+        volume = self._panel.volume
+        known = known_about(volume)
+        is_new = self._known_of != (volume.GetID() if volume is not None else "")
+        if known == self._known and not is_new:
+            return
+        self._known, self._known_of = known, volume.GetID() if volume is not None else ""
         for name, box_name in _TICKS.items():
             box = getattr(self._ui, box_name)
-            if known.get(name) != self._known.get(name):
+            if is_new or name not in known:
                 box.checked = False
-                box.text = known.get(name, "")
+            box.text = known.get(name, "")
             show(name in known, box)
-        self._known = known
         show(bool(known), self._ui.contextRow)
 
     def _allowed(self) -> str:

@@ -146,7 +146,9 @@ def _work_through_the_day(panel: Any, stub: StubServer) -> None:
     ui.refreshStudiesButton.click()
     _until(lambda: "studies on the server" in ui.dayText.text, "the list of studies")
     ui.askAllButton.click()
-    _until(lambda: len(stub.asked) > asked and not panel.session.is_busy, "a caption of each volume")
+    _until(
+        lambda: len(stub.asked) > asked and not panel.session.is_busy, "a caption of each volume"
+    )
     _check(ui.allTable.rowCount >= 1, "a table of answers")
     panel.choose(panel.conversation.answered()[0])
 

@@ -128,16 +128,11 @@ class Conversation:
 
 
 def _turn(row: dict) -> Turn:
+    answer = row["answer"]
+    texts = (row["task"], row["text"], answer["text"], answer["id"], answer["model"]["name"])
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("not a conversation of this version")
     turn = Turn(**{**row, "draft": None, "is_unfolded": False})
     if row["draft"] is not None:
         turn.draft = Draft([Sentence(**each) for each in row["draft"]["sentences"]])
-    texts = (
-        turn.task,
-        turn.text,
-        turn.answer["text"],
-        turn.answer["id"],
-        turn.answer["model"]["name"],
-    )
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError("not a conversation of this version")
     return turn
