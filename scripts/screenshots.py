@@ -31,7 +31,8 @@ from scripts.serve import BRAIN, HOST, put_samples  # noqa: E402
 _WIDTH = 480
 _VIEW_MM = 215.0
 _PATIENCE_S = 1800.0  # for fine-tuning; all other steps take seconds
-_SECTIONS = ("server", "study", "ask", "evidence", "correct", "teach")
+_SECTIONS = ("server", "study", "ask", "evidence", "day", "correct", "teach")
+_VIEWS = ("Red", "Yellow", "Green")
 
 
 def main() -> int:
@@ -115,7 +116,9 @@ class Photographer:
         self._connected(address, study)
         self._answering()
         self._answered()
+        self._listed()
         self._corrected()
+        self._dark()
         self._training()
         self._gone()
 
@@ -146,13 +149,18 @@ class Photographer:
     def _answered(self) -> None:
         from RadFoundLib.scene import scene
 
+        self._take("answered", "study", "ask")
         self.ui.evidenceButton.click()
         self._wait_until_idle()
-        sections = ["ask"]
         if scene.evidence_node() is not None:
             self.ui.jumpButton.click()
-            sections.append("evidence")
-        self._take("answered", *sections, with_view=True)
+        self._take("evidence", "evidence", with_views=True)
+
+    def _listed(self) -> None:
+        self.ui.refreshStudiesButton.click()
+        self._wait_until_idle()
+        self.ui.studiesTable.selectRow(0)
+        self._take("day", "day")
 
     def _corrected(self) -> None:
         ui = self.ui
@@ -161,13 +169,50 @@ class Photographer:
         self.panel.choose(first)
         ui.acceptButton.click()
         self.panel.choose(report)
-        ui.correctionEdit.plainText = (
-            "Findings: No mass, no haemorrhage, no midline shift. Ventricles of normal size. "
-            "Impression: Normal MRI of the brain."
-        )
+        wanted = {
+            "findings": [
+                "No mass, no haemorrhage, no midline shift.",
+                "Ventricles of normal size.",
+            ],
+            "impression": ["Normal MRI of the brain."],
+        }
+        draft = report.draft
+        for index, sentence in enumerate(list(draft.sentences)):
+            texts = wanted.get(sentence.section or "findings", [])
+            if texts:
+                draft.edit(index, texts.pop(0))
+            else:
+                draft.strike(index)
+        for text in wanted["findings"] + wanted["impression"]:
+            draft.add(text)
+        self.panel.tell("draft")
+        self._take("sentences", "ask")
         ui.editButton.click()
         self._wait(lambda: ui.correctionsTable.rowCount == 2, "the corrections")
         self._take("corrected", "ask", "correct")
+
+    def _dark(self) -> None:
+        from PySide6 import QtGui, QtWidgets
+
+        application = QtWidgets.QApplication.instance()
+        before = application.palette()
+        roles, dark = QtGui.QPalette.ColorRole, QtGui.QPalette()
+        for role, colour in (
+            (roles.Window, "#2b2b2b"),
+            (roles.Base, "#1e1e1e"),
+            (roles.Button, "#3a3a3a"),
+            (roles.WindowText, "#e8e8e8"),
+            (roles.Text, "#e8e8e8"),
+            (roles.ButtonText, "#e8e8e8"),
+            (roles.PlaceholderText, "#9a9a9a"),
+            (roles.ToolTipBase, "#2b2b2b"),
+        ):
+            dark.setColor(role, QtGui.QColor(colour))
+        application.setPalette(dark)
+        self.panel.ask_section.follow_theme()
+        self._take("dark", "ask")
+        application.setPalette(before)
+        self.panel.ask_section.follow_theme()
 
     def _training(self) -> None:
         self.ui.trainButton.click()
@@ -192,10 +237,10 @@ class Photographer:
         self.ui.editButton.click()
         self._take("gone", "server", "correct")
 
-    def _take(self, name: str, *sections: str, with_view: bool = False) -> None:
+    def _take(self, name: str, *sections: str, with_views: bool = False) -> None:
         """Open only these sections, and save a screenshot of the window.
 
-        With `with_view`, the red slice view is drawn beside the panel.
+        With `with_views`, the three slice views are drawn under the panel.
         """
         self.panel._timer.stop()  # freezes the state until the screenshot is taken
         for section in _SECTIONS:
@@ -210,8 +255,8 @@ class Photographer:
         bar.value = bar.maximum
         self._settle()
         picture = window.grab()
-        if with_view:
-            picture = _beside(picture)
+        if with_views:
+            picture = _above_views(picture)
         path = self.out / f"slicer-{name}.png"
         picture.save(str(path))
         with Image.open(path) as drawn:
@@ -239,22 +284,24 @@ class Photographer:
             self._settle(0.02)
 
 
-def _beside(panel: Any) -> Any:
-    """Return the panel's screenshot with the red slice view to its right."""
+def _above_views(panel: Any) -> Any:
+    """Return the panel's screenshot with the three slice views below."""
     from PySide6 import QtGui
 
     from tests.slicer_extension.standin.mrml import slice_picture
 
-    shown = slice_picture("Red", (panel.width(), panel.height()), _VIEW_MM)
-    height, width, _colours = shown.shape
-    view = QtGui.QImage(
-        shown.tobytes(), width, height, 3 * width, QtGui.QImage.Format.Format_RGB888
-    )
-    whole = QtGui.QPixmap(panel.width() + width, height)
-    painter = QtGui.QPainter(whole)
     panel.setDevicePixelRatio(1.0)
+    edge = panel.width() // len(_VIEWS)
+    whole = QtGui.QPixmap(panel.width(), panel.height() + edge)
+    painter = QtGui.QPainter(whole)
     painter.drawPixmap(0, 0, panel)
-    painter.drawImage(panel.width(), 0, view)
+    for index, name in enumerate(_VIEWS):
+        shown = slice_picture(name, (edge, edge), _VIEW_MM)
+        height, width, _colours = shown.shape
+        view = QtGui.QImage(
+            shown.tobytes(), width, height, 3 * width, QtGui.QImage.Format.Format_RGB888
+        )
+        painter.drawImage(index * edge, panel.height(), view)
     painter.end()
     return whole
 

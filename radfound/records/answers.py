@@ -115,6 +115,11 @@ class AnswerJournal:
             raise NotFoundError(f"no answer {answer_id!r} in {self._file.name}")
         return found[0]
 
+    def images(self) -> set[str]:
+        """Return the ids of all images that were asked about."""
+        query = "SELECT DISTINCT value FROM answers, json_each(answers.images)"
+        return {image for (image,) in self._file.rows(query)}
+
     def rows(self) -> list[RecordedAnswer]:
         """Return every answer in the order of recording."""
         return self._query("")

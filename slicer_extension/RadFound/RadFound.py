@@ -32,11 +32,15 @@ class RadFound(ScriptedLoadableModule):
             for category in ("Active Learning", "Informatics")
         ]
         parent.dependencies = []
-        parent.contributors = ["RadFound contributors"]
+        parent.contributors = ["RadFound contributors (github.com/RadFound/RadFound)"]
         parent.helpText = _(
             "Ask questions about a volume, generate captions and reports, correct the "
             "answers and fine-tune the model on the corrections. The module needs a RadFound "
             "server; images are sent to it only after you have agreed. Not for diagnosis."
+        )
+        parent.helpText += '<p><a href="{address}">{words}</a></p>'.format(
+            address="https://github.com/RadFound/RadFound/blob/main/docs/slicer.md",
+            words=_("Tutorial and documentation"),
         )
         parent.acknowledgementText = _(
             "An independent implementation of RadFound (arXiv 2409.16183) for MONAI Label."
@@ -56,11 +60,16 @@ def register_sample_data():
         fileNames="",
         nodeNames="RadFoundPhantom",
         thumbnailFileName=os.path.join(icons, "RadFoundPhantom.png"),
-        customDownloader=make_phantom,
+        customDownloader=download_phantom,
     )
 
 
-def make_phantom(_source=None):
+def download_phantom(_source):
+    """Return the nodes of the sample, as Slicer's module Sample Data expects."""
+    return [make_phantom()]
+
+
+def make_phantom():
     """Add a synthetic chest CT to the scene, and return its node."""
     from RadFoundLib.scene.phantom import chest_phantom
 
@@ -115,6 +124,7 @@ class RadFoundWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel = None
         self._parameters = None
         self._is_updating = False
+        self._is_open = False
 
     def setup(self):
         """Create the panel; called once, when the module is first opened."""
@@ -130,22 +140,27 @@ class RadFoundWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel = Panel(self.ui, self.logic.session, self.resourcePath(""))
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self._on_scene_closing)
-        self.addObserver(scene, scene.EndCloseEvent, self._on_scene_changed)
-        self.addObserver(scene, scene.EndImportEvent, self._on_scene_changed)
+        self.addObserver(scene, scene.StartImportEvent, self._on_import_starting)
+        # After the selectors, which choose a node of their own at these events.
+        for event in (scene.EndCloseEvent, scene.EndImportEvent):
+            self.addObserver(scene, event, self._on_scene_changed, priority=-1.0)
         self.addObserver(scene, scene.NodeRemovedEvent, self._on_node_removed)
         self.ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._save_parameters)
         self.ui.roiSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._save_parameters)
         self.ui.partBox.connect("currentIndexChanged(int)", self._save_parameters)
-        self._use_parameters()
 
     def enter(self):
         """Update the panel from the scene; called whenever the module is opened."""
-        if self._parameters is None:
-            self._use_parameters()
+        self._is_open = True
+        self.panel.keys.enable(True)
+        self._use_parameters()
         self.panel.tell("study")
 
     def exit(self):
-        """Do nothing: a request continues while another module is open."""
+        """Leave the scene alone while another module is open; a request continues."""
+        self._is_open = False
+        self.panel.keys.enable(False)
+        self._drop_parameters()
 
     def onReload(self):
         """Reload the module and its package; for developers."""
@@ -166,8 +181,13 @@ class RadFoundWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel.set_volumes(None, ())
         self.panel.forget_nodes()
 
+    def _on_import_starting(self, _caller, _event):
+        # What the selectors choose during the import must not replace the imported choice.
+        self._drop_parameters()
+
     def _on_scene_changed(self, _caller, _event):
-        self._use_parameters()
+        if self._is_open:
+            self._use_parameters()
 
     def _on_node_removed(self, _caller, _event):
         if self.panel.volume is not None and self.panel.volume.GetScene() is None:

@@ -10,7 +10,15 @@ from ..test_architecture import MAY_NOT_IMPORT, imported_names
 from .pythons import ROOT, VERSIONS, python
 
 FOLDER = ROOT / "slicer_extension" / "RadFound"
-SLICERS_OWN = {"slicer", "vtk", "qt", "ctk", "ScriptedLoadableModule", "SampleData"}
+SLICERS_OWN = {
+    "slicer",
+    "vtk",
+    "qt",
+    "ctk",
+    "ScriptedLoadableModule",
+    "SampleData",
+    "SegmentStatistics",
+}
 SHIPPED = {"numpy", "requests", "certifi"}
 
 IMPORT_ALL = """

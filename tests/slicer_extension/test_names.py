@@ -14,6 +14,7 @@ import pytest
 import slicer
 import slicer.util
 import vtk
+import vtk.util.numpy_support
 
 from .standin import pythonqt, widgets
 

@@ -214,4 +214,4 @@ def test_a_server_that_vanishes_in_the_middle_of_an_answer_is_noticed(tmp_path_f
     assert caught.value.kind in ("protocol", "unreachable")
     with pytest.raises(ClientError) as caught:
         client.health()
-    assert caught.value.message.endswith("is `make serve` running?")
+    assert caught.value.message.endswith("is the server running?")

@@ -16,7 +16,7 @@ from radfound.study.region import Plane, region_to_json
 from radfound.wire import parse_ask
 
 from ..monailabel_app.conftest import write_dicom_series
-from .standin.mrml import load_volume, new_scene, slice_picture
+from .standin.mrml import add_view, load_volume, new_scene, slice_picture
 
 SHAPE = (7, 6, 5)  # i, j, k
 
@@ -430,8 +430,91 @@ def test_opacity_reaches_every_view():
     assert opacities == [0.25] * 3
 
 
+def layers():
+    return {
+        node.GetLayoutName(): (
+            node.GetBackgroundVolumeID(),
+            node.GetForegroundVolumeID(),
+            node.GetForegroundOpacity(),
+        )
+        for node in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    }
+
+
+def composite(view):
+    nodes = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    return next(node for node in nodes if node.GetLayoutName() == view)
+
+
+def test_evidence_restores_what_lay_over_the_volume_before():
+    volume, pet = made_volume(), made_volume(name="PET")
+    slicer.util.setSliceViewerLayers(background=volume, foreground=pet, foregroundOpacity=0.4)
+    before = layers()
+
+    scene.show_evidence(volume, evidence_of(volume))
+    scene.show_evidence(volume, evidence_of(volume, hot=(1, 1, 1)), opacity=0.7)
+    assert composite("Red").GetForegroundOpacity() == pytest.approx(0.7)
+    scene.set_evidence_opacity(0.9)
+    scene.remove_evidence()
+
+    assert layers() == before
+
+
+def test_evidence_touches_only_the_views_that_show_its_volume():
+    volume, prior = made_volume(), made_volume(name="prior")
+    slicer.util.setSliceViewerLayers(background=volume)
+    composite("Green").SetBackgroundVolumeID(prior.GetID())
+    composite("Green").SetForegroundOpacity(0.2)
+    for view in ("Red", "Yellow", "Green"):
+        composite(view).SetLinkedControl(True)
+    green, offset = layers()["Green"], scene.slice_node("Green").GetSliceOffset()
+
+    node = scene.show_evidence(volume, evidence_of(volume))
+    scene.set_evidence_opacity(1.0)
+    scene.jump_to_strongest(node)
+
+    assert layers()["Green"] == green
+    assert scene.slice_node("Green").GetSliceOffset() == offset
+    assert composite("Red").GetForegroundVolumeID() == node.GetID()
+    assert composite("Red").GetLinkedControl()
+
+
+def test_evidence_of_a_volume_that_no_view_shows_restores_the_other_volume():
+    volume, other = made_volume(), made_volume(name="other")
+    slicer.util.setSliceViewerLayers(background=other)
+    before = layers()
+
+    scene.show_evidence(volume, evidence_of(volume))
+    assert composite("Red").GetBackgroundVolumeID() == volume.GetID()
+    scene.remove_evidence()
+
+    assert layers() == before
+
+
+def test_a_layer_that_the_reader_has_changed_meanwhile_stays():
+    volume, pet, later = made_volume(), made_volume(name="PET"), made_volume(name="later")
+    slicer.util.setSliceViewerLayers(background=volume, foreground=pet)
+    scene.show_evidence(volume, evidence_of(volume))
+    composite("Red").SetForegroundVolumeID(later.GetID())
+    slicer.mrmlScene.RemoveNode(pet)
+
+    scene.remove_evidence()
+
+    assert layers()["Red"][1] == later.GetID()
+    assert layers()["Yellow"][:2] == (volume.GetID(), None)
+
+
+def test_slices_of_further_views_can_be_chosen_and_closed_ones_are_not():
+    compare = add_view("Compare1", "Sagittal")
+    scene.slice_node("Red").SetMappedInLayout(False)
+
+    assert scene.slice_node("Compare1") is compare
+    assert scene.slice_node("Red") is None
+
+
 def test_removed_evidence_leaves_nothing_and_the_volume_stays():
     volume = made_volume()
+    slicer.util.setSliceViewerLayers(background=volume)
     scene.show_evidence(volume, evidence_of(volume))
     scene.show_evidence(volume, evidence_of(volume, hot=(1, 1, 1)))
     assert len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")) == 2

@@ -25,10 +25,9 @@ from radfound.same_origin import SameOrigin
 from radfound.wire import ErrorReply
 
 from ..access import Admission, BodyLimit, Gate, Rules, SafeHeaders
-from ..browser import department
 from ..browser import routes as browser
 from ..metrics import Counting, Metrics
-from . import answering, others, own, pages, stored, tasks, training
+from . import answering, department, others, own, pages, stored, tasks, training
 from .errors import install_error_handlers
 from .fields import insist_on_json
 from .folders import Folders, hide_folders

@@ -1,8 +1,9 @@
 """Translate texts of the panel into the language of Slicer."""
 
 import os
+import string
 import sys
-from typing import Callable
+from typing import Callable, Optional
 
 _translators: list[Callable[[str, str], str]] = []
 
@@ -16,9 +17,21 @@ def use_translator(translate: Callable[[str, str], str]) -> None:
 
 
 def _(text: str) -> str:
-    """Return the translation of a text (a template for `str.format`)."""
+    """Return the translation of a text (a template for `str.format`).
+
+    A translation with other placeholders than the text's would fail in `format`; the text itself
+    is returned then.
+    """
     for translate in _translators:
         file = sys._getframe(1).f_code.co_filename
         folder, name = os.path.split(os.path.splitext(file)[0])
-        return translate(f"{os.path.basename(folder)}.{name}", text) or text
+        translated = translate(f"{os.path.basename(folder)}.{name}", text) or text
+        return translated if _placeholders(translated) == _placeholders(text) else text
     return text
+
+
+def _placeholders(text: str) -> Optional[set[Optional[str]]]:
+    try:
+        return {name for _text, name, _spec, _how in string.Formatter().parse(text)} - {None}
+    except ValueError:
+        return None

@@ -42,9 +42,6 @@ def server(tmp_path_factory):
     with zipfile.ZipFile(studies / "two.zip", "w") as file:
         for path in sorted(folder.glob("series?/*")):
             file.write(path, f"{path.parent.name}/{path.name}")
-    templates = studies / ".radfound" / "templates"
-    templates.mkdir(parents=True)
-    (templates / "chest.txt").write_text("Effusion: {Is there an effusion?}")
     with running_server(studies, folder / "server.log") as server:
         yield server
 
@@ -156,13 +153,6 @@ def test_log_in_leads_to_pages_of_this_server_only(tmp_path):
 @pytest.mark.parametrize("name", ["..%2froutes.py", "routes.py", "index.htm", "%2e%2e/own.py"])
 def test_the_page_gives_only_its_own_parts(server, name):
     assert server.get(f"/radfound/panel/{name}").status_code == 404
-
-
-def test_templates_and_studies_are_listed(server):
-    templates = server.get("/radfound/templates").json()["templates"]
-    assert templates == [{"name": "chest", "text": "Effusion: {Is there an effusion?}"}]
-    studies = server.get("/radfound/studies").json()["studies"]
-    assert {VOLUME, CT, SERIES, "picture", "two"} == {study["id"] for study in studies}
 
 
 def test_a_slice_that_does_not_exist_is_not_found(server):

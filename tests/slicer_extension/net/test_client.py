@@ -79,7 +79,7 @@ def test_nobody_there_is_said_with_what_to_do():
         where = f"127.0.0.1:{nobody.getsockname()[1]}"
         error = raised(Client(where).info)
     assert error.kind == "unreachable"
-    assert error.message == f"No server at {where}: is `make serve` running?"
+    assert error.message == f"No server at {where}: is the server running?"
 
 
 def test_a_name_that_no_machine_has_is_said():

@@ -76,6 +76,8 @@ REPLIES = [
     ("POST", protocol.ACTIVATE, {**protocol.ADAPTER_LIST, "refused": []}),
     ("POST", protocol.ROLL_BACK, {**protocol.ADAPTER_LIST, "refused": []}),
     ("GET", protocol.TRAINING, protocol.TRAINING_STATUS),
+    ("GET", protocol.STUDIES, {"studies": [protocol.STUDY]}),
+    ("GET", protocol.TEMPLATES, {"templates": [protocol.TEMPLATE]}),
 ]
 BODIES = [
     ("POST", protocol.ASK, protocol.QUESTION),
@@ -131,6 +133,8 @@ def test_every_name_is_one_of_the_servers(openapi):
     assert wire.error_to_json(ValueError())["detail"]["code"] == protocol.INTERNAL_ERROR
     assert protocol.BASE == own.BASE
     assert set(protocol.SUFFIXES) <= set(SUFFIXES)
+    listed = openapi["components"]["schemas"]["ListedStudy"]["properties"]
+    assert tuple(listed["state"]["enum"]) == protocol.STUDY_STATES
 
 
 def test_every_limit_is_the_servers(openapi):
@@ -219,7 +223,10 @@ def test_the_stub_of_the_tests_answers_as_the_server_does(openapi):
     assert set(stub.ANSWER) == set(protocol.ANSWER)
 
 
-@pytest.mark.parametrize("path", [protocol.HEALTH, protocol.TRAINING, protocol.ADAPTERS])
+@pytest.mark.parametrize(
+    "path",
+    [protocol.HEALTH, protocol.TRAINING, protocol.ADAPTERS, protocol.STUDIES, protocol.TEMPLATES],
+)
 def test_the_pretended_server_of_the_self_test_replies_as_the_server_does(openapi, pretended, path):
     schema = described(openapi, "GET", path)
     missing = {"refused"}  # which the extension does not use

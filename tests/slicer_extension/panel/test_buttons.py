@@ -12,7 +12,7 @@ from .desk import Desk, add_volume, is_shown
 def test_a_new_panel_says_what_to_do_first(module):
     ui = module.ui
 
-    assert "make serve" in ui.stateLabel.text
+    assert "Enter the address" in ui.stateLabel.text
     assert "Load a volume" in ui.volumeText.text
     assert "Connect to a server" in ui.chatView.plainText
     assert not ui.askButton.enabled and not ui.captionButton.enabled
@@ -504,7 +504,7 @@ def test_a_conversation_is_exported_as_text(desk, tmp_path, monkeypatch):
     desk.ui.exportButton.click()
 
     assert "Is there a lesion?" in (tmp_path / "out.txt").read_text(encoding="utf-8")
-    assert asked[0][2] == "CT_radfound.txt"
+    assert asked[0][2] == "CT_radfound.pdf"
 
 
 def test_an_export_that_fails_is_explained_and_one_that_is_given_up_is_not(
@@ -609,7 +609,8 @@ def test_an_answer_is_edited(desk):
     [sent] = desk.server.corrections
     assert sent["verdict"] == "edited" and sent["text"] == "A lesion of 18 mm."
     assert sent["model_text"] == "Yes, a small one on the left."
-    assert "edited: A lesion of 18 mm." in desk.shown
+    assert "A lesion of 18 mm." in desk.shown and "edited" in desk.shown
+    assert "Yes, a small one on the left." not in desk.shown
     assert not desk.ui.editButton.enabled
 
 
@@ -648,14 +649,12 @@ def test_the_links_under_an_answer_judge_it(desk, action):
     assert sent["question"] == "First?" and sent["verdict"] == action + "ed"
 
 
-def test_the_link_to_edit_opens_the_section_with_the_answer_in_it(desk):
+def test_the_link_to_edit_chooses_its_answer(desk):
     first = desk.ask("First?")
     desk.ask("Second?")
-    assert desk.ui.correctSection.collapsed
-
     click_link(desk, f"edit:{first.id}")
 
-    assert not desk.ui.correctSection.collapsed
+    assert is_shown(desk.ui.answerPanel) and is_shown(desk.ui.correctionEdit)
     assert desk.ui.answerBox.currentText == "First?"
     assert not desk.server.corrections
 
@@ -812,7 +811,7 @@ def test_learning_shows_its_progress_and_ends_with_a_new_adapter(desk):
         "✓ answers end: 100% of 32 end by themselves",
         "– held-out corrections: not done",
     ]
-    assert desk.ui.newText.text == "No corrections since the last training."
+    assert desk.ui.newText.text == ("Corrections to learn from: 1, 0 new since the last training.")
     assert desk.ui.stateLabel.text == "connected: radfound-stub, adapter a-0001"
 
 

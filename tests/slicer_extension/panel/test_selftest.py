@@ -50,7 +50,7 @@ def test_the_module_has_what_slicer_asks_of_one(module):
 
     [source] = SampleData.sources
     assert source.category == "RadFound" and source.sampleName == "RadFoundPhantom"
-    volume = source.customDownloader(source)
+    [volume] = source.customDownloader(source)
     assert volume.GetName() == "RadFoundPhantom"
     assert volume.GetImageData().GetDimensions() == (160, 128, 48)
     assert Desk(module, None).panel.volume is volume

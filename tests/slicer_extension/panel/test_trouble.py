@@ -128,7 +128,7 @@ def test_a_server_that_is_not_there_is_named_with_advice(module, server):
     Desk(module, server).until(lambda: module.panel.session.state == "lost")
 
     assert module.ui.stateLabel.text.startswith(
-        f"No server at {address[7:]}: is `make serve` running?"
+        f"No server at {address[7:]}: is the server running?"
     )
 
 

@@ -12,11 +12,12 @@ from types import SimpleNamespace
 import slicer
 import slicer.util
 from PySide6 import QtCore
+from vtk.util import numpy_support
 
 from . import mrml, pythonqt, widgets
 
 MODULE_FOLDER = Path(__file__).parents[3] / "slicer_extension" / "RadFound"
-_OWN = ("qt", "ctk", "SampleData", "RadFound", "RadFoundLib")
+_OWN = ("qt", "ctk", "SampleData", "SegmentStatistics", "RadFound", "RadFoundLib")
 
 
 class Application:
@@ -47,6 +48,9 @@ class Application:
 
     def layoutManager(self):
         return None  # as in a Slicer without a main window
+
+    def testingEnabled(self):
+        return True  # no dialog is shown
 
     def palette(self):
         return pythonqt.application().palette()
@@ -154,6 +158,12 @@ def _sample_data():
     sources = []
 
     class SampleDataLogic:
+        def downloadSample(self, name):
+            """As Slicer does, take the first of the nodes that the downloader returns."""
+            [source] = [source for source in sources if source.sampleName == name]
+            nodes = source.customDownloader(source)
+            return nodes[0]
+
         @staticmethod
         def registerCustomSampleDataSource(
             category="Custom",
@@ -176,12 +186,56 @@ def _sample_data():
     return _module("SampleData", SampleDataLogic=SampleDataLogic, sources=sources)
 
 
+def _segment_statistics():
+    """Slicer's module as far as it is used: voxels of a segment are counted here."""
+    import numpy as np
+
+    class SegmentStatisticsLogic:
+        def __init__(self):
+            self._node = slicer.vtkMRMLScriptedModuleNode()
+            self._found = {}
+
+        def getParameterNode(self):
+            return self._node
+
+        def computeStatistics(self):
+            scene, node = slicer.mrmlScene, self._node
+            segmentation = scene.GetNodeByID(node.GetParameter("Segmentation"))
+            volume = scene.GetNodeByID(node.GetParameter("ScalarVolume"))
+            values = slicer.util.arrayFromVolume(volume)
+            for index in range(segmentation.GetSegmentation().GetNumberOfSegments()):
+                segment = segmentation.GetSegmentation().GetNthSegmentID(index)
+                image = slicer.vtkOrientedImageData()
+                segmentation.GetBinaryLabelmapRepresentation(segment, image)
+                low_i, high_i, low_j, high_j, low_k, high_k = image.GetExtent()
+                scalars = image.GetPointData().GetScalars()
+                if scalars is None or high_i < low_i:
+                    continue
+                shape = (high_k - low_k + 1, high_j - low_j + 1, high_i - low_i + 1)
+                inside = numpy_support.vtk_to_numpy(scalars).reshape(shape) > 0
+                part = values[low_k : high_k + 1, low_j : high_j + 1, low_i : high_i + 1][inside]
+                self._found[segment, "LabelmapSegmentStatisticsPlugin.volume_cm3"] = (
+                    len(part) * float(np.prod(volume.GetSpacing())) / 1000
+                )
+                name = "ScalarVolumeSegmentStatisticsPlugin."
+                self._found[segment, name + "mean"] = float(part.mean())
+                self._found[segment, name + "stdev"] = float(part.std())
+                key = "LabelmapSegmentStatisticsPlugin.feret_diameter_mm"
+                if node.GetParameter(key + ".enabled") == "True":
+                    self._found[segment, key] = 12.5
+
+        def getStatistics(self):
+            return self._found
+
+    return _module("SegmentStatistics", SegmentStatisticsLogic=SegmentStatisticsLogic)
+
+
 @contextmanager
 def running_slicer(folder):
     """Make `slicer`, `qt` and `ctk` what they are in a running Slicer, in a scene of its own.
 
     Gives a SimpleNamespace: `app`, and `open_module()`, which returns the module's widget in a
-    window of its own.
+    window of its own, entered unless `enters` is false (a script may only ask for the widget).
     """
     pythonqt.application()
     before = {name: sys.modules.get(name) for name in list(sys.modules) if _is_own(name)}
@@ -198,7 +252,7 @@ def running_slicer(folder):
     _install(app, folder)
     opened = []
     try:
-        yield SimpleNamespace(app=app, open_module=lambda: _open_module(opened))
+        yield SimpleNamespace(app=app, open_module=lambda enters=True: _open_module(opened, enters))
     finally:
         for widget, window in opened:
             widget.cleanup()
@@ -245,7 +299,7 @@ def _install(app, folder):
     ctk = _module("ctk")
     for name, kind in widgets.CUSTOM.items():
         setattr(ctk if name.startswith("ctk") else slicer, name, pythonqt.proxy_class(kind))
-    for module in (slicer.i18n, scripted, wrapper, qt, ctk, _sample_data()):
+    for module in (slicer.i18n, scripted, wrapper, qt, ctk, _sample_data(), _segment_statistics()):
         sys.modules[module.__name__] = module
     slicer.util.loadVolume = mrml.load_volume
     slicer.util.mainWindow = lambda: None
@@ -259,7 +313,7 @@ def _install(app, folder):
         sys.path.insert(0, str(MODULE_FOLDER))
 
 
-def _open_module(opened):
+def _open_module(opened, enters):
     import RadFound
     from PySide6 import QtWidgets
 
@@ -270,7 +324,8 @@ def _open_module(opened):
     slicer.app.complete_startup()
     widget = RadFound.RadFoundWidget(pythonqt.wrap(window))
     widget.setup()
-    widget.enter()
+    if enters:
+        widget.enter()
     slicer.util.getModuleWidget = lambda name: widget
     opened.append((widget, window))
     window.show()

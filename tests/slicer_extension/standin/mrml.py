@@ -21,15 +21,22 @@ def new_scene():
     slicer.modules.logics = SimpleNamespace(application=application, colours=colours)
     slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene)
     for name, orientation in VIEWS.items():
-        node = scene.AddNewNodeByClass("vtkMRMLSliceNode", name)
-        node.SetLayoutName(name)
-        node.SetSingletonTag(name)
-        node.SetOrientation(orientation)
-        composite = slicer.vtkMRMLSliceCompositeNode()
-        composite.SetLayoutName(name)
-        composite.SetSingletonTag(name)
-        scene.AddNode(composite)
+        add_view(name, orientation)
     return scene
+
+
+def add_view(name, orientation="Axial"):
+    """Add a slice view to the layout, such as those that compare volumes."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode", name)
+    node.SetLayoutName(name)
+    node.SetSingletonTag(name)
+    node.SetOrientation(orientation)
+    node.SetMappedInLayout(True)
+    composite = slicer.vtkMRMLSliceCompositeNode()
+    composite.SetLayoutName(name)
+    composite.SetSingletonTag(name)
+    slicer.mrmlScene.AddNode(composite)
+    return node
 
 
 def load_volume(path, properties=None):

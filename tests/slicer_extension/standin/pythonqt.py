@@ -12,9 +12,9 @@ import types
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
-from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets  # noqa: E402
+from PySide6 import QtCore, QtGui, QtPrintSupport, QtUiTools, QtWidgets  # noqa: E402
 
-_MODULES = (QtWidgets, QtGui, QtCore, QtUiTools)
+_MODULES = (QtWidgets, QtGui, QtCore, QtUiTools, QtPrintSupport)
 # Names of static methods, which hide the property of the same name.
 _HIDDEN_PROPERTIES = {"singleShot"}
 

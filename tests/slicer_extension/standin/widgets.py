@@ -157,10 +157,19 @@ class _NodeList:
             self.scene.RemoveObserver(tag)
         self.scene, self._tags = scene, []
         if scene is not None:
-            for event in ("NodeAddedEvent", "NodeRemovedEvent", "EndCloseEvent"):
+            for event in ("NodeAddedEvent", "NodeRemovedEvent"):
+                number = getattr(slicer.vtkMRMLScene, event)
+                self._tags.append(scene.AddObserver(number, self._on_node))
+            # As in Slicer, a selector looks again at the end of an import or of closing, before
+            # observers that were added after it.
+            for event in ("EndImportEvent", "EndCloseEvent"):
                 number = getattr(slicer.vtkMRMLScene, event)
                 self._tags.append(scene.AddObserver(number, lambda *_: self._changed()))
         self._changed()
+
+    def _on_node(self, *_):
+        if not self.scene.IsBatchProcessing():
+            self._changed()
 
     def nodes(self):
         found = []

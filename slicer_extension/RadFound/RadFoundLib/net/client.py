@@ -5,10 +5,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Callable, Optional
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from ..translation import _
-from . import protocol, replies
+from . import bodies, protocol, replies
 from .address import Address
 from .cancellation import Cancellation
 from .downloading import saved, unpacked
@@ -48,6 +48,8 @@ class Client:
         Limit for short calls.
     answer_timeout_s : float
         Limit for the first byte of an answer: the server may have to load a large study.
+    ca_file : str
+        A file of further certificates to trust (PEM), such as those of a hospital.
 
     Raises
     ------
@@ -61,6 +63,7 @@ class Client:
         token: Optional[str] = None,
         timeout_s: float = 15.0,
         answer_timeout_s: float = 180.0,
+        ca_file: str = "",
     ):
         self._place = Address.parse(address)
         token = (token or "").strip()
@@ -69,6 +72,7 @@ class Client:
         self._token = token
         self._timeout_s = timeout_s
         self._answer_timeout_s = answer_timeout_s
+        self._ca_file = ca_file
 
     @property
     def address(self) -> str:
@@ -105,7 +109,7 @@ class Client:
 
     def has(self, content_hash: str, cancel: Optional[Cancellation] = None) -> bool:
         """Whether the server has the volume with this content hash."""
-        target = _target(protocol.IMAGE, image=image_id(content_hash))
+        target = bodies.target(protocol.IMAGE, image=image_id(content_hash))
         with self._call("HEAD", target, cancel=cancel) as reply:
             if reply.status == 404:
                 return False
@@ -149,7 +153,7 @@ class Client:
         body = UploadBody(file, size_of(file), image + suffix, progress)
         call = self._call(
             "PUT",
-            _target(protocol.IMAGE, image=image),
+            bodies.target(protocol.IMAGE, image=image),
             headers=body.headers,
             body=body,
             silence_s=_UPLOAD_SILENCE_S,
@@ -187,7 +191,7 @@ class Client:
         """
         call = self._call(
             "GET",
-            _target(protocol.IMAGE, image=image),
+            bodies.target(protocol.IMAGE, image=image),
             silence_s=_UPLOAD_SILENCE_S,
             limit_s=None,
             cancel=cancel,
@@ -206,7 +210,7 @@ class Client:
         self, strategy: str, cancel: Optional[Cancellation] = None
     ) -> Optional[dict[str, Any]]:
         """Return {"id", "reason", ...} of the next study; None if none is left."""
-        target = _path(protocol.NEXT_STUDY, strategy=strategy)
+        target = bodies.path(protocol.NEXT_STUDY, strategy=strategy)
         found = replies.as_object(
             self._post(target, {}, cancel, self._answer_timeout_s), self._place
         )
@@ -224,6 +228,7 @@ class Client:
         history: Sequence[Mapping[str, str]] = (),
         region: Optional[Mapping[str, Any]] = None,
         max_new_tokens: Optional[int] = None,
+        model: Optional[str] = None,
         on_token: Optional[Callable[[str], None]] = None,
         cancel: Optional[Cancellation] = None,
     ) -> dict[str, Any]:
@@ -242,6 +247,8 @@ class Client:
             {"box_mm": [[x0, y0, z0], [x1, y1, z1]]} or
             {"slice_mm": {"point": [x, y, z], "normal": [x, y, z]}}; RAS, mm.
         max_new_tokens : int, optional
+        model : str, optional
+            The model that answers, if the server has several.
         on_token : callable(str), optional
             Gets each piece of text as it arrives, on the calling thread.
         cancel : Cancellation, optional
@@ -251,13 +258,13 @@ class Client:
         dict
             The complete answer, `radfound.answer/1`.
         """
-        asked = _asked(images, question, history, region, max_new_tokens)
+        asked = bodies.asked(images, question, history, region, max_new_tokens, model)
         image = images[0] if images else ""
         call = self._call(
             "POST",
             protocol.ASK,
             headers={"Content-Type": "application/json", "Accept": "text/event-stream"},
-            body=_json_bytes({"task": task, "image": image, **asked}),
+            body=bodies.json_bytes({"task": task, "image": image, **asked}),
             silence_s=self._answer_timeout_s,
             limit_s=None,
             cancel=cancel,
@@ -285,6 +292,7 @@ class Client:
         question: Optional[str] = None,
         history: Sequence[Mapping[str, str]] = (),
         region: Optional[Mapping[str, Any]] = None,
+        model: Optional[str] = None,
         cancel: Optional[Cancellation] = None,
     ) -> tuple[dict[str, Any], Optional[bytes]]:
         """Ask for an answer with its evidence map; parameters as for `ask`.
@@ -295,11 +303,11 @@ class Client:
         map : bytes or None
             An NRRD file in the volume's geometry; None if the server has no evidence map.
         """
-        params = json.dumps(_asked(images, question, history, region, None))
-        path = _path(protocol.INFER, model=protocol.MODEL.format(task=task))
+        params = json.dumps(bodies.asked(images, question, history, region, None, model))
+        path = bodies.path(protocol.INFER, model=protocol.MODEL.format(task=task))
         call = self._call(
             "POST",
-            _target(path, image=images[0] if images else "", output="all"),
+            bodies.target(path, image=images[0] if images else "", output="all"),
             headers={"Content-Type": "application/x-www-form-urlencoded"},
             body=urlencode({"params": params}).encode("ascii"),
             silence_s=self._answer_timeout_s,
@@ -325,7 +333,7 @@ class Client:
         """Return the corrections of an image (or all), oldest first."""
         target = protocol.CORRECTIONS
         if image is not None:
-            target = _target(target, image=image)
+            target = bodies.target(target, image=image)
         rows = replies.as_object(self._get(target, cancel), self._place).get("corrections")
         if not isinstance(rows, list):
             raise not_radfound(self._place)
@@ -347,6 +355,34 @@ class Client:
             raise not_radfound(self._place)
         return bool(content["recorded"])
 
+    # Department -------------------------------------------------------------------------------
+
+    def studies(self, cancel: Optional[Cancellation] = None) -> list[dict[str, Any]]:
+        """Return {"id", "name", "state", "drafts"} of each study of the server."""
+        return self._rows(protocol.STUDIES, "studies", "id", cancel)
+
+    def templates(self, cancel: Optional[Cancellation] = None) -> list[dict[str, Any]]:
+        """Return {"name", "text"} of each template of the department."""
+        return self._rows(protocol.TEMPLATES, "templates", "name", cancel)
+
+    def send_to_archive(
+        self, what: Mapping[str, str], cancel: Optional[Cancellation] = None
+    ) -> dict[str, Any]:
+        """Send an answer or correction, {"answer_id"} or {"correction_id"}, to the archive."""
+        found = self._post(protocol.SEND_TO_ARCHIVE, dict(what), cancel, self._answer_timeout_s)
+        return replies.as_object(found, self._place)
+
+    def _rows(
+        self, target: str, name: str, key: str, cancel: Optional[Cancellation]
+    ) -> list[dict[str, Any]]:
+        rows = replies.as_object(self._get(target, cancel), self._place).get(name)
+        if not isinstance(rows, list):
+            raise not_radfound(self._place)
+        found = [replies.as_object(row, self._place) for row in rows]
+        if not all(isinstance(row.get(key), str) for row in found):
+            raise not_radfound(self._place)
+        return found
+
     # Training ---------------------------------------------------------------------------------
 
     def train(
@@ -356,7 +392,7 @@ class Client:
     ) -> None:
         """Start fine-tuning on the corrections; ClientError "request" if one is running already."""
         try:
-            self._post(_path(protocol.TRAIN, model=protocol.TRAINER), settings or {}, cancel)
+            self._post(bodies.path(protocol.TRAIN, model=protocol.TRAINER), settings or {}, cancel)
         except ClientError as error:
             if error.code != protocol.ALREADY_RUNNING:
                 raise
@@ -380,7 +416,7 @@ class Client:
         self, adapter: Optional[str], cancel: Optional[Cancellation] = None
     ) -> dict[str, Any]:
         """Activate an adapter (None: the base model); returns the same as `adapters`."""
-        path = _path(protocol.ACTIVATE, adapter=protocol.BASE if adapter is None else adapter)
+        path = bodies.path(protocol.ACTIVATE, adapter=protocol.BASE if adapter is None else adapter)
         return self._adapters(self._post(path, {}, cancel))
 
     def rollback(self, cancel: Optional[Cancellation] = None) -> dict[str, Any]:
@@ -414,7 +450,7 @@ class Client:
             "POST",
             target,
             headers={"Content-Type": "application/json"},
-            body=_json_bytes(value),
+            body=bodies.json_bytes(value),
             silence_s=limit_s,
             limit_s=limit_s,
             cancel=cancel,
@@ -436,37 +472,7 @@ class Client:
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         how.setdefault("silence_s", self._timeout_s)
+        how.setdefault("ca_file", self._ca_file)
         how.setdefault("limit_s", self._timeout_s)
         with request(self._place, method, target, headers=headers, **how) as reply:
             yield reply
-
-
-def _asked(
-    images: Sequence[str],
-    question: Optional[str],
-    history: Sequence[Mapping[str, str]],
-    region: Optional[Mapping[str, Any]],
-    max_new_tokens: Optional[int],
-) -> dict[str, Any]:
-    """Return the request's fields, without those that are None or empty."""
-    asked = {
-        "question": question,
-        "images": list(images) if len(images) > 1 else None,
-        "history": list(history) or None,
-        "region": region,
-        "max_new_tokens": max_new_tokens,
-    }
-    return {key: value for key, value in asked.items() if value is not None}
-
-
-def _path(route: str, **names: str) -> str:
-    """Return a route's path with its names filled in."""
-    return route.format(**{key: quote(name, safe="") for key, name in names.items()})
-
-
-def _target(path: str, **query: str) -> str:
-    return f"{path}?{urlencode(query)}"
-
-
-def _json_bytes(value: Any) -> bytes:
-    return json.dumps(value).encode("ascii")

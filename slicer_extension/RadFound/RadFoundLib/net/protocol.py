@@ -17,6 +17,10 @@ STOP_TRAINING = "/train/"
 IMAGE = "/datastore/image"
 INFER = "/infer/{model}"
 NEXT_STUDY = "/activelearning/{strategy}"
+STUDIES = "/radfound/studies"
+TEMPLATES = "/radfound/templates"
+# Only where the server says that it writes to an archive.
+SEND_TO_ARCHIVE = "/radfound/pacs/send"
 
 USED = (
     ("GET", INFO),
@@ -35,6 +39,8 @@ USED = (
     ("PUT", IMAGE),
     ("POST", INFER),
     ("POST", NEXT_STUDY),
+    ("GET", STUDIES),
+    ("GET", TEMPLATES),
 )
 """Every call that the extension makes."""
 
@@ -143,4 +149,7 @@ HEALTH_STATUS = {
 ADAPTER = {"id": "a-0001", "active": True, "manifest": {"metrics": {"corrections": 4.0}}}
 ADAPTER_LIST = {"active": "a-0001", "adapters": [ADAPTER]}
 RECEIPT = {"id": "a-correction", "recorded": True}
+STUDY = {"id": "ct01", "name": "ct01", "state": "new", "drafts": 0}
+STUDY_STATES = ("new", "asked", "read")
+TEMPLATE = {"name": "Chest", "text": "Findings: {Is there an effusion?}"}
 ERROR = {"detail": {"code": "study_unreadable", "message": "ct01.nii.gz: cut off; send it again"}}

@@ -23,6 +23,8 @@ from .cancellation import Cancellation
 from .errors import ClientError
 
 CONNECT_S = 5.0
+# The client's own code for a certificate that is not trusted.
+NOT_TRUSTED = "certificate_not_trusted"
 _LOOK_AGAIN_S = 0.05
 _UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", 0))
 
@@ -172,6 +174,7 @@ def request(
     silence_s: float,
     limit_s: Optional[float] = None,
     cancel: Optional[Cancellation] = None,
+    ca_file: str = "",
 ) -> Iterator[Reply]:
     """Send a request and yield its reply, whatever its status; redirects are not followed.
 
@@ -189,6 +192,8 @@ def request(
     limit_s : float, optional
         Limit for the whole request.
     cancel : Cancellation, optional
+    ca_file : str
+        Further trusted certificates (PEM), such as those of a hospital's own authority.
 
     Raises
     ------
@@ -201,7 +206,7 @@ def request(
             raise ConnectionAbortedError("cut")
         connection = HTTPConnection(address.host, address.port)
         try:
-            connection.sock = _open(line, address, silence_s)
+            connection.sock = _open(line, address, silence_s, ca_file)
             held = connection.sock
             response = _exchange(connection, method, address.prefix + target, headers, body)
             with response:
@@ -238,8 +243,8 @@ def not_radfound(address: Address) -> ClientError:
     )
 
 
-def _open(line: _Line, address: Address, silence_s: float) -> socket.socket:
-    tls = _tls_context() if address.scheme == "https" else None
+def _open(line: _Line, address: Address, silence_s: float, ca_file: str) -> socket.socket:
+    tls = _tls_context(ca_file) if address.scheme == "https" else None
     plain = line.connect(address.host, address.port, silence_s)
     if tls is None:
         return plain
@@ -250,28 +255,32 @@ def _open(line: _Line, address: Address, silence_s: float) -> socket.socket:
         raise
 
 
-def _tls_context() -> ssl.SSLContext:
-    """Trust the machine's certificates, and those of REQUESTS_CA_BUNDLE or else of certifi.
+def _tls_context(ca_file: str) -> ssl.SSLContext:
+    """Trust `ca_file`, the machine's certificates, and those of REQUESTS_CA_BUNDLE or else certifi.
 
-    Slicer's Python may not find the machine's certificates.
+    Slicer's Python may not find the machine's certificates, and Slicer's launcher sets
+    SSL_CERT_FILE to a list of its own, in which a hospital's authority is missing.
     """
     context = ssl.create_default_context()
-    bundle = os.environ.get("REQUESTS_CA_BUNDLE")
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE", "")
     if not bundle:
         with suppress(ImportError):
             import certifi
 
             bundle = certifi.where()
-    if not bundle:
-        return context
-    try:
-        if os.path.isdir(bundle):
-            context.load_verify_locations(capath=bundle)
-        else:
-            context.load_verify_locations(cafile=bundle)
-    except OSError as error:
-        message = _("The list of certificates at {path} cannot be read: see REQUESTS_CA_BUNDLE.")
-        raise ClientError(message.format(path=bundle), "request") from error
+    for path in filter(None, (bundle, ca_file)):
+        try:
+            if os.path.isdir(path):
+                context.load_verify_locations(capath=path)
+            else:
+                context.load_verify_locations(cafile=path)
+        except OSError as error:
+            message = _(
+                "The list of certificates at {path} cannot be read: see REQUESTS_CA_BUNDLE."
+            )
+            if path == ca_file:
+                message = _("The certificate file {path} cannot be read: choose another one.")
+            raise ClientError(message.format(path=path), "request", NOT_TRUSTED) from error
     return context
 
 
@@ -310,10 +319,11 @@ def _explained(
         return ClientError(message.format(where=where), "timeout")
     if isinstance(error, ssl.SSLCertVerificationError):
         message = _(
-            "The certificate of {where} is not trusted ({why}): check the address, or ask "
-            "whoever runs the server; nothing was sent."
+            "The certificate of {where} is not trusted ({why}): check the address, or choose the "
+            "certificate of your hospital; nothing was sent."
         )
-        return ClientError(message.format(where=where, why=error.verify_message), "unreachable")
+        message = message.format(where=where, why=error.verify_message)
+        return ClientError(message, "unreachable", NOT_TRUSTED)
     if isinstance(error, ssl.SSLError):
         message = _("No secure connection to {where}: does its address begin with http://?")
         return ClientError(message.format(where=where), "unreachable")
@@ -328,6 +338,6 @@ def _explained(
 
 
 def _nobody(address: Address) -> ClientError:
-    hint = _("is `make serve` running?") if address.is_local else _("is the address right?")
+    hint = _("is the server running?") if address.is_local else _("is the address right?")
     message = _("No server at {where}: {hint}")
     return ClientError(message.format(where=address.where, hint=hint), "unreachable")

@@ -7,16 +7,21 @@ from typing import Any, Optional
 
 import qt
 
+from ..controls.keys import Keys
 from ..net.errors import ClientError
-from ..scene import scene
+from ..scene import places, scene
 from ..session.conversation import Conversation, Turn
 from ..session.session import Session
 from ..session.settings import Settings
 from ..session.study import Part, Study
 from ..translation import _
+from .render import is_folded
 from .section_ask import AskSection
 from .section_correct import CorrectSection
+from .section_day import DaySection
 from .section_evidence import EvidenceSection
+from .section_keep import KeepSection
+from .section_sentences import SentencesSection
 from .section_server import ServerSection
 from .section_study import StudySection
 from .section_teach import TeachSection
@@ -42,6 +47,7 @@ class Panel:
         self.session = session
         self.settings = Settings()
         session.consents = self.settings.consents()
+        session.ca_files = self.settings.ca_files()
         self.volume: Any = None
         self.views: Sequence = ()
         self.turn: Optional[Turn] = None
@@ -52,16 +58,23 @@ class Panel:
         self.study_section = StudySection(self)
         self.ask_section = AskSection(self)
         self.evidence = EvidenceSection(self)
+        self.sentences = SentencesSection(self)
         self.correct = CorrectSection(self)
+        self.keep = KeepSection(self)
+        self.day = DaySection(self)
         self.teach = TeachSection(self)
         self._sections = (
             self.server,
             self.study_section,
             self.ask_section,
             self.evidence,
+            self.sentences,
             self.correct,
+            self.keep,
+            self.day,
             self.teach,
         )
+        self.keys = Keys(self)
         session.listen(self.tell)
         self.tell("server", "study", "turn", "sending", "corrections", "training", "adapters")
         self._pulses = 0
@@ -76,7 +89,11 @@ class Panel:
         self.session.close()
 
     def tell(self, *topics: str) -> None:
-        """Notify every section of changes: the topics of `Session.listen`, and "study"."""
+        """Notify every section of changes.
+
+        Topics: those of `Session.listen`, "study", "chosen" (another answer was chosen) and
+        "draft" (a sentence of its report was changed).
+        """
         for topic in topics:
             if topic == "turn":
                 self._choose_turn()
@@ -89,6 +106,8 @@ class Panel:
         self._pulses = (self._pulses + 1) % _PULSES_A_LOOK
         if not self._pulses:
             self.study_section.show_volume()  # voxels may arrive after the volume is chosen
+            self.ask_section.show_known()
+            self.ask_section.follow_theme()
 
     # The study --------------------------------------------------------------------------------
 
@@ -118,16 +137,21 @@ class Panel:
         region, where = self.study_section.region()
         return replace(study, region=region, where=where)
 
+    def ask_about(self, node: Any, task: str, question: Optional[str]) -> Turn:
+        """Ask about another whole volume of the scene, apart from the chosen one."""
+        study = Study((node.GetID(),), (self._part(node),))
+        return self.session.ask(study, task, question, with_history=False)
+
     def whole_study(self) -> Study:
         """Return the whole chosen study; ClientError "request" if unreadable."""
         if self.volume is None:
             raise ClientError(_("Choose a volume first, in the section Study."), "request")
         return Study(self.key, tuple(self._part(node) for node in self._nodes()))
 
-    def place_roi(self, roi: Any) -> None:
-        """Move a new region to the intersection of the slice views."""
-        if self.volume is not None:
-            scene.place_roi(self.volume, roi)
+    def place_roi(self, node: Any) -> None:
+        """Move a new box to the intersection of the slice views."""
+        if self.volume is not None and places.is_box(node):
+            scene.place_roi(self.volume, node)
 
     def remember_origin(self, volume: Any, image: str) -> None:
         """Record that a volume came from the server, so that it need not be uploaded."""
@@ -161,8 +185,16 @@ class Panel:
         """Choose the answer to correct and to show evidence for."""
         if turn is not self.turn:
             self.turn = turn
-            self.correct.heard("chosen")
-            self.evidence.heard("chosen")
+            self.tell("chosen")
+
+    def is_folded(self, turn: Turn) -> bool:
+        """Whether an answer is hidden because the model is not sure."""
+        return is_folded(turn, self.settings.fold_below())
+
+    def unfold(self, turn: Turn) -> None:
+        """Show what is folded of a turn: an unsure answer, or the model's text of a corrected one."""
+        turn.is_unfolded = True
+        self.tell("turn", "chosen")
 
     def _choose_turn(self) -> None:
         """Choose the newest answer; fetch the study's corrections after the first one."""

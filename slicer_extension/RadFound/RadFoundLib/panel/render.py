@@ -26,6 +26,7 @@ class Palette:
     link: str = "#0f5fa8"
     good: str = "#1f7a45"
     bad: str = "#b3372c"
+    unsure: str = "#9a6700"
 
     @classmethod
     def dark(cls) -> "Palette":
@@ -39,6 +40,7 @@ class Palette:
             link="#7db8ee",
             good="#7fcf9d",
             bad="#f0978d",
+            unsure="#e3b04b",
         )
 
 
@@ -142,10 +144,19 @@ def _check_words(check: Any) -> str:
 # Conversation ---------------------------------------------------------------------------------
 
 
-def conversation_html(turns: Iterable, palette: Palette) -> str:
-    """Return turns as HTML, with links such as `accept:ID` under each complete answer."""
+def conversation_html(turns: Iterable, palette: Palette, fold_below: float = 0.0) -> str:
+    """Return turns as HTML, with links such as `accept:ID` under each complete answer.
+
+    Parameters
+    ----------
+    turns : iterable of Turn
+    palette : Palette
+    fold_below : float
+        Answers with a lower confidence are folded until the reader opens them.
+    """
     return "".join(
-        _turn_html(turn, palette, gap=12 if index else 0) for index, turn in enumerate(turns)
+        _turn_html(turn, palette, fold_below, gap=12 if index else 0)
+        for index, turn in enumerate(turns)
     )
 
 
@@ -154,35 +165,95 @@ def hint_html(text: str, palette: Palette) -> str:
     return f'<p style="margin:8px; color:{palette.faint}">{escape(text)}</p>'
 
 
-def _turn_html(turn: Turn, palette: Palette, gap: int) -> str:
+def is_folded(turn: Turn, fold_below: float) -> bool:
+    """Whether an answer is hidden behind "the model is not sure"."""
+    confidence = (turn.answer or {}).get("confidence")
+    is_unsure = isinstance(confidence, (int, float)) and confidence < fold_below
+    return is_unsure and turn.verdict is None and not turn.is_unfolded
+
+
+def _turn_html(turn: Turn, palette: Palette, fold_below: float, gap: int) -> str:
     asked = escape(turn.question or task_words(turn.task))
     if turn.where:
         asked += f' <span style="color:{palette.faint}">· {escape(turn.where)}</span>'
-    # The answer comes last, outside the table, so that streamed text can be appended.
-    return (
+    head = (
         f'<table width="100%" cellspacing="0" cellpadding="5" style="margin-top:{gap}px"><tr>'
         f'<td bgcolor="{palette.question}" style="color:{palette.text}"><b>{asked}</b></td>'
-        f'</tr></table><p style="margin:5px; color:{palette.text}">'
-        f"{_answer_html(turn, palette)}{_footer_html(turn, palette)}</p>"
+        f"</tr></table>"
+    )
+    if turn.answer is None:
+        # The answer comes last, outside the table, so that streamed text can be appended.
+        return (
+            f'{head}<p style="margin:5px; color:{palette.text}">'
+            f"{_open_html(turn, palette)}{_footer_html(turn, palette)}</p>"
+        )
+    if is_folded(turn, fold_below):
+        shown = (
+            f'<b style="color:{palette.unsure}">{escape(_("The model is not sure."))}</b> '
+            + _link("unfold", turn, _("Show its answer"), palette)
+        )
+        footer = ""
+    else:
+        shown, footer = _answer_html(turn, palette), _footer_html(turn, palette)
+    # A bar at the left tells a sure answer from an unsure one at a glance.
+    return (
+        f'{head}<table width="100%" cellspacing="0" cellpadding="5"><tr>'
+        f'<td width="2" bgcolor="{_bar(turn, palette)}"></td>'
+        f'<td style="color:{palette.text}">{shown}{footer}</td></tr></table>'
     )
 
 
-def _answer_html(turn: Turn, palette: Palette) -> str:
-    sections = (turn.answer or {}).get("sections") or {}
+def _bar(turn: Turn, palette: Palette) -> str:
+    if turn.verdict is not None:
+        return palette.bad if turn.verdict == "rejected" else palette.good
+    confidence = (turn.answer or {}).get("confidence")
+    if confidence is None:
+        return palette.faint
+    return palette.link if confidence >= _FAIRLY_SURE else palette.unsure
+
+
+def _open_html(turn: Turn, palette: Palette) -> str:
     if turn.state == "failed":
         text = escape(turn.text) + "<br>" if turn.text else ""
         return text + f'<span style="color:{palette.bad}">{escape(turn.error)}</span>'
     if turn.state == "waiting":
         return f'<span style="color:{palette.faint}">{escape(_("Loading the study …"))}</span>'
-    if any(str(text).strip() for text in sections.values()):
-        return "<br><br>".join(
-            f"<b>{escape(_section_words(name))}</b><br>{escape(text)}"
-            for name, text in sections.items()
-            if str(text).strip()
-        )
     if not turn.text.strip() and not turn.is_open:
-        return f'<span style="color:{palette.faint}">{escape(_("(no words)"))}</span>'
+        return _nothing(palette)
     return escape(turn.text)
+
+
+def _nothing(palette: Palette) -> str:
+    return f'<span style="color:{palette.faint}">{escape(_("(no words)"))}</span>'
+
+
+def _answer_html(turn: Turn, palette: Palette) -> str:
+    """Return the report or answer as it stands: a reader's correction before the model's text."""
+    if turn.verdict == "edited":
+        sections = turn.draft.sections() if turn.draft is not None else {"": turn.correction}
+        shown = _sections_html(sections)
+    else:
+        sections = (turn.answer or {}).get("sections") or {"": turn.text}
+        shown = _sections_html(sections) or escape(turn.text) or _nothing(palette)
+        if turn.verdict == "rejected":
+            shown = f'<span style="color:{palette.faint}"><s>{shown}</s></span>'
+            if turn.correction.strip():
+                shown = escape(turn.correction) + "<br>" + shown
+    if turn.verdict == "edited":
+        if turn.is_unfolded:
+            model = escape(turn.text)
+            shown += f'<br><br><span style="color:{palette.faint}"><s>{model}</s></span>'
+        else:
+            shown += "<br>" + _link("unfold", turn, _("Show the model's text"), palette)
+    return shown
+
+
+def _sections_html(sections: Mapping[str, Any]) -> str:
+    return "<br><br>".join(
+        (f"<b>{escape(section_words(name))}</b><br>" if name else "") + escape(text)
+        for name, text in sections.items()
+        if str(text).strip()
+    )
 
 
 def _footer_html(turn: Turn, palette: Palette) -> str:
@@ -190,34 +261,38 @@ def _footer_html(turn: Turn, palette: Palette) -> str:
         return ""
     if turn.answer is None:
         return _small(escape(_("stopped")), palette.faint)
-    words = [confidence_words(turn.answer.get("confidence")), model_words(turn.answer["model"])]
+    confidence = turn.answer.get("confidence")
+    words = escape(confidence_words(confidence))
+    if confidence is None or confidence < _FAIRLY_SURE:
+        words = f'<b style="color:{palette.unsure}">{words}</b>'
+    rest = [model_words(turn.answer["model"])]
     if turn.answer.get("finished") is False:
-        words.append(_("cut off at the maximum length"))
-    lines = _small(escape(" · ".join(words)), palette.faint)
+        rest.append(_("cut off at the maximum length"))
+    lines = _small(" · ".join([words, *map(escape, rest)]), palette.faint)
     if turn.verdict:
         colour = palette.bad if turn.verdict == "rejected" else palette.good
-        verdict = verdict_words(turn.verdict)
-        if turn.correction.strip() and turn.verdict != "accepted":
-            verdict += ": " + turn.correction
-        lines += _small(escape(verdict), colour)
-    else:
-        links = " &nbsp;·&nbsp; ".join(
-            f'<a href="{action}:{turn.id}" style="color:{palette.link}">{escape(word)}</a>'
-            for action, word in (
-                ("accept", _("Accept")),
-                ("edit", _("Edit")),
-                ("reject", _("Reject")),
-            )
+        return lines + _small(escape(verdict_words(turn.verdict)), colour)
+    links = " &nbsp;·&nbsp; ".join(
+        _link(action, turn, word, palette)
+        for action, word in (
+            ("accept", _("Accept")),
+            ("edit", _("Edit")),
+            ("reject", _("Reject")),
         )
-        lines += _small(links, palette.faint)
-    return lines
+    )
+    return lines + _small(links, palette.faint)
+
+
+def _link(action: str, turn: Turn, word: str, palette: Palette) -> str:
+    return f'<a href="{action}:{turn.id}" style="color:{palette.link}">{escape(word)}</a>'
 
 
 def _small(content: str, colour: str) -> str:
     return f'<br><span style="color:{colour}; font-size:small">{content}</span>'
 
 
-def _section_words(name: str) -> str:
+def section_words(name: str) -> str:
+    """Return the name of a report's section."""
     return {"findings": _("Findings"), "impression": _("Impression")}.get(name, name.capitalize())
 
 
@@ -226,7 +301,7 @@ def escape(text: Any) -> str:
     return html.escape(str(text), quote=True).replace("\n", "<br>")
 
 
-# Plain text -----------------------------------------------------------------------------------
+# Files -----------------------------------------------------------------------------------
 
 
 def turn_text(turn: Turn) -> str:
@@ -244,15 +319,31 @@ def turn_text(turn: Turn) -> str:
     return "\n".join(lines) + "\n"
 
 
+def print_html(turns: Iterable, study: str) -> str:
+    """Return a conversation as HTML for a page of paper."""
+    parts = []
+    for turn in turns:
+        head = escape(turn.question or task_words(turn.task))
+        parts.append(
+            f"<h3>{head}</h3><p>{escape(turn_text(turn).partition(chr(10))[2].strip())}</p>"
+        )
+    return f"<h2>{escape(study)}</h2>" + "<hr>".join(parts)
+
+
 def conversation_text(turns: Iterable) -> str:
     """Return a conversation's turns as plain text."""
     return ("\n" + "-" * 40 + "\n\n").join(turn_text(turn) for turn in turns)
 
 
 def _body_text(turn: Turn) -> str:
-    sections = (turn.answer or {}).get("sections") or {}
-    if turn.verdict != "edited" and any(str(text).strip() for text in sections.values()):
+    if turn.verdict == "edited":
+        sections = turn.draft.sections() if turn.draft is not None else {}
+    else:
+        sections = (turn.answer or {}).get("sections") or {}
+    if any(str(text).strip() for text in sections.values()):
         return "\n\n".join(
-            f"{_section_words(name)}\n{text}" for name, text in sections.items() if text
+            f"{section_words(name)}\n{text}" if name else str(text)
+            for name, text in sections.items()
+            if text
         )
     return turn.final_text

@@ -5,20 +5,23 @@ from typing import Any, Optional
 import qt
 import slicer
 
+from ..controls.widgets import chosen_in, fill, guarded, show
 from ..net.errors import ClientError
-from ..scene import scene
+from ..scene.known import known_about
 from ..session.settings import default_prompts
+from ..session.template import Template
 from ..translation import _
-from .render import (
-    Palette,
-    conversation_html,
-    conversation_text,
-    hint_html,
-    size_words,
-    task_words,
-    turn_text,
-)
-from .widgets import show
+from .render import Palette, conversation_html, hint_html, size_words
+
+_FOLD_PERCENT = (30, 40, 50, 60, 70, 80, 90)
+# The tick for each thing that may be sent with a question.
+_TICKS = {
+    "modality": "modalityKnownBox",
+    "bodyPart": "bodyPartKnownBox",
+    "age": "ageKnownBox",
+    "sex": "sexKnownBox",
+    "window": "windowKnownBox",
+}
 
 
 class AskSection:
@@ -28,38 +31,62 @@ class AskSection:
         self._panel, self._ui, self._session = panel, panel.ui, panel.session
         self._waiting: Optional[tuple] = None  # for consent
         self._shown = 0  # characters of the open turn
+        self._about = ""  # id of the volume that questions are about
         ui = self._ui
         self._palette = Palette.dark() if _is_dark() else Palette()
-        ui.askButton.connect("clicked()", self._ask)
-        ui.questionEdit.connect("returnPressed()", self._ask)
-        ui.questionEdit.connect("textChanged(QString)", lambda _text: self._enable())
-        ui.stopButton.connect("clicked()", self._stop)
-        ui.captionButton.connect("clicked()", lambda: self._begin("caption"))
-        ui.reportButton.connect("clicked()", lambda: self._begin("report"))
-        ui.agreeButton.connect("clicked()", self._agree)
-        ui.notNowButton.connect("clicked()", self._not_now)
-        ui.chatView.connect("anchorClicked(QUrl)", self._on_link)
-        ui.promptsBox.connect("activated(int)", self._on_prompt)
-        ui.editPromptsButton.connect("toggled(bool)", self._on_edit_prompts)
-        ui.defaultPromptsButton.connect("clicked()", self._reset_prompts)
-        ui.saveButton.connect("clicked()", self._save)
-        ui.copyButton.connect("clicked()", self._copy)
-        ui.exportButton.connect("clicked()", self._export)
-        ui.clearButton.connect("clicked()", self._clear)
-        for button, icon in (("askButton", "ask"), ("stopButton", "stop"), ("saveButton", "save")):
-            getattr(ui, button).setIcon(panel.icon(icon))
+        self._templates: list = []
+        self._templates_of = ""
+        self._known: dict = {}
+        self._known_of: Optional[str] = None
+        ui.askButton.connect("clicked()", guarded(self._ask))
+        ui.questionEdit.connect("returnPressed()", guarded(self._ask))
+        ui.questionEdit.connect("textChanged(QString)", guarded(lambda _text: self._enable()))
+        ui.stopButton.connect("clicked()", guarded(self._stop))
+        ui.captionButton.connect("clicked()", guarded(lambda: self._begin("caption")))
+        ui.reportButton.connect("clicked()", guarded(lambda: self._begin("report")))
+        ui.agreeButton.connect("clicked()", guarded(self._agree))
+        ui.notNowButton.connect("clicked()", guarded(self._not_now))
+        ui.chatView.connect("anchorClicked(QUrl)", guarded(self._on_link))
+        ui.promptsBox.connect("activated(int)", guarded(self._on_prompt))
+        ui.editPromptsButton.connect("toggled(bool)", guarded(self._on_edit_prompts))
+        ui.defaultPromptsButton.connect("clicked()", guarded(self._reset_prompts))
+        ui.clearButton.connect("clicked()", guarded(self._clear))
+        ui.templateBox.connect("activated(int)", guarded(self._on_template))
+        ui.askButton.setIcon(panel.icon("ask"))
+        ui.stopButton.setIcon(panel.icon("stop"))
         self._escape = qt.QShortcut(qt.QKeySequence("Esc"), ui.askSection)
-        self._escape.connect("activated()", self._stop)
+        self._escape.connect("activated()", guarded(self._stop))
         self._fill_prompts()
+        self._fill_templates([])
+        levels = [(_("never"), 0.0)]
+        levels += [(_("below {percent} %").format(percent=p), p / 100) for p in _FOLD_PERCENT]
+        fill(ui.foldBox, levels, panel.settings.fold_below())
+        ui.foldBox.connect("currentIndexChanged(int)", guarded(self._on_fold))
         show(False, ui.promptsPanel, ui.consentBanner, ui.progressRow, ui.askMessage)
 
     def heard(self, topic: str) -> None:
         """Show what changed."""
+        if topic == "study":
+            self._name_study()
+            self.show_known()
+        if topic == "server":
+            self._look_for_templates()
         if topic in ("turn", "study") or (topic == "server" and not self._has_turns):
             self._show_conversation()
         if topic in ("turn", "study", "server", "sending"):
             self._show_progress()
             self._enable()
+
+    def _name_study(self) -> None:
+        """Say which volume questions are about; a message if it has changed."""
+        volume = self._panel.volume
+        before, self._about = self._about, volume.GetID() if volume is not None else ""
+        if volume is None:
+            self._ui.askSection.text = _("Ask")
+            return
+        self._ui.askSection.text = _("Ask about {volume}").format(volume=volume.GetName())
+        if before and before != self._about:
+            self.say(_("Questions are now about {volume}.").format(volume=volume.GetName()))
 
     @property
     def _has_turns(self) -> bool:
@@ -72,17 +99,24 @@ class AskSection:
         if question and self._ui.askButton.enabled:
             self._begin("vqa", question)
 
-    def _begin(self, task: str, question: Optional[str] = None) -> None:
+    def _begin(
+        self, task: str, question: Optional[str] = None, template: Optional[Template] = None
+    ) -> None:
         session = self._session
-        self._say("")
+        self.say("")
         try:
             study = self._panel.study()
             if study.must_be_sent and not session.has_consent and session.address:
-                self._ask_for_consent(task, question)
+                self._ask_for_consent(task, question, template)
                 return
-            session.ask(study, task, question, self._ui.contextBox.checked)
+            model = self._panel.server.model
+            if template is not None:
+                session.fill_template(study, template, model)
+            else:
+                with_history = self._ui.contextBox.checked
+                session.ask(study, task, question, with_history, model, self._allowed())
         except ClientError as error:
-            self._say(error.message)
+            self.say(error.message)
             return
         if task == "vqa":
             self._ui.questionEdit.clear()
@@ -90,8 +124,10 @@ class AskSection:
     def _stop(self) -> None:
         self._session.stop()
 
-    def _ask_for_consent(self, task: str, question: Optional[str]) -> None:
-        self._waiting = (task, question)
+    def _ask_for_consent(
+        self, task: str, question: Optional[str], template: Optional[Template]
+    ) -> None:
+        self._waiting = (task, question, template)
         session = self._session
         text = _(
             "To answer, {address} needs the image. Its voxels and geometry are sent and kept "
@@ -114,7 +150,7 @@ class AskSection:
     def _not_now(self) -> None:
         self._waiting = None
         show(False, self._ui.consentBanner)
-        self._say(_("Nothing was sent."))
+        self.say(_("Nothing was sent."))
 
     def _enable(self) -> None:
         ui, session = self._ui, self._session
@@ -127,11 +163,10 @@ class AskSection:
         ui.askButton.enabled = is_possible and bool(ui.questionEdit.text.strip())
         ui.captionButton.enabled = ui.reportButton.enabled = is_possible
         ui.promptsBox.enabled = is_possible
+        ui.templateBox.enabled = is_possible
         show(is_asking, ui.stopButton)
         show(not is_asking, ui.askButton)
         self._escape.enabled = is_asking
-        has_answer = bool(self._panel.conversation.answered())
-        ui.saveButton.enabled = ui.copyButton.enabled = ui.exportButton.enabled = has_answer
         ui.clearButton.enabled = self._has_turns and not is_asking
 
     def _hint(self) -> str:
@@ -171,7 +206,7 @@ class AskSection:
             self._shown = 0
         view = self._ui.chatView
         view.html = (
-            conversation_html(turns, self._palette)
+            conversation_html(turns, self._palette, self._panel.settings.fold_below())
             if turns
             else hint_html(self._hint(), self._palette)
         )
@@ -199,15 +234,27 @@ class AskSection:
     def _on_link(self, url: Any) -> None:
         action, _colon, turn_id = url.toString().partition(":")
         turn = self._panel.conversation.find(turn_id)
-        if turn is not None and turn.answer is not None:
-            self._panel.choose(turn)
+        if turn is None or turn.answer is None:
+            return
+        self._panel.choose(turn)
+        if action == "unfold":
+            self._panel.unfold(turn)
+        else:
             self._panel.correct.act(action)
 
     def _clear(self) -> None:
         self._session.forget(self._panel.key)
-        self._say("")
+        self.say("")
 
-    def _say(self, text: str) -> None:
+    def follow_theme(self) -> None:
+        """Take the colours of Slicer's style after the reader has changed it."""
+        palette = Palette.dark() if _is_dark() else Palette()
+        if palette != self._palette:
+            self._palette = palette
+            self._show_conversation()
+
+    def say(self, text: str) -> None:
+        """Show a message under the conversation."""
         self._ui.askMessage.text = text
         show(bool(text), self._ui.askMessage)
 
@@ -228,49 +275,70 @@ class AskSection:
     def _on_edit_prompts(self, is_open: bool) -> None:
         ui, settings = self._ui, self._panel.settings
         show(is_open, ui.promptsPanel)
-        ui.editPromptsButton.text = _("Done") if is_open else _("Edit list")
+        ui.editPromptsButton.text = _("Done") if is_open else _("Options")
         if is_open:
             ui.promptsEdit.plainText = "\n".join(settings.prompts())
+            ui.shortcutsEdit.plainText = self._panel.keys.text()
         else:
             lines = [line.strip() for line in ui.promptsEdit.plainText.split("\n")]
             settings.set_prompts([line for line in lines if line])
             self._fill_prompts()
+            self.say(self._panel.keys.set_text(ui.shortcutsEdit.plainText))
 
     def _reset_prompts(self) -> None:
         self._ui.promptsEdit.plainText = "\n".join(default_prompts())
 
-    # Keeping ----------------------------------------------------------------------------------
+    def _on_fold(self, _index: int) -> None:
+        self._panel.settings.set_fold_below(chosen_in(self._ui.foldBox) or 0.0)
+        self._panel.tell("turn", "chosen")
 
-    def _save(self) -> None:
-        turn = self._panel.turn
-        if turn is None:
+    # Templates --------------------------------------------------------------------------------
+
+    def _look_for_templates(self) -> None:
+        """Fetch the templates once for each connection."""
+        session = self._session
+        address = session.address if session.state == "connected" else ""
+        if address and address != self._templates_of:
+            session.fetch_templates(self._fill_templates)
+        elif not address:
+            self._fill_templates([])
+        self._templates_of = address
+
+    def _fill_templates(self, rows: list) -> None:
+        self._templates = [Template(row["name"], str(row.get("text", ""))) for row in rows]
+        items = [(_("Template"), -1)]
+        items += [(template.name, index) for index, template in enumerate(self._templates)]
+        fill(self._ui.templateBox, items, -1)
+        show(bool(self._templates), self._ui.templateBox)
+
+    def _on_template(self, _index: int) -> None:
+        index = chosen_in(self._ui.templateBox)
+        self._ui.templateBox.currentIndex = 0
+        if index is not None and index >= 0:
+            self._begin("report", None, self._templates[index])
+
+    # What is known ----------------------------------------------------------------------------
+
+    def show_known(self) -> None:
+        """Offer what Slicer knows about the volume; nothing is ticked for a new volume."""
+        volume = self._panel.volume
+        known = known_about(volume)
+        is_new = self._known_of != (volume.GetID() if volume is not None else "")
+        if known == self._known and not is_new:
             return
-        title = turn.question or task_words(turn.task)
-        scene.save_text(
-            self._panel.volume, f"RadFound: {title}", turn_text(turn), turn.answer["id"]
-        )
-        self._say(_("Saved under the volume in the module Data: {title}").format(title=title))
+        self._known, self._known_of = known, volume.GetID() if volume is not None else ""
+        for name, box_name in _TICKS.items():
+            box = getattr(self._ui, box_name)
+            if is_new or name not in known:
+                box.checked = False
+            box.text = known.get(name, "")
+            show(name in known, box)
+        show(bool(known), self._ui.contextRow)
 
-    def _copy(self) -> None:
-        turn = self._panel.turn
-        if turn is not None:
-            slicer.app.clipboard().setText(turn_text(turn))
-            self._say(_("Copied."))
-
-    def _export(self) -> None:
-        name = scene.file_name_for(self._panel.volume, "radfound.txt")
-        path = qt.QFileDialog.getSaveFileName(
-            slicer.util.mainWindow(), _("Export the conversation"), name, _("Text (*.txt)")
-        )
-        if not path:
-            return
-        try:
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(conversation_text(self._panel.conversation.answered()))
-        except OSError as error:
-            self._say(_("This file cannot be written ({why}).").format(why=error.strerror))
-        else:
-            self._say(_("Exported."))
+    def _allowed(self) -> str:
+        """Return what the reader has ticked, in words."""
+        ticked = [name for name, box in _TICKS.items() if getattr(self._ui, box).checked]
+        return "; ".join(self._known[name] for name in ticked if name in self._known)
 
 
 def _is_dark() -> bool:

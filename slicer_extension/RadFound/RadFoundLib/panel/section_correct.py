@@ -1,15 +1,15 @@
-"""The section Correct: the reader's verdict on an answer."""
+"""The reader's verdict on an answer, in place under the conversation; and the list of corrections."""
 
-from typing import Any
+from typing import Any, Optional
 
 import qt
 import slicer
 
+from ..controls.widgets import chosen_in, fill, guarded, show
 from ..net.errors import ClientError
-from ..scene import scene
+from ..scene import places, scene
 from ..translation import _
 from .render import task_words, verdict_words
-from .widgets import chosen_in, fill, show
 
 _TITLE_CHARS = 60
 _TABLE_PIXELS = 150  # maximum height; a longer table scrolls
@@ -23,21 +23,24 @@ class CorrectSection:
         ui = self._ui
         ui.whereSelector.setMRMLScene(slicer.mrmlScene)
         ui.authorEdit.text = panel.settings.author()
-        ui.answerBox.connect("currentIndexChanged(int)", self._on_answer)
-        ui.authorEdit.connect("editingFinished()", self._on_author)
-        ui.correctionEdit.connect("textChanged()", self._enable)
+        ui.answerBox.connect("currentIndexChanged(int)", guarded(self._on_answer))
+        ui.authorEdit.connect("editingFinished()", guarded(self._on_author))
+        ui.correctionEdit.connect("textChanged()", guarded(self._enable))
         for name in ("accept", "edit", "reject"):
             button = getattr(ui, name + "Button")
-            button.connect("clicked()", lambda name=name: self._judge(name))
+            button.connect("clicked()", guarded(lambda name=name: self._judge(name)))
             button.setIcon(panel.icon(name))
-        ui.whereSelector.connect("nodeAddedByUser(vtkMRMLNode*)", panel.place_roi)
-        ui.sendButton.connect("clicked()", lambda: self._session.flush(again=True))
+        ui.acceptNextButton.connect("clicked()", guarded(self._judge_and_go_on))
+        ui.whereSelector.connect("nodeAddedByUser(vtkMRMLNode*)", guarded(panel.place_roi))
+        ui.whereSelector.connect("currentNodeChanged(vtkMRMLNode*)", guarded(self._on_where))
+        ui.sendButton.connect("clicked()", guarded(lambda: self._session.flush(again=True)))
         table = ui.correctionsTable
         table.columnCount = 3
         table.setHorizontalHeaderLabels([_("Verdict"), _("Question and text"), _("Author")])
         table.verticalHeader().hide()
         table.horizontalHeader().setStretchLastSection(False)
         table.horizontalHeader().setSectionResizeMode(1, qt.QHeaderView.Stretch)
+        self._on_where()
         self._say("")
 
     def heard(self, topic: str) -> None:
@@ -46,30 +49,49 @@ class CorrectSection:
             self._fill_answers()
         if topic in ("chosen", "study"):
             self._show_chosen()
+        if topic == "study":
+            self._on_where()
         if topic in ("corrections", "server"):
             self._show_waiting()
         if topic in ("corrections", "study"):
             self._show_earlier()
-        if topic in ("turn", "chosen", "server", "study"):
+        if topic in ("turn", "chosen", "server", "study", "draft"):
             self._enable()
 
     def act(self, action: str) -> None:
-        """Accept, edit or reject the chosen answer; called by the links under an answer."""
-        if action == "edit" or not self._ui.authorEdit.text.strip():
-            self._ui.correctSection.collapsed = False
+        """Accept, edit or reject the chosen answer; called by links and keys."""
         if action == "edit":
-            self._ui.correctionEdit.setFocus()
-            self._ui.correctionEdit.selectAll()
+            edit = self._ui.sentenceList if self._has_draft else self._ui.correctionEdit
+            edit.setFocus()
+            if not self._has_draft:
+                self._ui.correctionEdit.selectAll()
         elif action in ("accept", "reject"):
             self._judge(action)
 
     # The chosen answer ------------------------------------------------------------------------
 
+    @property
+    def _has_draft(self) -> bool:
+        turn = self._panel.turn
+        return turn is not None and turn.draft is not None
+
+    def _text(self) -> str:
+        """Return the reader's text of the chosen answer."""
+        if self._has_draft:
+            return str(self._panel.turn.draft.text())
+        return str(self._ui.correctionEdit.plainText.strip())
+
+    def _is_edited(self) -> bool:
+        turn = self._panel.turn
+        if turn is None or not self._text():
+            return False
+        return turn.draft.is_changed if self._has_draft else self._text() != turn.text.strip()
+
     def _fill_answers(self) -> None:
         items = [(_title(turn), turn.id) for turn in reversed(self._panel.conversation.answered())]
         chosen = self._panel.turn.id if self._panel.turn is not None else ""
         fill(self._ui.answerBox, items, chosen)
-        show(bool(items), self._ui.answerLabel, self._ui.answerBox)
+        show(len(items) > 1, self._ui.answerLabel, self._ui.answerBox)
 
     def _on_answer(self, _index: int) -> None:
         self._panel.choose(self._panel.conversation.find(chosen_in(self._ui.answerBox) or ""))
@@ -88,45 +110,59 @@ class CorrectSection:
     def _enable(self) -> None:
         ui, turn = self._ui, self._panel.turn
         is_open = turn is not None
-        text = ui.correctionEdit.plainText.strip()
-        is_edited = is_open and text not in ("", turn.text.strip())
-        is_saved = is_open and turn.verdict == "edited" and text == turn.correction
-        ui.correctionEdit.enabled = ui.whereSelector.enabled = is_open
-        # Do not offer the verdict that the answer already has.
-        ui.acceptButton.enabled = (
-            is_open and bool(turn.text.strip()) and not is_edited and turn.verdict != "accepted"
-        )
-        ui.editButton.enabled = is_edited and not is_saved
+        is_folded = is_open and self._panel.is_folded(turn)
+        is_edited = is_open and self._is_edited()
+        is_saved = is_open and turn.verdict == "edited" and self._text() == turn.correction
+        show(is_open, ui.answerPanel)
+        show(is_open and not is_folded and not self._has_draft, ui.correctionEdit)
+        ui.whereSelector.enabled = is_open
+        # Do not offer the verdict that the answer already has, nor one on a text not yet read.
+        can_accept = is_open and bool(turn.text.strip()) and not is_edited and not is_folded
+        ui.acceptButton.enabled = can_accept and turn.verdict != "accepted"
+        ui.editButton.enabled = is_edited and not is_saved and not is_folded
         ui.rejectButton.enabled = is_open and turn.verdict != "rejected"
-        show(is_open, ui.whereLabel, ui.whereSelector)
+        can_go_on = self._session.state == "connected" and not self._session.is_busy
+        ui.acceptNextButton.enabled = can_go_on and (can_accept or is_edited) and not is_folded
+        if is_folded:
+            self._say(_("The model is not sure: show its answer, then judge it."))
 
-    def _judge(self, action: str) -> None:
+    def _judge_and_go_on(self) -> None:
+        turn = self._panel.turn
+        is_done = turn is not None and turn.verdict is not None
+        if is_done and not self._ui.editButton.enabled:
+            self._panel.study_section.take_next()
+        elif self._judge("edit" if self._is_edited() else "accept"):
+            self._panel.study_section.take_next()
+
+    def _judge(self, action: str) -> bool:
+        """Record a verdict; return False, with the reason shown, if it is not recorded."""
         ui, turn = self._ui, self._panel.turn
         if turn is None:
-            return
+            return False
         verdict = {"accept": "accepted", "edit": "edited", "reject": "rejected"}[action]
-        text = ui.correctionEdit.plainText.strip()
-        if verdict == "rejected" and text == turn.text.strip():
+        text = self._text()
+        if verdict == "rejected" and not self._is_edited():
             text = ""
-        roi, volume = ui.whereSelector.currentNode(), self._panel.volume
+        node, volume = ui.whereSelector.currentNode(), self._panel.volume
         try:
-            region = scene.roi_region(volume, roi) if roi is not None else None
+            region = self._region(volume, node)
             correction = self._session.judge(turn, verdict, ui.authorEdit.text, text, region)
         except ClientError as error:
-            ui.correctSection.collapsed = False
             self._say(error.message)
             if not ui.authorEdit.text.strip():
                 ui.authorEdit.setFocus()
-            return
+            return False
         self._on_author()
         message = _("Noted: {verdict}.").format(verdict=verdict_words(verdict))
-        if roi is not None:
-            scene.mark_correction(volume, roi, correction)
+        if node is not None:
+            if not places.is_segmentation(node):
+                scene.mark_correction(volume, node, correction)
+                message += " " + _("{region} stays in this scene, under the volume.").format(
+                    region=node.GetName()
+                )
             ui.whereSelector.setCurrentNode(None)
-            message += " " + _("{region} stays in this scene, under the volume.").format(
-                region=roi.GetName()
-            )
         self._say(message)
+        return True
 
     def _on_author(self) -> None:
         self._panel.settings.set_author(self._ui.authorEdit.text.strip())
@@ -134,6 +170,33 @@ class CorrectSection:
     def _say(self, text: str) -> None:
         self._ui.correctMessage.text = text
         show(bool(text), self._ui.correctMessage)
+
+    # Where ------------------------------------------------------------------------------------
+
+    def _region(self, volume: Any, node: Any) -> Optional[dict]:
+        if node is not None:
+            return places.region_of(volume, node, chosen_in(self._ui.whereSegmentBox))
+        view = chosen_in(self._ui.whereSliceBox)
+        if not view:
+            return None
+        slice_node = scene.slice_node(view)
+        if slice_node is None:
+            raise ClientError(
+                _("The {view} view is not open: choose another one.").format(view=view), "request"
+            )
+        return scene.slice_region(volume, slice_node)
+
+    def _on_where(self, _node: Any = None) -> None:
+        ui, node = self._ui, self._ui.whereSelector.currentNode()
+        segments = places.segments_of(node)
+        fill(ui.whereSegmentBox, segments, chosen_in(ui.whereSegmentBox))
+        views = [(_("No slice"), "")]
+        views += [
+            (_("Current slice: {view}").format(view=view), view) for view in scene.view_names()
+        ]
+        fill(ui.whereSliceBox, views, chosen_in(ui.whereSliceBox) or "")
+        show(bool(segments), ui.whereSegmentBox)
+        show(node is None, ui.whereSliceBox)
 
     # Recorded and unsent corrections ----------------------------------------------------------
 
@@ -162,6 +225,10 @@ class CorrectSection:
         ui.waitingText.text = " ".join(texts)
         show(bool(texts), ui.waitingText)
         show(bool(here) and session.state == "connected", ui.sendButton)
+        count = len(waiting)
+        ui.correctSection.text = (
+            _("Corrections: {count} not sent").format(count=count) if count else _("Corrections")
+        )
 
     def _show_earlier(self) -> None:
         ui, rows = self._ui, self._session.corrections_here()

@@ -2,10 +2,13 @@
 
 from typing import Any, Optional
 
+from ..controls.widgets import guarded, show
 from ..net.errors import ClientError
 from ..scene import scene
 from ..translation import _
-from .widgets import show
+from .render import escape
+
+_LEGEND_STEPS = 24
 
 
 class EvidenceSection:
@@ -15,11 +18,12 @@ class EvidenceSection:
         self._panel, self._ui, self._session = panel, panel.ui, panel.session
         self._is_fetching = False
         ui = self._ui
-        ui.evidenceButton.connect("clicked()", self._fetch)
-        ui.jumpButton.connect("clicked()", self._jump)
-        ui.removeEvidenceButton.connect("clicked()", self._remove)
-        ui.opacitySlider.connect("valueChanged(double)", scene.set_evidence_opacity)
+        ui.evidenceButton.connect("clicked()", guarded(self._fetch))
+        ui.jumpButton.connect("clicked()", guarded(self._jump))
+        ui.removeEvidenceButton.connect("clicked()", guarded(self._remove))
+        ui.opacitySlider.connect("valueChanged(double)", guarded(scene.set_evidence_opacity))
         ui.evidenceButton.setIcon(panel.icon("evidence"))
+        ui.legendPicture.text = _legend()
 
     def heard(self, topic: str) -> None:
         """Show what changed."""
@@ -40,6 +44,7 @@ class EvidenceSection:
         )
         has_map = scene.evidence_node() is not None
         show(has_map, ui.jumpButton, ui.removeEvidenceButton, ui.opacityLabel, ui.opacitySlider)
+        show(has_map, ui.legendLabel, ui.legendPicture)
 
     def _say(self, text: str) -> None:
         self._ui.evidenceText.text = text
@@ -67,11 +72,10 @@ class EvidenceSection:
 
     def _lay(self, volume: Any, nrrd: bytes, is_same_answer: bool) -> None:
         try:
-            scene.show_evidence(volume, nrrd)
+            scene.show_evidence(volume, nrrd, self._ui.opacitySlider.value)
         except ClientError as error:
             self._say(error.message)
             return
-        scene.set_evidence_opacity(self._ui.opacitySlider.value)
         words = _(
             "The brighter a place, the more the model looked there. Brightness is no sign of disease."
         )
@@ -88,3 +92,13 @@ class EvidenceSection:
         scene.remove_evidence()
         self._say(self._hint())
         self._enable()
+
+
+def _legend() -> str:
+    """Return the colours of a map from the least to the most, as HTML."""
+    colours = [scene.evidence_colour(step / (_LEGEND_STEPS - 1)) for step in range(_LEGEND_STEPS)]
+    blocks = "".join(
+        '<span style="color:#{:02x}{:02x}{:02x}">█</span>'.format(*(round(255 * c) for c in colour))
+        for colour in colours
+    )
+    return f"{escape(_('less'))} {blocks} {escape(_('more'))}"

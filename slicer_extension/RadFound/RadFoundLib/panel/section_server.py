@@ -1,14 +1,15 @@
 """The section Server: address, token, state, and consent to send images."""
 
-from typing import Any
+from typing import Any, Optional
 
+import qt
 import slicer
 
+from ..controls.widgets import chosen_in, fill, guarded, show
 from ..net.address import Address
 from ..net.errors import ClientError
 from ..translation import _
 from .render import model_words
-from .widgets import show
 
 _ICONS = {
     "away": "state-away",
@@ -26,12 +27,16 @@ class ServerSection:
         self._panel, self._ui, self._session = panel, panel.ui, panel.session
         self._asked_by = ""  # origin of the server that the token field is shown for
         self._may_be_overheard: set = set()
+        self._complaint = ""  # about the address in the field; stays until it is changed
+        self._was_connected = False
         ui = self._ui
         self.fill_addresses()
-        ui.connectButton.connect("clicked()", self._on_connect)
-        ui.addressBox.lineEdit().connect("returnPressed()", self._connect)
-        ui.tokenEdit.connect("returnPressed()", self._connect)
-        ui.consentBox.connect("toggled(bool)", self._on_consent)
+        ui.connectButton.connect("clicked()", guarded(self._on_connect))
+        ui.addressBox.lineEdit().connect("returnPressed()", guarded(self._connect))
+        ui.tokenEdit.connect("returnPressed()", guarded(self._connect))
+        ui.addressBox.connect("editTextChanged(QString)", guarded(self._on_address))
+        ui.certificateButton.connect("clicked()", guarded(self._choose_certificate))
+        ui.consentBox.connect("toggled(bool)", guarded(self._on_consent))
         show(False, ui.tokenLabel, ui.tokenEdit)
 
     def heard(self, topic: str) -> None:
@@ -49,13 +54,33 @@ class ServerSection:
         """Allow images to be sent to this server."""
         self._ui.consentBox.checked = True
 
+    @property
+    def model(self) -> Optional[str]:
+        """The model that the reader chose among several; None for the server's own choice."""
+        return chosen_in(self._ui.modelBox) if self._session.models else None
+
     def _on_connect(self) -> None:
-        if self._session.state in ("away", "lost", "refused"):
+        if self._offers_to_connect():
             self._connect()
         else:
+            self._complaint = ""
             self._session.disconnect()
 
+    def _offers_to_connect(self) -> bool:
+        """Whether the button connects: to a server that is not the present one, or not there."""
+        if self._session.state in ("away", "refused"):
+            return True
+        try:
+            return str(Address.parse(self._ui.addressBox.currentText)) != self._session.address
+        except ClientError:
+            return True
+
+    def _on_address(self, _text: str) -> None:
+        self._complaint = ""
+        self._show_words()
+
     def _connect(self) -> None:
+        self._complaint = ""
         try:
             place = Address.parse(self._ui.addressBox.currentText)
             token = self._token_for(place)
@@ -63,8 +88,8 @@ class ServerSection:
                 raise ClientError(_("Not connected: nothing was sent."), "request")
             self._session.connect(str(place), token)
         except ClientError as error:
-            self._ui.stateLabel.text = error.message
-            self._show_icon("lost")
+            self._complaint = error.message
+            self._show_words()
 
     def _token_for(self, place: Address) -> str:
         """Return the token of a server; clear the field if it was entered for another server."""
@@ -90,16 +115,16 @@ class ServerSection:
     def _show_state(self) -> None:
         ui, session = self._ui, self._session
         state = session.state
-        if state == "connected":
+        if state == "connected" and not self._was_connected:
             self._remember()
         if state == "refused":
             self._asked_by = session.client.origin
             show(True, ui.tokenLabel, ui.tokenEdit)
             ui.tokenEdit.setFocus()
-        ui.stateLabel.text = self._words()
-        ui.connectButton.text = (
-            _("Connect") if state in ("away", "lost", "refused") else _("Disconnect")
-        )
+        self._show_words()
+        self._show_models()
+        self._fold(state)
+        show(not session.is_certificate_trusted and state != "connected", ui.certificateButton)
         ui.serverSection.text = (
             _("Server: {model}").format(model=self._model())
             if state == "connected"
@@ -107,8 +132,40 @@ class ServerSection:
             if state == "lost"
             else _("Server")
         )
-        self._show_icon(state)
         self._show_consent()
+
+    def _show_words(self) -> None:
+        ui = self._ui
+        ui.stateLabel.text = self._complaint or self._words()
+        ui.connectButton.text = _("Connect") if self._offers_to_connect() else _("Disconnect")
+        self._show_icon("lost" if self._complaint else self._session.state)
+
+    def _fold(self, state: str) -> None:
+        """Fold the section once all is said in it, and open it when something is wrong."""
+        if state == "connected" and not self._was_connected and self._session.has_consent:
+            self._ui.serverSection.collapsed = True
+        elif state in ("lost", "refused", "away"):
+            self._ui.serverSection.collapsed = False
+        self._was_connected = state == "connected"
+
+    def _show_models(self) -> None:
+        ui, models = self._ui, self._session.models
+        fill(ui.modelBox, [(name, name) for name in models], chosen_in(ui.modelBox))
+        show(bool(models), ui.modelLabel, ui.modelBox)
+
+    def _choose_certificate(self) -> None:
+        """Trust a file of certificates for this server, and connect again."""
+        session, settings = self._session, self._panel.settings
+        path = qt.QFileDialog.getOpenFileName(
+            slicer.util.mainWindow(),
+            _("Choose a certificate"),
+            "",
+            _("Certificates (*.pem *.crt *.cer)"),
+        )
+        if path and session.client is not None:
+            session.ca_files = {**session.ca_files, session.client.origin: path}
+            settings.set_ca_files(session.ca_files)
+            session.connect(session.address)
 
     def _remember(self) -> None:
         """Put the address first in the list once the server has answered."""
@@ -128,7 +185,7 @@ class ServerSection:
                 words += _(". The connection is not encrypted: others on the network can read it.")
             return words
         if session.state == "away":
-            return _("Not connected. `make serve` on this computer starts a server.")
+            return _("Not connected. Enter the address of a RadFound server.")
         if session.state == "lost":
             again = _("Trying again every few seconds; your corrections are kept.")
             return f"{session.trouble} {again}"

@@ -1,16 +1,17 @@
 """The section Study: volumes, the part of them to ask about, and the next study."""
 
 import os
+import re
 import shutil
 import tempfile
 from typing import Any, Optional
 
 import slicer
 
+from ..controls.widgets import chosen_in, fill, guarded, show
 from ..net.errors import ClientError
-from ..scene import scene
+from ..scene import places, scene
 from ..translation import _
-from .widgets import chosen_in, fill, show
 
 WHOLE, REGION, SLICE = "whole", "region", "slice:"
 
@@ -25,16 +26,16 @@ class StudySection:
         ui = self._ui
         for selector in (ui.volumeSelector, ui.roiSelector, ui.viewsSelector):
             selector.setMRMLScene(slicer.mrmlScene)
-        parts = [(_("Whole volume"), WHOLE)]
-        parts += [(text, SLICE + view) for view, text in _view_words().items()]
-        parts.append((_("Region of interest"), REGION))
-        fill(ui.partBox, parts, WHOLE)
-        ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_volumes)
-        ui.viewsSelector.connect("checkedNodesChanged()", self._on_volumes_checked)
-        ui.partBox.connect("currentIndexChanged(int)", self._on_part)
-        ui.roiSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_roi)
-        ui.roiSelector.connect("nodeAddedByUser(vtkMRMLNode*)", panel.place_roi)
-        ui.nextButton.connect("clicked()", self._next)
+        self._parts: list = []
+        self._fill_parts(WHOLE)
+        ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", guarded(self._on_volumes))
+        ui.viewsSelector.connect("checkedNodesChanged()", guarded(self._on_volumes_checked))
+        ui.partBox.connect("currentIndexChanged(int)", guarded(self._on_part))
+        ui.roiSelector.connect("currentNodeChanged(vtkMRMLNode*)", guarded(self._on_roi))
+        ui.roiSelector.connect("nodeAddedByUser(vtkMRMLNode*)", guarded(panel.place_roi))
+        ui.nextButton.connect("clicked()", guarded(self.take_next))
+        ui.measureQuestionButton.connect("clicked()", guarded(self._measure_into_question))
+        ui.measureReportButton.connect("clicked()", guarded(self._measure_into_report))
         self._show_part()
 
     def heard(self, topic: str) -> None:
@@ -55,6 +56,7 @@ class StudySection:
         if ui.volumeText.text != text:
             ui.volumeText.text = text
         ui.partBox.enabled = ui.viewsSelector.enabled = volume is not None
+        self._fill_parts(self.part)  # the layout may have changed
 
     # Part of the volume -----------------------------------------------------------------------
 
@@ -64,19 +66,35 @@ class StudySection:
         return chosen_in(self._ui.partBox) or WHOLE
 
     def set_part(self, part: str) -> None:
-        """Choose the part of the volume."""
-        index = self._ui.partBox.findData(part)
-        if index >= 0:
-            self._ui.partBox.currentIndex = index
+        """Choose the part of the volume, a slice of a view that is closed among them."""
+        self._fill_parts(part)
+        self._show_part()
+
+    def _fill_parts(self, chosen: str) -> None:
+        """List the parts of the volume: the whole, the layout's slices, and a region."""
+        views = [(node.GetLayoutName(), node.GetOrientation()) for node in scene.slice_nodes()]
+        parts = [(_("Whole volume"), WHOLE)]
+        parts += [
+            (_("Slice in view {view} ({plane})").format(view=view, plane=plane), SLICE + view)
+            for view, plane in views
+        ]
+        if chosen.startswith(SLICE) and chosen not in [data for _text, data in parts]:
+            view = chosen[len(SLICE) :]
+            parts.append((_("Slice in view {view} (not open)").format(view=view), chosen))
+        parts.append((_("Region of interest"), REGION))
+        if parts != self._parts or chosen != self.part:
+            self._parts = parts
+            fill(self._ui.partBox, parts, chosen)
 
     def region(self) -> tuple:
         """Return the chosen part as JSON for the server, and in words; None and "" for all."""
         volume, part = self._panel.volume, self.part
         if part == REGION:
-            roi = self._ui.roiSelector.currentNode()
-            if roi is None:
+            node, segment = self._ui.roiSelector.currentNode(), self.segment
+            if node is None:
                 raise ClientError(_("Choose or create a region of interest first."), "request")
-            return scene.roi_region(volume, roi), _("in {region}").format(region=roi.GetName())
+            words = _("in {region}").format(region=places.name_of(node, segment))
+            return places.region_of(volume, node, segment), words
         if part.startswith(SLICE):
             view = part[len(SLICE) :]
             node = scene.slice_node(view)
@@ -103,10 +121,47 @@ class StudySection:
         self._panel.tell("study")
 
     def _on_roi(self, _node: Any) -> None:
+        self._show_part()
         self._panel.tell("study")
 
     def _show_part(self) -> None:
-        show(self.part == REGION, self._ui.roiLabel, self._ui.roiSelector)
+        ui, is_region = self._ui, self.part == REGION
+        segments = places.segments_of(ui.roiSelector.currentNode()) if is_region else []
+        fill(ui.segmentBox, segments, self.segment)
+        show(is_region, ui.roiLabel, ui.roiSelector)
+        show(bool(segments), ui.segmentLabel, ui.segmentBox, ui.measureRow)
+
+    # Measured facts ---------------------------------------------------------------------------
+
+    @property
+    def segment(self) -> Optional[str]:
+        """Id of the chosen segment, or None."""
+        return chosen_in(self._ui.segmentBox)
+
+    def _measured(self) -> str:
+        """Return what Slicer measures of the chosen segment; empty, and a message, if nothing."""
+        node, segment = self._ui.roiSelector.currentNode(), self.segment
+        if self._panel.volume is None or not places.is_segmentation(node) or segment is None:
+            return ""
+        try:
+            return places.measured(self._panel.volume, node, segment)
+        except ClientError as error:
+            self._panel.ask_section.say(error.message)
+            return ""
+
+    def _measure_into_question(self) -> None:
+        facts = self._measured()
+        if facts:
+            edit = self._ui.questionEdit
+            edit.text = f"{edit.text.strip()} {facts}".strip()
+            edit.setFocus()
+
+    def _measure_into_report(self) -> None:
+        facts = self._measured()
+        if facts and not self._panel.sentences.add_measured(facts):
+            self._panel.ask_section.say(
+                _("Let RadFound write a report first, then measure into it.")
+            )
 
     # Next study -------------------------------------------------------------------------------
 
@@ -130,7 +185,8 @@ class StudySection:
         self._ui.nextText.text = text
         self._show_next()
 
-    def _next(self) -> None:
+    def take_next(self) -> None:
+        """Load the study that the server proposes next."""
         strategy = chosen_in(self._ui.strategyBox)
         if strategy is None or self._is_fetching:
             return
@@ -140,6 +196,16 @@ class StudySection:
         self._session.next_study(strategy, self._folder, self._fetched, self._failed)
         self._show_next()
 
+    def open_study(self, study: dict) -> None:
+        """Load a study of the server's list."""
+        if self._is_fetching:
+            return
+        self._is_fetching = True
+        self._folder = tempfile.mkdtemp(prefix="radfound-", dir=slicer.app.temporaryPath)
+        self._say(_("Fetching …"))
+        self._session.fetch_study(study, self._folder, self._fetched, self._failed)
+        self._show_next()
+
     def _fetched(self, found: Optional[tuple]) -> None:
         if found is None:
             self._failed(_("Every study on this server has been read."))
@@ -147,7 +213,7 @@ class StudySection:
         choice, path = found
         image = str(choice["id"])
         try:
-            volume = scene.load_volume(path, image)
+            volume = scene.load_volume(path, _study_name(choice))
         except ClientError as error:
             self._failed(f"{image}: {error.message}")
             return
@@ -170,9 +236,7 @@ class StudySection:
         self._folder = os.devnull
 
 
-def _view_words() -> dict:
-    return {
-        "Red": _("Slice in the red view"),
-        "Yellow": _("Slice in the yellow view"),
-        "Green": _("Slice in the green view"),
-    }
+def _study_name(choice: dict) -> str:
+    """Return a readable name of a study: the server's, or its id without a long hash."""
+    name = str(choice.get("name") or choice["id"])
+    return re.sub(r"([0-9a-f]{8})[0-9a-f]{16,}", r"\1", name)

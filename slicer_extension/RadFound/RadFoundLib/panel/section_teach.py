@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from ..controls.widgets import chosen_in, fill, guarded, show
 from ..translation import _
 from .render import training_words
-from .widgets import chosen_in, fill, show
 
 BASE = ""
 
@@ -15,11 +15,11 @@ class TeachSection:
     def __init__(self, panel: Any):
         self._panel, self._ui, self._session = panel, panel.ui, panel.session
         ui = self._ui
-        ui.trainButton.connect("clicked()", self._train)
-        ui.stopTrainingButton.connect("clicked()", self._stop)
-        ui.activateButton.connect("clicked()", self._activate)
-        ui.rollBackButton.connect("clicked()", self._roll_back)
-        ui.adapterBox.connect("currentIndexChanged(int)", lambda _index: self._enable())
+        ui.trainButton.connect("clicked()", guarded(self._train))
+        ui.stopTrainingButton.connect("clicked()", guarded(self._stop))
+        ui.activateButton.connect("clicked()", guarded(self._activate))
+        ui.rollBackButton.connect("clicked()", guarded(self._roll_back))
+        ui.adapterBox.connect("currentIndexChanged(int)", guarded(lambda _index: self._enable()))
         ui.trainButton.setIcon(panel.icon("teach"))
 
     def heard(self, topic: str) -> None:
@@ -37,16 +37,12 @@ class TeachSection:
         if self._session.state != "connected":
             text = _("Connect to a server to teach it.")
         else:
-            count = self._session.new_corrections()
-            if not self._session.adapters["adapters"]:
-                text = _("Corrections to learn from: {count}.")
-            elif count == 0:
-                text = _("No corrections since the last training.")
-            elif count == 1:
-                text = _("1 new correction since the last training.")
-            else:
-                text = _("{count} new corrections since the last training.")
-            text = text.format(count=count)
+            count = len(self._session.corrections_to_learn())
+            text = _("Corrections to learn from: {count}.").format(count=count)
+            if self._session.adapters["adapters"]:
+                new = self._session.new_corrections()
+                text = _("Corrections to learn from: {count}, {new} new since the last training.")
+                text = text.format(count=count, new=new)
         self._ui.newText.text = text
 
     def _show_training(self) -> None:
@@ -79,7 +75,7 @@ class TeachSection:
         ui, session = self._ui, self._session
         is_connected = session.state == "connected"
         ui.trainButton.enabled = (
-            is_connected and not session.is_training and bool(session.corrections)
+            is_connected and not session.is_training and bool(session.corrections_to_learn())
         )
         ui.stopTrainingButton.enabled = is_connected and session.is_training
         show(is_connected, ui.trainButton, ui.stopTrainingButton)

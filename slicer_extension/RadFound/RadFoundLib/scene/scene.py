@@ -4,6 +4,7 @@ Called on the main thread only. World coordinates are mapped to the volume's own
 server gets the same volume with or without a parent transform.
 """
 
+import json
 import os
 import re
 import tempfile
@@ -19,7 +20,10 @@ from .volumefile import VolumeContent
 
 CORRECTION_ATTRIBUTE = "RadFound.Correction"
 EVIDENCE_ATTRIBUTE = "RadFound.EvidenceOf"
+LAYERS_ATTRIBUTE = "RadFound.LayersBefore"
 ANSWER_ATTRIBUTE = "RadFound.Answer"
+CONVERSATION_ATTRIBUTE = "RadFound.Conversation"
+_VOLUME_ROLE = "RadFoundVolume"
 
 _COLOUR_TABLE = "RadFound evidence"
 _COLOURS = 256
@@ -105,9 +109,21 @@ def load_volume(path: str, name: str) -> Any:
 # Regions --------------------------------------------------------------------------------------
 
 
+def slice_nodes() -> list:
+    """Return the slice nodes of the views that the layout shows."""
+    return [
+        node for node in slicer.util.getNodesByClass("vtkMRMLSliceNode") if node.IsMappedInLayout()
+    ]
+
+
+def view_names() -> list:
+    """Return the names of the layout's slice views."""
+    return [node.GetLayoutName() for node in slice_nodes()]
+
+
 def slice_node(view: str) -> Any:
-    """Return the slice node of a view such as Red, or None."""
-    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+    """Return the slice node of a view that the layout shows, such as Red, or None."""
+    for node in slice_nodes():
         if node.GetLayoutName() == view:
             return node
     return None
@@ -133,7 +149,12 @@ def roi_region(volume: Any, roi: Any) -> dict:
         1.0,
     )
     world = corners @ slicer.util.arrayFromVTKMatrix(roi.GetObjectToWorldMatrix()).T
-    points = _to_volume(volume, world[:, :3])
+    return bounds_in_volume(volume, world[:, :3])
+
+
+def bounds_in_volume(volume: Any, corners: np.ndarray) -> dict:
+    """Return the box around world points, shape (N, 3), along the volume's RAS axes."""
+    points = _to_volume(volume, corners)
     return {"box_mm": [points.min(axis=0).tolist(), points.max(axis=0).tolist()]}
 
 
@@ -142,16 +163,14 @@ def place_roi(volume: Any, roi: Any) -> None:
     bounds = [0.0] * 6
     volume.GetRASBounds(bounds)
     low, high = np.array(bounds[::2]), np.array(bounds[1::2])
-    planes = [
-        slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())
-        for node in map(slice_node, ("Red", "Yellow", "Green"))
-        if node is not None
-    ]
-    normals = np.array([plane[:3, 2] for plane in planes])
-    try:
-        center = np.linalg.solve(normals, [plane[:3, 2] @ plane[:3, 3] for plane in planes])
-    except np.linalg.LinAlgError:  # fewer than three views, or two that show the same plane
-        center = (low + high) / 2
+    planes = [slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS()) for node in slice_nodes()]
+    center = (low + high) / 2
+    if planes:
+        normals = np.array([plane[:3, 2] for plane in planes])
+        offsets = [plane[:3, 2] @ plane[:3, 3] for plane in planes]
+        meeting, _residuals, rank, _values = np.linalg.lstsq(normals, offsets, rcond=None)
+        if rank == 3:
+            center = meeting
     roi.SetCenter(np.clip(center, low, high))
     roi.SetSize((high - low) / 4)
 
@@ -176,14 +195,19 @@ def _through(parent: Any, points: np.ndarray, from_world: bool) -> np.ndarray:
 # Evidence -------------------------------------------------------------------------------------
 
 
-def show_evidence(volume: Any, nrrd: bytes) -> Any:
-    """Lay an evidence map over the volume in every slice view and return its node.
+def show_evidence(volume: Any, nrrd: bytes, opacity: float = 0.5) -> Any:
+    """Lay an evidence map over the volume and return its node.
+
+    Only views with this volume in the background change; if there are none, all views of the
+    layout show it. `remove_evidence` restores what they showed.
 
     Parameters
     ----------
     volume : vtkMRMLScalarVolumeNode
     nrrd : bytes
         A map of non-negative values, in the volume's RAS.
+    opacity : float
+        From 0 to 1.
     """
     remove_evidence()
     name = _("Evidence in {volume}").format(volume=volume.GetName())
@@ -205,7 +229,13 @@ def show_evidence(volume: Any, nrrd: bytes) -> Any:
     display.SetWindowLevelMinMax(0.0, highest)
     display.SetThreshold(_SHOWN_FROM * highest, highest)
     display.SetApplyThreshold(True)
-    slicer.util.setSliceViewerLayers(background=volume, foreground=node)
+    views = _composite_nodes()
+    showing = [view for view in views if view.GetBackgroundVolumeID() == volume.GetID()] or views
+    before = {view.GetID(): _layers_of(view) for view in showing}
+    node.SetAttribute(LAYERS_ATTRIBUTE, json.dumps(before))
+    for view in showing:
+        _set_layers(view, {"background": volume.GetID(), "foreground": node.GetID()})
+        view.SetForegroundOpacity(opacity)
     return node
 
 
@@ -219,12 +249,13 @@ def evidence_node() -> Any:
 
 def set_evidence_opacity(opacity: float) -> None:
     """Set the opacity of the map over the volume, from 0 to 1."""
-    if evidence_node() is not None:
-        slicer.util.setSliceViewerLayers(foregroundOpacity=opacity)
+    node = evidence_node()
+    for view in _views_with(node) if node is not None else ():
+        view.SetForegroundOpacity(opacity)
 
 
 def jump_to_strongest(node: Any) -> Optional[list]:
-    """Move all slice views to the map's maximum; return it in world RAS, or None if uniform."""
+    """Move the views with the map to its maximum; return it in world RAS, or None if uniform."""
     values = slicer.util.arrayFromVolume(node)
     strongest = np.argwhere(values == values.max())
     if len(strongest) == values.size:
@@ -237,17 +268,59 @@ def jump_to_strongest(node: Any) -> Optional[list]:
     if parent is not None:
         ras = _through(parent, ras[None], from_world=False)[0]
     place = [float(part) for part in ras]
-    slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *place)
+    shown_in = {view.GetLayoutName() for view in _views_with(node)}
+    for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+        if view.GetLayoutName() in shown_in:
+            view.JumpSlice(*place)
     return place
 
 
 def remove_evidence() -> None:
-    """Remove the evidence map from the views and the scene."""
+    """Remove the evidence map from the scene; its views show again what they showed before."""
     node = evidence_node()
     while node is not None:
-        slicer.util.setSliceViewerLayers(foreground=None)
+        before = json.loads(node.GetAttribute(LAYERS_ATTRIBUTE) or "{}")
+        for view in _views_with(node):
+            _set_layers(view, before.get(view.GetID(), {"foreground": None}))
         slicer.mrmlScene.RemoveNode(node)
         node = evidence_node()
+
+
+def _composite_nodes() -> list:
+    """Return the nodes that hold the layers of the layout's slice views."""
+    names = {node.GetLayoutName() for node in slice_nodes()}
+    nodes = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    return [node for node in nodes if node.GetLayoutName() in names]
+
+
+def _views_with(evidence: Any) -> list:
+    nodes = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    return [node for node in nodes if node.GetForegroundVolumeID() == evidence.GetID()]
+
+
+def _layers_of(view: Any) -> dict:
+    return {
+        "background": view.GetBackgroundVolumeID(),
+        "foreground": view.GetForegroundVolumeID(),
+        "opacity": view.GetForegroundOpacity(),
+    }
+
+
+def _set_layers(view: Any, layers: dict) -> None:
+    """Set the layers of a view; a volume that has left the scene is not shown again."""
+
+    def known(node_id: Optional[str]) -> Optional[str]:
+        return node_id if node_id and slicer.mrmlScene.GetNodeByID(node_id) is not None else None
+
+    # In linked views, the change would spread to views of other volumes.
+    is_linked = view.GetLinkedControl()
+    view.SetLinkedControl(False)
+    if "background" in layers:
+        view.SetBackgroundVolumeID(known(layers["background"]))
+    view.SetForegroundVolumeID(known(layers["foreground"]))
+    if "opacity" in layers:
+        view.SetForegroundOpacity(layers["opacity"])
+    view.SetLinkedControl(is_linked)
 
 
 def _read_nrrd(content: bytes, node: Any) -> None:
@@ -264,6 +337,14 @@ def _read_nrrd(content: bytes, node: Any) -> None:
         )
 
 
+def evidence_colour(share: float) -> tuple:
+    """Return red, green and blue, from 0 to 1, of a share of the map's maximum."""
+    red = min(1.0, 0.25 + 1.3 * share)
+    green = min(1.0, max(0.0, 1.45 * share - 0.35))
+    blue = 0.45 * (1 - share) ** 2 + 0.6 * max(0.0, share - 0.6)
+    return red, green, blue
+
+
 def _colour_table() -> Any:
     """Return the colour table for evidence: from violet through orange to pale yellow."""
     for node in slicer.util.getNodesByClass("vtkMRMLColorTableNode"):
@@ -277,10 +358,7 @@ def _colour_table() -> Any:
     table.SetNumberOfColors(_COLOURS)
     for index in range(_COLOURS):
         share = index / (_COLOURS - 1)
-        red = min(1.0, 0.25 + 1.3 * share)
-        green = min(1.0, max(0.0, 1.45 * share - 0.35))
-        blue = 0.45 * (1 - share) ** 2 + 0.6 * max(0.0, share - 0.6)
-        table.SetColor(index, f"{share:.2f}", red, green, blue, 1.0)
+        table.SetColor(index, f"{share:.2f}", *evidence_colour(share), 1.0)
     return slicer.mrmlScene.AddNode(table)
 
 
@@ -304,10 +382,34 @@ def save_text(volume: Any, name: str, text: str, answer_id: str = "") -> Any:
     return node
 
 
-def mark_correction(volume: Any, roi: Any, correction_id: str) -> None:
-    """Tag a region with its correction, and place it under the volume."""
-    roi.SetAttribute(CORRECTION_ATTRIBUTE, correction_id)
-    _put_under(volume, roi)
+def save_conversation(volume: Any, text: str) -> Any:
+    """Keep a conversation with the scene, under its volume; an earlier one is replaced."""
+    node = conversation_node(volume)
+    if node is None:
+        name = _("RadFound: conversation about {volume}").format(volume=volume.GetName())
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", name)
+        node.SetAttribute(CONVERSATION_ATTRIBUTE, "1")
+        node.SetNodeReferenceID(_VOLUME_ROLE, volume.GetID())
+    node.SetText(text)
+    _put_under(volume, node)
+    return node
+
+
+def conversation_node(volume: Any) -> Any:
+    """Return the node that keeps a volume's conversation, or None."""
+    for node in slicer.util.getNodesByClass("vtkMRMLTextNode"):
+        if (
+            node.GetAttribute(CONVERSATION_ATTRIBUTE)
+            and node.GetNodeReference(_VOLUME_ROLE) is volume
+        ):
+            return node
+    return None
+
+
+def mark_correction(volume: Any, node: Any, correction_id: str) -> None:
+    """Tag a marked place with its correction, and put it under the volume."""
+    node.SetAttribute(CORRECTION_ATTRIBUTE, correction_id)
+    _put_under(volume, node)
 
 
 def _put_under(volume: Any, node: Any) -> None:

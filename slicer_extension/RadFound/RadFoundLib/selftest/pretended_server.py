@@ -50,6 +50,14 @@ class StubServer:
         Steps of a training; each takes `step_s`.
     gate : str
         Why the gate refuses a training; empty if it passes.
+    confidence : float or None
+        Confidence of an answer to a question.
+    models : tuple of str
+        Names of the models, if there are several.
+    templates : list of dict
+        The department's templates.
+    archive : str
+        "reader" if reports can be sent to an archive; `archived` holds what was sent.
     requests : list of (method, path)
     """
 
@@ -59,6 +67,11 @@ class StubServer:
         self.token = ""
         self.fault: Optional[tuple] = None
         self.evidence = True
+        self.confidence: Optional[float] = 0.83
+        self.models: tuple = ()
+        self.templates: list = []
+        self.archive = ""
+        self.archived: list = []
         self.steps, self.step_s, self.gate = 4, 0.05, ""
         self.images: dict = {}
         self.studies: dict = {}
@@ -104,7 +117,17 @@ class StubServer:
             "model": {**_MODEL, "loaded": True, "adapter": self.active, "problem": None},
             "corrections": len(self.corrections),
             "training": self._is_training,
+            **({"models": [{"name": name} for name in self.models]} if self.models else {}),
+            **({"pacs": {"write": self.archive}} if self.archive else {}),
         }
+
+    def listed_studies(self) -> list:
+        """Return the studies as `GET /radfound/studies` lists them."""
+        read = {image for row in self.corrections for image in row["images"]}
+        return [
+            {"id": name, "name": name, "state": "read" if name in read else "new", "drafts": 0}
+            for name in self.studies
+        ]
 
     def _info(self) -> dict:
         return {
@@ -124,9 +147,14 @@ class StubServer:
             "question": body.get("question"),
             "text": self.texts[task],
             "sections": dict(_SECTIONS) if task == "report" else None,
-            "confidence": 0.83 if task == "vqa" else None,
+            "confidence": self.confidence if task == "vqa" else None,
             "uncertainty": 0.2,
-            "model": {**protocol.MODEL_VERSION, **_MODEL, "adapter": self.active},
+            "model": {
+                **protocol.MODEL_VERSION,
+                **_MODEL,
+                **({"name": body["model"]} if body.get("model") else {}),
+                "adapter": self.active,
+            },
         }
 
     def _map(self, image: str) -> bytes:
@@ -257,6 +285,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._record(json.loads(body))
         elif path.startswith("/radfound/adapters"):
             self._adapters(path)
+        elif route == ("GET", protocol.STUDIES):
+            self._reply(200, {"studies": stub.listed_studies()})
+        elif route == ("GET", protocol.TEMPLATES):
+            self._reply(200, {"templates": stub.templates})
+        elif route == ("POST", protocol.SEND_TO_ARCHIVE):
+            stub.archived.append(json.loads(body))
+            self._reply(200, {"status": "queued"})
         elif route == ("GET", protocol.TRAINING):
             self._reply(200, stub._training_status())
         elif path.startswith("/train/"):

@@ -12,7 +12,10 @@ _PATIENCE_S = 30.0
 
 
 def run(widget: Any, make_volume: Callable[[], Any]) -> None:
-    """Test connecting, consent, asking, evidence, correcting, teaching, and a lost server.
+    """Test the way of a day's work, from connecting to a lost server.
+
+    Consent, asking, a report sentence by sentence, a folded answer, evidence, correcting, keeping,
+    the list of studies, all volumes at once, and teaching.
 
     Parameters
     ----------
@@ -35,7 +38,11 @@ def run(widget: Any, make_volume: Callable[[], Any]) -> None:
         _connect(panel, stub)
         _ask(panel, stub)
         _see_evidence(panel)
+        _edit_a_report(panel, stub)
         _correct(panel, stub)
+        _fold(panel, stub)
+        _keep(panel)
+        _work_through_the_day(panel, stub)
         _teach(panel, stub)
         stub.close()
         _lose_the_server(panel)
@@ -53,6 +60,8 @@ class _Remembered:
         self._addresses = settings.addresses()
         self._consents = settings.consents()
         self._author = settings.author()
+        self._fold_below = settings.fold_below()
+        settings.set_fold_below(0.4)
 
     def put_back(self, stub_address: str) -> None:
         panel, settings = self._panel, self._panel.settings
@@ -61,6 +70,7 @@ class _Remembered:
         settings.set_addresses(self._addresses)
         settings.set_consents(self._consents)
         settings.set_author(self._author)
+        settings.set_fold_below(self._fold_below)
         panel.session.consents = self._consents
         panel.ui.authorEdit.text = self._author
         panel.server.fill_addresses()
@@ -87,6 +97,7 @@ def _ask(panel: Any, stub: StubServer) -> None:
     _check(len(stub.images) == 1, "the volume to be sent once only")
     ui.saveButton.click()
     _check(bool(slicer.util.getNodesByClass("vtkMRMLTextNode")), "the report in the scene")
+    _check("not for diagnosis" in ui.safetyLabel.text, "safety in sight")
 
 
 def _see_evidence(panel: Any) -> None:
@@ -97,13 +108,58 @@ def _see_evidence(panel: Any) -> None:
     _check(scene.evidence_node() is None, "the evidence map to be gone")
 
 
+def _edit_a_report(panel: Any, stub: StubServer) -> None:
+    ui = panel.ui
+    ui.authorEdit.text = "self test"
+    ui.strikeSentenceButton.click()
+    ui.addSentenceButton.click()
+    ui.sentenceEdit.text = "No rib fracture."
+    panel.sentences.take()
+    _check(panel.turn.draft.is_changed, "a changed report")
+    ui.editButton.click()
+    _until(lambda: len(stub.corrections) == 1, "the report to arrive")
+    _check("No rib fracture." in stub.corrections[0]["text"], "the reader's sentence")
+    panel.choose(panel.conversation.answered()[0])
+
+
+def _fold(panel: Any, stub: StubServer) -> None:
+    ui, confidence = panel.ui, stub.confidence
+    stub.confidence = 0.01
+    ui.questionEdit.text = "Is this rare?"
+    ui.askButton.click()
+    _until(lambda: len(panel.conversation.answered()) == 3, "an unsure answer")
+    turn = panel.conversation.answered()[-1]
+    _check(panel.is_folded(turn), "an unsure answer to be folded")
+    panel.unfold(turn)
+    _check(not panel.is_folded(turn), "an unsure answer to be opened")
+    stub.confidence = confidence
+
+
+def _keep(panel: Any) -> None:
+    panel.ui.keepButton.click()
+    kept = scene.conversation_node(panel.volume)
+    _check(kept is not None and "No rib fracture." in kept.GetText(), "a kept conversation")
+
+
+def _work_through_the_day(panel: Any, stub: StubServer) -> None:
+    ui, asked = panel.ui, len(stub.asked)
+    ui.refreshStudiesButton.click()
+    _until(lambda: "studies on the server" in ui.dayText.text, "the list of studies")
+    ui.askAllButton.click()
+    _until(
+        lambda: len(stub.asked) > asked and not panel.session.is_busy, "a caption of each volume"
+    )
+    _check(ui.allTable.rowCount >= 1, "a table of answers")
+    panel.choose(panel.conversation.answered()[0])
+
+
 def _correct(panel: Any, stub: StubServer) -> None:
     ui = panel.ui
     ui.authorEdit.text = "self test"
     ui.correctionEdit.plainText = "A round lesion in the left lung."
     ui.editButton.click()
-    _until(lambda: len(stub.corrections) == 1, "the correction to arrive")
-    _until(lambda: ui.correctionsTable.rowCount == 1, "the correction in the list")
+    _until(lambda: len(stub.corrections) == 2, "the correction to arrive")
+    _until(lambda: ui.correctionsTable.rowCount == 2, "the correction in the list")
 
 
 def _teach(panel: Any, stub: StubServer) -> None:

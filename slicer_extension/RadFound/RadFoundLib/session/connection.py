@@ -12,6 +12,7 @@ from ..net.address import Address
 from ..net.client import Client, ServerInfo, TrainingStatus
 from ..net.errors import ClientError
 from ..net.replies import TOKEN_NEEDED
+from ..net.transport import NOT_TRUSTED
 from ..translation import _
 from .jobs import Job, Jobs
 
@@ -35,6 +36,10 @@ class Connection:
         Addresses of servers that images may be sent to.
     tokens : dict of str to str
         The token of each server that asked for one, by `Address.origin`; in memory only.
+    ca_files : dict of str to str
+        Files of further certificates to trust, by `Address.origin`.
+    is_certificate_trusted : bool
+        False if the server's TLS certificate was refused.
     work, errands : Jobs
         Threads for long requests, and for short ones that must not wait.
     """
@@ -47,9 +52,12 @@ class Connection:
         self.client: Optional[Client] = None
         self.info: Optional[ServerInfo] = None
         self.training: Optional[TrainingStatus] = None
+        self.health: dict = {}
         self.adapters: dict = {"active": None, "adapters": []}
         self.consents: set = set()
         self.tokens: dict = {}
+        self.ca_files: dict = {}
+        self.is_certificate_trusted = True
         self._listeners: list = []
         self._looked = self._looked_at_training = 0.0
 
@@ -100,6 +108,22 @@ class Connection:
         return self.address in self.consents
 
     @property
+    def models(self) -> list:
+        """Names of the server's models if it has several; empty otherwise."""
+        models = self.health.get("models")
+        names = [
+            str(model.get("name")) if isinstance(model, dict) else str(model)
+            for model in (models if isinstance(models, list) else [])
+        ]
+        return names if len(names) > 1 else []
+
+    @property
+    def can_write_archive(self) -> bool:
+        """Whether the server writes a reader's reports to an archive."""
+        pacs = self.health.get("pacs")
+        return isinstance(pacs, dict) and pacs.get("write") in (True, "reader", "draft")
+
+    @property
     def is_training(self) -> bool:
         """Whether a training is running, as far as is known."""
         return self.training is not None and not self.training.is_over
@@ -110,7 +134,9 @@ class Connection:
         ClientError "request" if the address or the token is invalid.
         """
         origin = Address.parse(address).origin
-        client = Client(address, token or self.tokens.get(origin))
+        client = Client(
+            address, token or self.tokens.get(origin), ca_file=self.ca_files.get(origin, "")
+        )
         if token:
             self.tokens[origin] = token
         if client.address != self.address:
@@ -123,6 +149,7 @@ class Connection:
         """Disconnect from the server."""
         self.errands.cancel_all()
         self.client = self.info = self.training = None
+        self.health = {}
         self.adapters = {"active": None, "adapters": []}
         self._set_state("away")
         self._tell("training", "adapters")
@@ -132,7 +159,7 @@ class Connection:
         assert client is not None
 
         def done(found: tuple) -> None:
-            self.info, self.adapters, self.training = found
+            self.info, self.health, self.adapters, self.training = found
             self._looked = time.monotonic()
             self._set_state("connected")
             self._tell("adapters", "training")
@@ -141,6 +168,7 @@ class Connection:
         self._errand(
             lambda job: (
                 client.info(job.cancellation),
+                client.health(job.cancellation),
                 client.adapters(job.cancellation),
                 client.training_status(job.cancellation),
             ),
@@ -192,9 +220,11 @@ class Connection:
     def note(self, error: Exception) -> None:
         """Update the connection's state from an error."""
         kind = error.kind if isinstance(error, ClientError) else ""
+        code = error.code if isinstance(error, ClientError) else ""
+        self.is_certificate_trusted = code != NOT_TRUSTED
         if kind in ("unreachable", "timeout"):
             self._set_state("lost", words_of(error))
-        elif isinstance(error, ClientError) and error.code == TOKEN_NEEDED:
+        elif code == TOKEN_NEEDED:
             if self.client is not None:
                 self.tokens.pop(self.client.origin, None)
             self._set_state("refused", words_of(error))

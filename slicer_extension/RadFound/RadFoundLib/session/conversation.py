@@ -1,10 +1,14 @@
 """Conversations: the questions about a study and their answers."""
 
+import json
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Optional
 
+from .draft import Draft, Sentence
+
 _TURNS_AS_CONTEXT = 8
+_SCHEMA = "radfound.conversation/1"
 
 
 @dataclass
@@ -33,6 +37,14 @@ class Turn:
         The reader's verdict: "accepted", "edited" or "rejected".
     correction : str
         The reader's text in place of the answer.
+    draft : Draft or None
+        The sentences of a report.
+    is_unfolded : bool
+        Whether the reader has opened what is folded: an unsure answer, or a corrected text.
+    template : str
+        Name of the template that the report was made from.
+    correction_id : str
+        Id of the last verdict.
     """
 
     task: str
@@ -46,6 +58,10 @@ class Turn:
     error: str = ""
     verdict: Optional[str] = None
     correction: str = ""
+    draft: Optional[Draft] = None
+    is_unfolded: bool = False
+    template: str = ""
+    correction_id: str = ""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
@@ -57,6 +73,11 @@ class Turn:
     def final_text(self) -> str:
         """The reader's correction if there is one, else the model's text."""
         return self.correction if self.verdict == "edited" else self.text
+
+    def receive(self, answer: dict) -> None:
+        """Take the complete answer."""
+        self.answer, self.text, self.state = answer, answer["text"], "answered"
+        self.draft = Draft.of_answer(answer) if self.task == "report" else None
 
 
 @dataclass
@@ -80,6 +101,23 @@ class Conversation:
         ]
         return turns[-_TURNS_AS_CONTEXT:]
 
+    def to_text(self) -> str:
+        """Return the answered turns as JSON, to be kept with a scene."""
+        return json.dumps(
+            {"schema": _SCHEMA, "turns": [asdict(turn) for turn in self.answered()]}, indent=1
+        )
+
+    @classmethod
+    def from_text(cls, text: str) -> "Conversation":
+        """Restore a conversation; ValueError if it is none of this version."""
+        try:
+            content = json.loads(text)
+            if content["schema"] != _SCHEMA:
+                raise ValueError("schema")
+            return cls([_turn(row) for row in content["turns"]])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError("not a conversation of this version") from error
+
     def answered(self) -> list:
         """Return the turns with a complete answer, oldest first."""
         return [turn for turn in self.turns if turn.answer is not None]
@@ -87,3 +125,14 @@ class Conversation:
     def find(self, turn_id: str) -> Any:
         """Return the turn of this id, or None."""
         return next((turn for turn in self.turns if turn.id == turn_id), None)
+
+
+def _turn(row: dict) -> Turn:
+    answer = row["answer"]
+    texts = (row["task"], row["text"], answer["text"], answer["id"], answer["model"]["name"])
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("not a conversation of this version")
+    turn = Turn(**{**row, "draft": None, "is_unfolded": False})
+    if row["draft"] is not None:
+        turn.draft = Draft([Sentence(**each) for each in row["draft"]["sentences"]])
+    return turn

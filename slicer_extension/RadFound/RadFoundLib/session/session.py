@@ -1,5 +1,6 @@
 """The session with a server: questions, answers, corrections and the next study."""
 
+import json
 from collections.abc import Hashable, Sequence
 from typing import Any, Callable, Optional
 
@@ -11,6 +12,7 @@ from .conversation import Conversation, Turn
 from .jobs import Job
 from .outbox import Flushed, Outbox, new_correction
 from .study import Sending, Study, throttled, upload
+from .template import Template
 
 
 class Session(Connection):
@@ -63,6 +65,11 @@ class Session(Connection):
         """Return the conversation about a study."""
         return self._conversations.setdefault(key, Conversation())
 
+    def restore(self, key: Hashable, conversation: Conversation) -> None:
+        """Put a kept conversation in the place of the study's own."""
+        self._conversations[key] = conversation
+        self._tell("turn")
+
     def forget(self, key: Hashable) -> None:
         """Remove a study's conversation."""
         self._conversations.pop(key, None)
@@ -76,9 +83,28 @@ class Session(Connection):
         self._tell("turn")
 
     def ask(
-        self, study: Study, task: str, question: Optional[str] = None, with_history: bool = True
+        self,
+        study: Study,
+        task: str,
+        question: Optional[str] = None,
+        with_history: bool = True,
+        model: Optional[str] = None,
+        known: str = "",
     ) -> Turn:
         """Ask about a study; the topics "token" and "turn" announce the streamed answer.
+
+        Parameters
+        ----------
+        study : Study
+        task : {"vqa", "caption", "report"}
+        question : str, optional
+            Required for "vqa".
+        with_history : bool
+            Whether earlier turns are sent as context.
+        model : str, optional
+            The model that answers, if the server has several.
+        known : str
+            What the reader allows to be sent about the study, in words.
 
         Raises
         ------
@@ -89,6 +115,11 @@ class Session(Connection):
         client = self._ready(study)
         conversation = self.conversation(study.key)
         history = conversation.history() if with_history and task == "vqa" else []
+        if known:
+            history = [
+                {"question": _("What is known about this study?"), "answer": known},
+                *history,
+            ]
         turn = Turn(task, question, study.where, study.region, history)
         conversation.turns.append(turn)
         self.turn = turn
@@ -100,6 +131,7 @@ class Session(Connection):
                 question,
                 history,
                 study.region,
+                model=model,
                 on_token=lambda text: job.report(text),
                 cancel=job.cancellation,
             )
@@ -122,7 +154,12 @@ class Session(Connection):
         def work(job: Job) -> Any:
             images = self._bring(job, client, study)
             return client.evidence(
-                turn.task, images, turn.question, turn.history, turn.region, job.cancellation
+                turn.task,
+                images,
+                turn.question,
+                turn.history,
+                turn.region,
+                cancel=job.cancellation,
             )
 
         def on_error(error: Exception) -> None:
@@ -146,7 +183,7 @@ class Session(Connection):
 
     def _begin(self, work: Callable[[Job], dict], turn: Turn) -> None:
         def on_done(answer: dict) -> None:
-            turn.answer, turn.text, turn.state = answer, answer["text"], "answered"
+            turn.receive(answer)
             self._after_work(None)
 
         def on_error(error: Exception) -> None:
@@ -213,13 +250,23 @@ class Session(Connection):
         ClientError
             Of kind "request": no author, no text, or the disk is full.
         """
+        if turn.template:
+            return self._judge_template(turn, verdict, text)
         correction = new_correction(turn.answer or {}, verdict, author, text, region or turn.region)
         self.outbox.add(correction, self.address)
         turn.verdict = verdict
         turn.correction = text.strip() if verdict != "accepted" else ""
+        turn.correction_id = str(correction["id"])
         self._tell("turn", "corrections")
         self.flush()
-        return str(correction["id"])
+        return turn.correction_id
+
+    def _judge_template(self, turn: Turn, verdict: str, text: str) -> str:
+        """Note a verdict on a filled template here: its words are not the model's to learn from."""
+        turn.verdict = verdict
+        turn.correction = text.strip() if verdict != "accepted" else ""
+        self._tell("turn")
+        return ""
 
     def flush(self, again: bool = False) -> None:
         """Send the corrections that wait for this server; `again`: also refused ones."""
@@ -264,14 +311,105 @@ class Session(Connection):
             if set(row.get("images") or ()) & set(self.corrections_of)
         ]
 
+    def corrections_to_learn(self) -> list:
+        """Return the corrections that a training learns from, as the server chooses them.
+
+        The newest about each question, part and study; none without a text.
+        """
+        newest = {}
+        for row in self.corrections:
+            about = [row.get("images"), row.get("task"), row.get("question"), row.get("region")]
+            newest[json.dumps(about, sort_keys=True)] = row
+        return [row for row in newest.values() if str(row.get("text") or "").strip()]
+
     def new_corrections(self) -> int:
-        """Return the number of corrections since the newest adapter."""
+        """Return how many corrections to learn from are newer than the newest adapter."""
         made = [
             str((adapter.get("manifest") or {}).get("created", ""))
             for adapter in self.adapters["adapters"]
         ]
         newest = max(made, default="")
-        return sum(str(row.get("created", "")) > newest for row in self.corrections)
+        return sum(str(row.get("created", "")) > newest for row in self.corrections_to_learn())
+
+    # Department -------------------------------------------------------------------------------
+
+    def fetch_studies(self, done: Done, failed: Callable[[str], None]) -> None:
+        """Fetch the list of the server's studies."""
+        client = self.client
+        if client is None or self.state != "connected":
+            failed(_("Connect to a server first."))
+            return
+        self._errand(
+            lambda job: client.studies(job.cancellation),
+            done,
+            lambda error: failed(words_of(error)),
+        )
+
+    def fetch_templates(self, done: Done) -> None:
+        """Fetch the department's templates; nothing happens if the server has none."""
+        client = self.client
+        if client is not None and self.state == "connected":
+            self._errand(
+                lambda job: client.templates(job.cancellation), done, lambda _error: done([])
+            )
+
+    def fill_template(self, study: Study, template: Template, model: Optional[str] = None) -> Turn:
+        """Ask each question of a template, and put the answers into a draft of a report.
+
+        An answer that is empty or too unsure stays blank for the reader.
+
+        Raises
+        ------
+        ClientError
+            As for `ask`.
+        """
+        client = self._ready(study)
+        turn = Turn("report", None, study.where, study.region, template=template.name)
+        self.conversation(study.key).turns.append(turn)
+        self.turn = turn
+
+        def work(job: Job) -> dict:
+            images = self._bring(job, client, study)
+            answers = [
+                client.ask(
+                    "vqa", images, question, [], study.region, model=model, cancel=job.cancellation
+                )
+                for question in template.questions()
+            ]
+            return template.answer(answers, images)
+
+        self._begin(work, turn)
+        self._tell("turn")
+        return turn
+
+    def send_to_archive(self, turn: Turn, done: Callable[[str], None]) -> None:
+        """Send a report to the server's archive: the reader's if there is one, else the draft."""
+        client = self.client
+        if client is None or self.state != "connected":
+            raise ClientError(_("Connect to a server first."), "request")
+        what = {"answer_id": str((turn.answer or {}).get("id"))}
+        if turn.correction_id:
+            what = {"correction_id": turn.correction_id}
+        self._errand(
+            lambda job: client.send_to_archive(what, job.cancellation),
+            lambda _found: done(_("The report is on its way to the archive.")),
+            lambda error: done(words_of(error)),
+        )
+
+    def fetch_study(
+        self, study: dict, folder: str, done: Done, failed: Callable[[str], None]
+    ) -> None:
+        """Fetch a study of the server's list; `done` gets it and the file's path."""
+        client = self.client
+        if client is None or self.state != "connected" or self.is_busy:
+            failed(_("Connect to a server first, and wait for the answer."))
+            return
+
+        def work(job: Job) -> Any:
+            progress = throttled(job, str(study["id"]))
+            return study, client.download(study["id"], folder, progress, job.cancellation)
+
+        self._fetch(work, done, failed)
 
     # Studies ----------------------------------------------------------------------------------
 
@@ -291,6 +429,9 @@ class Session(Connection):
             progress = throttled(job, str(choice["id"]))
             return choice, client.download(choice["id"], folder, progress, job.cancellation)
 
+        self._fetch(work, done, failed)
+
+    def _fetch(self, work: Callable[[Job], Any], done: Done, failed: Callable[[str], None]) -> None:
         def on_done(found: Any) -> None:
             self._after_work(None)
             done(found)

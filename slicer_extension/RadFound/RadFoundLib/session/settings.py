@@ -8,6 +8,7 @@ import qt
 from ..translation import _
 
 _MOST_ADDRESSES = 10
+_FOLD_BELOW = 0.4
 DEFAULT_ADDRESS = "http://127.0.0.1:8000"
 
 
@@ -38,6 +39,18 @@ class Settings:
         """Remember the servers that images may be sent to."""
         self._write("Consents", sorted(addresses))
 
+    def ca_files(self) -> dict:
+        """Return the files of certificates to trust, by the origin of a server."""
+        try:
+            found = json.loads(self._text("Certificates") or "{}")
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def set_ca_files(self, files: dict) -> None:
+        """Remember the files of certificates to trust."""
+        self._write("Certificates", files)
+
     def author(self) -> str:
         """Return the author of corrections, as last entered."""
         return self._text("Author")
@@ -45,6 +58,28 @@ class Settings:
     def set_author(self, author: str) -> None:
         """Remember the author of corrections."""
         self._store.setValue("RadFound/Author", author)
+
+    def fold_below(self) -> float:
+        """Return the confidence below which an answer is folded; 0 folds none."""
+        try:
+            return float(self._text("FoldBelow") or _FOLD_BELOW)
+        except ValueError:
+            return _FOLD_BELOW
+
+    def set_fold_below(self, confidence: float) -> None:
+        """Remember the confidence below which an answer is folded."""
+        self._store.setValue("RadFound/FoldBelow", str(confidence))
+
+    def shortcuts(self) -> dict:
+        """Return the key of each action, such as {"accept": "Ctrl+Return"}."""
+        found = {}
+        for action, key in default_shortcuts().items():
+            found[action] = self._text("Shortcut." + action) or key
+        return found
+
+    def set_shortcut(self, action: str, key: str) -> None:
+        """Remember the key of an action; an empty key restores the default."""
+        self._store.setValue("RadFound/Shortcut." + action, key)
 
     def prompts(self) -> list:
         """Return the quick prompts."""
@@ -67,6 +102,18 @@ class Settings:
 
     def _write(self, key: str, values: Any) -> None:
         self._store.setValue("RadFound/" + key, json.dumps(values))
+
+
+def default_shortcuts() -> dict:
+    """Return the keys of the actions until the reader changes them."""
+    return {
+        "accept": "Alt+1",
+        "edit": "Alt+2",
+        "reject": "Alt+3",
+        "next": "Alt+4",
+        "caption": "Alt+5",
+        "report": "Alt+6",
+    }
 
 
 def default_prompts() -> list:

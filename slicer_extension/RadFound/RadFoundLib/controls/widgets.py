@@ -1,7 +1,21 @@
 """Widget helpers that several sections use."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Callable
+
+import slicer
+
+from ..translation import _
+
+
+def guarded(function: Callable) -> Callable:
+    """Return a slot that shows an unexpected error to the reader before it is raised."""
+
+    def call(*arguments: Any) -> None:
+        with slicer.util.tryWithErrorDisplay(_("Unexpected error in RadFound.")):
+            function(*arguments)
+
+    return call
 
 
 def show(visible: bool, *widgets: Any) -> None:

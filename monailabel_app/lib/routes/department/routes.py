@@ -1,0 +1,72 @@
+"""The list of studies and the department's templates, under `/radfound/`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter, Depends
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.interfaces.utils.app import app_instance
+from pydantic import BaseModel
+
+from ...answering.service import RadFoundService
+from .templates import read_templates
+
+router = APIRouter(prefix="/radfound", tags=["RadFound"])
+
+_USER = RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)
+
+State = Literal["new", "asked", "read"]
+
+
+class ListedStudy(BaseModel):
+    """A study of the list: new, asked about, or read (it has a final label or a correction)."""
+
+    id: str
+    name: str
+    state: State
+    drafts: int
+
+
+class StudyList(BaseModel):
+    """The server's studies, unread ones first."""
+
+    studies: list[ListedStudy]
+
+
+class Template(BaseModel):
+    """A template of a report; a question in braces is a blank that the model fills."""
+
+    name: str
+    text: str
+
+
+class TemplateList(BaseModel):
+    """The department's templates, by name."""
+
+    templates: list[Template]
+
+
+@router.get("/studies", summary="List studies with their state")
+def studies(user: User = Depends(_USER)) -> StudyList:
+    """Return every study: new, asked about or read, and how many drafts wait for a reader."""
+    service: RadFoundService = app_instance().service
+    datastore = app_instance().datastore()
+    unlabeled, corrected = set(datastore.get_unlabeled_images()), service.log.images()
+    asked = service.journal.images()
+    order = ("asked", "new", "read")
+    found = []
+    for image in sorted(datastore.list_images()):
+        is_read = image in corrected or image not in unlabeled
+        state: State = "read" if is_read else "asked" if image in asked else "new"
+        found.append(ListedStudy(id=image, name=image, state=state, drafts=0))
+    return StudyList(studies=sorted(found, key=lambda study: order.index(study.state)))
+
+
+@router.get("/templates", summary="List the department's templates of reports")
+def templates(user: User = Depends(_USER)) -> TemplateList:
+    """Return the text files of `.radfound/templates`, in the folder of the server's records."""
+    service: RadFoundService = app_instance().service
+    rows = read_templates(service.journal.path.parent / "templates")
+    return TemplateList(templates=[Template(name=name, text=text) for name, text in rows])

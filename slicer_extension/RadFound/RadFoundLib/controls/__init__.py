@@ -1,0 +1,1 @@
+"""Helpers for Qt widgets, and the keys of the panel; may import the translation only."""

@@ -1,0 +1,163 @@
+"""The day's work: the server's studies, and one question about all volumes of the scene."""
+
+from typing import Any, Optional
+
+import qt
+import slicer
+
+from ..controls.widgets import guarded, show
+from ..net.errors import ClientError
+from ..translation import _
+from .render import confidence_words
+
+
+class DaySection:
+    """List the server's studies, open one, and ask about all volumes of the scene."""
+
+    def __init__(self, panel: Any):
+        self._panel, self._ui, self._session = panel, panel.ui, panel.session
+        self._studies: list = []
+        self._queue: list = []
+        self._asked: list = []  # (name of the volume, turn or None, trouble)
+        self._request: tuple = ("caption", None)
+        self._was_connected = False
+        ui = self._ui
+        ui.refreshStudiesButton.connect("clicked()", guarded(self._fetch))
+        ui.openStudyButton.connect("clicked()", guarded(self._open))
+        ui.askAllButton.connect("clicked()", guarded(self._ask_all))
+        ui.studiesTable.connect("itemSelectionChanged()", guarded(self._enable))
+        ui.studiesTable.connect(
+            "cellDoubleClicked(int,int)", guarded(lambda _row, _column: self._open())
+        )
+        _head(ui.studiesTable, [_("Study"), _("State"), _("Drafts")], 0)
+        _head(ui.allTable, [_("Volume"), _("Answer"), _("Confidence")], 1)
+        show(False, ui.allTable)
+
+    def heard(self, topic: str) -> None:
+        """Show what changed."""
+        if topic == "server":
+            self._on_server()
+        if topic in ("turn", "study", "server"):
+            self._show_asked()
+            self._enable()
+        if topic == "turn":
+            self._go_on()
+        if topic == "corrections" and self._was_connected and not self._session.is_busy:
+            self._fetch()
+
+    # Studies ----------------------------------------------------------------------------------
+
+    def _on_server(self) -> None:
+        is_connected = self._session.state == "connected"
+        if is_connected and not self._was_connected:
+            self._fetch()
+        elif not is_connected:
+            self._studies = []
+            self._show_studies(_("Connect to a server to see its studies."))
+        self._was_connected = is_connected
+
+    def _fetch(self) -> None:
+        self._session.fetch_studies(self._fetched, self._show_studies)
+
+    def _fetched(self, studies: list) -> None:
+        self._studies = studies
+        waiting = sum(not study.get("state") == "read" for study in studies)
+        self._show_studies(
+            _("{count} studies on the server, {waiting} not read yet.").format(
+                count=len(studies), waiting=waiting
+            )
+        )
+
+    def _show_studies(self, text: str) -> None:
+        ui, table = self._ui, self._ui.studiesTable
+        ui.dayText.text = text
+        table.rowCount = len(self._studies)
+        for index, study in enumerate(self._studies):
+            cells = (
+                str(study.get("name") or study["id"]),
+                _state_words(str(study.get("state", ""))),
+                str(study.get("drafts") or ""),
+            )
+            for column, cell in enumerate(cells):
+                table.setItem(index, column, qt.QTableWidgetItem(cell))
+        show(bool(self._studies), table, ui.openStudyButton)
+        self._enable()
+
+    def _open(self) -> None:
+        row = self._ui.studiesTable.currentRow()
+        if 0 <= row < len(self._studies) and self._ui.openStudyButton.enabled:
+            self._panel.study_section.open_study(self._studies[row])
+
+    def _enable(self) -> None:
+        ui, session = self._ui, self._session
+        is_free = session.state == "connected" and not session.is_busy
+        ui.refreshStudiesButton.enabled = session.state == "connected"
+        row = ui.studiesTable.currentRow()
+        ui.openStudyButton.enabled = is_free and 0 <= row < len(self._studies)
+        ui.askAllButton.enabled = is_free and self._panel.volume is not None and not self._queue
+
+    # All volumes at once ----------------------------------------------------------------------
+
+    def _ask_all(self) -> None:
+        """Ask the question of the line above, or for a caption, about each volume."""
+        question = self._ui.questionEdit.text.strip()
+        self._request = ("vqa", question) if question else ("caption", None)
+        self._asked = []
+        nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        self._queue = [
+            node
+            for node in nodes
+            if not node.GetHideFromEditors() and not node.IsA("vtkMRMLLabelMapVolumeNode")
+        ]
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Ask about the next volume once the last answer is complete."""
+        if not self._queue or self._session.is_busy:
+            return
+        if self._asked and self._asked[-1][1] is not None and self._asked[-1][1].state == "stopped":
+            self._queue = []
+            return
+        node = self._queue.pop(0)
+        if node.GetScene() is None:
+            return
+        turn, trouble = None, ""
+        task, question = self._request
+        self._asked.append((node.GetName(), None, _("waiting")))
+        try:
+            turn = self._panel.ask_about(node, task, question)
+        except ClientError as error:
+            trouble = error.message
+            self._queue = []
+        self._asked[-1] = (node.GetName(), turn, trouble)
+        self._show_asked()
+
+    def _show_asked(self) -> None:
+        table = self._ui.allTable
+        show(bool(self._asked), table)
+        table.rowCount = len(self._asked)
+        for index, (name, turn, trouble) in enumerate(self._asked):
+            for column, cell in enumerate((name, *_cells(turn, trouble))):
+                table.setItem(index, column, qt.QTableWidgetItem(cell))
+        table.resizeRowsToContents()
+
+
+def _head(table: Any, titles: list, widest: int) -> None:
+    table.columnCount = len(titles)
+    table.setHorizontalHeaderLabels(titles)
+    table.verticalHeader().hide()
+    table.horizontalHeader().setStretchLastSection(False)
+    table.horizontalHeader().setSectionResizeMode(widest, qt.QHeaderView.Stretch)
+
+
+def _cells(turn: Optional[Any], trouble: str) -> tuple:
+    if turn is None:
+        return trouble, ""
+    if turn.answer is None:
+        return turn.error or _("waiting"), ""
+    return turn.final_text, confidence_words(turn.answer.get("confidence"))
+
+
+def _state_words(state: str) -> str:
+    words = {"new": _("new"), "asked": _("asked"), "read": _("read"), "draft": _("draft waiting")}
+    return words.get(state, state)

@@ -1,0 +1,155 @@
+"""The sentences of a report: each accepted, edited or struck with one key."""
+
+from typing import Any, Optional
+
+import qt
+
+from ..controls.widgets import guarded, show
+from ..translation import _
+from .render import section_words
+
+_ACCEPT, _EDIT, _STRIKE = "A", "E", "X"
+_WIDGET_SHORTCUT = 0  # Qt::WidgetShortcut: the list itself has the focus
+_MARKS = {"accepted": "✓", "edited": "✎", "struck": "✗", "added": "+", "measured": "⌖"}
+
+
+class SentencesSection:
+    """Edit the draft of the chosen report, findings and impression apart."""
+
+    def __init__(self, panel: Any):
+        self._panel, self._ui = panel, panel.ui
+        self._rows: list = []  # index of the sentence in each row; None for a heading
+        self._edited: Optional[int] = None
+        ui = self._ui
+        ui.acceptSentenceButton.connect("clicked()", guarded(self._accept))
+        ui.editSentenceButton.connect("clicked()", guarded(self._edit))
+        ui.strikeSentenceButton.connect("clicked()", guarded(self._strike))
+        ui.addSentenceButton.connect("clicked()", guarded(self._add))
+        ui.sentenceEdit.connect("returnPressed()", guarded(self.take))
+        ui.sentenceList.connect("currentRowChanged(int)", guarded(lambda _row: self._enable()))
+        ui.sentenceList.connect("itemDoubleClicked(QListWidgetItem*)", guarded(self._on_double))
+        self._keys = []
+        for key, action in ((_ACCEPT, self._accept), (_EDIT, self._edit), (_STRIKE, self._strike)):
+            shortcut = qt.QShortcut(qt.QKeySequence(key), ui.sentenceList)
+            shortcut.context = _WIDGET_SHORTCUT
+            shortcut.connect("activated()", guarded(action))
+            self._keys.append(shortcut)
+        self._escape = qt.QShortcut(qt.QKeySequence("Esc"), ui.sentenceEdit)
+        self._escape.context = _WIDGET_SHORTCUT
+        self._escape.connect("activated()", guarded(self._leave))
+        show(False, ui.sentenceEdit)
+
+    def heard(self, topic: str) -> None:
+        """Show what changed."""
+        if topic in ("chosen", "study"):
+            self._leave()
+        if topic in ("chosen", "study", "draft", "turn"):
+            self._show()
+
+    @property
+    def _draft(self) -> Any:
+        turn = self._panel.turn
+        return turn.draft if turn is not None and not self._panel.is_folded(turn) else None
+
+    @property
+    def chosen(self) -> Optional[int]:
+        """Index of the chosen sentence, or None."""
+        row = self._ui.sentenceList.currentRow
+        return self._rows[row] if 0 <= row < len(self._rows) else None
+
+    def add_measured(self, text: str) -> bool:
+        """Add a measured value to the report; False if no report is chosen."""
+        if self._draft is None:
+            return False
+        self._change(self._draft.add(text, state="measured"))
+        return True
+
+    def _show(self) -> None:
+        ui, draft = self._ui, self._draft
+        show(draft is not None, ui.sentenceList, ui.sentenceRow)
+        chosen, box = self.chosen, ui.sentenceList
+        texts: list = []
+        self._rows = []
+        section = None
+        for index, sentence in enumerate(draft.sentences if draft is not None else ()):
+            if sentence.section != section and sentence.section:
+                texts.append(section_words(sentence.section))
+                self._rows.append(None)
+            section = sentence.section
+            texts.append(f"{_MARKS.get(sentence.state, '·')}  {sentence.text}")
+            self._rows.append(index)
+        blocked = box.blockSignals(True)
+        box.clear()
+        box.addItems(texts)
+        self._choose(chosen)
+        box.blockSignals(blocked)
+        self._enable()
+
+    def _choose(self, index: Optional[int]) -> None:
+        if index in self._rows and index is not None:
+            self._ui.sentenceList.currentRow = self._rows.index(index)
+        elif self._rows:
+            self._ui.sentenceList.currentRow = 1 if self._rows[0] is None else 0
+
+    def _enable(self) -> None:
+        ui, has_one = self._ui, self.chosen is not None and self._draft is not None
+        ui.acceptSentenceButton.enabled = ui.editSentenceButton.enabled = has_one
+        ui.strikeSentenceButton.enabled = has_one
+        if has_one:
+            is_struck = self._draft.sentences[self.chosen].state == "struck"
+            ui.strikeSentenceButton.text = _("Take back (X)") if is_struck else _("Strike (X)")
+
+    def _accept(self) -> None:
+        if self.chosen is not None:
+            index = self.chosen
+            self._draft.accept(index)
+            self._change(min(index + 1, len(self._draft.sentences) - 1))
+
+    def _strike(self) -> None:
+        if self.chosen is not None:
+            index = self.chosen
+            self._draft.strike(index)
+            self._change(min(index + 1, len(self._draft.sentences) - 1))
+
+    def _edit(self) -> None:
+        if self.chosen is not None:
+            self._open(self.chosen)
+
+    def _on_double(self, _item: Any) -> None:
+        self._edit()
+
+    def _add(self) -> None:
+        if self._draft is not None:
+            index = self._draft.add("", after=self.chosen)
+            self._change(index)
+            self._open(index)
+
+    def _open(self, index: int) -> None:
+        edit = self._ui.sentenceEdit
+        self._edited = index
+        edit.text = self._draft.sentences[index].text
+        show(True, edit)
+        edit.setFocus()
+
+    def take(self) -> None:
+        """Take the sentence that was typed in."""
+        index, draft = self._edited, self._draft
+        if index is not None and draft is not None:
+            draft.edit(index, self._ui.sentenceEdit.text)
+        self._leave()
+        if index is not None and draft is not None:
+            self._change(min(index, len(draft.sentences) - 1))
+        self._ui.sentenceList.setFocus()
+
+    def _leave(self) -> None:
+        index, self._edited = self._edited, None
+        draft = self._draft
+        if index is not None and draft is not None and not draft.sentences[index].text:
+            draft.strike(index)  # an added sentence without words
+            self._change(max(index - 1, 0))
+        show(False, self._ui.sentenceEdit)
+
+    def _change(self, index: int) -> None:
+        self._panel.tell("draft")
+        self._choose(index)
+        self._enable()

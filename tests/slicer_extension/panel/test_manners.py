@@ -1,0 +1,207 @@
+"""Manners of the panel in Slicer: messages that stay, colours, errors, certificates, translations."""
+
+import ast
+import string
+from pathlib import Path
+
+import pytest
+import slicer
+import slicer.util
+
+from ..standin import pythonqt
+from .desk import Desk, is_shown
+
+# Messages about the server
+
+
+def test_a_message_about_a_wrong_address_outlives_the_heartbeat(desk, monkeypatch):
+    from RadFoundLib.session import connection
+
+    monkeypatch.setattr(connection, "HEARTBEAT_S", 0.05)
+    desk.ui.addressBox.setEditText("ht tp:/nowhere")
+    assert desk.ui.connectButton.text == "Connect"
+    desk.ui.connectButton.click()
+    desk.run(0.3)
+    desk.panel.tell("server")
+
+    assert "expected one such as" in desk.ui.stateLabel.text
+    assert desk.session.state == "connected"
+
+    desk.ui.addressBox.setEditText(desk.server.address)
+    assert desk.ui.stateLabel.text.startswith("connected")
+
+
+def test_a_lost_server_can_be_disconnected(desk):
+    desk.server.close()
+    desk.ui.captionButton.click()
+    desk.until(lambda: desk.session.state == "lost")
+    assert desk.ui.connectButton.text == "Disconnect"
+
+    desk.ui.connectButton.click()
+
+    assert desk.session.state == "away"
+    assert desk.ui.connectButton.text == "Connect"
+    desk.run(0.1)
+    assert desk.session.state == "away"
+
+
+def test_the_section_folds_once_connected_and_opens_when_the_server_is_lost(desk):
+    desk.ui.connectButton.click()
+    assert not desk.ui.serverSection.collapsed
+    desk.connect()
+    assert desk.ui.serverSection.collapsed
+    assert desk.ui.serverSection.text == "Server: radfound-stub"
+
+    desk.server.close()
+    desk.ui.captionButton.click()
+    desk.until(lambda: desk.session.state == "lost")
+
+    assert not desk.ui.serverSection.collapsed
+
+
+# Corrections to learn from
+
+
+def test_the_number_of_corrections_to_learn_from_is_that_which_the_server_reads(desk):
+    desk.ask("First?")
+    desk.ui.acceptButton.click()
+    desk.settle()
+    desk.ui.rejectButton.click()  # the newest counts, and it says nothing to learn
+    desk.settle()
+    assert desk.ui.newText.text == "Corrections to learn from: 0."
+    assert not desk.ui.trainButton.enabled
+
+    desk.ask("Second?")
+    desk.ui.acceptButton.click()
+    desk.settle()
+
+    assert desk.ui.newText.text == "Corrections to learn from: 1."
+
+
+# Colours
+
+
+def test_colours_follow_a_change_of_the_theme(desk, monkeypatch):
+    from PySide6.QtGui import QColor, QPalette
+    from RadFoundLib.panel.render import Palette
+
+    desk.ask()
+    assert Palette().question in desk.ui.chatView.html
+    dark = QPalette()
+    dark.setColor(QPalette.ColorRole.Window, QColor("#202020"))
+    monkeypatch.setattr(slicer.app, "palette", lambda: dark)
+
+    desk.until(lambda: Palette.dark().question in desk.ui.chatView.html)
+
+    assert Palette().question not in desk.ui.chatView.html
+
+
+# Unexpected errors
+
+
+def test_an_unexpected_error_is_shown_to_the_reader(desk, monkeypatch):
+    shown = []
+    monkeypatch.setattr(slicer.app, "testingEnabled", lambda: False)
+    monkeypatch.setattr(
+        slicer.util, "errorDisplay", lambda text, **_how: shown.append(text), raising=False
+    )
+    monkeypatch.setattr(desk.session, "ask", lambda *_: 1 / 0)
+
+    desk.ui.captionButton.click()
+
+    assert shown == ["Unexpected error in RadFound.\n\ndivision by zero"]
+    assert "ZeroDivisionError" in pythonqt.errors.pop()
+
+
+# Certificates
+
+
+def test_a_hospitals_certificate_is_chosen_and_remembered(module, server, monkeypatch, tmp_path):
+    import qt
+    from RadFoundLib.net.errors import ClientError
+    from RadFoundLib.net.transport import NOT_TRUSTED
+    from RadFoundLib.session import connection
+    from RadFoundLib.session.settings import Settings
+
+    used = []
+    real = connection.Client
+
+    def client(address, token=None, ca_file=""):
+        used.append(ca_file)
+        return real(address, token, ca_file=ca_file)
+
+    monkeypatch.setattr(connection, "Client", client)
+    path = str(tmp_path / "hospital.pem")
+    desk = Desk(module, server)
+    desk.connect()
+    assert not is_shown(desk.ui.certificateButton)
+    desk.session.note(ClientError("not trusted", "unreachable", NOT_TRUSTED))
+    assert is_shown(desk.ui.certificateButton)
+    monkeypatch.setattr(qt.QFileDialog, "getOpenFileName", lambda *_: path)
+
+    desk.ui.certificateButton.click()
+    desk.until(lambda: desk.session.state == "connected")
+
+    assert used[-1] == path
+    assert Settings().ca_files() == {server.address: path}
+
+
+# Words
+
+
+def test_no_word_of_developers_is_shown_to_readers():
+    root = Path(__file__).parents[3] / "slicer_extension" / "RadFound"
+    files = [*root.rglob("*.py"), *root.rglob("*.ui")]
+    found = [path.name for path in files if "make serve" in path.read_text(encoding="utf-8")]
+
+    assert found == []
+
+
+def placeholders(text):
+    return {name for _text, name, _spec, _how in string.Formatter().parse(text) if name is not None}
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((Path(__file__).parents[3] / "slicer_extension").rglob("RadFoundLib/**/*.py")),
+    ids=lambda path: path.name,
+)
+def test_every_placeholder_of_a_text_is_named_and_can_be_translated(path):
+    """A translator sees the whole sentence, and may put its named parts in another order."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_":
+            [argument] = node.args
+            assert isinstance(argument, ast.Constant), f"{path.name}:{node.lineno}: not one text"
+            assert "" not in placeholders(argument.value), argument.value
+
+
+def test_a_translation_with_other_placeholders_does_not_break_the_panel():
+    from RadFoundLib import translation
+
+    translation.use_translator(lambda _context, text: text.replace("{count}", "{anzahl}"))
+    try:
+        assert translation._("{count} not sent yet") == "{count} not sent yet"
+        assert translation._("Connect") == "Connect"
+    finally:
+        translation._translators.clear()
+
+
+# Room on the screen
+
+
+def test_answer_and_correction_are_seen_together_in_a_narrow_panel(desk):
+    desk.ui.reportButton.click()
+    desk.settle()
+    desk.run(0.6)
+    window = pythonqt.unwrap(desk.widget.parent)
+    for name in ("server", "study", "evidence", "teach", "day", "correct"):
+        getattr(desk.ui, name + "Section").collapsed = True
+    window.resize(480, window.minimumSizeHint().height())
+    desk.run(0.1)
+
+    assert window.minimumSizeHint().width() <= 500
+    chat, accept = (pythonqt.unwrap(w) for w in (desk.ui.chatView, desk.ui.acceptButton))
+    top = chat.mapTo(window, chat.rect().topLeft()).y()
+    bottom = accept.mapTo(window, accept.rect().bottomLeft()).y()
+    assert bottom - top < 560
+    assert window.minimumSizeHint().height() < 900  # of 1080 lines, Slicer's bars need some
