@@ -124,6 +124,10 @@ class Answer:
         "read", "encode", "first_token" and "total", counted from the start of the request.
     finished : bool
         False if the token limit or a cancellation cut the text off.
+    series : tuple of str
+        UIDs of the series of an archive that were shown, in order; empty for a folder of studies.
+    series_rule : str or None
+        Why these series were chosen.
     """
 
     task: str
@@ -137,4 +141,6 @@ class Answer:
     evidence: str | None = None
     timings_ms: dict[str, int] = field(default_factory=dict)
     finished: bool = True
+    series: tuple[str, ...] = ()
+    series_rule: str | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))

@@ -63,6 +63,8 @@ class AnswerJson(BaseModel):
     model: ModelVersion
     timings_ms: dict[str, int]
     finished: Truth = True
+    series: tuple[Text, ...] = ()
+    series_rule: Text | None = None
 
 
 _ANSWER = TypeAdapter(AnswerJson)
@@ -72,6 +74,10 @@ def answer_to_json(answer: Answer) -> dict[str, Any]:
     """Return an answer as `radfound.answer/1`."""
     fields = asdict(answer)
     fields["images"] = list(answer.images)
+    if answer.series:
+        fields["series"] = list(answer.series)
+    else:  # not from an archive
+        del fields["series"], fields["series_rule"]
     return {"schema": ANSWER_SCHEMA, "id": fields.pop("id"), **fields}
 
 

@@ -25,7 +25,7 @@ from radfound.same_origin import SameOrigin
 
 from ..access import Admission, BodyLimit, Gate, Rules, SafeHeaders
 from ..metrics import Counting, Metrics
-from . import answering, others, own, pages, stored, tasks
+from . import answering, archive, others, own, pacs, pages, stored, tasks
 from .errors import install_error_handlers
 from .folders import Folders, hide_folders
 from .json_only import insist_on_json
@@ -80,7 +80,7 @@ def install_routes(
     folders : Folders
         Folders of the server's disk, hidden in replies.
     is_local : bool
-        Whether the studies are a folder; the proxy to a DICOM server is then removed.
+        Whether the studies are a folder; there are then no routes of an archive.
     """
     if getattr(app.state, "has_radfound", False):
         return
@@ -89,17 +89,20 @@ def install_routes(
         _remove(router, path, method)
     for router in (train.router, batch_infer.router, scoring.router):
         router.routes.clear()  # replaced by `tasks`
-    if is_local:
-        proxy.router.routes.clear()
+    proxy.router.routes.clear()  # drops the query, blocks the event loop and lets viewers write
+    own_routes: tuple[APIRouter, ...] = _OWN
+    if not is_local:
+        _remove(datastore.router, "/datastore/", "GET")
+        own_routes = (*_OWN, archive.proxy, archive.lists, pacs.router)
     _remove(app.router, "/reload", "POST")  # it would load a second model beside the first
     _remove(app.router, "/", "GET")
     _remove(app.router, "/docs", "GET")
-    insist_on_json((*_OTHERS, *_OWN))
+    insist_on_json((*_OTHERS, *own_routes))
     # Not the routes of `own`: they hold no paths, and must return corrections unchanged.
     hidden = (answering.router, tasks.router, stored.router, stored.sessions, others.router)
-    hide_folders((*_OTHERS, *hidden), folders)
+    hide_folders((*_OTHERS, *hidden, archive.lists), folders)
     app.state.folders = folders
-    for part in _OWN:
+    for part in own_routes:
         app.include_router(part, prefix=settings.MONAI_LABEL_API_STR)
     app.include_router(pages.router)
     install_error_handlers(app)

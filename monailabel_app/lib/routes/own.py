@@ -30,6 +30,7 @@ from radfound.wire import (
 )
 
 from ..answering.service import Inquiry, RadFoundService
+from .archive import archive_state
 from .fields import sound_body
 from .running import run_for
 
@@ -196,6 +197,7 @@ def health() -> dict[str, Any]:
         },
         "corrections": service.log.count(),
         "training": bool(processes("train")),
+        **archive_state(app_instance()),
     }
 
 

@@ -1,0 +1,183 @@
+"""Drafts for new studies: found by asking the archive at intervals, or by its notification."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from radfound.exceptions import (
+    Busy,
+    NotFoundError,
+    PacsError,
+    RadFoundError,
+)
+from radfound.question import Answer
+
+from .archive import SeriesRow, StudyRow
+from .datastore import PacsDatastore
+from .delivery import Delivery
+from .records import PacsRecords
+from .reports import DRAFT, Reports
+from .selection import image_series, may_hold_images
+
+logger = logging.getLogger(__name__)
+
+_HOUR_S = 3600.0
+_RETRY_S = 15.0
+
+Answering = Callable[[str], Answer]
+"""Returns a report about a study, given its UID."""
+
+
+class Watcher:
+    """Drafts a report for each new study, once for each set of image instances.
+
+    The studies that are in the archive when a watcher starts for the first time are not drafted. A study
+    is drafted when it was the same in two successive lists, or when the archive says that it is complete.
+    Objects that are no images, among them this project's own reports and maps, change nothing.
+
+    Parameters
+    ----------
+    store : PacsDatastore
+    records : PacsRecords
+    reports : Reports
+    delivery : Delivery
+    answer : callable
+        See `Answering`.
+    """
+
+    def __init__(
+        self,
+        store: PacsDatastore,
+        records: PacsRecords,
+        reports: Reports,
+        delivery: Delivery,
+        answer: Answering,
+    ):
+        self._store, self._records, self._reports = store, records, reports
+        self._delivery = delivery
+        self._answer = answer
+        self._settings = store.settings
+        self._wake = threading.Event()
+        self._stop = False
+        self._guard = threading.Lock()
+        self._notified: set[str] = set()
+        self._before: dict[str, str] = {}
+        self._drafted_s: deque[float] = deque()
+        self._thread = threading.Thread(target=self._run, name="radfound-watcher", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop after the current draft."""
+        self._stop = True
+        self._wake.set()
+
+    def notify(self, study_uid: str) -> None:
+        """Draft a study that the archive says is complete, if it is new."""
+        with self._guard:
+            self._notified.add(study_uid)
+        self._wake.set()
+
+    def _run(self) -> None:
+        while not self._stop:
+            self._wake.clear()
+            is_done = True
+            try:
+                is_done = self._look()
+            except RadFoundError as error:
+                logger.warning("the watcher waits: %s", error.code)
+                is_done = False
+            except Exception:
+                logger.exception("the watcher failed; it goes on in a while")
+                is_done = False
+            pauses = [self._settings.watch_s or None, None if is_done else _RETRY_S]
+            named = [pause for pause in pauses if pause]
+            self._wake.wait(min(named) if named else None)
+
+    def _look(self) -> bool:
+        """Draft what is new; return whether nothing is left over."""
+        with self._guard:
+            notified, self._notified = self._notified, set()
+        left = {uid for uid in notified if not self._draft_notified(uid)}
+        with self._guard:
+            self._notified |= left
+        if self._settings.watch_s:
+            self._poll()
+        return not left
+
+    def _poll(self) -> None:
+        query = {**self._settings.query, **self._settings.watch_query}
+        rows = {row.uid: row for row in self._store.archive.studies(query)}
+        now = {uid: _size(row) for uid, row in rows.items() if may_hold_images(row.modalities)}
+        known = self._records.sizes()
+        if not known:
+            # A mark that is no study, so that an empty archive counts as seen too.
+            self._records.note_sizes({"": "", **now})
+            return
+        for uid, size in now.items():
+            if known.get(uid) != size and self._before.get(uid) == size and not self._stop:
+                if self._draft(uid):
+                    self._records.note_sizes({uid: size})
+        self._before = now
+
+    def _draft_notified(self, study_uid: str) -> bool:
+        query = {
+            **self._settings.query, **self._settings.watch_query, "StudyInstanceUID": study_uid
+        }  # fmt: skip
+        is_wanted = any(row.uid == study_uid for row in self._store.archive.studies(query))
+        return not is_wanted or self._draft(study_uid)
+
+    def _draft(self, study_uid: str) -> bool:
+        """Draft a study unless its images have been drafted; return whether it is dealt with."""
+        self._store.forget_series(study_uid)
+        try:
+            rows = image_series(self._store.series_of(study_uid), self._store.peek)
+        except NotFoundError:  # removed meanwhile
+            return True
+        key = _key(rows)
+        if not rows or self._records.has_draft(study_uid, key):
+            return True
+        if not self._may_draft():
+            return False
+        try:
+            answer = self._answer(study_uid)
+            document = None
+            if self._settings.write == DRAFT:
+                document = self._reports.draft(answer)
+        except (PacsError, Busy):
+            raise
+        except RadFoundError as error:
+            logger.warning("a new study is not drafted: %s", error.code)
+            self._records.add_draft(study_uid, key, None, str(error))
+            return True
+        self._records.add_draft(study_uid, key, answer, None, document)
+        self._delivery.wake()
+        logger.info("a new study was drafted")
+        return True
+
+    def _may_draft(self) -> bool:
+        """Count a draft, unless there were as many as allowed within the last hour."""
+        now_s = time.monotonic()
+        while self._drafted_s and now_s - self._drafted_s[0] > _HOUR_S:
+            self._drafted_s.popleft()
+        if len(self._drafted_s) >= self._settings.drafts_per_hour:
+            return False
+        self._drafted_s.append(now_s)
+        return True
+
+
+def _size(row: StudyRow) -> str:
+    return "{} {}".format(*row.size)
+
+
+def _key(rows: Sequence[SeriesRow]) -> str:
+    """Return a key of a set of image series and the number of their instances."""
+    text = " ".join(sorted(f"{row.uid}:{row.instances}" for row in rows))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
