@@ -77,6 +77,11 @@ class SeriesCache:
         """Return the folder that holds the series of a study."""
         return self._folder / study_uid
 
+    def find(self, series_uid: str) -> Path | None:
+        """Return the folder of a fetched series by its UID alone; None if it is not here."""
+        found = [facts.parent for facts in self._folder.glob(f"[0-9]*/{series_uid}/{_FACTS}")]
+        return found[0] if found else None
+
     def get(self, row: SeriesRow) -> Path:
         """Return the folder of a series, fetched if necessary.
 

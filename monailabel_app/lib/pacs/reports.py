@@ -206,7 +206,9 @@ class Reports:
         found: list[Dataset] = []
         if series:
             for uid in series:
-                found += _headers(self._store.parts(uid).paths)
+                # What was shown is here, so that a report can wait for an archive that is down.
+                fetched = self._store.cache.find(uid)
+                found += _headers([fetched] if fetched else self._store.parts(uid).paths)
         else:
             for image in images:
                 found += _headers(self._store.parts(image).paths)
