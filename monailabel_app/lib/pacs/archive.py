@@ -126,15 +126,19 @@ class Archive:
     def __init__(self, settings: PacsSettings):
         self._settings = settings
         self._session = open_session(settings)
-        prefixes: dict[str, Any] = {
-            f"{name}_url_prefix": prefix for name, prefix in settings.prefixes.items()
-        }
-        self._client = DICOMwebClient(settings.url, session=self._session, **prefixes)
-        self._client.set_http_retry_params(retry=False)
-        self._client.set_chunk_size(_CHUNK_BYTES)
+        self._client = self._client_of(self._session)
         self._state = State()
         self._pause: tuple[float, PacsError] | None = None
         self._lock = threading.Lock()
+
+    def _client_of(self, session: requests.Session) -> DICOMwebClient:
+        prefixes: dict[str, Any] = {
+            f"{name}_url_prefix": prefix for name, prefix in self._settings.prefixes.items()
+        }
+        client = DICOMwebClient(self._settings.url, session=session, **prefixes)
+        client.set_http_retry_params(retry=False)
+        client.set_chunk_size(_CHUNK_BYTES)
+        return client
 
     @property
     def state(self) -> State:
@@ -232,8 +236,9 @@ class Archive:
         PacsRefusedError
             If the archive does not accept it.
         """
-        with self._calling():
-            reply = self._client.store_instances([dataset])
+        # A fresh connection: the archive may have closed an idle one, and POST is not retried.
+        with self._calling(), open_session(self._settings) as session:
+            reply = self._client_of(session).store_instances([dataset])
         failed = reply.get("FailedSOPSequence")
         if failed:
             reason = failed[0].get("FailureReason", "unknown")

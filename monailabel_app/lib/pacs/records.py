@@ -40,7 +40,8 @@ _LAYOUT = (
     )""",
     """CREATE TABLE watched (
         study_uid TEXT PRIMARY KEY,
-        size TEXT NOT NULL
+        size TEXT NOT NULL,
+        content_key TEXT NOT NULL
     )""",
     """CREATE TABLE drafts (
         study_uid TEXT NOT NULL,
@@ -189,19 +190,36 @@ class PacsRecords:
         with self._changing() as connection:
             return dict(connection.execute("SELECT study_uid, size FROM watched"))
 
-    def note_sizes(self, sizes: dict[str, str]) -> None:
-        """Record the size of studies that need nothing more."""
+    def note_watched(self, study_uid: str, size: str, content_key: str) -> None:
+        """Record that a study of this size, with these images, needs nothing more."""
         with self._changing() as connection:
-            connection.executemany("INSERT OR REPLACE INTO watched VALUES (?, ?)", sizes.items())
+            connection.execute(
+                "INSERT OR REPLACE INTO watched VALUES (?, ?, ?)", (study_uid, size, content_key)
+            )
 
-    def has_draft(self, study_uid: str, content_key: str) -> bool:
-        """Whether these images have been drafted, or were found to be unreadable."""
+    def is_settled(self, study_uid: str, content_key: str) -> bool:
+        """Whether these images were drafted, or need no draft."""
         with self._changing() as connection:
-            found = connection.execute(
-                "SELECT 1 FROM drafts WHERE study_uid = ? AND content_key = ?",
-                (study_uid, content_key),
-            ).fetchone()
-        return found is not None
+            return any(
+                connection.execute(
+                    f"SELECT 1 FROM {table} WHERE study_uid = ? AND content_key = ?",
+                    (study_uid, content_key),
+                ).fetchone()
+                for table in ("drafts", "watched")
+            )
+
+    def is_only_reported(self, study_uid: str) -> bool:
+        """Whether there are documents about a study, and the watcher has not dealt with it."""
+        with self._changing() as connection:
+            return all(
+                bool(
+                    connection.execute(
+                        f"SELECT 1 FROM {table} WHERE study_uid = ?", (study_uid,)
+                    ).fetchone()
+                )
+                == is_there
+                for table, is_there in (("documents", True), ("drafts", False), ("watched", False))
+            )
 
     def add_draft(
         self,

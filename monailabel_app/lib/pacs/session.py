@@ -10,6 +10,7 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
+from urllib3.exceptions import ReadTimeoutError
 from urllib3.util import Retry
 
 from radfound.exceptions import RequestError
@@ -22,17 +23,15 @@ _CONNECTIONS = 32
 def open_session(settings: PacsSettings) -> requests.Session:
     """Return a session with an archive; safe for use by several threads.
 
-    A broken connection is retried once for GET, never for POST: what was stored must not depend on a
-    guess whether the first attempt arrived.
+    A broken connection is retried for GET, never for POST: what was stored must not depend on a guess
+    whether the first attempt arrived. Silence is not retried.
     """
-    # At WARNING they quote addresses, which hold identifiers of patients and studies.
-    for name in ("urllib3", "dicomweb_client", "requests"):
+    # They quote addresses and UIDs, which identify patients and studies.
+    for name in ("urllib3", "dicomweb_client", "requests", "highdicom"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="dicomweb_client")
     session = requests.Session()
-    retry = Retry(
-        total=1, connect=0, read=1, status=0, other=0, allowed_methods={"GET"}, backoff_factor=0.1
-    )
+    retry = _Retry(total=3, connect=0, status=0, other=0, allowed_methods={"GET"})
     adapter = _TimedAdapter(settings.timeout_s, max_retries=retry, pool_maxsize=_CONNECTIONS)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
@@ -107,6 +106,16 @@ class BearerFile(AuthBase):
         repeated.history.append(response)
         repeated.request = again
         return repeated
+
+
+class _Retry(Retry):
+    """Retries for connections that an archive has closed meanwhile."""
+
+    def increment(self, *args: Any, **kwargs: Any) -> Retry:
+        error = kwargs.get("error")
+        if isinstance(error, ReadTimeoutError):
+            raise error
+        return super().increment(*args, **kwargs)
 
 
 class _TimedAdapter(HTTPAdapter):

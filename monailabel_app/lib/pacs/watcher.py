@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _HOUR_S = 3600.0
 _RETRY_S = 15.0
+_BEGUN = ""  # in place of a study: the studies of the first list are all recorded
 
 Answering = Callable[[str], Answer]
 """Returns a report about a study, given its UID."""
@@ -117,35 +118,47 @@ class Watcher:
         rows = {row.uid: row for row in self._store.archive.studies(query)}
         now = {uid: _size(row) for uid, row in rows.items() if may_hold_images(row.modalities)}
         known = self._records.sizes()
-        if not known:
-            # A mark that is no study, so that an empty archive counts as seen too.
-            self._records.note_sizes({"": "", **now})
+        if _BEGUN not in known:
+            for uid in now.keys() - known.keys():
+                if self._stop:
+                    return
+                self._records.note_watched(uid, now[uid], _key(self._images_of(uid)))
+            self._records.note_watched(_BEGUN, "", "")
             return
         for uid, size in now.items():
+            # A study that is the same in two successive lists is complete.
             if known.get(uid) != size and self._before.get(uid) == size and not self._stop:
-                if self._draft(uid):
-                    self._records.note_sizes({uid: size})
+                self._draft(uid, size)
         self._before = now
 
     def _draft_notified(self, study_uid: str) -> bool:
         query = {
             **self._settings.query, **self._settings.watch_query, "StudyInstanceUID": study_uid
         }  # fmt: skip
-        is_wanted = any(row.uid == study_uid for row in self._store.archive.studies(query))
-        return not is_wanted or self._draft(study_uid)
+        rows = [row for row in self._store.archive.studies(query) if row.uid == study_uid]
+        return not rows or self._draft(study_uid, _size(rows[0]))
 
-    def _draft(self, study_uid: str) -> bool:
-        """Draft a study unless its images have been drafted; return whether it is dealt with."""
+    def _images_of(self, study_uid: str) -> list[SeriesRow]:
         self._store.forget_series(study_uid)
         try:
-            rows = image_series(self._store.series_of(study_uid), self._store.peek)
+            return image_series(self._store.series_of(study_uid), self._store.peek)
         except NotFoundError:  # removed meanwhile
-            return True
+            return []
+
+    def _draft(self, study_uid: str, size: str) -> bool:
+        """Draft a study unless its images need no draft; return whether it is dealt with."""
+        rows = self._images_of(study_uid)
         key = _key(rows)
-        if not rows or self._records.has_draft(study_uid, key):
-            return True
-        if not self._may_draft():
-            return False
+        # A report of this server, sent by hand, may be all that is new of an old study.
+        is_old = self._records.is_only_reported(study_uid)
+        if rows and not is_old and not self._records.is_settled(study_uid, key):
+            if not self._may_draft():
+                return False
+            self._make_draft(study_uid, key)
+        self._records.note_watched(study_uid, size, key)
+        return True
+
+    def _make_draft(self, study_uid: str, key: str) -> None:
         try:
             answer = self._answer(study_uid)
             document = None
@@ -156,11 +169,10 @@ class Watcher:
         except RadFoundError as error:
             logger.warning("a new study is not drafted: %s", error.code)
             self._records.add_draft(study_uid, key, None, str(error))
-            return True
+            return
         self._records.add_draft(study_uid, key, answer, None, document)
         self._delivery.wake()
         logger.info("a new study was drafted")
-        return True
 
     def _may_draft(self) -> bool:
         """Count a draft, unless there were as many as allowed within the last hour."""

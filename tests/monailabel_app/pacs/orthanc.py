@@ -23,9 +23,6 @@ class Orthanc:
         self.folder, self.port = folder, free_port()
         self.user, self.password = "radfound", secrets.token_urlsafe()
         self._process: subprocess.Popen | None = None
-        self._session = requests.Session()
-        self._session.auth = (self.user, self.password)
-        self._session.trust_env = False
         folder.mkdir(parents=True, exist_ok=True)
         plugins = ["libOrthancDicomWeb.so", *(["libOrthancGdcm.so"] if gdcm else [])]
         conf = {
@@ -71,8 +68,8 @@ class Orthanc:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
-                if self._session.get(f"{self.url}/system", timeout=5).ok:
-                    return self
+                self.get("/system")
+                return self
             except requests.ConnectionError:
                 time.sleep(0.05)
         raise AssertionError((self.folder / "orthanc.log").read_text()[-2000:])
@@ -90,10 +87,15 @@ class Orthanc:
     def __exit__(self, *error) -> None:
         self.stop()
 
-    def get(self, path: str, **kwargs) -> requests.Response:
-        found = self._session.get(self.url + path, timeout=60, **kwargs)
+    def _call(self, method: str, path: str, **kwargs) -> requests.Response:
+        # Without a session: Orthanc closes idle connections after a second.
+        auth = (self.user, self.password)
+        found = requests.request(method, self.url + path, auth=auth, timeout=60, **kwargs)
         found.raise_for_status()
         return found
+
+    def get(self, path: str, **kwargs) -> requests.Response:
+        return self._call("GET", path, **kwargs)
 
     def upload(self, folder: Path) -> None:
         """Store every DICOM file of a folder."""
@@ -101,28 +103,19 @@ class Orthanc:
             self.add(path.read_bytes())
 
     def add(self, content: bytes) -> None:
-        self._session.post(f"{self.url}/instances", data=content, timeout=60).raise_for_status()
-
-    def clear(self) -> None:
-        for study in self.get("/studies").json():
-            self._session.delete(f"{self.url}/studies/{study}", timeout=60)
-
-    def remove_study(self, study_uid: str) -> None:
-        found = self._session.post(f"{self.url}/tools/lookup", data=study_uid, timeout=60).json()
-        for each in found:
-            self._session.delete(f"{self.url}{each['Path']}", timeout=60)
+        self._call("POST", "/instances", data=content)
 
     def reports(self, study_uid: str) -> list[pydicom.Dataset]:
         """Return the structured reports of a study, in no order."""
         query = {"Level": "Instance", "Query": {"StudyInstanceUID": study_uid, "Modality": "SR"}}
-        found = self._session.post(f"{self.url}/tools/find", json=query, timeout=60).json()
+        found = self._call("POST", "/tools/find", json=query).json()
         contents = [self.get(f"/instances/{each}/file").content for each in found]
         return [pydicom.dcmread(DicomBytesIO(content)) for content in contents]
 
     def damage(self, study_uid: str) -> None:
         """Remove the files of a study from the disk, so that it is listed and cannot be fetched."""
         query = {"Level": "Instance", "Query": {"StudyInstanceUID": study_uid}}
-        for each in self._session.post(f"{self.url}/tools/find", json=query, timeout=60).json():
+        for each in self._call("POST", "/tools/find", json=query).json():
             uuid = self.get(f"/instances/{each}/attachments/dicom/info").json()["Uuid"]
             (self.folder / "db" / uuid[:2] / uuid[2:4] / uuid).unlink()
 

@@ -177,6 +177,8 @@ def test_a_set_of_images_is_drafted_once(tmp_path):
     records = PacsRecords(tmp_path / "outbox.sqlite")
     assert records.add_draft("1.2", "key", None, "unreadable")
     assert not records.add_draft("1.2", "key", None, "unreadable")
-    assert records.has_draft("1.2", "key") and not records.has_draft("1.2", "another")
+    assert records.is_settled("1.2", "key") and not records.is_settled("1.2", "another")
+    records.note_watched("1.2", "1 2", "another")
+    assert records.is_settled("1.2", "another") and records.sizes() == {"1.2": "1 2"}
     (draft,) = records.drafts()
     assert draft.problem == "unreadable" and draft.answer is None

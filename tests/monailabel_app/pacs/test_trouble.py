@@ -104,7 +104,7 @@ def test_a_server_outlives_its_archive(fragile):
         conf = archive.folder / "orthanc.json"
         original = conf.read_text()
         conf.write_text(original.replace(json.dumps(password), json.dumps("another")))
-        archive._session.auth = (archive.user, "another")
+        archive.password = "another"
         archive.start()
         time.sleep(3)
         reply = server.ask(study_uid("ct"))
@@ -112,7 +112,7 @@ def test_a_server_outlives_its_archive(fragile):
         assert "user and password" in reply.json()["detail"]["message"]
         archive.stop()
         conf.write_text(original)
-        archive._session.auth = (archive.user, password)
+        archive.password = password
     finally:
         archive.start()
     time.sleep(3)
