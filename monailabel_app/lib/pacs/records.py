@@ -43,6 +43,7 @@ _LAYOUT = (
         size TEXT NOT NULL,
         content_key TEXT NOT NULL
     )""",
+    "CREATE TABLE announced (study_uid TEXT PRIMARY KEY)",
     """CREATE TABLE drafts (
         study_uid TEXT NOT NULL,
         content_key TEXT NOT NULL,
@@ -196,6 +197,22 @@ class PacsRecords:
             connection.execute(
                 "INSERT OR REPLACE INTO watched VALUES (?, ?, ?)", (study_uid, size, content_key)
             )
+
+    def announce(self, study_uid: str) -> None:
+        """Record a study that the archive says is complete."""
+        with self._changing() as connection:
+            connection.execute("INSERT OR IGNORE INTO announced VALUES (?)", (study_uid,))
+
+    def announced(self) -> list[str]:
+        """Return the announced studies that the watcher has not dealt with, oldest first."""
+        with self._changing() as connection:
+            rows = connection.execute("SELECT study_uid FROM announced ORDER BY rowid")
+            return [row[0] for row in rows]
+
+    def forget_announced(self, study_uid: str) -> None:
+        """Record that the watcher has dealt with an announced study."""
+        with self._changing() as connection:
+            connection.execute("DELETE FROM announced WHERE study_uid = ?", (study_uid,))
 
     def is_settled(self, study_uid: str, content_key: str) -> bool:
         """Whether these images were drafted, or need no draft."""

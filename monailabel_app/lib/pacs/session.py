@@ -111,11 +111,18 @@ class BearerFile(AuthBase):
 class _Retry(Retry):
     """Retries for connections that an archive has closed meanwhile."""
 
-    def increment(self, *args: Any, **kwargs: Any) -> Retry:
-        error = kwargs.get("error")
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: Any = None,
+        error: Exception | None = None,
+        _pool: Any = None,
+        _stacktrace: Any = None,
+    ) -> _Retry:
         if isinstance(error, ReadTimeoutError):
             raise error
-        return super().increment(*args, **kwargs)
+        return super().increment(method, url, response, error, _pool, _stacktrace)
 
 
 class _TimedAdapter(HTTPAdapter):

@@ -65,8 +65,6 @@ class Watcher:
         self._settings = store.settings
         self._wake = threading.Event()
         self._stop = False
-        self._guard = threading.Lock()
-        self._notified: set[str] = set()
         self._before: dict[str, str] = {}
         self._drafted_s: deque[float] = deque()
         self._thread = threading.Thread(target=self._run, name="radfound-watcher", daemon=True)
@@ -81,20 +79,20 @@ class Watcher:
         self._wake.set()
 
     def notify(self, study_uid: str) -> None:
-        """Draft a study that the archive says is complete, if it is new."""
-        with self._guard:
-            self._notified.add(study_uid)
+        """Draft a study that the archive says is complete, if it is new; survives a kill."""
+        self._records.announce(study_uid)
         self._wake.set()
 
     def _run(self) -> None:
+        problem = ""
         while not self._stop:
             self._wake.clear()
-            is_done = True
             try:
-                is_done = self._look()
+                is_done, problem = self._look(), ""
             except RadFoundError as error:
-                logger.warning("the watcher waits: %s", error.code)
-                is_done = False
+                if problem != error.code:
+                    logger.warning("the watcher waits: %s", error.code)
+                is_done, problem = False, error.code
             except Exception:
                 logger.exception("the watcher failed; it goes on in a while")
                 is_done = False
@@ -104,11 +102,14 @@ class Watcher:
 
     def _look(self) -> bool:
         """Draft what is new; return whether nothing is left over."""
-        with self._guard:
-            notified, self._notified = self._notified, set()
-        left = {uid for uid in notified if not self._draft_notified(uid)}
-        with self._guard:
-            self._notified |= left
+        left = 0
+        for uid in self._records.announced():
+            if self._stop:
+                return False
+            if self._draft_announced(uid):
+                self._records.forget_announced(uid)
+            else:
+                left += 1
         if self._settings.watch_s:
             self._poll()
         return not left
@@ -131,7 +132,7 @@ class Watcher:
                 self._draft(uid, size)
         self._before = now
 
-    def _draft_notified(self, study_uid: str) -> bool:
+    def _draft_announced(self, study_uid: str) -> bool:
         query = {
             **self._settings.query, **self._settings.watch_query, "StudyInstanceUID": study_uid
         }  # fmt: skip

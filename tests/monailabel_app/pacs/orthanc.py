@@ -36,6 +36,7 @@ class Orthanc:
             "RegisteredUsers": {self.user: self.password},
             "DicomServerEnabled": False,
             "StableAge": stable_s,
+            "MaximumStorageCacheSize": 0,  # else `damage` changes nothing
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
         }
         if lua:
