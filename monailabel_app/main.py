@@ -142,7 +142,15 @@ class RadFoundApp(MONAILabelApp):
         def draft(study_uid: str) -> Answer:
             return self.service.answer(self.service.inquire("report", {}, image=study_uid))
 
-        self._pacs = PacsConnection(self.datastore(), journal, self._state, split, draft)
+        def explain(answer: Answer) -> Any:
+            inquiry = self.service.inquire(answer.task, {}, image=answer.images[0])
+            if inquiry.parts is None or inquiry.parts.series != answer.series:
+                raise RequestError(
+                    "evidence: the study has changed since; ask for the report again"
+                )
+            return self.service.engine().evidence(inquiry.study, answer)
+
+        self._pacs = PacsConnection(self.datastore(), journal, self._state, split, draft, explain)
         self._pacs.start()
         at_shutdown(self._pacs.close)
 

@@ -177,7 +177,7 @@ def _report(document: Document, observer: Any, **values: Any) -> Dataset:
         raise RequestError("images: found none; a report names the images that it is about")
     if not (document.text.findings.strip() or document.text.impression.strip()):
         raise RequestError("text: found nothing; expected a report")
-    evidence = [_complete(header) for header in document.evidence]
+    evidence = [completed(header) for header in document.evidence]
     made: Dataset = sr.EnhancedSR(
         evidence=evidence,
         content=_content(document, observer),
@@ -191,8 +191,8 @@ def _report(document: Document, observer: Any, **values: Any) -> Dataset:
         device_serial_number=document.model.revision[:64],
         **values,
     )
-    _restore(made, document.evidence[0])
-    made.ContributingEquipmentSequence = [_equipment(document.model)]
+    restore(made, document.evidence[0])
+    made.ContributingEquipmentSequence = [contributing_equipment(document.model)]
     made.SpecificCharacterSet = _UTF_8  # highdicom sets none, and other letters would become "?"
     return made
 
@@ -235,7 +235,7 @@ def _content(document: Document, observer: Any) -> Any:
     return root
 
 
-def _complete(header: Dataset) -> Dataset:
+def completed(header: Dataset) -> Dataset:
     """Return a header with the elements that highdicom needs; de-identified studies lack some."""
     found = copy.copy(header)
     for keyword in _CLEARED:
@@ -243,12 +243,12 @@ def _complete(header: Dataset) -> Dataset:
             setattr(found, keyword, "")
     for keyword in ("PatientName", "ReferringPhysicianName"):
         value = str(found[keyword].value or "")
-        # highdicom refuses a name without components; `_restore` puts the original back.
+        # highdicom refuses a name without components; `restore` puts the original back.
         setattr(found, keyword, value if not value or "^" in value else f"{value}^")
     return found
 
 
-def _restore(made: Dataset, header: Dataset) -> None:
+def restore(made: Dataset, header: Dataset) -> None:
     """Copy patient and study as they are in the images, as text, so that the character set fits."""
     for keyword in _CLEARED:
         value = header.get(keyword)
@@ -258,7 +258,7 @@ def _restore(made: Dataset, header: Dataset) -> None:
             element.value = str(element.value)
 
 
-def _equipment(model: ModelVersion) -> Dataset:
+def contributing_equipment(model: ModelVersion) -> Dataset:
     """Return the item of Contributing Equipment that IHE AI Results asks for."""
     from highdicom.sr import CodedConcept
     from pydicom.dataset import Dataset

@@ -8,7 +8,7 @@ from typing import Any
 from .datastore import PacsDatastore
 from .delivery import Delivery
 from .records import PacsRecords
-from .reports import RecentAnswers, Reports, Split
+from .reports import Explain, RecentAnswers, Reports, Split
 from .watcher import Answering, Watcher
 
 
@@ -29,6 +29,8 @@ class PacsConnection:
         See `reports.Split`.
     answer : callable
         See `watcher.Answering`.
+    explain : callable
+        See `reports.Explain`.
     """
 
     def __init__(
@@ -38,12 +40,13 @@ class PacsConnection:
         state: Path,
         split: Split,
         answer: Answering,
+        explain: Explain,
     ):
         self.records = PacsRecords(records_path(state))
         self.delivery = Delivery(
             store.archive, self.records, records_path(state).with_name(".delivery")
         )
-        self.reports = Reports(store, self.records, answers, split)
+        self.reports = Reports(store, self.records, answers, split, explain)
         self.watcher: Watcher | None = None
         if store.settings.watch_s is not None:
             self.watcher = Watcher(store, self.records, self.reports, self.delivery, answer)

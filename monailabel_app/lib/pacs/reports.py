@@ -13,6 +13,7 @@ from radfound.exceptions import NotFoundError, RadFoundError, RequestError
 from radfound.question import Answer, ModelVersion
 from radfound.records.answers import AnswerJournal
 from radfound.reporting.identifiers import instance_uid
+from radfound.reporting.parametric_map import evidence_map, in_order, map_uid
 from radfound.reporting.report import (
     Document,
     Reader,
@@ -29,12 +30,16 @@ from .records import DELIVERED, Outgoing, PacsRecords
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-DRAFT, READER = "draft", "reader"
+    from radfound.model.attribution import Evidence
+
+DRAFT, READER, MAP = "draft", "reader", "map"
 _SENT = ("report", "caption")
 _REMEMBERED = 1000
 
 Split = Callable[[str], "dict[str, str] | None"]
 """Splits a report into findings and impression; None if it has no headings."""
+Explain = Callable[[Answer], "Evidence"]
+"""Returns the evidence maps of an answer."""
 
 
 class NotAllowedError(RadFoundError):
@@ -89,15 +94,23 @@ class Reports:
     answers : RecentAnswers
     split : callable
         See `Split`.
+    explain : callable
+        See `Explain`.
     """
 
     def __init__(
-        self, store: PacsDatastore, records: PacsRecords, answers: RecentAnswers, split: Split
+        self,
+        store: PacsDatastore,
+        records: PacsRecords,
+        answers: RecentAnswers,
+        split: Split,
+        explain: Explain,
     ):
         self._store = store
         self._records = records
         self._answers = answers
         self._split = split
+        self._explain = explain
 
     def send_answer(self, answer_id: str) -> Outgoing:
         """Put a draft into the outbox.
@@ -115,13 +128,37 @@ class Reports:
         known = self._records.document(instance_uid(answer_id))
         if known is not None:
             return known
+        return self._records.add_document(*self.draft(self._answer(answer_id)))
+
+    def send_map(self, answer_id: str) -> Outgoing:
+        """Put the evidence map of a draft, over its first series, into the outbox.
+
+        Raises
+        ------
+        NotAllowedError, NotFoundError
+            As `send_answer`.
+        RequestError
+            If the first series is no stack of slices.
+        """
+        self.check_allowed(DRAFT)
+        known = self._records.document(map_uid(answer_id))
+        if known is not None:
+            return known
+        answer = self._answer(answer_id)
+        evidence = self._explain(answer)
+        headers = in_order(self._headers_of(answer.series[0]), evidence.affines[0])
+        values = evidence.maps[0] / 255.0
+        made = evidence_map(answer_id, values, headers, answer.model)
+        return self._records.add_document(*_outgoing(answer_id, MAP, made))
+
+    def _answer(self, answer_id: str) -> Answer:
         answer = self._answers.newest(answer_id) or self._records.draft_of(answer_id)
         if answer is None:
             raise NotFoundError(
                 "answer_id: no report or caption of this id about a study of the archive is remembered; "
                 "only reports and captions can be sent; ask for it again, or send a correction"
             )
-        return self._records.add_document(*self.draft(answer))
+        return answer
 
     def draft(self, answer: Answer) -> tuple[Outgoing, bytes]:
         """Return the document of a draft, and its content."""
@@ -206,9 +243,7 @@ class Reports:
         found: list[Dataset] = []
         if series:
             for uid in series:
-                # What was shown is here, so that a report can wait for an archive that is down.
-                fetched = self._store.cache.find(uid)
-                found += _headers([fetched] if fetched else self._store.parts(uid).paths)
+                found += self._headers_of(uid)
         else:
             for image in images:
                 found += _headers(self._store.parts(image).paths)
@@ -217,6 +252,11 @@ class Reports:
                 "images: not of the archive; only reports about its studies can be sent to it"
             )
         return found
+
+    def _headers_of(self, series_uid: str) -> list[Dataset]:
+        # What was shown is here, so that a report can wait for an archive that is down.
+        fetched = self._store.cache.find(series_uid)
+        return _headers([fetched] if fetched else self._store.parts(series_uid).paths)
 
 
 def _headers(paths: Sequence[Path]) -> list[Dataset]:

@@ -28,14 +28,21 @@ _SOURCES = ("answer_id", "correction_id")
 def send(body: dict[str, Any] = Body(...), user: User = Depends(_ANNOTATOR)) -> dict[str, Any]:
     """Put a report into the outbox; the same id is sent once.
 
-    The body holds "answer_id" (a draft) or "correction_id" (a reader's accepted or edited report).
+    The body holds "answer_id" (a draft) or "correction_id" (a reader's accepted or edited report). With
+    "evidence": true, the map of a draft over its first series is sent too.
     """
     given = [name for name in _SOURCES if body.get(name) is not None]
     if len(given) != 1 or not isinstance(body[given[0]], str):
         raise RequestError(f"expected one of {' or '.join(_SOURCES)}, as text")
     connection = _connection()
     if given[0] == "answer_id":
+        # The map first: if there can be none, nothing is sent.
+        is_asked = body.get("evidence") is True
+        sent_map = connection.reports.send_map(body["answer_id"]) if is_asked else None
         document = connection.reports.send_answer(body["answer_id"])
+        if sent_map is not None:
+            connection.delivery.wake()
+            return {**_shown(document), "map": _shown(sent_map)}
     else:
         correction = app_instance().service.log.get(body["correction_id"])
         document = connection.reports.send_correction(correction)

@@ -11,7 +11,7 @@ from radfound.reporting.report import Document, Reader, ReportText, draft_report
 
 from .conftest import serving
 from .orthanc import Orthanc
-from .synthetic import study_uid, write_mammogram, write_radiograph
+from .synthetic import study_uid, write_ct_series, write_mammogram, write_radiograph
 from .tls_proxy import proxy
 from .validators import dciodvfy_errors, pixelmed_errors, shown_by_dcmtk
 
@@ -165,6 +165,25 @@ def test_a_draft_and_the_readers_report_reach_the_archive_once(sending, correcti
     assert series == set(answer["series"])
     again = server.ask(study_uid("mg"), "What is shown?")
     assert len(again.json()["series"]) == 4, "the reports are no images of the study"
+
+
+def test_an_evidence_map_is_sent_only_when_asked_for_and_is_no_image_of_the_study(
+    sending, tmp_path
+):
+    server, archive = sending
+    write_ct_series(tmp_path / "files", "mapped", "axial", 4)
+    archive.upload(tmp_path / "files")
+    answer = report_about(server, "mapped")
+    sent = server.post("/radfound/pacs/send", json={"answer_id": answer["id"], "evidence": True})
+    assert sent.status_code == 200, sent.text
+    uid = sent.json()["map"]["sop_instance_uid"]
+    query = {"SOPInstanceUID": uid, "includefield": "NumberOfFrames"}
+    (found,) = wait_for(lambda: archive.get("/dicom-web/instances", params=query).json())
+    assert found["00280008"]["Value"] == [4]
+    assert server.ask(study_uid("mapped"), "What is shown?").json()["series"] == answer["series"]
+    flat = report_about(server, "mg")
+    sent = server.post("/radfound/pacs/send", json={"answer_id": flat["id"], "evidence": True})
+    assert sent.status_code == 400 and "no stack" in sent.json()["detail"]["message"]
 
 
 def test_what_cannot_be_sent_is_refused_with_a_reason(sending, correction):
