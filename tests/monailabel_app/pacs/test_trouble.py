@@ -80,7 +80,8 @@ def test_a_server_outlives_its_archive(fragile):
         reply = server.ask(study_uid("ct"))
         assert error_of(reply) == (502, "pacs_unreachable")
         assert "check that it runs" in reply.json()["detail"]["message"]
-        assert error_of(server.post("/activelearning/first", json={}))[0] in (400, 502)
+        # A study that is here already may still be chosen.
+        assert server.post("/activelearning/first", json={}).status_code in (200, 502)
         assert_prompt(server)
         health = server.get("/radfound/health").json()
         assert health["status"] == "ok" and health["pacs"]["reachable"] is False
