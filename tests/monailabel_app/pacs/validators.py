@@ -28,4 +28,4 @@ def pixelmed_errors(path) -> list[str]:
 
 
 def shown_by_dcmtk(path) -> str:
-    return _output("dsrdump", "--print-all", "+Pl", path)
+    return _output("dsrdump", path)
