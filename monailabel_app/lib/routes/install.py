@@ -25,10 +25,11 @@ from radfound.same_origin import SameOrigin
 
 from ..access import Admission, BodyLimit, Gate, Rules, SafeHeaders
 from ..metrics import Counting, Metrics
-from . import answering, archive, others, own, pacs, pages, stored, tasks
+from . import answering, others, own, pages, stored, tasks
 from .errors import install_error_handlers
 from .folders import Folders, hide_folders
 from .json_only import insist_on_json
+from .pacs import archive, reports
 
 # Replaced by routes of `answering`, `others`, `pages` and `stored`.
 _REPLACED = (
@@ -93,7 +94,7 @@ def install_routes(
     own_routes: tuple[APIRouter, ...] = _OWN
     if not is_local:
         _remove(datastore.router, "/datastore/", "GET")
-        own_routes = (*_OWN, archive.proxy, archive.lists, pacs.router)
+        own_routes = (*_OWN, archive.proxy, archive.lists, reports.router)
     _remove(app.router, "/reload", "POST")  # it would load a second model beside the first
     _remove(app.router, "/", "GET")
     _remove(app.router, "/docs", "GET")

@@ -30,8 +30,8 @@ from radfound.wire import (
 )
 
 from ..answering.service import Inquiry, RadFoundService
-from .archive import archive_state
 from .fields import sound_body
+from .pacs.archive import archive_state
 from .running import run_for
 
 logger = logging.getLogger(__name__)

@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -91,6 +92,17 @@ def test_a_study_opens_as_a_zip_of_its_series(pacs, tmp_path):
     path = tmp_path / "mg.zip"
     path.write_bytes(pacs.get("/datastore/image", params={"image": study_uid("mg")}).content)
     assert len(read_study(path).images) == 4
+
+
+def test_the_extensions_client_opens_a_study_and_asks_about_it(pacs, tmp_path):
+    from RadFoundLib.net.client import Client
+
+    client = Client(pacs.url)
+    first = client.download(study_uid("mg"), str(tmp_path))
+    assert Path(first).is_file() and len(list(tmp_path.rglob("*.dcm"))) == 4
+    answer = client.ask("vqa", [study_uid("mg")], QUESTION)
+    assert answer["images"] == [study_uid("mg")] and len(answer["series"]) == 4
+    assert client.next_study("hybrid")["id"]
 
 
 def test_an_upload_beside_the_archive_is_asked_about(pacs, tmp_path):

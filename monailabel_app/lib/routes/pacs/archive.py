@@ -18,7 +18,7 @@ from monailabel.interfaces.utils.app import app_instance
 
 from radfound.exceptions import NotFoundError, RadFoundError
 
-from ..pacs.datastore import PacsDatastore
+from ...pacs.datastore import PacsDatastore
 
 proxy = APIRouter(prefix="/proxy", tags=["Others"])
 lists = APIRouter(prefix="/datastore", tags=["Datastore"])

@@ -12,10 +12,10 @@ from monailabel.interfaces.utils.app import app_instance
 from radfound.exceptions import NotFoundError, RequestError
 from radfound.wire import answer_to_json
 
-from ..pacs.archive import is_uid
-from ..pacs.connection import PacsConnection
-from ..pacs.records import Outgoing
-from .fields import sound_body
+from ...pacs.archive import is_uid
+from ...pacs.connection import PacsConnection
+from ...pacs.records import Outgoing
+from ..fields import sound_body
 
 router = APIRouter(prefix="/radfound/pacs", tags=["RadFound"], dependencies=[Depends(sound_body)])
 
