@@ -3,6 +3,7 @@
 #              MODEL=folder or MODEL=openai:http://HOST:PORT/v1#NAME answers with another model (docs/models.md);
 #              CONF="--conf NAME VALUE" sets what monailabel_app/lib/lifecycle/settings.py names
 # make test    the tests; `make test-slow` runs the few long ones
+# make test-pacs     the tests with a real archive (Orthanc); `make test-pacs-slow` runs its few long ones
 # make check   format, lint, docstrings, types, fast tests
 # make acceptance    prove what users have: a fresh clone, an empty home, make serve, both clients, README and docs
 # make test-extras   pip install . and each of its extras into clean environments, then what the docs promise
@@ -27,7 +28,7 @@ DEV := .venv-dev/bin/python
 # radfound sets this too, but MONAI Label loads torch before it loads the app
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: serve can-serve test test-slow check lint acceptance test-extras bench bench-model screenshots
+.PHONY: serve can-serve test test-slow test-pacs test-pacs-slow check lint acceptance test-extras bench bench-model screenshots
 .PHONY: bench-load bench-kill bench-disk fuzz
 .NOTPARALLEL:
 
@@ -46,10 +47,18 @@ can-serve:  # what is mistyped is said before anything is installed
 	@$(PYTHON) $(SERVE) --check
 
 test: .venv-dev/.ready
-	$(DEV) -m pytest -m "not slow"
+	$(DEV) -m pytest -m "not slow and not pacs"
 
 test-slow: .venv-dev/.ready
-	$(DEV) -m pytest -m slow
+	$(DEV) -m pytest -m "slow and not pacs"
+
+test-pacs: .venv-dev/.ready
+	@$(PYTHON) scripts/pacs_packages.py
+	$(DEV) -m pytest -m "pacs and not slow" tests/monailabel_app/pacs
+
+test-pacs-slow: .venv-dev/.ready
+	@$(PYTHON) scripts/pacs_packages.py
+	$(DEV) -m pytest -s -m "pacs and slow" tests/monailabel_app/pacs
 
 lint: .venv-dev/.ready
 	$(DEV) -m ruff format --check .
@@ -57,7 +66,7 @@ lint: .venv-dev/.ready
 	$(DEV) -m mypy
 
 check: lint
-	$(DEV) -m pytest -m "not slow"
+	$(DEV) -m pytest -m "not slow and not pacs"
 
 acceptance:
 	@$(PYTHON) scripts/acceptance.py

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from monailabel.config import settings
-from monailabel.interfaces import app as interface
 from monailabel.interfaces.app import MONAILabelApp
 
 # MONAI Label loads this file by its path, so the package is not importable without this.
@@ -34,13 +33,18 @@ from monailabel_app.lib.lifecycle.leftovers import remove_leftovers  # noqa: E40
 from monailabel_app.lib.lifecycle.quiet import keep_log, quieten_monailabel  # noqa: E402
 from monailabel_app.lib.lifecycle.settings import check_conf, is_writable, state_folder  # noqa: E402
 from monailabel_app.lib.lifecycle.shutdown import at_shutdown  # noqa: E402
+from monailabel_app.lib.pacs.connection import PacsConnection, records_path  # noqa: E402
+from monailabel_app.lib.pacs.datastore import PacsDatastore  # noqa: E402
+from monailabel_app.lib.pacs.records import PacsRecords  # noqa: E402
+from monailabel_app.lib.pacs.reports import RecentAnswers  # noqa: E402
+from monailabel_app.lib.pacs.settings import PacsSettings  # noqa: E402
 from monailabel_app.lib.scoring import RadFoundScoring  # noqa: E402
 from monailabel_app.lib.studies.datastore import StudyDatastore, uploads_path  # noqa: E402
-from monailabel_app.lib.studies.dicom_cache import DicomCache  # noqa: E402
 from monailabel_app.lib.studies.sessions import StudySessions  # noqa: E402
 from monailabel_app.lib.trainers import RadFoundTrainer, TrainingState  # noqa: E402
 from radfound import __version__  # noqa: E402
 from radfound.exceptions import NotFoundError, RequestError  # noqa: E402
+from radfound.question import Answer  # noqa: E402
 from radfound.records.answers import AnswerJournal, journal_path  # noqa: E402
 from radfound.records.corrections import CorrectionLog, log_path  # noqa: E402
 from radfound.records.durable import keep_private  # noqa: E402
@@ -83,6 +87,7 @@ class RadFoundApp(MONAILabelApp):
         keep_log(self._own_files / "logs" / f"server-{settings.MONAI_LABEL_SERVER_PORT}.log")
         hide_requests()
         self._service: RadFoundService | None = None
+        self._pacs: PacsConnection | None = None
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -100,7 +105,7 @@ class RadFoundApp(MONAILabelApp):
     def service(self) -> RadFoundService:
         """The service behind the routes."""
         if self._service is None:
-            journal = AnswerJournal(journal_path(self._state))
+            journal = self._journal()
             scores = ScoreBook(scores_path(self._state))
             journal.recover()
             scores.recover()
@@ -112,6 +117,36 @@ class RadFoundApp(MONAILabelApp):
                 scores,
             )
         return self._service
+
+    def _journal(self) -> AnswerJournal:
+        if self._is_local:
+            return AnswerJournal(journal_path(self._state))
+        return RecentAnswers(journal_path(self._state), PacsRecords(records_path(self._state)))
+
+    @property
+    def pacs(self) -> PacsConnection | None:
+        """Outbox and watcher; None without an archive, and in background processes."""
+        return self._pacs
+
+    def _open_archive(self) -> None:
+        """Begin to deliver reports and to draft new studies."""
+        journal = self.service.journal
+        assert isinstance(journal, RecentAnswers)
+
+        def draft(study_uid: str) -> Answer:
+            return self.service.answer(self.service.inquire("report", {}, image=study_uid))
+
+        def explain(answer: Answer) -> Any:
+            inquiry = self.service.inquire(answer.task, {}, image=answer.images[0])
+            if inquiry.parts is None or inquiry.parts.series != answer.series:
+                raise RequestError(
+                    "evidence: the study has changed since; ask for the report again"
+                )
+            return self.service.models.engine_of(answer.model).evidence(inquiry.study, answer)
+
+        self._pacs = PacsConnection(self.datastore(), journal, self._state, draft, explain)
+        self._pacs.start()
+        at_shutdown(self._pacs.close)
 
     @property
     def _own_files(self) -> Path:
@@ -127,11 +162,20 @@ class RadFoundApp(MONAILabelApp):
         """The scoring methods by name."""
         return self._scoring_methods
 
+    def _pacs_settings(self) -> PacsSettings:
+        named = {
+            "MONAI_LABEL_DICOMWEB_USERNAME": settings.MONAI_LABEL_DICOMWEB_USERNAME,
+            "MONAI_LABEL_DICOMWEB_PASSWORD": settings.MONAI_LABEL_DICOMWEB_PASSWORD,
+            "MONAI_LABEL_QIDO_PREFIX": settings.MONAI_LABEL_QIDO_PREFIX or "",
+            "MONAI_LABEL_WADO_PREFIX": settings.MONAI_LABEL_WADO_PREFIX or "",
+            "MONAI_LABEL_STOW_PREFIX": settings.MONAI_LABEL_STOW_PREFIX or "",
+        }
+        return PacsSettings.of(self.studies, self.conf, named)
+
     def init_datastore(self) -> Any:
-        """Open the folder of studies, or MONAI Label's client of a DICOM server."""
+        """Open the folder of studies, or the archive."""
         if not self._is_local:
-            interface.DICOMWebDatastore = DicomCache  # MONAI Label makes one by this name
-            return super().init_datastore()
+            return PacsDatastore(self._state, uploads_path(self._state), self._pacs_settings())
         return StudyDatastore(
             self.studies,
             uploads_path(self._state),
@@ -202,12 +246,11 @@ class RadFoundApp(MONAILabelApp):
         )
         install_routes(app, self._rules, self.service.metrics, folders, is_local=self._is_local)
         at_shutdown(self.service.close)
+        if not self._is_local:
+            self._open_archive()
         logger.info("RadFound %s with %s", __version__, self.service.models.default)
 
     def _load_sessions(self, load: bool = False) -> StudySessions | None:
         if not load:
             return None
         return StudySessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY)
-
-    def _download_dcmqi_tools(self) -> None:
-        """Download nothing: the tool writes DICOM segmentations, and this app has none."""

@@ -93,6 +93,43 @@ class UnsafeArchiveError(StudyError):
     code = "archive_unsafe"
 
 
+class PacsError(StudyError):
+    """The archive (PACS) did not give or take what it was asked for."""
+
+    code = "pacs_failed"
+    http_status = 502
+
+
+class PacsUnreachableError(PacsError):
+    """No connection to the archive, or the connection broke."""
+
+    code = "pacs_unreachable"
+
+
+class PacsRefusedError(PacsError):
+    """The archive refused the request, or answered with something that is not DICOMweb.
+
+    Parameters
+    ----------
+    message : str
+    is_about_the_document : bool
+        Whether a document was refused, so that it makes no sense to send it again.
+    """
+
+    code = "pacs_refused"
+
+    def __init__(self, message: str, *, is_about_the_document: bool = False):
+        super().__init__(message)
+        self.is_about_the_document = is_about_the_document
+
+
+class PacsTimeoutError(PacsError):
+    """The archive accepted the connection and did not answer in time."""
+
+    code = "pacs_timeout"
+    http_status = 504
+
+
 class RequestError(RadFoundError):
     """A caller's argument is wrong; the message names it."""
 

@@ -136,6 +136,10 @@ class Answer:
         False if the token limit or a cancellation cut the text off.
     shown : ShownSlices or None
         What the model was shown; None if the backend names no pictures.
+    series : tuple of str
+        UIDs of the series of an archive that were shown, in order; empty for a folder of studies.
+    series_rule : str or None
+        Why these series were chosen.
     """
 
     task: str
@@ -150,6 +154,8 @@ class Answer:
     timings_ms: dict[str, int] = field(default_factory=dict)
     finished: bool = True
     shown: ShownSlices | None = None
+    series: tuple[str, ...] = ()
+    series_rule: str | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 

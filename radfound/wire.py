@@ -85,12 +85,18 @@ class AnswerJson(BaseModel):
     timings_ms: dict[str, int]
     finished: Truth = True
     shown: ShownSlices | None = None
+    series: tuple[Text, ...] = ()
+    series_rule: Text | None = None
 
 
 def answer_to_json(answer: Answer) -> dict[str, Any]:
     """Return an answer as `radfound.answer/1`."""
     fields = asdict(answer)
     fields["images"] = list(answer.images)
+    if answer.series:
+        fields["series"] = list(answer.series)
+    else:  # not from an archive
+        del fields["series"], fields["series_rule"]
     return {"schema": ANSWER_SCHEMA, "id": fields.pop("id"), **fields}
 
 

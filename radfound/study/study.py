@@ -35,6 +35,8 @@ class StudyImage:
         Whether `affine` comes from the file; False for PNG and JPEG, whose pixels have no size in mm.
     source : str
         File or folder name, for messages; no directory and no patient name.
+    prior : bool
+        Whether the image is from an earlier study of the patient, shown for comparison.
     """
 
     voxels: np.ndarray
@@ -45,6 +47,7 @@ class StudyImage:
     hounsfield: bool = False
     calibrated: bool = True
     source: str = ""
+    prior: bool = False
 
     @property
     def spacing_mm(self) -> np.ndarray:
@@ -67,7 +70,7 @@ class StudyImage:
             self.view,
             self.hounsfield,
         )
-        sha.update(repr(meta).encode())
+        sha.update(repr(meta + (("prior",) if self.prior else ())).encode())
         sha.update(np.ascontiguousarray(self.affine, dtype="<f8").tobytes())
         sha.update(np.ascontiguousarray(self.voxels).data)
         return sha.hexdigest()

@@ -10,7 +10,7 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from radfound.exceptions import RadFoundError, StudyUnreadableError
+from radfound.exceptions import PacsUnreachableError, RadFoundError, StudyUnreadableError
 from radfound.records.ranking import (
     Choice,
     at_random,
@@ -93,6 +93,8 @@ class NextStudy(Strategy):
         ------
         StudyUnreadableError
             If no unread study can be read.
+        PacsUnreachableError
+            If the studies are in an archive that cannot be reached.
         """
         reader = str(request.get("client_id") or "")
         corrected = self._service.log.images()
@@ -119,6 +121,8 @@ class NextStudy(Strategy):
     ) -> bool:
         try:
             self._service.study([image])  # loads the study for the reader's first question
+        except PacsUnreachableError:  # nor can the next one be fetched
+            raise
         except RadFoundError as error:
             logger.warning("skipped a study that cannot be read: %s", error.code)
             skipped.append({"id": image, "reason": str(error)})

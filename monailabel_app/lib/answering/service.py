@@ -30,11 +30,12 @@ from radfound.study.study import Study
 from radfound.wire import AskRequest, parse_ask
 
 from ..metrics import Metrics
-from ..studies.datastore import StudyDatastore
+from ..studies.datastore import Parts
 from ..studies.sessions import StudySessions
 from ..studies.uploads import Upload, received
 from .models import ServedModels
 from .open_answers import OpenAnswer, OpenAnswers
+from .priors import check_same_patient, joined
 from .shelf import Selection, StudyShelf, version_of
 from .shown import ShownPictures
 
@@ -62,6 +63,8 @@ class Inquiry:
     ask : AskRequest
     load_ms, read_ms : int
         Time to load the model and the study.
+    parts : Parts or None
+        What the study was made from, if it is from the datastore.
     """
 
     task: str
@@ -70,6 +73,7 @@ class Inquiry:
     ask: AskRequest
     load_ms: int
     read_ms: int
+    parts: Parts | None = None
 
 
 class RadFoundService:
@@ -77,8 +81,7 @@ class RadFoundService:
 
     Parameters
     ----------
-    datastore : Datastore
-        MONAI Label's.
+    datastore : StudyDatastore
     log : CorrectionLog
     models : ServedModels
     journal : AnswerJournal
@@ -168,7 +171,8 @@ class RadFoundService:
         ----------
         task : {"vqa", "caption", "report"}
         params : object
-            As received; `images`, `series` and `volume` select what is loaded.
+            As received; `images`, `series`, `volume` and `prior` (the id of an earlier study of the
+            patient) select what is loaded.
         image : str
             Id in the datastore.
         session_id, upload : str, (file name, content)
@@ -180,7 +184,7 @@ class RadFoundService:
             RequestError, NotFoundError or what `read_study` raises.
         """
         ask = parse_ask(params)
-        selection = selection_of(params)
+        selection, prior = selection_of(params), _prior(params)
         if task == "vqa" and ask.question is None:
             raise RequestError("question: missing; expected a question in params")
         images = (session_id,) if session_id else _unique(image, ask.images)
@@ -191,20 +195,24 @@ class RadFoundService:
                 ask.question,
                 history=ask.history,
                 max_new_tokens=ask.max_new_tokens,
-                images=len(images),
+                images=len(images) + bool(prior),
                 evidence=ask.evidence,
             )
         loaded = time.monotonic()
+        parts: Parts | None = None
         if upload is not None:
             study = _read_upload(upload, selection)
             images = (study.id,)
         elif session_id:
             study = self._shelf.get([self._session_path(session_id)], session_id, selection)
         else:
-            study = self.study(images, selection)
+            parts = self.parts(images, selection)
+            study = self._shelf.get(parts.paths, images[0], selection)
+            if prior:
+                study, parts = self._with_prior(study, parts, prior)
         ended = time.monotonic()
         load_ms, read_ms = (round(1000 * seconds) for seconds in (loaded - began, ended - loaded))
-        return Inquiry(task, images, study, ask, load_ms, read_ms)
+        return Inquiry(task, images, study, ask, load_ms, read_ms, parts)
 
     async def inquire_soon(
         self,
@@ -226,10 +234,23 @@ class RadFoundService:
 
     def study(self, images: Sequence[str], selection: Selection | None = None) -> Study:
         """Return one study made of images of the datastore, one view each."""
+        selection = selection or Selection()
+        return self._shelf.get(self.parts(images, selection).paths, images[0], selection)
+
+    def parts(self, images: Sequence[str], selection: Selection) -> Parts:
+        """Return the files or folders that make up images of the datastore."""
         if not images:
             raise RequestError("image: missing; expected image, session_id or a file")
-        paths = [self._image_path(image) for image in images]
-        return self._shelf.get(paths, images[0], selection or Selection())
+        found = [self.datastore.parts(image, selection.series) for image in images]
+        return joined(found)
+
+    def _with_prior(self, study: Study, parts: Parts, prior: str) -> tuple[Study, Parts]:
+        """Add an earlier study of the patient, whose images are marked as prior."""
+        earlier = self.parts((prior,), Selection())
+        check_same_patient(parts.paths, earlier.paths)
+        images = self._shelf.get(earlier.paths, prior, Selection()).images
+        marked = tuple(replace(image, prior=True) for image in images)
+        return Study(study.images + marked, id=study.id), joined([parts, earlier])
 
     def version(self, image: str) -> str:
         """Return a version key of an image's file; the key changes with the file."""
@@ -352,7 +373,7 @@ class RadFoundService:
     def _check_recordable(self, correction: Correction) -> None:
         for image in correction.images:
             try:
-                self._image_path(image)
+                self.datastore.check_known(image)
             except NotFoundError as error:
                 raise CorrectionError(
                     "images: one is not in the datastore, so the correction cannot be trained on; "
@@ -381,11 +402,8 @@ class RadFoundService:
     # Paths ------------------------------------------------------------------------------------
 
     def _image_path(self, image: str) -> Path:
-        if isinstance(self.datastore, StudyDatastore):
-            return self.datastore.path_of(image)
-        if image not in self.datastore.list_images():
-            raise NotFoundError("image: not in the datastore; send one of its ids")
-        return Path(self.datastore.get_image_uri(image))
+        path: Path = self.datastore.path_of(image)
+        return path
 
     def _session_path(self, session_id: str) -> Path:
         if self.sessions is None:
@@ -409,6 +427,13 @@ def selection_of(params: object) -> Selection:
     return Selection(series, volume)
 
 
+def _prior(params: object) -> str:
+    prior = params.get("prior") if isinstance(params, Mapping) else None
+    if prior is not None and not isinstance(prior, str):
+        raise RequestError("prior: expected text, the id of an earlier study of the patient")
+    return prior or ""
+
+
 def _unique(image: str, others: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([image, *others] if image else others))
 
@@ -419,4 +444,11 @@ def _as_requested(answer: Answer, inquiry: Inquiry) -> Answer:
     timings["read"] = inquiry.read_ms
     for key in ("first_token", "total"):
         timings[key] = timings.get(key, 0) + inquiry.load_ms + inquiry.read_ms
-    return replace(answer, images=inquiry.images, timings_ms=timings)
+    parts = inquiry.parts or Parts(())
+    return replace(
+        answer,
+        images=inquiry.images,
+        timings_ms=timings,
+        series=parts.series,
+        series_rule=parts.rule,
+    )

@@ -28,6 +28,25 @@ SETTINGS = {
     "open": "yes answers other machines without a token; otherwise they need one (RADFOUND_TOKEN, or "
     "RADFOUND_TOKEN_FILE for a file that holds it), and if none is set, only this machine is served",
     "origins": "comma-separated origins whose pages may call, such as https://viewer.example.org",
+    "pacs_ca": "file with the certificates (PEM) that the archive's certificate is checked against",
+    "pacs_cache_mb": "most disk space for images fetched from the archive, in MB; default 20480",
+    "pacs_certificate": "file with this server's client certificate (PEM) for the archive",
+    "pacs_drafts_per_hour": "most reports that the watcher drafts in an hour; default 60",
+    "pacs_key": "file with the key of pacs_certificate (PEM), if it is not in the same file",
+    "pacs_language": "language of the reports written into the archive, such as de; default en",
+    "pacs_organization": "name of the organization in verified reports; default: the institution "
+    "in the images' headers",
+    "pacs_query": "only these studies of the archive, as a QIDO-RS query such as "
+    "ModalitiesInStudy=CT&StudyDescription=*chest*",
+    "pacs_series": "most series of one CT, MR or other study that are shown together; default 2",
+    "pacs_timeout_s": "seconds without a byte from the archive until a request fails; default 20",
+    "pacs_token_file": "file with a bearer token for the archive; it is read again when the archive "
+    "refuses the token (user and password: MONAI_LABEL_DICOMWEB_USERNAME and _PASSWORD)",
+    "pacs_watch": "no (default), notify, or a number of seconds: draft a report for each new study, "
+    "found by POST /radfound/pacs/notify, or also by asking the archive at this interval",
+    "pacs_watch_query": "only these studies are drafted, written as pacs_query",
+    "pacs_write": "no (default) writes nothing into the archive, reader writes reports that a reader "
+    "has accepted or edited, draft writes drafts too",
     "send_images_to": "comma-separated names of other machines whose models may receive images",
     "state": "folder for .radfound with corrections, adapters, scores, uploads and the journal of "
     "answers; default: the folder of studies or, if that is read-only, one in the user's data folder",

@@ -31,6 +31,7 @@ from . import answering, department, others, own, pages, stored, tasks, training
 from .errors import install_error_handlers
 from .fields import insist_on_json
 from .folders import Folders, hide_folders
+from .pacs import archive, reports
 
 # Replaced by routes of `answering`, `others`, `pages` and `stored`.
 _REPLACED = (
@@ -83,7 +84,7 @@ def install_routes(
     folders : Folders
         Folders of the server's disk, hidden in replies.
     is_local : bool
-        Whether the studies are a folder; the proxy to a DICOM server is then removed.
+        Whether the studies are a folder; there are then no routes of an archive.
     """
     if getattr(app.state, "has_radfound", False):
         return
@@ -92,12 +93,15 @@ def install_routes(
         _remove(router, path, method)
     for router in (train.router, batch_infer.router, scoring.router):
         router.routes.clear()  # replaced by `tasks`
-    if is_local:
-        proxy.router.routes.clear()
+    proxy.router.routes.clear()  # drops the query, blocks the event loop and lets viewers write
+    own_routes: tuple[APIRouter, ...] = _OWN
+    if not is_local:
+        _remove(datastore.router, "/datastore/", "GET")
+        own_routes = (*_OWN, archive.proxy, archive.lists, reports.router)
     _remove(app.router, "/reload", "POST")  # it would load a second model beside the first
     _remove(app.router, "/", "GET")
     _remove(app.router, "/docs", "GET")
-    insist_on_json((*_OTHERS, *_OWN))
+    insist_on_json((*_OTHERS, *own_routes))
     # Not the routes of `own`: they hold no paths, and must return corrections unchanged.
     hidden = (
         answering.router,
@@ -107,9 +111,9 @@ def install_routes(
         stored.sessions,
         others.router,
     )
-    hide_folders((*_OTHERS, *hidden), folders)
+    hide_folders((*_OTHERS, *hidden, archive.lists), folders)
     app.state.folders = folders
-    for part in _OWN:
+    for part in own_routes:
         app.include_router(
             part, prefix=settings.MONAI_LABEL_API_STR, responses={"4XX": {"model": ErrorReply}}
         )

@@ -40,6 +40,7 @@ from ..answering.open_answers import OpenAnswer
 from ..answering.opinions import one_for_each, opinions
 from ..answering.service import Inquiry, RadFoundService
 from .fields import json_body, sound_body
+from .pacs.archive import archive_state
 from .running import run_for
 
 logger = logging.getLogger(__name__)
@@ -238,6 +239,7 @@ def health() -> dict[str, Any]:
         "models": service.models.to_json(),
         "corrections": service.log.count(),
         "training": bool(processes("train")),
+        **archive_state(app_instance()),
     }
 
 

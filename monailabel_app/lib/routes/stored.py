@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from radfound.correction import Correction
 from radfound.exceptions import CorrectionError, RequestError, StudyTooLargeError
 from radfound.wire import correction_from_json
 
-from ..studies.datastore import StudyDatastore, is_dicom_by_another_name, split_name
+from ..studies.datastore import is_dicom_by_another_name, split_name
 from ..studies.sessions import StudySessions
 from ..studies.uploads import PREFIX, received
 from .fields import file_name, json_object
@@ -53,8 +54,7 @@ def add_image(
     info = {**json_object("params", params), "user": user.username}
     name = file_name("file", file)
     store = app_instance().datastore()
-    if isinstance(store, StudyDatastore):
-        store.check_name(image or "", name)
+    store.check_name(image or "", name)
     with received(name, file.file) as path:
         return {"image": store.add_image(image or split_name(name)[0], str(path), info)}
 
@@ -65,15 +65,17 @@ def download_image(
 ) -> Any:
     """Return an image's file: a DICOM folder as a zip, a DICOM file of any name as .dcm."""
     store = app_instance().datastore()
-    path = store.path_of(image) if isinstance(store, StudyDatastore) else None
-    if path is None or not (path.is_dir() or is_dicom_by_another_name(path)):
+    paths = store.parts(image).paths
+    path = paths[0]
+    if not (path.is_dir() or is_dicom_by_another_name(path)):
         return datastore.download_image(image)
     if path.is_file():
         name = f"{split_name(path.name)[0]}.dcm"
         return FileResponse(path, media_type="application/dicom", filename=name)
-    packed = _packed(path)
+    packed = _packed(paths)
     background_tasks.add_task(packed.unlink)
-    return FileResponse(packed, media_type="application/zip", filename=f"{path.name}.zip")
+    name = path.name if len(paths) == 1 else image
+    return FileResponse(packed, media_type="application/zip", filename=f"{name}.zip")
 
 
 @router.delete("/", include_in_schema=False, deprecated=True)
@@ -137,8 +139,7 @@ def save_label(
     app = app_instance()
     tag = tag or DefaultLabelTag.FINAL.value
     info = json_object("params", params)
-    if isinstance(app.datastore(), StudyDatastore):
-        app.datastore().check_label(image, tag, info)
+    app.datastore().check_label(image, tag, info)
     recorded: dict[str, Any] = {}
     if file_name("label", label).lower().endswith(".json"):
         corrections = _corrections_about(image, label)
@@ -182,14 +183,16 @@ def _together(paths: list[Path]) -> Path:
     return folder
 
 
-def _packed(folder: Path) -> Path:
-    """Pack a folder's files into a temporary zip, which the caller removes."""
+def _packed(folders: Sequence[Path]) -> Path:
+    """Pack the files of one or several folders into a temporary zip, which the caller removes."""
     number, name = tempfile.mkstemp(prefix=PREFIX, suffix=".zip")
     try:
         with os.fdopen(number, "wb") as file, zipfile.ZipFile(file, "w") as archive:
-            for path in sorted(folder.rglob("*")):
-                if path.is_file():
-                    archive.write(path, path.relative_to(folder))
+            for folder in folders:
+                root = folder if len(folders) == 1 else folder.parent
+                for path in sorted(folder.rglob("*")):
+                    if path.is_file() and not path.name.startswith("."):
+                        archive.write(path, path.relative_to(root))
     except BaseException:
         os.unlink(name)
         raise

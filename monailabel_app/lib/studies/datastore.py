@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,25 @@ _UPLOADED = [suffix for suffix in SUFFIXES if suffix not in DETACHED_SUFFIXES]
 _PAUSE_S = 1.0  # between two scans of a folder into which files are being copied
 _SAFE_NAME = re.compile(r"[^/\\\x00-\x1f]{1,200}")
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an image's id stands for.
+
+    Parameters
+    ----------
+    paths : tuple of Path
+        Files or folders that make up one study together, in the order in which they are shown.
+    series : tuple of str
+        UIDs of the chosen series of an archive; empty for a folder of studies.
+    rule : str or None
+        Why these series were chosen.
+    """
+
+    paths: tuple[Path, ...]
+    series: tuple[str, ...] = ()
+    rule: str | None = None
 
 
 def uploads_path(state: str | Path) -> Path:
@@ -111,6 +131,14 @@ class StudyDatastore(IndexedDatastore):
             )
         return Path(uri)
 
+    def parts(self, image_id: str, series: str | None = None) -> Parts:
+        """Return the files of an image; `series` matters only to an archive's datastore."""
+        return Parts((self.path_of(image_id),))
+
+    def check_known(self, image_id: str) -> None:
+        """Raise NotFoundError unless the datastore has an image of this id."""
+        self.path_of(image_id)
+
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Store an upload under a plain name; TakenError if the id belongs to another image."""
         name = os.path.basename(image_filename)
@@ -142,7 +170,10 @@ class StudyDatastore(IndexedDatastore):
 
     def check_label(self, image_id: str, label_tag: str, label_info: object) -> None:
         """Raise if a label cannot be saved under these names."""
-        self.path_of(image_id)
+        self.check_known(image_id)
+        self._check_label_names(label_tag, label_info)
+
+    def _check_label_names(self, label_tag: str, label_info: object) -> None:
         if not _TAG.fullmatch(label_tag):
             raise RequestError("tag: expected 1 to 64 letters, digits, - or _, such as final")
         _checked_info("params", label_info)

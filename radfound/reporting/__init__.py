@@ -1,0 +1,4 @@
+"""Reports as DICOM objects: structured reports of drafts and of readers' texts, and evidence maps.
+
+May import `radfound` modules without a model; highdicom is imported when the first object is made.
+"""
