@@ -131,7 +131,7 @@ def main() -> int:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             eyes = llama_cpp.write_eyes(folder / "eyes.gguf")
             options = ("--mmproj", str(eyes), "--slots", str(READERS), "--context", "1024")
-            url, _ = stack.enter_context(llama_cpp.running(*options))
+            url = stack.enter_context(llama_cpp.running(*options))
         address = parse_address(url)
         backend = OpenAIBackend(address)
         stack.callback(backend.close)

