@@ -7,6 +7,7 @@
 # make check   format, lint, docstrings, types, fast tests
 # make acceptance    prove what users have: a fresh clone, an empty home, make serve, both clients, README and docs
 # make test-extras   pip install . and each of its extras into clean environments, then what the docs promise
+# make test-engines  the backend's tests on vLLM (CPU) and `transformers serve`, in an environment of 3.5 GB
 # make bench   speeds and memory beside what others take, as a table
 # make bench-model   RadVLBench: what the model answers beside controls; DATA=dir is the data kit
 # make bench-load    50 clients for 5 minutes at a real server: percentiles, failures, lost corrections
@@ -28,8 +29,8 @@ DEV := .venv-dev/bin/python
 # radfound sets this too, but MONAI Label loads torch before it loads the app
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: serve can-serve test test-slow test-pacs test-pacs-slow check lint acceptance test-extras bench bench-model screenshots
-.PHONY: bench-load bench-kill bench-disk fuzz
+.PHONY: serve can-serve test test-slow test-pacs test-pacs-slow test-engines check lint acceptance test-extras bench bench-model
+.PHONY: screenshots bench-load bench-kill bench-disk fuzz
 .NOTPARALLEL:
 
 .venv/.ready: requirements.txt setup.py scripts/make_venv.py
@@ -73,6 +74,16 @@ acceptance:
 
 test-extras: .venv/.ready
 	@$(RUN) scripts/extras.py
+
+.venv-engines/.ready: requirements-engines.txt
+	@$(PYTHON) -m venv .venv-engines
+	@.venv-engines/bin/python -m pip install -q -r requirements-engines.txt
+	@.venv-engines/bin/python -m pip uninstall -q -y torchaudio torchcodec  # built for another torch
+	@touch $@
+
+test-engines: .venv-dev/.ready .venv-engines/.ready
+	RADFOUND_ENGINES_PYTHON=.venv-engines/bin/python $(DEV) -m pytest tests/radfound/engine/contract \
+	  tests/radfound/engine/openai/test_vllm.py -k "vllm or transformers-serve"
 
 bench: .venv-dev/.ready
 	@$(DEV) -W ignore scripts/bench.py

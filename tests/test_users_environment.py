@@ -30,6 +30,10 @@ FOUND_BESIDE = (*OWN, "scripts", "tests")
 BEHIND_AN_EXTRA = {
     "radfound/reader_study/rating/server.py": "reader-study",
     "radfound/same_origin.py": "reader-study",  # of that server, and of the app
+    **{
+        f"radfound/engine/openai/{name}.py": "openai"
+        for name in ("adapters", "backend", "connection", "failures", "prompt", "server")
+    },
 }
 CORRECTION = {
     "schema": "radfound.correction/1",

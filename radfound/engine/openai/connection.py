@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 ATTEMPTS = 4
 _FIRST_WAIT_S = 0.25
-_MOST_BYTES = 64 * 2**20  # of one reply; an answer with 20 log-probabilities a token is far below
+_MOST_BYTES = 32 * 2**20  # of one reply; an answer with 20 log-probabilities a token is far below
 _SENT = ("host", "content-type", "content-length", "transfer-encoding", "accept", "connection")
 
 

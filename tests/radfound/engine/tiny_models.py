@@ -158,7 +158,8 @@ def gemma3() -> tuple[Any, Any]:
     return model, processor
 
 
-def qwen2_vl() -> tuple[Any, Any]:
+def qwen2_vl(head: int = 32) -> tuple[Any, Any]:
+    """With a head size of 64, vLLM's attention on a CPU takes it too."""
     from transformers import (
         Qwen2VLConfig,
         Qwen2VLForConditionalGeneration,
@@ -172,13 +173,16 @@ def qwen2_vl() -> tuple[Any, Any]:
     start, end, image, video = (tokenizer.convert_tokens_to_ids(name) for name in names)
     config = Qwen2VLConfig(
         text_config=text_config(
-            tokenizer, rope_scaling={"type": "mrope", "mrope_section": [4, 6, 6]}
+            tokenizer,
+            hidden_size=2 * head,
+            head_dim=head,
+            rope_scaling={"type": "mrope", "mrope_section": [head // 8, *[head * 3 // 16] * 2]},
         ),
         vision_config={
             "depth": 2,
-            "embed_dim": 32,
-            "hidden_size": 64,
-            "num_heads": 2,
+            "embed_dim": 2 * head,
+            "hidden_size": 2 * head,
+            "num_heads": 2 if head == 64 else 4,
             "mlp_ratio": 2,
             "patch_size": 14,
             "spatial_merge_size": 2,
@@ -198,7 +202,7 @@ def qwen2_vl() -> tuple[Any, Any]:
     return Qwen2VLForConditionalGeneration(config), processor
 
 
-FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
+FAMILIES: dict[str, Callable[..., tuple[Any, Any]]] = {
     "llava": llava,
     "gemma3": gemma3,
     "qwen2_vl": qwen2_vl,
@@ -206,10 +210,10 @@ FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
 }
 
 
-def build(family: str, folder: Path) -> Path:
+def build(family: str, folder: Path, **options: Any) -> Path:
     """Save a random model of a family in float32; the same weights at every call."""
     torch.manual_seed(0)
-    model, processor = FAMILIES[family]()
+    model, processor = FAMILIES[family](**options)
     processor.chat_template = TEMPLATE.replace("IMAGE", IMAGE[family])
     model.generation_config.eos_token_id = STOP
     model.generation_config.pad_token_id = PAD

@@ -1,6 +1,7 @@
 """The backends that the contract suite runs against: one entry each in `BACKENDS`."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from radfound.engine.protocol import Backend
 from radfound.records.adapter_weights import WEIGHTS_FILE
+from tests.radfound.engine.openai import engines
 from tests.radfound.engine.openai import llama_cpp as server
 
 from ..tiny_models import FAMILIES, build, build_adapter
@@ -40,27 +42,27 @@ def transformers(family: str) -> Entry:
     return Entry(load, lambda home, folder: build_adapter(home / family, folder))
 
 
+def served(running: AbstractContextManager[str], model: str = "") -> Backend:
+    """Return the backend of a server that ends with it."""
+    from radfound.engine.openai.address import parse_address
+    from radfound.engine.openai.backend import OpenAIBackend
+
+    stack = ExitStack()
+    url = stack.enter_context(running)
+    backend = OpenAIBackend(parse_address(f"{url}#{model}" if model else url), name="served")
+    stack.callback(backend.close)
+    backend.close = stack.close
+    return backend
+
+
 def llama_cpp() -> Entry:
     """llama.cpp's own server, which is given its adapter at the start."""
 
     def load(folder: Path) -> Backend:
-        from radfound.engine.openai.address import parse_address
-        from radfound.engine.openai.backend import OpenAIBackend
-
         eyes = server.write_eyes(folder / "eyes.gguf")
         adapter = server.write_adapter(folder / "a-0001.gguf")
         # One slot: answers of a batch differ in the last digits from those given alone.
-        running = server.running("--mmproj", str(eyes), "--lora", str(adapter), "--slots", "1")
-        url, _ = running.__enter__()
-        backend = OpenAIBackend(parse_address(url), name="smollm2")
-        close = backend.close
-
-        def close_both() -> None:
-            close()
-            running.__exit__(None, None, None)
-
-        backend.close = close_both
-        return backend
+        return served(server.running("--mmproj", str(eyes), "--lora", str(adapter), "--slots", "1"))
 
     def adapter(home: Path, folder: Path) -> Path:
         folder.mkdir()
@@ -70,8 +72,27 @@ def llama_cpp() -> Entry:
     return Entry(load, adapter)
 
 
+def vllm() -> Entry:
+    def load(folder: Path) -> Backend:
+        model = build("qwen2_vl", folder / "model", head=64)
+        return served(engines.running_vllm(model, folder))
+
+    return Entry(load, lambda home, folder: build_adapter(home / "model", folder))
+
+
+def transformers_serve() -> Entry:
+    def load(folder: Path) -> Backend:
+        model = build("gemma3", folder / "model")
+        return served(engines.running_transformers(model, folder), str(model))
+
+    return Entry(load)
+
+
 BACKENDS = {f"transformers-{family}": transformers(family) for family in FAMILIES}
 BACKENDS["llama.cpp"] = llama_cpp()
+if engines.PYTHON:
+    BACKENDS["vllm"] = vllm()
+    BACKENDS["transformers-serve"] = transformers_serve()
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def files(tmp_path_factory):
 def llama_url(files):
     """llama.cpp with pictures and two adapters, four answers at once."""
     options = ("--mmproj", files["eyes"], "--lora", files["adapter"], "--lora", files["idle"])
-    with llama_cpp.running(*options) as (url, _):
+    with llama_cpp.running(*options) as url:
         yield url
 
 

@@ -91,7 +91,14 @@ def _written(writer: GGUFWriter, path: Path) -> Path:
 
 
 @contextmanager
-def running(*options: str, patience_s: float = 60):
+def running(*options: str):
+    """Run the server in a process of its own; yield its URL."""
+    with running_process(*options) as (url, _):
+        yield url
+
+
+@contextmanager
+def running_process(*options: str, patience_s: float = 60):
     """Run the server in a process of its own; yield its URL and the process."""
     command = [sys.executable, "-m", __spec__.name, str(language_model()), *options]
     process = subprocess.Popen(

@@ -40,7 +40,27 @@ class Scripted:
         self.models_status = 200
         self.logprobs = True
         self.app.get("/v1/models")(self._list)
+        self.adapters: dict[str, str] = {}
+        self.applies_adapters = True
         self.app.post("/v1/chat/completions")(self._chat)
+
+    def load_adapters_while_running(self):
+        """Have vLLM's routes for adapters."""
+        self.app.post("/v1/load_lora_adapter")(self._load)
+        self.app.post("/v1/unload_lora_adapter")(self._unload)
+
+    async def _load(self, request: Request):
+        body = await request.json()
+        if not body["lora_name"]:
+            return refusal(400, "Both 'lora_name' and 'lora_path' must be provided.")
+        if body["lora_name"] in self.adapters:
+            return refusal(400, "The lora adapter has already been loaded.")
+        self.adapters[body["lora_name"]] = body["lora_path"]
+        return Response("Success: LoRA adapter added successfully.")
+
+    async def _unload(self, request: Request):
+        self.adapters.pop((await request.json())["lora_name"], None)
+        return Response("Success: LoRA adapter removed successfully.")
 
     async def _list(self, request: Request):
         self.headers.append(dict(request.headers))
@@ -60,9 +80,9 @@ class Scripted:
             message = {"role": "assistant", "content": "No"}
             reply = {"choices": [{"message": message, "finish_reason": "length"}]}
             if self.logprobs and body.get("logprobs"):
-                reply["choices"][0]["logprobs"] = chunk("No", top=[("No", -0.1)])["choices"][0][
-                    "logprobs"
-                ]
+                changed = self.applies_adapters and body["model"] in self.adapters
+                likely = chunk("No", top=[("No", -0.5 if changed else -0.1)])
+                reply["choices"][0]["logprobs"] = likely["choices"][0]["logprobs"]
             return reply
         return self.streamed(self.answer())
 

@@ -158,13 +158,15 @@ def test_a_stream_without_tokens_ends_at_the_limit_of_time(scripted, make):
     backend.close()
 
 
-def test_a_line_without_an_end_is_ended(backend, scripted):
+def test_a_line_without_an_end_is_ended(scripted):
     async def endless(body):
         return scripted.streamed(forever(lambda: "x" * 2**20, 0))
 
+    backend = connect(scripted.url)
     scripted.script = endless
-    with pytest.raises(ModelServerError, match="more than 64 MB for one answer"):
+    with pytest.raises(ModelServerError, match="more than 32 MB for one answer"):
         ask(backend)
+    backend.close()
 
 
 def test_a_silent_server_is_a_timeout_and_is_asked_once(scripted):

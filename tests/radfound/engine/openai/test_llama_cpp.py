@@ -136,7 +136,7 @@ def test_what_the_protocol_lacks_is_unsupported(llama):
 def test_a_question_beyond_the_context_says_how_many_pictures_fit(files):
     recipe = replace(RECIPES["plain"], max_slices=24, side=64, hidden=())
     options = ("--mmproj", files["eyes"], "--slots", "1", "--context", "256")
-    with llama_cpp.running(*options) as (url, _):
+    with llama_cpp.running(*options) as url:
         backend = connect(url, recipe)
         with pytest.raises(RequestError, match=r"about (\d+) pictures fit") as found:
             answer(backend, volume())
@@ -180,11 +180,11 @@ def test_the_prompt_cache_mixes_no_adapters(files):
         reply = httpx2.post(f"{url}/v1/chat/completions", json=body, timeout=60).json()
         return reply["choices"][0]["message"]["content"]
 
-    with llama_cpp.running(*options) as (url, _):
+    with llama_cpp.running(*options) as url:
         right = bare(url)
         bare(url, lora=[{"id": 0, "scale": 1.0}])
         assert bare(url) != right  # the bug, without the backend
-    with llama_cpp.running(*options) as (url, _):
+    with llama_cpp.running(*options) as url:
         backend = connect(url)
         backend.use_adapter("a-0001", NOWHERE)
         right = answer(backend, question=ORGAN)
@@ -194,7 +194,7 @@ def test_the_prompt_cache_mixes_no_adapters(files):
 
 
 def test_a_text_model_refuses_pictures():
-    with llama_cpp.running("--slots", "1") as (url, _):
+    with llama_cpp.running("--slots", "1") as url:
         backend = connect(url, name="text-only", limits={"connect_s": 1})
         with pytest.raises(UnsupportedError, match="text-only: takes no pictures"):
             backend.check(ASK, 16)
@@ -205,7 +205,7 @@ def test_a_text_model_refuses_pictures():
 
 
 def test_a_server_that_is_killed_ends_the_answer_with_an_error(files):
-    with llama_cpp.running("--mmproj", files["eyes"], "--slots", "1") as (url, process):
+    with llama_cpp.running_process("--mmproj", files["eyes"], "--slots", "1") as (url, process):
         backend = connect(url, limits={"connect_s": 1})
         stream = backend.stream(picture(), ASK, adapter=None, limit=1500)
         next(iter(stream))
@@ -222,7 +222,7 @@ def test_a_server_that_is_killed_ends_the_answer_with_an_error(files):
 def test_a_key_is_needed_and_kept(files, caplog):
     key = "sk-very-secret-0123456789"
     caplog.set_level("DEBUG")
-    with llama_cpp.running("--mmproj", files["eyes"], "--slots", "1", "--key", key) as (url, _):
+    with llama_cpp.running("--mmproj", files["eyes"], "--slots", "1", "--key", key) as url:
         with pytest.raises(ModelServerKeyError, match="refused the key"):
             connect(url, key="wrong")
         backend = connect(url, key=key)
