@@ -5,6 +5,7 @@ A property is an attribute, an unknown name is an error, signals are connected b
 drops arguments that a slot does not take), this is strict.
 """
 
+import ctypes
 import os
 import sys
 import traceback
@@ -31,7 +32,18 @@ def application():
         QtCore.qInstallMessageHandler(_say)
         found = QtWidgets.QApplication(["tests"])
         found.setStyle("Fusion")
+        _keep_none()
     return found
+
+
+def _keep_none():
+    """Keep None alive before Python 3.12, where it is not immortal.
+
+    Each PySide6 call without a result takes a reference to None that was not its own; after some
+    ten thousand calls Python would abort ("none_dealloc").
+    """
+    if sys.version_info < (3, 12):
+        ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
 
 
 def _say(_kind, _where, text):

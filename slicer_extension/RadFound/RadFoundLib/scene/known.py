@@ -38,7 +38,7 @@ def known_about(volume: Any) -> dict:
         found["sex"] = sex
     display = volume.GetDisplayNode() if volume is not None else None
     if display is not None and display.IsA("vtkMRMLScalarVolumeDisplayNode"):
-        found["window"] = _("window {width}, level {level}").format(
+        found["window"] = _("window {width}/{level}").format(
             width=f"{display.GetWindow():.0f}", level=f"{display.GetLevel():.0f}"
         )
     return found
