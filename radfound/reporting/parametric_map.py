@@ -110,6 +110,8 @@ def evidence_map(
         content_qualification="RESEARCH",
     )
     restore(made, slices[0])
-    made.ContributingEquipmentSequence = [contributing_equipment(model)]
+    made.ContributingEquipmentSequence = [
+        contributing_equipment(model, "Map of where a vision-language model looked")
+    ]
     made.SpecificCharacterSet = "ISO_IR 192"
     return made
