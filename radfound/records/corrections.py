@@ -247,12 +247,13 @@ class CorrectionLog:
             layout = self._file.layout(connection)
             if not layout:
                 return 0, []
+            connection.execute("BEGIN")  # one snapshot for both queries
             rows = connection.execute(
                 f"SELECT seq, {', '.join(_COLUMNS)} FROM {_TABLE[layout]} WHERE seq > ? ORDER BY seq",
                 (number,),
             ).fetchall()
-        found = [(row[0], self._parsed(row[1:])) for row in rows]
-        return (rows[-1][0] if rows else number), found
+            [newest] = connection.execute(f"SELECT MAX(seq) FROM {_TABLE[layout]}").fetchone()
+        return newest or 0, [(row[0], self._parsed(row[1:])) for row in rows]
 
     def rows(self, *, withdrawn: bool = False) -> list[Correction]:
         """Return the corrections in the order of recording, with those that were withdrawn if asked."""

@@ -1,0 +1,289 @@
+"""Heads: a closed set of answers to one question, learnt from corrections on cached features.
+
+A head is used only after it gave more right answers than the model and than the commonest answer on
+corrections that it was not fitted to, and only for studies that resemble those it was fitted to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from scipy.stats import binomtest
+
+from radfound.correction import Correction
+from radfound.teaching.logistic import Logistic, Span, fit
+from radfound.teaching.questions import answer_key, question_key
+
+Features = Callable[[str], "np.ndarray | None"]
+"""From the digest of a study to its features, float array of shape (D,); None if they are not cached."""
+
+MOST_CLASSES = 8
+FEWEST = 20
+FEWEST_OF_A_CLASS = 5
+_NEWEST = 400  # corrections that a head is fitted to, which bounds its time
+_PENALTY = 1000.0  # beside the sum of the losses; chosen on docs/teaching.md's wards, flat from 100 to 10,000
+_FOLDS = 5
+_REPEATS = 3
+_CHANCE = 0.05  # of passing by luck, for each of the two comparisons
+_NEIGHBOURS = 3
+_FARTHEST = 0.99  # quantile of the distances among the head's own studies
+_LONGEST_ANSWER = 40  # characters
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What held-out corrections say about a head.
+
+    Parameters
+    ----------
+    examples, studies : int
+    head, base, majority : float
+        Share of right answers: the head, the model's own, the commonest answer.
+    head_balanced : float
+        Mean over the answers of the head's share of right ones.
+    p_base, p_majority : float
+        Probability of so many more right answers by chance (one-sided exact test of the pairs).
+    is_better : bool
+    """
+
+    examples: int
+    studies: int
+    head: float
+    base: float
+    majority: float
+    head_balanced: float
+    p_base: float
+    p_majority: float
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the head is better than the model and than the commonest answer."""
+        return max(self.p_base, self.p_majority) < _CHANCE
+
+    def told(self) -> str:
+        """Return the comparison in words."""
+        return (
+            f"{100 * self.head:.0f} % right on {self.examples} held-out corrections, the model "
+            f"{100 * self.base:.0f} %, always the commonest answer {100 * self.majority:.0f} %"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A classifier of one question's answers.
+
+    Parameters
+    ----------
+    question : str
+        In the words of the newest correction.
+    answers : tuple of str
+        In the readers' spelling.
+    classifier : Logistic
+    temperature : float
+        Scales the log-probabilities, fitted on held-out corrections.
+    compared : Comparison
+    version : str
+        12 hexadecimal digits over the corrections.
+    corrections : tuple of str
+        Ids of those it was fitted to.
+    """
+
+    question: str
+    answers: tuple[str, ...]
+    classifier: Logistic
+    temperature: float
+    compared: Comparison
+    version: str
+    corrections: tuple[str, ...]
+    _known: np.ndarray  # unit vectors of the studies it was fitted to
+    _farthest: float
+
+    def knows(self, features: np.ndarray) -> bool:
+        """Return whether a study resembles those that the head was fitted to."""
+        unit = _unit(features[None], self.classifier)
+        return bool(_distances(unit, self._known, 0)[0] <= self._farthest)
+
+    def answer(self, features: np.ndarray) -> tuple[str, float]:
+        """Return the likeliest answer and its calibrated probability."""
+        log_p = self.classifier.log_probabilities(features[None]) / self.temperature
+        probability = np.exp(log_p[0] - np.logaddexp.reduce(log_p[0]))
+        best = int(np.argmax(probability))
+        return self.answers[best], float(probability[best])
+
+
+@dataclass(frozen=True, eq=False)
+class _Examples:
+    rows: list[Correction]
+    features: np.ndarray
+    labels: np.ndarray
+    answers: tuple[str, ...]
+    groups: list[str]
+    base_is_right: np.ndarray
+
+
+def fit_head(
+    rows: Sequence[Correction],
+    features: Features,
+    patient: Callable[[Correction], str | None] | None = None,
+) -> Head | None:
+    """Fit a head to the corrections of one question.
+
+    Parameters
+    ----------
+    rows : sequence of Correction
+        The newest text of each study, accepted answers among them.
+    features : callable
+        From a study's digest to its features.
+    patient : callable, optional
+        From a correction to its patient, whose studies are held out together; by default each study is held out
+        alone.
+
+    Returns
+    -------
+    Head or None
+        None if the answers are no closed set or there are too few of them. `compared.is_better` says whether the
+        head may be used.
+    """
+    found = _examples(rows, features, patient)
+    if found is None:
+        return None
+    span = Span.of(found.features)
+    held, majority = _held_out(found, span.reduced)
+    classes = len(found.answers)
+    chosen = held.mean(0).argmax(1)
+    is_right = chosen == found.labels
+    compared = Comparison(
+        examples=len(found.labels),
+        studies=len(set(found.groups)),
+        head=float(is_right.mean()),
+        base=float(found.base_is_right.mean()),
+        majority=float((majority == found.labels).mean()),
+        head_balanced=float(
+            np.mean([is_right[found.labels == each].mean() for each in range(classes)])
+        ),
+        p_base=_chance(is_right, found.base_is_right),
+        p_majority=_chance(is_right, majority == found.labels),
+    )
+    classifier = span.fit(found.labels, classes, _PENALTY)
+    unit = _unit(found.features, classifier)
+    ids = tuple(row.id for row in found.rows)
+    return Head(
+        question=found.rows[-1].question or "",
+        answers=found.answers,
+        classifier=classifier,
+        temperature=_temperature(held.reshape(-1, classes), np.tile(found.labels, len(held))),
+        compared=compared,
+        version=hashlib.sha256("\n".join(ids).encode("ascii")).hexdigest()[:12],
+        corrections=ids,
+        _known=unit,
+        _farthest=float(np.quantile(_distances(unit, unit, 1), _FARTHEST)),
+    )
+
+
+def closed_questions(rows: Sequence[Correction]) -> dict[Hashable, list[Correction]]:
+    """Return the corrections by question, for the questions whose corrections may be a closed set."""
+    by_question: dict[Hashable, list[Correction]] = {}
+    for row in rows:
+        if row.task == "vqa" and row.region is None and row.image_hash is not None:
+            by_question.setdefault(question_key(row.task, row.question), []).append(row)
+    return {key: some for key, some in by_question.items() if len(some) >= FEWEST}
+
+
+def _examples(
+    rows: Sequence[Correction],
+    features: Features,
+    patient: Callable[[Correction], str | None] | None,
+) -> _Examples | None:
+    """Collect what a head is fitted to; answers that are too rare for a class are left out."""
+    rows = rows[-_NEWEST:]
+    short = [row for row in rows if row.image_hash and len(row.text) <= _LONGEST_ANSWER]
+    counts = Counter(answer_key(row.text) for row in short)
+    common = [answer for answer, count in counts.most_common() if count >= FEWEST_OF_A_CLASS]
+    covered = sum(counts[answer] for answer in common)
+    is_closed = 2 <= len(common) <= MOST_CLASSES and covered >= 0.9 * len(rows)
+    if not is_closed or covered < FEWEST:
+        return None
+    kept, vectors = [], []
+    for row in short:
+        vector = features(row.image_hash or "") if answer_key(row.text) in common else None
+        if vector is not None:
+            kept.append(row)
+            vectors.append(vector)
+    numbers = {answer: number for number, answer in enumerate(common)}
+    labels = np.array([numbers[answer_key(row.text)] for row in kept], dtype=int)
+    if len(kept) < FEWEST or np.bincount(labels, minlength=len(common)).min() < FEWEST_OF_A_CLASS:
+        return None
+    spelling = {answer_key(row.text): row.text.strip() for row in kept}
+    base = [answer_key(row.model_text) == answer_key(row.text) for row in kept]
+    groups = [(patient(row) if patient else None) or row.image_hash or row.id for row in kept]
+    answers = tuple(spelling[answer] for answer in common)
+    return _Examples(kept, np.stack(vectors), labels, answers, groups, np.array(base))
+
+
+def _held_out(found: _Examples, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Examine heads that were fitted without an example's patient.
+
+    Returns
+    -------
+    held : float array, shape (repeats, N, K)
+        Log-probabilities.
+    majority : int array, shape (N,)
+        The commonest answer among the others.
+    """
+    classes = len(found.answers)
+    names = sorted(set(found.groups))
+    held = np.zeros((_REPEATS, len(found.labels), classes))
+    majority = np.zeros(len(found.labels), dtype=int)
+    for repeat in range(_REPEATS):
+        order = np.random.default_rng(repeat).permutation(len(names))
+        fold_of = dict(zip(names, (order % _FOLDS).tolist(), strict=True))
+        folds = np.array([fold_of[group] for group in found.groups])
+        for fold in range(_FOLDS):
+            inside = folds != fold
+            counts = np.bincount(found.labels[inside], minlength=classes)
+            majority[~inside] = counts.argmax()
+            # A class without examples gets probability 0 rather than an invented one.
+            present = np.flatnonzero(counts)
+            renumbered = np.searchsorted(present, found.labels[inside])
+            weights, bias = fit(features[inside], renumbered, len(present), _PENALTY)
+            held[repeat, ~inside] = -30.0
+            log_p = log_softmax(features[~inside] @ weights + bias, axis=1)
+            held[repeat][np.ix_(~inside, present)] = log_p
+    return held, majority
+
+
+def _chance(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the probability that the first is right so much more often than the second by chance."""
+    wins, losses = int((first & ~second).sum()), int((second & ~first).sum())
+    if wins + losses == 0:
+        return 1.0
+    return float(binomtest(wins, wins + losses, 0.5, alternative="greater").pvalue)
+
+
+def _temperature(log_p: np.ndarray, labels: np.ndarray) -> float:
+    """Fit a temperature to held-out log-probabilities (Guo et al., arXiv 1706.04599)."""
+
+    def loss(log_temperature: float) -> float:
+        scaled = log_p / np.exp(log_temperature)
+        scaled = scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)
+        return float(-scaled[np.arange(len(labels)), labels].mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x))
+
+
+def _unit(features: np.ndarray, classifier: Logistic) -> np.ndarray:
+    """Standardise features and scale them to length 1."""
+    standard = (features - classifier.mean) / classifier.scale
+    return standard / np.maximum(np.linalg.norm(standard, axis=1, keepdims=True), 1e-12)
+
+
+def _distances(some: np.ndarray, known: np.ndarray, skip: int) -> np.ndarray:
+    """Return the mean cosine distance to the nearest known studies, without the `skip` nearest (itself)."""
+    distances = np.sort(1 - some @ known.T, axis=1)
+    return np.asarray(distances[:, skip : skip + _NEIGHBOURS].mean(1))
