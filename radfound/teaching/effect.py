@@ -104,7 +104,7 @@ def effect_of(teaching: Teaching, correction: str, unread: Iterable[Unread]) -> 
     Effect
     """
     rows = teaching.memory.rows()
-    [row, *_] = [each for each in rows if each.id == correction] or [None]
+    row = next((each for each in rows if each.id == correction), None)
     studies = list(unread)
     known = [each for each in studies if each.digest is not None]
     if row is None:

@@ -18,6 +18,7 @@ from scipy.stats import binomtest
 
 from radfound.correction import Correction
 from radfound.teaching.logistic import Logistic, Span, fit
+from radfound.teaching.nearness import Nearness
 from radfound.teaching.questions import answer_key, question_key
 
 Features = Callable[[str], "np.ndarray | None"]
@@ -27,13 +28,12 @@ MOST_CLASSES = 8
 FEWEST = 20
 FEWEST_OF_A_CLASS = 5
 _NEWEST = 400  # corrections that a head is fitted to, which bounds its time
-_PENALTY = 1000.0  # beside the sum of the losses; chosen on docs/teaching.md's wards, flat from 100 to 10,000
+_PENALTY = 0.8  # for each feature; chosen on the wards of docs/teaching.md, flat from 0.2 to 2.4
 _FOLDS = 5
 _REPEATS = 3
 _CHANCE = 0.05  # of passing by luck, for each of the two comparisons
-_NEIGHBOURS = 3
-_FARTHEST = 0.99  # quantile of the distances among the head's own studies
 _LONGEST_ANSWER = 40  # characters
+_NEVER = -30.0  # log-probability of an answer that no example had
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,9 @@ class Head:
         12 hexadecimal digits over the corrections.
     corrections : tuple of str
         Ids of those it was fitted to.
+    nearness : Nearness
+    modalities : frozenset of str
+        Of the studies it was fitted to, in lower case, as far as they are known.
     """
 
     question: str
@@ -101,13 +104,14 @@ class Head:
     compared: Comparison
     version: str
     corrections: tuple[str, ...]
-    _known: np.ndarray  # unit vectors of the studies it was fitted to
-    _farthest: float
+    nearness: Nearness
+    modalities: frozenset[str] = frozenset()
 
-    def knows(self, features: np.ndarray) -> bool:
-        """Return whether a study resembles those that the head was fitted to."""
-        unit = _unit(features[None], self.classifier)
-        return bool(_distances(unit, self._known, 0)[0] <= self._farthest)
+    def knows(self, features: np.ndarray, modality: str | None = None) -> bool:
+        """Return whether a study resembles those that the head was fitted to, also in its modality if known."""
+        if modality and self.modalities and modality.lower() not in self.modalities:
+            return False
+        return self.nearness.holds(features)
 
     def answer(self, features: np.ndarray) -> tuple[str, float]:
         """Return the likeliest answer and its calibrated probability."""
@@ -131,6 +135,7 @@ def fit_head(
     rows: Sequence[Correction],
     features: Features,
     patient: Callable[[Correction], str | None] | None = None,
+    modality: Callable[[Correction], str | None] | None = None,
 ) -> Head | None:
     """Fit a head to the corrections of one question.
 
@@ -143,6 +148,8 @@ def fit_head(
     patient : callable, optional
         From a correction to its patient, whose studies are held out together; by default each study is held out
         alone.
+    modality : callable, optional
+        From a correction to its study's modality.
 
     Returns
     -------
@@ -154,24 +161,25 @@ def fit_head(
     if found is None:
         return None
     span = Span.of(found.features)
-    held, majority = _held_out(found, span.reduced)
+    held = _held_out(found, span.reduced, _PENALTY * found.features.shape[1])
     classes = len(found.answers)
     chosen = held.mean(0).argmax(1)
     is_right = chosen == found.labels
+    is_commonest = found.labels == np.bincount(found.labels).argmax()
     compared = Comparison(
         examples=len(found.labels),
         studies=len(set(found.groups)),
         head=float(is_right.mean()),
         base=float(found.base_is_right.mean()),
-        majority=float((majority == found.labels).mean()),
+        majority=float(is_commonest.mean()),
         head_balanced=float(
             np.mean([is_right[found.labels == each].mean() for each in range(classes)])
         ),
         p_base=_chance(is_right, found.base_is_right),
-        p_majority=_chance(is_right, majority == found.labels),
+        p_majority=_chance(is_right, is_commonest),
     )
-    classifier = span.fit(found.labels, classes, _PENALTY)
-    unit = _unit(found.features, classifier)
+    classifier = span.fit(found.labels, classes, _PENALTY * found.features.shape[1])
+    modalities = [modality(row) for row in found.rows] if modality else []
     ids = tuple(row.id for row in found.rows)
     return Head(
         question=found.rows[-1].question or "",
@@ -181,8 +189,8 @@ def fit_head(
         compared=compared,
         version=hashlib.sha256("\n".join(ids).encode("ascii")).hexdigest()[:12],
         corrections=ids,
-        _known=unit,
-        _farthest=float(np.quantile(_distances(unit, unit, 1), _FARTHEST)),
+        nearness=Nearness.of(found.features),
+        modalities=frozenset(each.lower() for each in modalities if each),
     )
 
 
@@ -226,36 +234,22 @@ def _examples(
     return _Examples(kept, np.stack(vectors), labels, answers, groups, np.array(base))
 
 
-def _held_out(found: _Examples, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Examine heads that were fitted without an example's patient.
-
-    Returns
-    -------
-    held : float array, shape (repeats, N, K)
-        Log-probabilities.
-    majority : int array, shape (N,)
-        The commonest answer among the others.
-    """
+def _held_out(found: _Examples, features: np.ndarray, penalty: float) -> np.ndarray:
+    """Return log-probabilities of heads that were fitted without an example's patient, (repeats, N, K)."""
     classes = len(found.answers)
     names = sorted(set(found.groups))
-    held = np.zeros((_REPEATS, len(found.labels), classes))
-    majority = np.zeros(len(found.labels), dtype=int)
+    held = np.full((_REPEATS, len(found.labels), classes), _NEVER)
     for repeat in range(_REPEATS):
         order = np.random.default_rng(repeat).permutation(len(names))
         fold_of = dict(zip(names, (order % _FOLDS).tolist(), strict=True))
         folds = np.array([fold_of[group] for group in found.groups])
         for fold in range(_FOLDS):
             inside = folds != fold
-            counts = np.bincount(found.labels[inside], minlength=classes)
-            majority[~inside] = counts.argmax()
-            # A class without examples gets probability 0 rather than an invented one.
-            present = np.flatnonzero(counts)
-            renumbered = np.searchsorted(present, found.labels[inside])
-            weights, bias = fit(features[inside], renumbered, len(present), _PENALTY)
-            held[repeat, ~inside] = -30.0
+            present, labels = np.unique(found.labels[inside], return_inverse=True)
+            weights, bias = fit(features[inside], labels, len(present), penalty)
             log_p = log_softmax(features[~inside] @ weights + bias, axis=1)
             held[repeat][np.ix_(~inside, present)] = log_p
-    return held, majority
+    return held
 
 
 def _chance(first: np.ndarray, second: np.ndarray) -> float:
@@ -275,15 +269,3 @@ def _temperature(log_p: np.ndarray, labels: np.ndarray) -> float:
         return float(-scaled[np.arange(len(labels)), labels].mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x))
-
-
-def _unit(features: np.ndarray, classifier: Logistic) -> np.ndarray:
-    """Standardise features and scale them to length 1."""
-    standard = (features - classifier.mean) / classifier.scale
-    return standard / np.maximum(np.linalg.norm(standard, axis=1, keepdims=True), 1e-12)
-
-
-def _distances(some: np.ndarray, known: np.ndarray, skip: int) -> np.ndarray:
-    """Return the mean cosine distance to the nearest known studies, without the `skip` nearest (itself)."""
-    distances = np.sort(1 - some @ known.T, axis=1)
-    return np.asarray(distances[:, skip : skip + _NEIGHBOURS].mean(1))

@@ -43,6 +43,15 @@ class TemplateState:
     decision: Decision | None
 
 
+@dataclass(frozen=True)
+class _Fitted:
+    """The head of a question, None if there can be none, and the corrections of that moment."""
+
+    state: int
+    corrections: tuple[str, ...]
+    head: Head | None
+
+
 class Teaching:
     """What corrections teach at once. Thread-safe.
 
@@ -80,7 +89,7 @@ class Teaching:
         self._patient = patient
         self._confirm = confirm
         self._lock = threading.Lock()
-        self._heads: dict[Hashable, tuple[tuple[str, ...], Head | None]] = {}
+        self._heads: dict[Hashable, _Fitted] = {}
         self._proposed: tuple[int, list[Template]] = (-1, [])
 
     # Answers ----------------------------------------------------------------------------------
@@ -141,17 +150,30 @@ class Teaching:
         if self._features is None or question.task != "vqa" or question.region is not None:
             return None
         key = question_key(question.task, question.text)
-        rows = confirmed_rows(self._memory.asked(question), self._confirm)
-        wanted = tuple(row.id for row in rows)
+        state = self._memory.state
         with self._lock:
             known = self._heads.get(key)
-            if known is not None and known[0] == wanted:
-                return known[1]
-        some = closed_questions(rows).get(key, [])
-        head = fit_head(some, self._features, self._patient) if some else None
+        if known is not None and known.state == state:
+            return known.head
+        rows = confirmed_rows(self._memory.asked(question), self._confirm)
+        ids = tuple(row.id for row in rows)
+        if known is not None and known.corrections == ids:
+            head = known.head
+        else:
+            some = closed_questions(rows).get(key, [])
+            head = self._fitted(some) if some else None
         with self._lock:
-            self._heads[key] = (wanted, head)
+            self._heads[key] = _Fitted(state, ids, head)
         return head
+
+    def _fitted(self, rows: Sequence[Correction]) -> Head | None:
+        assert self._features is not None
+        return fit_head(
+            rows,
+            self._features,
+            self._patient,
+            lambda row: self.fields_of(row.image_hash).get("modality"),
+        )
 
     def heads(self) -> list[Head]:
         """Return the heads of all questions with enough corrections, used or not."""
@@ -167,7 +189,8 @@ class Teaching:
             return None
         if features is None and digest is not None and self._features is not None:
             features = self._features(digest)
-        if features is None or not head.knows(features):
+        modality = self.fields_of(digest).get("modality")
+        if features is None or not head.knows(features, modality):
             return None
         text, confidence = head.answer(features)
         reason = f"learnt from {len(head.corrections)} corrections: {head.compared.told()}"

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from radfound.correction import Correction
 from radfound.question import Question
@@ -103,7 +104,7 @@ def template_text(text: str, fields: Mapping[str, str]) -> str:
     for spelling, name in spelled:
         # Not inside a slot that was made before.
         pattern = rf"(?<![\w{{-])({re.escape(spelling)})(?![\w}}-])(?![^{{]*\}})"
-        text = re.sub(pattern, lambda found, slot=name: _slot(slot, found), text, flags=re.I)
+        text = re.sub(pattern, partial(_slot, name), text, flags=re.IGNORECASE)
     return text
 
 

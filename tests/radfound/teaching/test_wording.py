@@ -65,7 +65,10 @@ def test_part_of_a_word_is_no_slot_and_braces_are_left_alone():
 
 
 def test_two_agreeing_corrections_propose_a_template():
-    rows = [correction("d1", "MRI of the head, sagittal"), correction("d2", "CT of the thorax, axial")]
+    rows = [
+        correction("d1", "MRI of the head, sagittal"),
+        correction("d2", "CT of the thorax, axial"),
+    ]
     [template] = propose(rows, known)
     assert template.text == "{modality} of the {region}, {plane}"
     assert template.apply(FIELDS["d3"]) == "CT of the abdomen, coronal"
