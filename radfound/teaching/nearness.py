@@ -8,7 +8,7 @@ import numpy as np
 
 _DIRECTIONS = 20
 _FOLDS = 5
-_INSIDE = 0.95  # share of studies of the same kind that are taken for such
+_INSIDE = 0.98  # share of studies of the same kind that are taken for such
 
 
 @dataclass(frozen=True, eq=False)

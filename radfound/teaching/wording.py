@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -115,7 +116,7 @@ def _slot(name: str, found: re.Match[str]) -> str:
 
 
 def propose(rows: Sequence[Correction], fields: Fields, fewest: int = FEWEST) -> list[Template]:
-    """Return the templates on which corrections agree, those of most corrections first.
+    """Return the templates on which corrections agree, those of most corrections and then of most slots first.
 
     Parameters
     ----------
@@ -154,7 +155,7 @@ def propose(rows: Sequence[Correction], fields: Fields, fewest: int = FEWEST) ->
             constant=tuple(constant),
         )
         found.append(replace(template, terms=learn_terms(template, rows, fields)))
-    return sorted(found, key=lambda each: -len(each.corrections))
+    return sorted(found, key=lambda each: (-len(each.corrections), -len(each.slots)))
 
 
 def learn_terms(
@@ -162,8 +163,8 @@ def learn_terms(
 ) -> dict[str, dict[str, str]]:
     """Return the department's own words for values, where corrections fit the template but for one slot.
 
-    A word is learnt if it is no value of that field itself (then the field was wrong, not the word) and if all
-    corrections that show this value agree on it.
+    A word is learnt if two studies show it, if all corrections with this value agree on it, and if it is no value of
+    that field itself. Otherwise the field was wrong, not the word.
     """
     key = question_key(template.task, template.question)
     asked = [row for row in rows if question_key(row.task, row.question) == key]
@@ -171,7 +172,7 @@ def learn_terms(
     values = {
         slot: {each[slot].lower() for each in known if each.get(slot)} for slot in template.slots
     }
-    seen: dict[tuple[str, str], set[str]] = {}
+    seen: dict[tuple[str, str], Counter[str]] = {}
     for row, each in zip(asked, known, strict=True):
         found = _pattern(template).fullmatch(" ".join(row.text.split()))
         if found is None or any(not each.get(slot) for slot in template.slots):
@@ -186,11 +187,11 @@ def learn_terms(
             )
             if others_fit:
                 own = "" if _means(word, each[slot]) else word
-                seen.setdefault((slot, each[slot].lower()), set()).add(own)
+                seen.setdefault((slot, each[slot].lower()), Counter())[own] += 1
     terms: dict[str, dict[str, str]] = {}
     for (slot, value), own_words in seen.items():
-        [word, *more] = own_words
-        if word and not more and word.lower() not in values[slot]:
+        [(word, count), *more] = own_words.most_common()
+        if word and count >= FEWEST and not more and word.lower() not in values[slot]:
             terms.setdefault(slot, {})[value] = word
     return terms
 

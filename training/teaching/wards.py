@@ -123,7 +123,7 @@ def open_ward(name: str, cache: Path, data: Path | None = None) -> Ward:
         if data is None:
             raise DatasetError(f"{file}: not found; give the folder of the data kit with --data")
         make_directory(cache)
-        np.savez(file, **_made(name, Kit(data)))
+        np.savez(file, **_made(name, Kit(data)))  # type: ignore[arg-type]
     found = np.load(file)
     base = {key[5:]: found[key] for key in found.files if key.startswith("base ")}
     features = {stem: found[f"features {stem}"] for stem in STEMS}

@@ -98,13 +98,15 @@ def test_template_of_a_caption_begins_with_a_capital():
     assert template.apply(FIELDS["d3"]) == "Coronal CT of the abdomen."
 
 
-def test_departments_own_word_is_learnt_from_one_example():
+def test_departments_own_word_is_learnt_from_two_examples():
     rows = [
         correction("d2", "CT of the thorax, axial"),
         correction("d3", "CT of the abdomen, coronal"),
         correction("d1", "MRI of the Schädel, sagittal"),
     ]
-    [template] = propose(rows, known)
+    assert propose(rows, known)[0].terms == {}
+    rows.append(correction("d4", "MRI of the Schädel, axial"))
+    [template] = [each for each in propose(rows, known) if "region" in each.slots]
     assert template.terms == {"region": {"head": "Schädel"}}
     assert template.apply(FIELDS["d4"]) == "MRI of the Schädel, axial"
 
@@ -114,6 +116,7 @@ def test_wrong_field_is_not_learnt_as_a_word():
         correction("d2", "CT of the thorax, axial"),
         correction("d3", "CT of the abdomen, coronal"),
         correction("d1", "MRI of the head, axial"),  # the field says sagittal
+        correction("d1", "MRI of the head, axial"),
     ]
     assert propose(rows, known)[0].terms == {}
 
