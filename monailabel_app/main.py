@@ -31,7 +31,12 @@ from monailabel_app.lib.infers.batch import RadFoundBatch  # noqa: E402
 from monailabel_app.lib.lifecycle.background import hide_requests  # noqa: E402
 from monailabel_app.lib.lifecycle.leftovers import remove_leftovers  # noqa: E402
 from monailabel_app.lib.lifecycle.quiet import keep_log, quieten_monailabel  # noqa: E402
-from monailabel_app.lib.lifecycle.settings import check_conf, is_writable, state_folder  # noqa: E402
+from monailabel_app.lib.lifecycle.settings import (  # noqa: E402
+    check_conf,
+    is_writable,
+    readers_who_confirm,
+    state_folder,
+)
 from monailabel_app.lib.lifecycle.shutdown import at_shutdown  # noqa: E402
 from monailabel_app.lib.scoring import RadFoundScoring  # noqa: E402
 from monailabel_app.lib.studies.datastore import StudyDatastore, uploads_path  # noqa: E402
@@ -45,6 +50,8 @@ from radfound.records.answers import AnswerJournal, journal_path  # noqa: E402
 from radfound.records.corrections import CorrectionLog, log_path  # noqa: E402
 from radfound.records.durable import keep_private  # noqa: E402
 from radfound.records.scores import ScoreBook, scores_path  # noqa: E402
+from radfound.teaching import Teaching  # noqa: E402
+from radfound.teaching.decisions import Decisions, decisions_path  # noqa: E402
 
 logger = logging.getLogger("monailabel_app")
 
@@ -70,6 +77,7 @@ class RadFoundApp(MONAILabelApp):
         quieten_monailabel()
         check_conf(conf)
         self._rules = Rules.of(conf)
+        self._confirm = readers_who_confirm(conf)
         self._is_local = not studies.startswith(("http://", "https://"))
         state = conf.get("state", "")
         if not (state or self._is_local):
@@ -82,6 +90,7 @@ class RadFoundApp(MONAILabelApp):
         keep_log(self._own_files / "logs" / f"server-{settings.MONAI_LABEL_SERVER_PORT}.log")
         hide_requests()
         self._service: RadFoundService | None = None
+        self._teaching: Teaching | None = None
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -113,6 +122,14 @@ class RadFoundApp(MONAILabelApp):
                 device=self.conf.get("device") or None,
             )
         return self._service
+
+    @property
+    def teaching(self) -> Teaching:
+        """What corrections teach before any training."""
+        if self._teaching is None:
+            decisions = Decisions(decisions_path(self._state))
+            self._teaching = Teaching(self.service.log, decisions, confirm=self._confirm)
+        return self._teaching
 
     @property
     def _own_files(self) -> Path:

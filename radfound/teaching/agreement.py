@@ -6,6 +6,7 @@ study read by somebody else, fields that the model is sure of, and heads fitted 
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,14 @@ from radfound.teaching.questions import answer_key, question_key
 
 _HONEST = 0.15  # share of disagreements that honest readers may have
 _CHANCE = 0.01  # of naming an honest reader, for each kind of evidence
+_TIE = 10.0  # ratio of probabilities below which two readers are equally doubtful
+_WORDS = {
+    "others": "disagrees with other readers",
+    "own": "disagrees with earlier texts of the same reader",
+    "fields": "disagrees with what is known for sure",
+    "pictures": "disagrees with what others' corrections teach about the pictures",
+    "one_answer": "gives one answer more often than others",
+}
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,12 @@ class Consistency:
     one_answer: Evidence
     doubts: tuple[str, ...] = field(default=())
 
+    @property
+    def weight(self) -> float:
+        """Product of the probabilities of all evidence; the smaller, the more doubtful the reader."""
+        all_of_it = (self.others, self.own, self.fields, self.pictures, self.one_answer)
+        return math.prod(each.p for each in all_of_it)
+
 
 def consistency(
     rows: Sequence[Correction],
@@ -101,47 +116,48 @@ def consistency(
     Returns
     -------
     list of Consistency
-        By author, in the order of their first correction. With only two readers of a study a disagreement counts
-        against both, and a person has to look.
+        By author, in the order of their first correction. The most doubtful reader's corrections are set aside before
+        the others are compared again. Where two readers are equally doubtful, a person has to look.
     """
     told = [row for row in rows if not is_blank(row.text)]
-    by_author: dict[str, list[Correction]] = defaultdict(list)
-    for row in told:
-        by_author[row.author].append(row)
-    subjects = _by_subject(told)
-    found = []
-    for author, own in by_author.items():
-        against_others = _others(subjects, author)
-        against_own = _own(subjects, author)
-        sure_ones = [(row, sure(row)) for row in own] if sure else []
-        known = [(row.text, text) for row, text in sure_ones if text is not None]
-        against_fields = Evidence.of(len(known), _different(known), _HONEST)
-        pictures = _pictures(told, author, features) if features else Evidence.of(0, 0, _HONEST)
-        commonest = _one_answer(told, author)
-        doubts = tuple(
-            f"{words}: {each.disagreed} of {each.compared}, {100 * each.expected:.0f} % expected"
-            for words, each in (
-                ("disagrees with other readers", against_others),
-                ("disagrees with earlier texts of the same reader", against_own),
-                ("disagrees with what is known for sure", against_fields),
-                ("disagrees with what others' corrections teach about the pictures", pictures),
-                ("gives one answer more often than others", commonest),
-            )
-            if each.p < _CHANCE
-        )
-        found.append(
-            Consistency(
-                author,
-                len(own),
-                against_others,
-                against_own,
-                against_fields,
-                pictures,
-                commonest,
-                doubts,
-            )
-        )
-    return found
+    authors = list(dict.fromkeys(row.author for row in told))
+    settled: dict[str, Consistency] = {}
+    while True:
+        rest = [row for row in told if row.author not in settled]
+        open_ones = [author for author in authors if author not in settled]
+        found = {author: _compared(rest, author, sure, features) for author in open_ones}
+        doubted = sorted((each for each in found.values() if each.doubts), key=lambda e: e.weight)
+        # Two readers of the same studies who only contradict each other: nobody can tell who is wrong.
+        is_tie = len(doubted) > 1 and doubted[1].weight < doubted[0].weight * _TIE
+        if not doubted or is_tie:
+            return [(settled | found)[author] for author in authors]
+        settled[doubted[0].author] = doubted[0]
+
+
+def _compared(
+    rows: Sequence[Correction],
+    author: str,
+    sure: Callable[[Correction], str | None] | None,
+    features: Features | None,
+) -> Consistency:
+    subjects = _by_subject(rows)
+    own = [row for row in rows if row.author == author]
+    sure_ones = [(row, sure(row)) for row in own] if sure else []
+    known = [(row.text, text) for row, text in sure_ones if text is not None]
+    evidence = {
+        "others": _others(subjects, author),
+        "own": _own(subjects, author),
+        "fields": Evidence.of(len(known), _different(known), _HONEST),
+        "pictures": _pictures(rows, author, features) if features else Evidence.of(0, 0, _HONEST),
+        "one_answer": _one_answer(rows, author),
+    }
+    doubts = tuple(
+        f"{_WORDS[name]}: {each.disagreed} of {each.compared}, "
+        f"{100 * each.expected:.0f} % expected at most"
+        for name, each in evidence.items()
+        if each.p < _CHANCE
+    )
+    return Consistency(author, len(own), **evidence, doubts=doubts)
 
 
 def _by_subject(rows: Sequence[Correction]) -> dict[Hashable, list[Correction]]:

@@ -286,6 +286,11 @@ class Teaching:
         return _lower(self._fields(digest)) if self._fields and digest is not None else {}
 
     @property
+    def features(self) -> Features | None:
+        """Gives the cached features of a study, where there are any."""
+        return self._features
+
+    @property
     def confirm(self) -> int:
         """Number of readers who must agree on a text before it is learnt from."""
         return self._confirm

@@ -12,7 +12,13 @@ from training.teaching.wards import Ward
 
 
 def judged(
-    ward: Ward, row: int, question: str, answer: str, *, author: str = "Dr A", right: str | None = None
+    ward: Ward,
+    row: int,
+    question: str,
+    answer: str,
+    *,
+    author: str = "Dr A",
+    right: str | None = None,
 ) -> Correction:
     """Return the correction of one answer; `right` is the reader's answer, by default the ward's."""
     right = str(ward.right[row]) if right is None else right

@@ -1,4 +1,4 @@
-"""Do heads answer a new question after thirty corrections?
+"""Heads for a new question, after thirty wrong answers were corrected.
 
 Run as `python -m training.teaching.heads --data KIT --cache FOLDER`. A reader of half of the patients corrects
 `radfound-mini` until thirty answers were wrong; the head is examined on the other half.
@@ -88,7 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, required=True, help="folder for features and answers")
     parser.add_argument("--wards", nargs="+", default=["contrast", "projection"])
     parser.add_argument("--stems", nargs="+", default=["shipped", "imagenet"])
-    parser.add_argument("--wrong", type=int, nargs="+", default=[30], help="wrong answers corrected")
+    parser.add_argument(
+        "--wrong", type=int, nargs="+", default=[30], help="wrong answers corrected"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20)))
     args = parser.parse_args(arguments)
     print("| ward | features | wrong | seed | " + " | ".join(COLUMNS) + " |")
@@ -114,7 +116,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _line(name: str, stem: str, wrong: int, seed: str, row: Sequence[float]) -> str:
-    numbers = [f"{n:.2f}" if c in ("used", "ECE") else f"{n:.1f}" for c, n in zip(COLUMNS, row, strict=True)]
+    numbers = [
+        f"{n:.2f}" if c in ("used", "ECE") else f"{n:.1f}"
+        for c, n in zip(COLUMNS, row, strict=True)
+    ]
     return f"| {name} | {stem} | {wrong} | {seed} | " + " | ".join(numbers) + " |"
 
 

@@ -1,4 +1,4 @@
-"""How soon is a department's wording proposed, and how often is it right?
+"""Templates of a department's wording: how soon they are proposed, and how often they are right.
 
 Run as `python -m training.teaching.wording --data KIT --cache FOLDER`. A reader names the series of half of the cases of
 docs/learning.md's ward *house style*. The fields are the model's own three answers. A simulated person accepts the
@@ -32,7 +32,9 @@ def trial(ward: Ward, seed: int, count: int, folder: Path) -> dict[str, float]:
     """Return whether a template was proposed after `count` corrections, and how often it names others rightly."""
     inside, outside = divided(list(ward.patients), seed)
     fields = {
-        str(digest): {name: str(ward.base[words[0]][row]) for name, words in METADATA_QUESTIONS.items()}
+        str(digest): {
+            name: str(ward.base[words[0]][row]) for name, words in METADATA_QUESTIONS.items()
+        }
         for row, digest in enumerate(ward.digests)
     }
     log = CorrectionLog(folder / "corrections.sqlite")
@@ -57,7 +59,9 @@ def trial(ward: Ward, seed: int, count: int, folder: Path) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m training.teaching.wording", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.teaching.wording", description=__doc__
+    )
     parser.add_argument("--data", type=Path, help="the data kit; needed once to fill the cache")
     parser.add_argument("--cache", type=Path, required=True, help="folder for features and answers")
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 3, 5, 10, 20])

@@ -25,7 +25,7 @@ from radfound.same_origin import SameOrigin
 
 from ..access import Admission, BodyLimit, Gate, Rules, SafeHeaders
 from ..metrics import Counting, Metrics
-from . import answering, others, own, pages, stored, tasks
+from . import answering, others, own, pages, stored, tasks, teaching
 from .errors import install_error_handlers
 from .folders import Folders, hide_folders
 from .json_only import insist_on_json
@@ -53,7 +53,8 @@ _REPLACED = (
 )
 _OTHERS = (activelearning.router, datastore.router, session.router)
 _OWN = (
-    answering.router, tasks.router, stored.router, stored.sessions, others.router, own.router, pages.logs,
+    answering.router, tasks.router, stored.router, stored.sessions, others.router, own.router,
+    teaching.router, pages.logs,
 )  # fmt: skip
 # Not offered: there are no whole slides here, and weights come as adapters that pass a gate.
 _REMOVED = (
@@ -95,7 +96,7 @@ def install_routes(
     _remove(app.router, "/", "GET")
     _remove(app.router, "/docs", "GET")
     insist_on_json((*_OTHERS, *_OWN))
-    # Not the routes of `own`: they hold no paths, and must return corrections unchanged.
+    # Not the routes of `own` and `teaching`: they hold no paths, and must return corrections unchanged.
     hidden = (answering.router, tasks.router, stored.router, stored.sessions, others.router)
     hide_folders((*_OTHERS, *hidden), folders)
     app.state.folders = folders
