@@ -219,6 +219,8 @@ class RadFoundApp(MONAILabelApp):
         )
         install_routes(app, self._rules, self.service.metrics, folders, is_local=self._is_local)
         at_shutdown(self.service.close)
+        # A log of many thousand corrections takes seconds to load, which no question should wait for.
+        self.service.readers.submit(self.teaching.memory.rows)
         logger.info("RadFound %s with checkpoint %s", __version__, self.service.checkpoint)
 
     def _load_sessions(self, load: bool = False) -> StudySessions | None:

@@ -52,7 +52,7 @@ class Memory:
         images: Sequence[str],
         question: Question,
     ) -> list[Correction]:
-        """Return the corrections of a question about a study, in other words too, oldest first.
+        """Return the corrections of a question about a study, oldest first: of the same words, else of other words.
 
         Parameters
         ----------
@@ -70,12 +70,11 @@ class Memory:
             found = dict(self._by_subject.get(_subject(digest, images, question.region), {}))
             if digest is not None:
                 found |= self._by_subject.get(_subject(None, images, question.region), {})
-        key, words = (make(question.task, question.text) for make in (question_key, exact_key))
-        return [
-            row
-            for _, row in sorted(found.items())
-            if exact_key(row.task, row.question) == words
-            or question_key(row.task, row.question) == key
+        rows = [row for _, row in sorted(found.items())]
+        words = exact_key(question.task, question.text)
+        key = question_key(question.task, question.text)
+        return [row for row in rows if exact_key(row.task, row.question) == words] or [
+            row for row in rows if question_key(row.task, row.question) == key
         ]
 
     def asked(self, question: Question) -> list[Correction]:

@@ -123,12 +123,12 @@ def open_ward(name: str, cache: Path, data: Path | None = None) -> Ward:
         if data is None:
             raise DatasetError(f"{file}: not found; give the folder of the data kit with --data")
         make_directory(cache)
-        np.savez(file, **_made(name, Kit(data)))  # type: ignore[arg-type]
+        np.savez(file, **_made(name, Kit(data)))
     found = np.load(file)
     base = {key[5:]: found[key] for key in found.files if key.startswith("base ")}
     features = {stem: found[f"features {stem}"] for stem in STEMS}
-    columns = (found[key] for key in ("digests", "patients", "right"))
-    return Ward(str(found["question"]), *columns, base, features)
+    digests, patients, right = (found[key] for key in ("digests", "patients", "right"))
+    return Ward(str(found["question"]), digests, patients, right, base, features)
 
 
 def _made(name: str, kit: Kit) -> dict[str, np.ndarray]:

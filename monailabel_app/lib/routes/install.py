@@ -25,10 +25,11 @@ from radfound.same_origin import SameOrigin
 
 from ..access import Admission, BodyLimit, Gate, Rules, SafeHeaders
 from ..metrics import Counting, Metrics
-from . import answering, others, own, pages, stored, tasks, teaching
+from . import answering, others, own, pages, stored, tasks
 from .errors import install_error_handlers
 from .folders import Folders, hide_folders
 from .json_only import insist_on_json
+from .learning import teaching
 
 # Replaced by routes of `answering`, `others`, `pages` and `stored`.
 _REPLACED = (

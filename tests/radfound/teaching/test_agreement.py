@@ -75,7 +75,9 @@ def test_reader_of_other_studies_is_found_by_what_is_known_for_sure():
 
 
 def test_reader_of_other_studies_is_found_by_what_others_teach_about_the_pictures():
-    rows = honest("Dr A", range(30)) + honest("Dr B", range(30, 60)) + swapped("Dr C", range(60, 90))
+    rows = (
+        honest("Dr A", range(30)) + honest("Dr B", range(30, 60)) + swapped("Dr C", range(60, 90))
+    )
     found = doubts(rows, features=vector)
     assert found["Dr A"] == found["Dr B"] == ()
     assert "about the pictures" in found["Dr C"][0]

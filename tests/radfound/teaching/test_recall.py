@@ -51,6 +51,12 @@ def test_question_in_other_words_is_recalled(log):
     assert recall(log, Question("vqa", "IS THERE A PLEURAL EFFUSION on the left")).text
 
 
+def test_text_about_the_same_words_comes_before_text_about_other_words(log):
+    log.append(correction(text="Yes."))
+    log.append(correction(text="No.", question="Is a pleural effusion seen on the left?"))
+    assert recall(log).text == "Yes."
+
+
 @pytest.mark.parametrize(
     "text",
     [

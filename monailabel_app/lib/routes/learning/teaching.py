@@ -18,8 +18,8 @@ from radfound.teaching.agreement import consistency
 from radfound.teaching.effect import Unread, effect_of
 from radfound.teaching.teaching import TemplateState
 
-from ..answering.service import RadFoundService
-from .fields import sound_body
+from ...answering.service import RadFoundService
+from ..fields import sound_body
 
 router = APIRouter(prefix="/radfound", tags=["RadFound"], dependencies=[Depends(sound_body)])
 
