@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, help="the data kit; needed once to fill the cache")
     parser.add_argument("--cache", type=Path, required=True, help="folder for features and answers")
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 3, 5, 10, 20])
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20)))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(100)))
     args = parser.parse_args(arguments)
     ward = open_ward("house-style", args.cache, args.data)
     print("| corrections | " + " | ".join(COLUMNS) + " | range |")
