@@ -31,7 +31,12 @@ from monailabel_app.lib.infers.batch import RadFoundBatch  # noqa: E402
 from monailabel_app.lib.lifecycle.background import hide_requests  # noqa: E402
 from monailabel_app.lib.lifecycle.leftovers import remove_leftovers  # noqa: E402
 from monailabel_app.lib.lifecycle.quiet import keep_log, quieten_monailabel  # noqa: E402
-from monailabel_app.lib.lifecycle.settings import check_conf, is_writable, state_folder  # noqa: E402
+from monailabel_app.lib.lifecycle.settings import (  # noqa: E402
+    check_conf,
+    is_writable,
+    readers_who_confirm,
+    state_folder,
+)
 from monailabel_app.lib.lifecycle.shutdown import at_shutdown  # noqa: E402
 from monailabel_app.lib.pacs.connection import PacsConnection, records_path  # noqa: E402
 from monailabel_app.lib.pacs.datastore import PacsDatastore  # noqa: E402
@@ -49,6 +54,8 @@ from radfound.records.answers import AnswerJournal, journal_path  # noqa: E402
 from radfound.records.corrections import CorrectionLog, log_path  # noqa: E402
 from radfound.records.durable import keep_private  # noqa: E402
 from radfound.records.scores import ScoreBook, scores_path  # noqa: E402
+from radfound.teaching import Teaching  # noqa: E402
+from radfound.teaching.decisions import Decisions, decisions_path  # noqa: E402
 
 logger = logging.getLogger("monailabel_app")
 
@@ -75,6 +82,7 @@ class RadFoundApp(MONAILabelApp):
         check_conf(conf)
         self._rules = Rules.of(conf)
         self._models = models_of(conf)
+        self._confirm = readers_who_confirm(conf)
         self._is_local = not studies.startswith(("http://", "https://"))
         state = conf.get("state", "")
         if not (state or self._is_local):
@@ -88,6 +96,7 @@ class RadFoundApp(MONAILabelApp):
         hide_requests()
         self._service: RadFoundService | None = None
         self._pacs: PacsConnection | None = None
+        self._teaching: Teaching | None = None
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -147,6 +156,14 @@ class RadFoundApp(MONAILabelApp):
         self._pacs = PacsConnection(self.datastore(), journal, self._state, draft, explain)
         self._pacs.start()
         at_shutdown(self._pacs.close)
+
+    @property
+    def teaching(self) -> Teaching:
+        """What corrections teach before any training."""
+        if self._teaching is None:
+            decisions = Decisions(decisions_path(self._state))
+            self._teaching = Teaching(self.service.log, decisions, confirm=self._confirm)
+        return self._teaching
 
     @property
     def _own_files(self) -> Path:
@@ -246,6 +263,8 @@ class RadFoundApp(MONAILabelApp):
         )
         install_routes(app, self._rules, self.service.metrics, folders, is_local=self._is_local)
         at_shutdown(self.service.close)
+        # A log of many thousand corrections takes seconds to load, which no question should wait for.
+        self.service.readers.submit(self.teaching.memory.rows)
         if not self._is_local:
             self._open_archive()
         logger.info("RadFound %s with %s", __version__, self.service.models.default)

@@ -144,6 +144,13 @@ def _corrections_list(args: argparse.Namespace) -> str:
     return "\n\n".join(_correction_text(correction) for correction in found)
 
 
+def _corrections_withdraw(args: argparse.Namespace) -> str:
+    is_new = CorrectionLog(log_path(_folder(args.studies))).withdraw(args.id, args.author)
+    if args.json:
+        return _json({"id": args.id, "withdrawn": is_new})
+    return f"{args.id} {'is' if is_new else 'was already'} withdrawn; its row stays in the log"
+
+
 def _corrections_verify(args: argparse.Namespace) -> str:
     found = audit.verify(CorrectionLog(log_path(_folder(args.studies))), args.head)
     return _json(vars(found)) if args.json else audit.verification_text(found)
@@ -263,11 +270,18 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=help_text, usage=usage, parents=[common])
         _add_ask_arguments(command, name)
 
-    corrections = _group(commands, "corrections", "show and export the readers' corrections")
+    corrections = _group(
+        commands, "corrections", "show, withdraw and export the readers' corrections"
+    )
     command = corrections.add_parser("list", help="print the corrections", parents=[common])
     _add_studies(command)
     command.add_argument("--image", metavar="ID", help="only those about this image")
     command.set_defaults(run=_corrections_list)
+    command = corrections.add_parser("withdraw", help="take a correction back", parents=[common])
+    command.add_argument("id", metavar="ID", help="id of the correction")
+    _add_studies(command)
+    command.add_argument("--author", required=True, metavar="NAME", help="who takes it back")
+    command.set_defaults(run=_corrections_withdraw)
     command = corrections.add_parser(
         "verify", help="check for changed or removed corrections", parents=[common]
     )

@@ -48,8 +48,9 @@ CORRECTIONS = Kind("correction log", 0x52464C31, "corrections")  # "RFL1"
 ANSWERS = Kind("journal of answers", 0x52464A31, "answers")  # "RFJ1"
 SCORES = Kind("book of scores", 0x52465331, "uncertainties")  # "RFS1"
 RATINGS = Kind("record of ratings", 0x52465231, "ratings", older_id=0x52465331)  # "RFR1"
+TEMPLATES = Kind("store of templates", 0x52465431, "decisions")  # "RFT1"
 OUTBOX = Kind("outbox for the archive", 0x52465031, "documents")  # "RFP1"
-KINDS = (CORRECTIONS, ANSWERS, SCORES, RATINGS, OUTBOX)
+KINDS = (CORRECTIONS, ANSWERS, SCORES, RATINGS, TEMPLATES, OUTBOX)
 """Every kind of SQLite file; no two have the same application id."""
 
 

@@ -77,7 +77,7 @@ def trace(answer_id: str, journal: AnswerJournal, log: CorrectionLog, store: Ada
     NotFoundError
         If neither the journal nor a correction names the answer.
     """
-    rows = log.rows()
+    rows = log.rows(withdrawn=True)  # the weights were trained on what held then
     judged = tuple(row for row in rows if row.answer_id == answer_id)
     try:
         answer = journal.get(answer_id)

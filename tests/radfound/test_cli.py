@@ -226,6 +226,20 @@ def test_corrections_of_one_image_are_listed(studies, capsys):
     assert [each["id"] for each in document["corrections"]] == ["c2"]
 
 
+def test_withdrawn_correction_is_no_longer_listed(studies, capsys):
+    argv = ["corrections", "withdraw", "c1", "--author", "reader 2", "--studies", str(studies)]
+    assert main(argv) == 0
+    assert capsys.readouterr().out == "c1 is withdrawn; its row stays in the log\n"
+    assert main([*argv, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"id": "c1", "withdrawn": False}
+    assert main(["corrections", "list", "--json", "--studies", str(studies)]) == 0
+    listed = json.loads(capsys.readouterr().out)["corrections"]
+    assert [each["id"] for each in listed] == ["c2"]
+    assert "no correction 'c9'" in refusal(
+        capsys, "corrections", "withdraw", "c9", "--author", "reader 2", "--studies", studies
+    )
+
+
 def test_folder_without_corrections_says_so_and_stays_as_it_is(tmp_path, capsys):
     assert main(["corrections", "list", "--studies", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "no corrections yet\n"

@@ -15,7 +15,7 @@ from radfound.correction import Correction, is_blank
 from radfound.engine.local.model import LocalModel
 from radfound.exceptions import TrainingError
 from radfound.records.adapters import AdapterStore
-from radfound.records.corrections import CorrectionLog, newest_of, rows_digest
+from radfound.records.corrections import CorrectionLog, rows_digest
 from radfound.study.study import Study
 from training.corrections.frozen_base import FrozenBase
 from training.corrections.judge import FinetuneConfig, Judge, Report
@@ -189,10 +189,10 @@ def _report_phase(report: Report, phase: str) -> None:
 
 def _snapshot(log: CorrectionLog, newest: int) -> tuple[str, list[Correction]]:
     """Return the digest of the whole log, and the newest corrections that have a text to learn."""
-    rows = log.rows()
-    wanted = [each for each in newest_of(rows) if not is_blank(each.text)]
+    wanted = [each for each in log.latest() if not is_blank(each.text)]
     if not wanted:
         raise TrainingError(
             "corrections: none says what the answer should be; edit or accept an answer first"
         )
-    return rows_digest(rows), wanted[-newest:]
+    # With those withdrawn: the digest names a beginning of the log, to which rows are only added.
+    return rows_digest(log.rows(withdrawn=True)), wanted[-newest:]

@@ -18,6 +18,8 @@ from radfound.exceptions import RequestError, StorageError
 
 SETTINGS = {
     "checkpoint": "earlier name of model",
+    "confirm": "number of readers who must agree on a text before wording and heads are learnt from it; "
+    "default 1",
     "device": "cpu, cuda, cuda:1 (the second GPU) or mps; default: the best one found",
     "hosts": "comma-separated host names that the server accepts besides its own addresses, such as "
     "the name of a proxy in front of it, or of this machine in its network",
@@ -67,6 +69,14 @@ def check_conf(conf: Mapping[str, str]) -> None:
     device = conf.get("device") or DEVICES[0]
     if not re.fullmatch(rf"({'|'.join(DEVICES)})(:\d+)?", device):
         raise RequestError(f"device: found {device!r}; {_expected(device, DEVICES)}")
+
+
+def readers_who_confirm(conf: Mapping[str, str]) -> int:
+    """Return how many readers must agree before a correction is learnt from; RequestError unless 1 to 9."""
+    found = conf.get("confirm", "1")
+    if not re.fullmatch("[1-9]", found):
+        raise RequestError(f"confirm: found {found[:20]!r}; expected a number of readers, 1 to 9")
+    return int(found)
 
 
 def check_token(environment: Mapping[str, str]) -> str | None:

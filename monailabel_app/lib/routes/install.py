@@ -31,6 +31,7 @@ from . import answering, department, others, own, pages, stored, tasks, training
 from .errors import install_error_handlers
 from .fields import insist_on_json
 from .folders import Folders, hide_folders
+from .learning import teaching
 from .pacs import archive, reports
 
 # Replaced by routes of `answering`, `others`, `pages` and `stored`.
@@ -57,7 +58,7 @@ _REPLACED = (
 _OTHERS = (activelearning.router, datastore.router, session.router)
 _OWN = (
     answering.router, tasks.router, training.router, stored.router, stored.sessions, others.router, own.router,
-    pages.logs, browser.router, department.router,
+    pages.logs, teaching.router, browser.router, department.router,
 )  # fmt: skip
 # Not offered: there are no whole slides here, and weights come as adapters that pass a gate.
 _REMOVED = (
@@ -102,7 +103,7 @@ def install_routes(
     _remove(app.router, "/", "GET")
     _remove(app.router, "/docs", "GET")
     insist_on_json((*_OTHERS, *own_routes))
-    # Not the routes of `own`: they hold no paths, and must return corrections unchanged.
+    # Not the routes of `own` and `teaching`: they hold no paths, and must return corrections unchanged.
     hidden = (
         answering.router,
         tasks.router,

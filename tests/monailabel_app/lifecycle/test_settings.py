@@ -38,7 +38,10 @@ def start(*arguments, **variables):
     ("arguments", "said"),
     [
         (["--port", "80000"], "PORT: found '80000'; expected a number from 1 to 65535"),
-        (["--conf", "devise", "cpu"], "did you mean device? Known: checkpoint, device, hosts"),
+        (
+            ["--conf", "devise", "cpu"],
+            "did you mean device? Known: checkpoint, confirm, device, hosts",
+        ),
         (["--conf", "device", "gpu"], "device: found 'gpu'; expected one of cpu, cuda, mps"),
         (["--checkpoint", "radfound-min"], "did you mean radfound-mini?"),
         (["--checkpoint", "no/such/folder"], "or a folder written by save_pretrained"),

@@ -547,7 +547,7 @@ def test_database_of_something_else_is_left_alone(tmp_path):
 def test_log_of_a_newer_layout_asks_for_an_update(log):
     log.append(correction())
     connection = sqlite3.connect(log.path)
-    connection.execute("PRAGMA user_version = 3")
+    connection.execute("PRAGMA user_version = 4")
     connection.close()
     with pytest.raises(StorageError, match="update RadFound"):
         CorrectionLog(log.path)
@@ -586,3 +586,92 @@ def test_several_corrections_are_recorded_all_or_none(log):
         log.extend([correction(id="c-3"), correction(id="c-1", text="No.")])
     assert [row.id for row in log] == ["c-1", "c-2"]
     assert log.verify().is_whole
+
+
+# Withdrawals
+
+
+def test_withdrawn_correction_is_left_out_of_every_query_but_stays_on_record(log):
+    first, second = correction(), correction(images=("ct02",))
+    log.append(first)
+    log.append(second)
+    assert log.withdraw(first.id, "reader 2")
+    assert log.rows() == log.latest() == [second]
+    assert list(log) == [second]
+    assert log.for_image("ct01") == [] and log.images() == {"ct02"} and log.count() == 1
+    assert log.rows(withdrawn=True) == [first, second]
+    assert log.get(first.id) == first
+    [withdrawal] = log.withdrawals()
+    assert (withdrawal.correction, withdrawal.author) == (first.id, "reader 2")
+
+
+def test_older_correction_holds_again_when_the_newer_is_withdrawn(log):
+    older, newer = correction(), correction(text="No effusion.")
+    log.append(older)
+    log.append(newer)
+    log.withdraw(newer.id, "reader 1")
+    assert log.latest() == [older]
+
+
+def test_second_withdrawal_changes_nothing(log):
+    log.append(made := correction())
+    assert log.withdraw(made.id, "reader 1")
+    assert not log.withdraw(made.id, "reader 2")
+    assert len(log.withdrawals()) == 1
+
+
+def test_withdrawn_correction_sent_again_stays_withdrawn(log):
+    log.append(made := correction())
+    log.withdraw(made.id, "reader 1")
+    assert not log.append(made)
+    assert log.rows() == []
+
+
+def test_withdrawal_of_an_unknown_correction_is_refused(log):
+    with pytest.raises(NotFoundError):
+        log.withdraw("unknown", "reader 1")
+    log.append(made := correction())
+    log.withdraw(made.id, "reader 1")
+    with pytest.raises(NotFoundError):  # a withdrawal is no correction
+        log.withdraw(log.withdrawals()[0].id, "reader 1")
+    with pytest.raises(CorrectionError, match="author"):
+        log.withdraw(made.id, " ")
+
+
+def test_correction_with_the_id_of_a_withdrawal_is_refused(log):
+    log.append(made := correction())
+    log.withdraw(made.id, "reader 1")
+    with pytest.raises(CorrectionError, match="already recorded"):
+        log.append(correction(id=log.withdrawals()[0].id))
+
+
+def test_withdrawal_is_a_link_of_the_hash_chain(log):
+    log.append(made := correction())
+    head = log.verify().head
+    log.withdraw(made.id, "reader 1")
+    log.append(correction())
+    found = log.verify(head)
+    assert found.is_whole and found.rows == 3
+
+
+def test_rows_since_a_number_hold_corrections_and_withdrawals_in_order(log):
+    assert log.since(0) == (0, [])
+    log.append(made := correction())
+    newest, _ = log.since(0)
+    log.withdraw(made.id, "reader 1")
+    number, found = log.since(newest)
+    assert number == 2 and [each.correction for _, each in found] == [made.id]
+    assert log.since(number) == (2, [])
+
+
+def test_log_of_the_layout_before_withdrawals_is_read_unchanged_and_then_extended(log):
+    log.append(made := correction())
+    with sqlite3.connect(log.path) as connection:
+        connection.execute("ALTER TABLE corrections DROP COLUMN withdraws")
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    head = log.verify().head
+    assert log.rows() == log.rows(withdrawn=True) == [made]
+    assert log.count() == 1 and log.since(0) == (1, [(1, made)])
+    assert log.withdraw(made.id, "reader 1")
+    assert log.rows() == [] and log.verify(head).is_whole

@@ -1,0 +1,1 @@
+"""Trials of what corrections teach before any training; not in the wheel."""

@@ -1,0 +1,193 @@
+"""Wards for the trials: studies with one question each, their right answers, features and the model's answers.
+
+`contrast`: MedPix's CT figures, "Was intravenous contrast given?". `projection`: chest films of four sets, "Is this
+a PA or an AP film?". `house-style`: MedPix's validation and test figures with the model's modality, plane and region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from radfound.datasets.example import Example
+from radfound.datasets.kit import Kit
+from radfound.datasets.medpix import figure
+from radfound.datasets.metadata import METADATA_QUESTIONS, metadata_answers
+from radfound.exceptions import DatasetError, StudyError
+from radfound.question import Question
+from radfound.records.durable import make_directory
+
+CONTRAST = "Was intravenous contrast given?"
+PROJECTION = "Is this a PA or an AP film?"
+STEMS = ("imagenet", "shipped")
+_GIVEN = {
+    "CT w/contrast (IV)": "Yes",
+    "CT - GI & IV Contrast": "Yes",
+    "CTA - CT Angiography": "Yes",
+    "CT - noncontrast": "No",
+    "CT - GI Contrast": "No",
+}
+_FILMS = (
+    ("captions/hannover_cxr_images_only.jsonl", "projection"),
+    ("cxr_labels/actualmed.jsonl", "view"),
+    ("cxr_labels/figure1.jsonl", "view"),
+    ("cxr_labels/nih.jsonl", "view"),
+)
+_PLANES = ("axial", "coronal", "sagittal")
+_BATCH = 16
+_LIMIT = 12  # tokens of an answer
+
+
+@dataclass(frozen=True, eq=False)
+class Ward:
+    """Studies with the right answers to one question, N in all.
+
+    Parameters
+    ----------
+    question : str
+    digests, patients, right : arrays of str, shape (N,)
+    base : arrays of str by question, shape (N,)
+        The model's answers.
+    features : float32 arrays by stem, shape (N, 1280)
+    """
+
+    question: str
+    digests: np.ndarray
+    patients: np.ndarray
+    right: np.ndarray
+    base: dict[str, np.ndarray]
+    features: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+
+Row = tuple[Example, str]
+
+
+def contrast(kit: Kit) -> tuple[list[str], list[Row]]:
+    """Return the questions, and the CT figures with whether intravenous contrast was given."""
+    rows = [
+        (_figure(kit, row), _GIVEN[row["modality_detail"]])
+        for row in kit.rows("captions/medpix_captions.jsonl")
+        if row["modality"] == "CT" and row["modality_detail"] in _GIVEN
+    ]
+    return [CONTRAST], rows
+
+
+def projection(kit: Kit) -> tuple[list[str], list[Row]]:
+    """Return the questions, and the chest films with their projection."""
+    rows = []
+    for name, column in _FILMS:
+        for row in kit.rows(name):
+            view = (row.get(column) or "")[:2].upper()
+            if view in ("PA", "AP"):
+                image = kit.root / row["image"]
+                rows.append((Example(str(row["patient_id"]), (image,), (), source=name), view))
+    return [PROJECTION], rows
+
+
+def house_style(kit: Kit) -> tuple[list[str], list[Row]]:
+    """Return the questions, and the figures with the department's name of the series."""
+    rows = []
+    for row in kit.rows("captions/medpix_captions.jsonl"):
+        labels = metadata_answers(row)
+        is_held = row["split"] in ("validation", "test")
+        if is_held and labels.keys() >= METADATA_QUESTIONS.keys() and labels["plane"] in _PLANES:
+            rows.append(
+                (_figure(kit, row), "{modality} of the {region}, {plane}".format_map(labels))
+            )
+    return [wordings[0] for wordings in METADATA_QUESTIONS.values()], rows
+
+
+WARDS: dict[str, Callable[[Kit], tuple[list[str], list[Row]]]] = {
+    "contrast": contrast,
+    "projection": projection,
+    "house-style": house_style,
+}
+
+
+def open_ward(name: str, cache: Path, data: Path | None = None) -> Ward:
+    """Return a ward, made from the data kit at the first call and kept in the folder `cache`.
+
+    Raises
+    ------
+    DatasetError
+        If it is not in the cache and no data kit is given.
+    """
+    file = cache / f"{name}.npz"
+    if not file.is_file():
+        if data is None:
+            raise DatasetError(f"{file}: not found; give the folder of the data kit with --data")
+        make_directory(cache)
+        np.savez(file, **_made(name, Kit(data)))
+    found = np.load(file)
+    base = {key[5:]: found[key] for key in found.files if key.startswith("base ")}
+    features = {stem: found[f"features {stem}"] for stem in STEMS}
+    digests, patients, right = (found[key] for key in ("digests", "patients", "right"))
+    return Ward(str(found["question"]), digests, patients, right, base, features)
+
+
+def _made(name: str, kit: Kit) -> dict[str, np.ndarray]:
+    """Load each study once: features of two stems and the model's answers."""
+    import torch
+
+    from radfound.engine.local.model import LocalModel
+    from radfound.model.stem import EfficientNetLite0Stem, load_imagenet_stem
+
+    questions, rows = WARDS[name](kit)
+    model = LocalModel.load("radfound-mini", "cpu")
+    model.tune()
+    imagenet = EfficientNetLite0Stem().eval()
+    load_imagenet_stem(imagenet)
+    imagenet.to(torch.bfloat16)
+    shipped = model.model.vision_model
+    found: dict[str, list] = {key: [] for key in ("digests", "patients", "right", *questions)}
+    features: dict[str, list[np.ndarray]] = {stem: [] for stem in STEMS}
+    for start in tqdm(range(0, len(rows), _BATCH), desc=name, unit="batch"):
+        encoded = []
+        for example, right in rows[start : start + _BATCH]:
+            try:
+                study = example.read()
+            except StudyError:
+                continue
+            inputs = model.processor.image_processor.preprocess(study, regions=[None])
+            pixels = inputs["pixel_values"][0].to(torch.bfloat16)
+            with torch.no_grad():
+                grids = {
+                    "imagenet": imagenet(pixels * 2 - 1),
+                    "shipped": shipped.stem_features(pixels),
+                }
+                encoded.append(model.model.get_image_features(**inputs.to(model.model.device)))
+            for stem, grid in grids.items():
+                features[stem].append(grid.float().mean((0, 2, 3)).numpy())
+            found["digests"].append(study.digest)
+            found["patients"].append(example.key)
+            found["right"].append(right)
+        for question in questions:
+            answers = model.generate(encoded, [Question("vqa", question)] * len(encoded), _LIMIT)
+            found[question] += [answer.text.strip() for answer in answers]
+    made = {key: np.array(found[key]) for key in ("digests", "patients", "right")}
+    made |= {f"base {question}": np.array(found[question]) for question in questions}
+    made |= {f"features {stem}": np.stack(some) for stem, some in features.items()}
+    return made | {"question": np.array(questions[0])}
+
+
+def divided(
+    patients: Sequence[str], seed: int, share: float = 0.5
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the row numbers of a random share of the patients, shuffled, and those of all others."""
+    chance = np.random.default_rng(seed)
+    names = chance.permutation(sorted(set(patients)))
+    chosen = set(names[: round(share * len(names))].tolist())
+    inside = np.array([each in chosen for each in patients])
+    return chance.permutation(np.flatnonzero(inside)), np.flatnonzero(~inside)
+
+
+def _figure(kit: Kit, row: dict) -> Example:
+    image = kit.root / row["image"]
+    return figure(row["case_id"], image, row["caption"], metadata_answers(row), row["split"])
