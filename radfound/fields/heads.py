@@ -1,0 +1,133 @@
+"""The classifiers of fields and findings, and the test of distance to the pictures that they were fitted to.
+
+Plain numpy: logistic regression with a temperature (Guo et al. 2017, arXiv 1706.04599), and the distance to the nearest
+training pictures (Sun et al. 2022, arXiv 2204.06507).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """Multinomial logistic regression with a calibrated temperature.
+
+    Parameters
+    ----------
+    classes : tuple of str, C of them
+        The same class may come several times, for pictures of several kinds; its probabilities are added up.
+    weight : float array, shape (C, D)
+    bias : float array, shape (C,)
+    temperature : float
+        Divides the logits.
+    """
+
+    classes: tuple[str, ...]
+    weight: np.ndarray
+    bias: np.ndarray
+    temperature: float = 1.0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The different classes, sorted: the columns of `probabilities`."""
+        return tuple(sorted(set(self.classes)))
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Map features (N, D) to calibrated logits (N, C)."""
+        return (features @ self.weight.T.astype(np.float32) + self.bias) / self.temperature
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """Map features (N, D) to probabilities (N, len(names))."""
+        logits = self.logits(features)
+        odds = np.exp(logits - logits.max(1, keepdims=True))
+        named = np.array(self.classes)
+        added = np.stack([odds[:, named == name].sum(1) for name in self.names], axis=1)
+        return added / odds.sum(1, keepdims=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Subspace:
+    """The main directions of the training pictures' features.
+
+    Parameters
+    ----------
+    mean, scale : float arrays, shape (D,)
+    vectors : float array, shape (D, K)
+        Principal directions of the standardised features.
+    spread : float array, shape (K,)
+        Standard deviation along each.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    vectors: np.ndarray
+    spread: np.ndarray
+
+    def project(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Map features (N, D) to whitened coordinates (N, K) and to the length of what these leave out (N,).
+
+        The length is that of "virtual logits" (Wang et al. 2022, arXiv 2203.10807).
+        """
+        standard = (features - self.mean) / self.scale
+        along = standard @ self.vectors
+        left = np.maximum((standard**2).sum(1) - (along**2).sum(1), 0.0)
+        return along / self.spread, np.sqrt(left)
+
+
+@dataclass(frozen=True, eq=False)
+class Nearness:
+    """Distance of a picture to the training pictures, in units of a limit that nearly all held-out pictures keep.
+
+    Parameters
+    ----------
+    inner, pooled : Subspace
+        Of the features "inner", which tell how a picture is made, and "pooled", which tell what it shows.
+    references : float array, shape (R, K)
+        Whitened inner coordinates of some training pictures.
+    sets : int array, shape (R,)
+        Index into `names`: the set of each reference.
+    names : tuple of str
+        Names of the sets.
+    set_limits : float array, shape (len(names),)
+        For each set, the distance within which 95 % of its held-out pictures lie.
+    limits : float array, shape (3,)
+        Limits of the distance to the nearest references of any set, and of the lengths left out by `inner` and `pooled`.
+    """
+
+    inner: Subspace
+    pooled: Subspace
+    references: np.ndarray
+    sets: np.ndarray
+    names: tuple[str, ...]
+    set_limits: np.ndarray
+    limits: np.ndarray
+
+    neighbours = 3
+
+    def strangeness(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return how far pictures are from all training pictures, shape (N,); above 1 a kind is not known."""
+        return (self.raw(features) / self.limits).max(1)
+
+    def raw(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the three distances that `limits` divide, shape (N, 3)."""
+        along, left = self.inner.project(features["inner"])
+        _, left_pooled = self.pooled.project(features["pooled"])
+        nearest = self._nearest(along, np.ones(len(self.sets), dtype=bool))
+        return np.stack([nearest, left, left_pooled], axis=1)
+
+    def to_sets(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the distance to each set, in units of the set's limit, shape (N, len(names))."""
+        along, _ = self.inner.project(features["inner"])
+        distances = [self._nearest(along, self.sets == k) for k in range(len(self.names))]
+        return np.stack(distances, axis=1) / self.set_limits
+
+    def _nearest(self, along: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        references = self.references[chosen]
+        squares = (along**2).sum(1)[:, None] + (references**2).sum(1)[None]
+        squares = squares - 2 * along @ references.T
+        nearest = np.sort(np.maximum(squares, 0.0), axis=1)[:, : self.neighbours]
+        return np.sqrt(nearest).mean(1)

@@ -1,0 +1,462 @@
+"""Read the fields and findings of a study, and answer the questions that ask for them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from radfound.exceptions import CheckpointError
+from radfound.fields.catalogue import FIELDS, WORDS
+from radfound.fields.compose import UNKNOWN_PICTURE, compose
+from radfound.fields.features import FrameFeatures, Texture, field_frames, load_stem
+from radfound.fields.heads import Head, Nearness, Subspace
+from radfound.fields.questions import Asked, asked_for
+from radfound.fields.stated import stated_fields
+from radfound.fields.values import FieldAnswer, FieldValue, FindingValue
+from radfound.question import Question
+from radfound.study.study import Study
+
+if TYPE_CHECKING:
+    from radfound.study.region import Box, Plane
+
+SCHEMA = "radfound.fields/1"
+JSON_FILE, WEIGHTS_FILE = "fields.json", "fields.safetensors"
+CANNOT_TELL = "Cannot tell from this picture with this model."
+_REMEMBERED = 16
+_SUBSPACE = ("mean", "scale", "vectors", "spread")
+
+
+@dataclass(frozen=True, eq=False)
+class FieldHead:
+    """Head of a field, with what was measured of it.
+
+    Parameters
+    ----------
+    head : Head
+    parts : tuple of str
+        Parts of the features that it takes, in order.
+    sure : float
+        Probability from which a value is named.
+    measured : dict
+        Scores on held-out pictures; "competence" is the lead over controls, with its lower bound "low".
+    """
+
+    head: Head
+    parts: tuple[str, ...]
+    sure: float = 0.5
+    measured: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_competent(self) -> bool:
+        """Whether the answers depend on the right picture, as far as measured."""
+        return self.measured.get("competence", {}).get("low", 1.0) > 0
+
+
+@dataclass(frozen=True, eq=False)
+class FindingHead:
+    """Head of a finding in one set of pictures.
+
+    Parameters
+    ----------
+    finding, set : str
+    head : Head
+    parts : tuple of str
+    limit : str
+        From which pictures it was learnt, and how well, for people.
+    measured : dict
+    """
+
+    finding: str
+    set: str
+    head: Head
+    parts: tuple[str, ...]
+    limit: str
+    measured: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What is known of a study.
+
+    Parameters
+    ----------
+    fields : dict of str to FieldValue
+        The fields that apply to it.
+    findings : dict of str to FindingValue
+        The findings that may be spoken of.
+    chances : dict of str to dict
+        For each field, the probability of each class; 1.0 for what the file states.
+    is_known : bool
+        Whether its pictures are like the training pictures.
+    """
+
+    fields: Mapping[str, FieldValue]
+    findings: Mapping[str, FindingValue]
+    chances: Mapping[str, Mapping[str, float]]
+    is_known: bool
+
+
+class FieldModel:
+    """Calibrated heads over frozen features. Thread-safe.
+
+    Parameters
+    ----------
+    features : FrameFeatures
+    nearness : Nearness
+    fields : dict of str to FieldHead
+    findings : sequence of FindingHead
+    """
+
+    def __init__(
+        self,
+        features: FrameFeatures,
+        nearness: Nearness,
+        fields: Mapping[str, FieldHead],
+        findings: tuple[FindingHead, ...] = (),
+    ):
+        self.features = features
+        self.nearness = nearness
+        self.fields = dict(fields)
+        self.finding_heads = tuple(findings)
+        self._readings: OrderedDict[tuple[str, Any], Reading] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, folder: str | Path, stem: Any = None) -> FieldModel:
+        """Load the heads that lie beside a checkpoint.
+
+        Parameters
+        ----------
+        folder : path
+            Holds `fields.json`, `fields.safetensors` and, unless `stem` is given, `model.safetensors`.
+        stem : EfficientNetLite0Stem, optional
+            The stem of the loaded model, to save its memory.
+
+        Raises
+        ------
+        CheckpointError
+            If a file is missing or damaged.
+        """
+        from safetensors.numpy import load_file
+
+        folder = Path(folder)
+        try:
+            data = json.loads((folder / JSON_FILE).read_text(encoding="utf-8"))
+            tensors = load_file(folder / WEIGHTS_FILE)
+            if data["schema"] != SCHEMA:
+                raise ValueError(f"schema is {data['schema']!r}, expected {SCHEMA!r}")
+            tensors = {name: array.astype(np.float32) for name, array in tensors.items()}
+            textures = [
+                Texture(tensors[f"texture.{n}.mean"], tensors[f"texture.{n}.projection"])
+                for n in range(data["textures"])
+            ]
+            near = data["nearness"]
+            nearness = Nearness(
+                *(
+                    Subspace(*(tensors[f"nearness.{space}.{name}"] for name in _SUBSPACE))
+                    for space in ("inner", "pooled")
+                ),
+                tensors["nearness.references"],
+                tensors["nearness.sets"].astype(int),
+                tuple(near["names"]),
+                np.array(near["set_limits"]),
+                np.array(near["limits"]),
+            )
+            fields = {
+                name: FieldHead(
+                    _head(f"field.{name}", row, tensors),
+                    tuple(row["parts"]),
+                    row["sure"],
+                    row["measured"],
+                )
+                for name, row in data["fields"].items()
+            }
+            findings = tuple(
+                FindingHead(
+                    row["finding"],
+                    row["set"],
+                    _head(f"finding.{name}", row, tensors),
+                    tuple(row["parts"]),
+                    row["limit"],
+                    row["measured"],
+                )
+                for name, row in data["findings"].items()
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{folder.name}: the field heads cannot be loaded ({error}); reinstall radfound, or write them again "
+                "with `python -m training.stages.fields`"
+            ) from error
+        features = FrameFeatures(load_stem(folder) if stem is None else stem, textures)
+        return cls(features, nearness, fields, findings)
+
+    def save(self, folder: Path) -> None:
+        """Write `fields.json` and `fields.safetensors`, weights in float16."""
+        from safetensors.numpy import save_file
+
+        tensors: dict[str, np.ndarray] = {
+            "nearness.references": self.nearness.references,
+            "nearness.sets": self.nearness.sets,
+        }
+        for space in ("inner", "pooled"):
+            for name in _SUBSPACE:
+                tensors[f"nearness.{space}.{name}"] = getattr(getattr(self.nearness, space), name)
+        for number, texture in enumerate(self.features.textures):
+            tensors[f"texture.{number}.mean"] = texture.mean
+            tensors[f"texture.{number}.projection"] = texture.projection
+        data: dict[str, Any] = {
+            "schema": SCHEMA,
+            "textures": len(self.features.textures),
+            "nearness": {
+                "names": list(self.nearness.names),
+                "set_limits": [round(float(limit), 4) for limit in self.nearness.set_limits],
+                "limits": [round(float(limit), 4) for limit in self.nearness.limits],
+            },
+            "fields": {},
+            "findings": {},
+        }
+        for name, each in self.fields.items():
+            data["fields"][name] = _row(each.head, each.parts) | {
+                "sure": each.sure,
+                "measured": dict(each.measured),
+            }
+            tensors |= _arrays(f"field.{name}", each.head)
+        for finding in self.finding_heads:
+            name = f"{finding.set}/{finding.finding}"
+            data["findings"][name] = _row(finding.head, finding.parts) | {
+                "finding": finding.finding,
+                "set": finding.set,
+                "limit": finding.limit,
+                "measured": dict(finding.measured),
+            }
+            tensors |= _arrays(f"finding.{name}", finding.head)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {name: np.ascontiguousarray(array, np.float16) for name, array in tensors.items()},
+            folder / WEIGHTS_FILE,
+        )
+        (folder / JSON_FILE).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+    @property
+    def finding_names(self) -> tuple[str, ...]:
+        """Names of the findings that there are heads for."""
+        return tuple(dict.fromkeys(each.finding for each in self.finding_heads))
+
+    def read(self, study: Study, region: Box | Plane | None = None) -> dict[str, FieldValue]:
+        """Return the fields that apply to a study, each with its value, probability and source."""
+        return dict(self.reading(study, region).fields)
+
+    def reading(self, study: Study, region: Box | Plane | None = None) -> Reading:
+        """Return fields and findings of a study; those of the last few studies are kept.
+
+        Parameters
+        ----------
+        study : Study
+        region : Box or Plane, optional
+            As `radfound.study.frames.make_frames` takes it.
+        """
+        key = (study.digest, region)
+        with self._lock:
+            if key in self._readings:
+                self._readings.move_to_end(key)
+                return self._readings[key]
+        frames = field_frames(study, region)
+        found = self.judge(self.features(frames.pixels), stated_fields(study, frames), study)
+        with self._lock:
+            self._readings[key] = found
+            while len(self._readings) > _REMEMBERED:
+                self._readings.popitem(last=False)
+        return found
+
+    def judge(
+        self,
+        features: Mapping[str, np.ndarray],
+        stated: Mapping[str, str] | None = None,
+        study: Study | None = None,
+    ) -> Reading:
+        """Return what is known from the features of a study's frames and from what its file states.
+
+        Parameters
+        ----------
+        features : mapping of str to float array, shape (F, D)
+            As `FrameFeatures` returns them.
+        stated : mapping of str to str, optional
+            Fields that the file states.
+        study : Study, optional
+            Findings are judged for one picture only, not for volumes and several views.
+        """
+        stated = stated or {}
+        is_known = bool(np.median(self.nearness.strangeness(features)) <= 1)
+        fields: dict[str, FieldValue] = {}
+        chances: dict[str, Mapping[str, float]] = {}
+        several = study is not None and len(study.images) > 1
+        for name, entry in FIELDS.items():
+            if name in stated:
+                fields[name] = FieldValue(stated[name], None, "file")
+                chances[name] = {stated[name]: 1.0}
+                continue
+            head = self.fields.get(name)
+            if head is None:
+                continue
+            unknown = [need for need in entry.applies_to if fields[need].value is None]
+            if any(
+                fields[need].value not in values
+                for need, values in entry.applies_to.items()
+                if need not in unknown
+            ):
+                continue
+            if not is_known:
+                fields[name] = FieldValue(None, None, "picture", UNKNOWN_PICTURE)
+            elif unknown:
+                reason = f"The {FIELDS[unknown[0]].label} is not known."
+                fields[name] = FieldValue(None, None, "picture", reason)
+            elif entry.flips and several:
+                fields[name] = FieldValue(None, None, "picture", "There are several pictures.")
+            else:
+                chances[name] = _chances(head.head, head.parts, features)
+                fields[name] = _named(head, chances[name])
+        one_picture = len(features["pooled"]) == 1 and not (study and study.images[0].is_volume)
+        findings = self._findings(features) if one_picture and is_known else {}
+        return Reading(fields, findings, chances, is_known)
+
+    def _findings(self, features: Mapping[str, np.ndarray]) -> dict[str, FindingValue]:
+        """Return the findings of the nearest set, if the picture lies within that set's limit."""
+        distances = self.nearness.to_sets(features)[0]
+        nearest = int(distances.argmin())
+        if distances[nearest] > 1:
+            return {}
+        return {
+            each.finding: FindingValue(_chances(each.head, each.parts, features)["yes"], each.limit)
+            for each in self.finding_heads
+            if each.set == self.nearness.names[nearest]
+        }
+
+    def answer(self, study: Study, question: Question) -> FieldAnswer | None:
+        """Answer a question that asks for a field or a finding, or compose a caption or report.
+
+        Returns
+        -------
+        FieldAnswer or None
+            None if the question asks for anything else.
+        """
+        if question.task != "vqa":
+            found = self.reading(study, question.region)
+            text = compose(found.fields, question.task, found.findings)
+            return FieldAnswer(text, None, question.task)
+        asked = asked_for(question.text or "", self.finding_names)
+        if asked is None:
+            return None
+        found = self.reading(study, question.region)
+        if asked.findings:
+            return self._about_finding(found, asked)
+        return self._yes_or_no(found, asked) if asked.wanted else self._open(found, asked)
+
+    def _about_finding(self, found: Reading, asked: Asked) -> FieldAnswer:
+        known = [name for name in asked.findings if name in found.findings]
+        if not known:
+            sets = sorted(
+                {each.limit for each in self.finding_heads if each.finding in asked.findings}
+            )
+            return _silent(
+                "finding", f"This picture is not one of those it was {sets[0]}." if sets else ""
+            )
+        value = found.findings[known[0]]
+        present = value.probability >= 0.5
+        confidence = value.probability if present else 1 - value.probability
+        return FieldAnswer(
+            "Yes" if present else "No",
+            confidence,
+            "finding",
+            reason=f"{value.limit[0].upper()}{value.limit[1:]}.",
+        )
+
+    def _open(self, found: Reading, asked: Asked) -> FieldAnswer:
+        name = str(asked.field)
+        if name == "plane" and "projection" in found.fields:
+            name = "projection"
+        value = found.fields.get(name)
+        if value is None:
+            return _silent(name, _does_not_apply(name, found))
+        if value.value is None:
+            return _silent(name, value.reason)
+        if value.source == "picture" and not self.fields[name].is_competent:
+            return _silent(name, "On held-out pictures its answers did not depend on the picture.")
+        text = WORDS.get((name, value.value), value.value)
+        return FieldAnswer(f"{text[0].upper()}{text[1:]}", value.probability, name, value.source)
+
+    def _yes_or_no(self, found: Reading, asked: Asked) -> FieldAnswer:
+        chance, sources = 1.0, set()
+        for name, wanted in asked.wanted.items():
+            value = found.fields.get(name)
+            modality = found.fields.get("modality")
+            if value is None:
+                if modality is None or modality.value is None or name in ("contrast", "side"):
+                    return _silent(asked.kind, _does_not_apply(name, found))
+                chance, sources = 0.0, {modality.source}
+                continue
+            if value.value is None:
+                return _silent(asked.kind, value.reason)
+            if value.source == "picture" and not self.fields[name].is_competent:
+                return _silent(
+                    asked.kind, "On held-out pictures its answers did not depend on the picture."
+                )
+            chance *= found.chances[name].get(wanted, 0.0)
+            sources.add(value.source)
+        source = "picture" if "picture" in sources else "file"
+        confidence = max(chance, 1 - chance) if source == "picture" else None
+        return FieldAnswer("Yes" if chance >= 0.5 else "No", confidence, asked.kind, source)
+
+
+def _silent(kind: str, reason: str) -> FieldAnswer:
+    return FieldAnswer(CANNOT_TELL, None, kind, silent=True, reason=reason)
+
+
+def _does_not_apply(name: str, found: Reading) -> str:
+    modality = found.fields["modality"].value if "modality" in found.fields else None
+    needed = " or ".join(FIELDS[name].applies_to.get("modality", ()))
+    return (
+        f"The {FIELDS[name].label} is known for {needed} only; this is {modality or 'not known'}."
+    )
+
+
+def _chances(
+    head: Head, parts: tuple[str, ...], features: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """Return the mean probability of each class over the frames."""
+    values = np.concatenate([features[part] for part in parts], axis=1)
+    return dict(zip(head.names, map(float, head.probabilities(values).mean(0)), strict=True))
+
+
+def _named(head: FieldHead, chances: Mapping[str, float]) -> FieldValue:
+    best = max(chances, key=chances.__getitem__)
+    if chances[best] < head.sure:
+        return FieldValue(None, None, "picture", "The picture does not decide it.")
+    return FieldValue(best, chances[best], "picture")
+
+
+def _head(name: str, row: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Head:
+    return Head(
+        tuple(row["classes"]),
+        tensors[f"{name}.weight"],
+        tensors[f"{name}.bias"],
+        float(row["temperature"]),
+    )
+
+
+def _row(head: Head, parts: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "parts": list(parts),
+        "classes": list(head.classes),
+        "temperature": round(head.temperature, 4),
+    }
+
+
+def _arrays(name: str, head: Head) -> dict[str, np.ndarray]:
+    return {f"{name}.weight": head.weight, f"{name}.bias": head.bias}
