@@ -121,7 +121,12 @@ class RadFoundApp(MONAILabelApp):
             self._service = RadFoundService(
                 self.datastore(),
                 CorrectionLog(log_path(self._state)),
-                ServedModels(self._models, self._state, self.conf.get("device") or None),
+                ServedModels(
+                    self._models,
+                    self._state,
+                    self.conf.get("device") or None,
+                    self.conf.get("free_text") == "yes",
+                ),
                 journal,
                 scores,
             )

@@ -468,6 +468,8 @@ def _answer_text(answer: Answer) -> str:
     if answer.model.adapter is not None:
         model += f", adapter {answer.model.adapter}"
     notes = [] if answer.confidence is None else [f"confidence {answer.confidence:.2f}"]
+    if answer.reason:
+        notes.append(answer.reason.rstrip("."))
     notes.append(model)
     if not answer.finished:
         notes.append("cut off")

@@ -109,6 +109,19 @@ class ShownSlices(TypedDict):
     slices: list[Text]
 
 
+class ReaderText(TypedDict):
+    """A reader's text about the same question: the text, who wrote it, when, and the correction's id."""
+
+    text: Text
+    author: Text
+    created: Text
+    correction: Text
+
+
+SOURCES = ("model", "field", "recall", "head", "wording")
+"""What an answer may come from; `Answer` describes them."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """One answer, caption or report.
@@ -127,7 +140,8 @@ class Answer:
         Calibrated probability of a correct answer, in [0, 1]; None without a calibration: for captions
         and reports, for checkpoints without one, and with an adapter.
     uncertainty : float or None
-        Mean entropy of the answer's tokens divided by the entropy of a uniform choice, in [0, 1].
+        Mean entropy of the answer's tokens divided by the entropy of a uniform choice, in [0, 1]; for a
+        classifier's answer, 1 minus its confidence.
     evidence : str or None
         File name of the evidence map, if one was requested.
     timings_ms : dict of str to int
@@ -136,6 +150,18 @@ class Answer:
         False if the token limit or a cancellation cut the text off.
     shown : ShownSlices or None
         What the model was shown; None if the backend names no pictures.
+    source : {"model", "field", "recall", "head", "wording"}
+        What the text comes from: the language model; a classifier of the picture or the file's header
+        (`radfound.fields`); a reader's correction; a classifier learnt from corrections; the department's
+        wording (`radfound.teaching`).
+    reason : str or None
+        Why it is this text, or why it cannot be told, in words for people.
+    model_text : str or None
+        The language model's own text where another one is shown in its place.
+    corrected_by, corrected_on : str or None
+        Author and time of the correction that is recalled.
+    contradictions : tuple of ReaderText
+        Other readers' texts about the same question, where they differ.
     series : tuple of str
         UIDs of the series of an archive that were shown, in order; empty for a folder of studies.
     series_rule : str or None
@@ -154,6 +180,12 @@ class Answer:
     timings_ms: dict[str, int] = field(default_factory=dict)
     finished: bool = True
     shown: ShownSlices | None = None
+    source: str = "model"
+    reason: str | None = None
+    model_text: str | None = None
+    corrected_by: str | None = None
+    corrected_on: str | None = None
+    contradictions: tuple[ReaderText, ...] = ()
     series: tuple[str, ...] = ()
     series_rule: str | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))

@@ -26,7 +26,7 @@ from radfound.exceptions import (
     RequestError,
     StudyAmbiguousError,
 )
-from radfound.question import TASKS, Answer, ModelVersion, ShownSlices, Turn
+from radfound.question import SOURCES, TASKS, Answer, ModelVersion, ReaderText, ShownSlices, Turn
 from radfound.study.region import Region, region_to_json
 from radfound.validation import (
     CONFIG,
@@ -85,6 +85,12 @@ class AnswerJson(BaseModel):
     timings_ms: dict[str, int]
     finished: Truth = True
     shown: ShownSlices | None = None
+    source: Annotated[str, one_of(SOURCES)] = "model"
+    reason: Text | None = None
+    model_text: Text | None = None
+    corrected_by: Text | None = None
+    corrected_on: Text | None = None
+    contradictions: tuple[ReaderText, ...] = ()
     series: tuple[Text, ...] = ()
     series_rule: Text | None = None
 
@@ -93,6 +99,7 @@ def answer_to_json(answer: Answer) -> dict[str, Any]:
     """Return an answer as `radfound.answer/1`."""
     fields = asdict(answer)
     fields["images"] = list(answer.images)
+    fields["contradictions"] = list(answer.contradictions)
     if answer.series:
         fields["series"] = list(answer.series)
     else:  # not from an archive
@@ -209,6 +216,8 @@ class AskRequest(BaseModel):
         1 to 512.
     evidence : bool
         Whether an evidence map is requested.
+    recall : bool
+        Whether a reader's earlier text about the same question answers it at once.
     model : str or None
         Name of the model that answers; None for the server's default.
     models : tuple of str
@@ -235,6 +244,7 @@ class AskRequest(BaseModel):
     evidence: Annotated[Truth, BeforeValidator(lambda value: False if value is None else value)] = (
         False
     )
+    recall: Annotated[Truth, BeforeValidator(lambda value: True if value is None else value)] = True
     model: _ModelName | None = None
     models: Annotated[tuple[_ModelName, ...], Field(max_length=MAX_MODELS)] = ()
 

@@ -13,6 +13,7 @@ from radfound.engine.confidence import (
     normalised_entropy,
 )
 from radfound.engine.generated import Generated
+from radfound.engine.instead import Instead
 from radfound.engine.shown import Shown
 from radfound.engine.stream import Stream, Token
 from radfound.exceptions import AdapterError, NotFoundError
@@ -40,6 +41,8 @@ class AnswerStream:
         Cancels the stream when set.
     on_lost : callable, optional
         Called if the backend can no longer use the answer's adapter.
+    instead : Instead, optional
+        Takes the place of the model's text, which is then not streamed.
     """
 
     def __init__(
@@ -52,8 +55,9 @@ class AnswerStream:
         calibration: Calibration | None,
         cancel: threading.Event | None = None,
         on_lost: Callable[[], None] | None = None,
+        instead: Instead | None = None,
     ):
-        self._stream = tokens
+        self._stream, self._instead = tokens, instead
         self._study, self._question, self._model = study, question, model
         self._vocabulary, self._calibration = vocabulary, calibration
         self._on_lost = on_lost
@@ -134,13 +138,13 @@ class AnswerStream:
             return self._answer()
         self._tokens.append(token)
         self._first_ms = self._first_ms or self._since_began()
-        return token.text
+        return "" if self._instead else token.text
 
     def _answer(self) -> Answer:
         question, generated = self._question, Generated.of(self._tokens)
         text = generated.text.strip()
         probability = length_normalised_probability(generated.log_probabilities or ())
-        return Answer(
+        answer = Answer(
             task=question.task,
             images=(self._study.id,),
             question=question.text if question.task == "vqa" else None,
@@ -162,6 +166,7 @@ class AnswerStream:
             finished=generated.complete,
             shown=_slices(self._stream.shown),
         )
+        return self._instead.of(answer) if self._instead else answer
 
     def _since_began(self) -> int:
         return round((time.monotonic() - self._began) * 1000)

@@ -6,13 +6,16 @@ import threading
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from radfound.engine.active_adapter import ActiveAdapter
 from radfound.engine.answer_stream import AnswerStream
 from radfound.engine.confidence import Calibration
+from radfound.engine.instead import Instead
 from radfound.engine.protocol import Backend
+from radfound.engine.stream import ended_stream
 from radfound.exceptions import RequestError
 from radfound.question import TASKS, Answer, ModelVersion, Question, Turn
 from radfound.records.adapters import AdapterStore
@@ -20,6 +23,9 @@ from radfound.study.evidence_map import Evidence
 from radfound.study.region import Box, Plane, region_from_json
 from radfound.study.study import Study
 from radfound.wire import MAX_NEW_TOKENS
+
+if TYPE_CHECKING:
+    from radfound.fields.model import FieldModel
 
 
 class Engine:
@@ -34,6 +40,10 @@ class Engine:
         Of the base model's probabilities.
     name : str
         The model's name in answers; the backend's own if empty.
+    fields : FieldModel, optional
+        Answers what can be seen without a language model; see `_instead`.
+    free_text : bool
+        Whether the language model writes captions and reports although `fields` could.
     """
 
     def __init__(
@@ -43,9 +53,12 @@ class Engine:
         adapters: AdapterStore | None = None,
         calibration: Calibration | None = None,
         name: str = "",
+        fields: FieldModel | None = None,
+        free_text: bool = False,
     ):
         self.backend = backend
         self._name = name
+        self.fields, self._free_text = fields, free_text
         self.calibration = calibration
         self._adapters = ActiveAdapter(backend, adapters)
 
@@ -57,6 +70,7 @@ class Engine:
         adapters: AdapterStore | None = None,
         device: str | None = None,
         name: str = "",
+        free_text: bool = False,
     ) -> Engine:
         """Return an engine for a checkpoint, named as for `radfound.model.checkpoints.load`."""
         from radfound.engine.local.backend import LocalBackend
@@ -65,7 +79,14 @@ class Engine:
         backend = LocalBackend.load(checkpoint, device)
         revision = backend.describe().revision
         calibration = Calibration.read(shipped_folder(checkpoint), revision)
-        return cls(backend, adapters=adapters, calibration=calibration, name=name)
+        return cls(
+            backend,
+            adapters=adapters,
+            calibration=calibration,
+            name=name,
+            fields=_load_fields(shipped_folder(checkpoint), backend),
+            free_text=free_text,
+        )
 
     @property
     def model_version(self) -> ModelVersion:
@@ -145,8 +166,11 @@ class Engine:
         limit = _token_limit(task, max_new_tokens)
         asked = Question(task, question, tuple(history), region_from_json(region))
         adapter = self._adapters.current()
+        instead, is_asked = self._instead(study, asked, adapter)
         return AnswerStream(
-            self.backend.stream(study, asked, adapter=adapter, limit=limit),
+            self.backend.stream(study, asked, adapter=adapter, limit=limit)
+            if is_asked
+            else ended_stream(),
             study,
             asked,
             self._version(adapter),
@@ -155,7 +179,26 @@ class Engine:
             self.calibration if adapter is None else None,
             cancel,
             None if adapter is None else partial(self._adapters.forget, adapter),
+            instead,
         )
+
+    def _instead(
+        self, study: Study, question: Question, adapter: str | None
+    ) -> tuple[Instead | None, bool]:
+        """Return what is answered in place of the model's text, and whether the model is asked at all.
+
+        Classifiers answer the questions that they are better at, and write captions and reports. What they
+        cannot tell, the model cannot either: its guess is kept beside the answer. With an adapter the model
+        writes what its readers taught it, but findings that cannot be seen stay untold.
+        """
+        if self.fields is None or (question.task != "vqa" and self._free_text):
+            return None, True
+        found = self.fields.answer(study, question)
+        is_untold = found is not None and found.silent and found.kind == "finding"
+        if found is None or (adapter is not None and not is_untold):
+            return None, True
+        reason = found.reason or ("stated in the file" if found.source == "file" else None)
+        return Instead(found.text, "field", reason, found.confidence), found.silent
 
     def check(
         self,
@@ -232,6 +275,13 @@ class Engine:
     def _version(self, adapter: str | None) -> ModelVersion:
         model = self.backend.describe()
         return ModelVersion(self._name or model.name, model.revision, adapter)
+
+
+def _load_fields(folder: Path, backend: Backend) -> FieldModel | None:
+    """Return the classifiers beside a checkpoint; None if it has none."""
+    from radfound.fields.model import JSON_FILE, FieldModel
+
+    return FieldModel.load(folder) if (folder / JSON_FILE).is_file() else None
 
 
 def _token_limit(task: str, requested: int | None) -> int:

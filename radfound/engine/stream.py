@@ -146,3 +146,10 @@ class Stream:
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def ended_stream() -> Stream:
+    """Return a stream without tokens, for an answer that no model gives."""
+    stream = Stream()
+    stream.end()
+    return stream

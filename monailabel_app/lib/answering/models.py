@@ -37,11 +37,15 @@ class ServedModels:
         another in a folder of its name.
     device : str, optional
         For models that name none.
+    free_text : bool
+        As for `Engine`.
     """
 
-    def __init__(self, models: Models, state: Path, device: str | None = None):
+    def __init__(
+        self, models: Models, state: Path, device: str | None = None, free_text: bool = False
+    ):
         self.settings = models
-        self._device = device
+        self._device, self._free_text = device, free_text
         own = store_path(state)
         self._stores = {
             model.name: AdapterStore(
@@ -139,6 +143,7 @@ class ServedModels:
             adapters=store,
             device=self._device,
             calibration=store.root.parent,
+            free_text=self._free_text,
         )
 
 

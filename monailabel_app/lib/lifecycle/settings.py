@@ -21,6 +21,8 @@ SETTINGS = {
     "confirm": "number of readers who must agree on a text before wording and heads are learnt from it; "
     "default 1",
     "device": "cpu, cuda, cuda:1 (the second GPU) or mps; default: the best one found",
+    "free_text": "yes lets the embedded model write captions and reports in words of its own; default no, since "
+    "it cannot see most findings",
     "hosts": "comma-separated host names that the server accepts besides its own addresses, such as "
     "the name of a proxy in front of it, or of this machine in its network",
     "max_upload_mb": "largest request with a file, in MB; default 2048",
@@ -66,6 +68,8 @@ def check_conf(conf: Mapping[str, str]) -> None:
     for name in conf:
         if name not in SETTINGS and name not in _OF_MONAI_LABEL:
             raise RequestError(f"--conf: found {name!r}; {_expected(name, SETTINGS)}")
+    if conf.get("free_text", "no") not in ("yes", "no"):
+        raise RequestError(f"free_text: found {conf['free_text'][:20]!r}; expected yes or no")
     device = conf.get("device") or DEVICES[0]
     if not re.fullmatch(rf"({'|'.join(DEVICES)})(:\d+)?", device):
         raise RequestError(f"device: found {device!r}; {_expected(device, DEVICES)}")

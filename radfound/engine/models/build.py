@@ -41,6 +41,7 @@ def build_engine(
     adapters: AdapterStore | None = None,
     device: str | None = None,
     calibration: Path | None = None,
+    free_text: bool = False,
 ) -> Engine:
     """Return an engine for a model.
 
@@ -54,6 +55,8 @@ def build_engine(
         For a model that names none.
     calibration : Path, optional
         Folder with `calibration.json`; RadFound's own models have theirs beside the weights.
+    free_text : bool
+        As for `Engine`.
     """
     from radfound.engine.confidence import Calibration
     from radfound.engine.engine import Engine
@@ -61,7 +64,11 @@ def build_engine(
     model = replace(model, device=model.device or device)
     if model.backend == "radfound":
         return Engine.load(
-            checkpoint_of(model), adapters=adapters, device=model.device, name=model.name
+            checkpoint_of(model),
+            adapters=adapters,
+            device=model.device,
+            name=model.name,
+            free_text=free_text,
         )
     backend = build_backend(model, send_images_to)
     known = Calibration.read(calibration, backend.describe().revision) if calibration else None
