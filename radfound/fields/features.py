@@ -1,20 +1,14 @@
 """Numbers that describe a frame: what the convolutions of the encoder's stem see, frozen.
 
-Taken before the layers that the alignment has collapsed to a few labels. Four parts:
+Taken before the layers that the alignment has collapsed to a few labels. Three parts:
 
-- `pooled`: the mean of the last features over the frame;
-- `texture`: means and products of the features of two inner layers, after a projection (bilinear pooling, Lin et
-  al. 2015, arXiv 1504.07889), which keep what is needed for the weighting of an MR image;
+- `pooled`: the mean of the last features over the frame and its mirror image;
 - `sides`: the last features of the left half of the frame less those of the right half;
-- `inner`: mean and standard deviation of the features of the two inner layers, which tell how a picture was made.
-
-The first two are means over the frame and its mirror image.
+- `inner`: mean and standard deviation of the features of two inner layers, which tell how a picture was made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,28 +22,13 @@ if TYPE_CHECKING:
 
     from radfound.study.region import Box, Plane
 
-PARTS = ("pooled", "texture", "sides", "inner")
-TEXTURE_LAYERS: Mapping[int, int] = {4: 24, 10: 32}
-"""Inner blocks of the stem whose products are taken, each with the width of its projection."""
+PARTS = ("pooled", "sides", "inner")
+INNER_LAYERS = (4, 10)
+"""Blocks of the stem whose moments are taken; the alignment froze the first of them."""
 _STEM = "vision_model.stem."
 _BATCH = 16
 # One window for CT in HU: the training pictures are grey figures, most of them of soft tissue.
 _WINDOW_HU = (40.0, 400.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Texture:
-    """Projection of an inner layer's features.
-
-    Parameters
-    ----------
-    mean : float array, shape (C,)
-    projection : float array, shape (C, K)
-        Whitening projection.
-    """
-
-    mean: np.ndarray
-    projection: np.ndarray
 
 
 def field_frames(study: Study, region: Box | Plane | None = None, max_frames: int = 16) -> Any:
@@ -106,13 +85,10 @@ class FrameFeatures:
     ----------
     stem : EfficientNetLite0Stem
         In evaluation mode; as `load_stem` returns it, or the one of a loaded model.
-    textures : sequence of Texture
-        One for each of `TEXTURE_LAYERS`.
     """
 
-    def __init__(self, stem: Any, textures: Sequence[Texture]):
+    def __init__(self, stem: Any):
         self.stem = stem
-        self.textures = tuple(textures)
 
     def __call__(self, pixels: torch.Tensor) -> dict[str, np.ndarray]:
         """Map frames (F, 3, S, S), grey values in [0, 1], to float32 arrays (F, D), one for each of `PARTS`."""
@@ -122,49 +98,28 @@ class FrameFeatures:
         with torch.inference_mode():
             for chunk in pixels.split(_BATCH):
                 last, inner = self.layers(chunk)
-                mirrored_last, mirrored_inner = self.layers(chunk.flip(3))
+                mirrored, _ = self.layers(chunk.flip(3))
                 half = last.shape[-1] // 2
                 sides = last[..., :half].mean((2, 3)) - last[..., half:].mean((2, 3))
-                pooled = (last.mean((2, 3)) + mirrored_last.mean((2, 3))) / 2
-                texture = np.concatenate(
-                    [
-                        (second_order(a, each) + second_order(b, each)) / 2
-                        for a, b, each in zip(inner, mirrored_inner, self.textures, strict=True)
-                    ],
-                    axis=1,
-                )
-                found["pooled"].append(pooled.numpy())
-                found["texture"].append(texture)
-                found["sides"].append(sides.numpy())
                 moments = [m for each in inner for m in (each.mean((2, 3)), each.std((2, 3)))]
+                found["pooled"].append((last + mirrored).mean((2, 3)).numpy() / 2)
+                found["sides"].append(sides.numpy())
                 found["inner"].append(torch.cat(moments, dim=1).numpy())
         return {name: np.concatenate(parts) for name, parts in found.items()}
 
     def layers(self, pixels: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Return the last features (F, C, H, W) of frames and those of `TEXTURE_LAYERS`, in float32."""
+        """Return the last features (F, C, H, W) of frames and those of `INNER_LAYERS`, in float32."""
         import torch
         import torch.nn.functional as F
 
         inner = []
-        with torch.autocast("cpu", torch.bfloat16):
-            features = (pixels * 2.0 - 1.0).contiguous(memory_format=torch.channels_last)
+        device = next(self.stem.parameters()).device
+        with torch.autocast(device.type, torch.bfloat16):
+            features = (pixels.to(device) * 2.0 - 1.0).contiguous(memory_format=torch.channels_last)
             features = F.relu6(self.stem.first(features))
             for index, block in enumerate(self.stem.blocks):
                 features = block(features)
-                if index in TEXTURE_LAYERS:
-                    inner.append(features.float())
+                if index in INNER_LAYERS:
+                    inner.append(features.float().cpu())
             last = F.relu6(self.stem.last(features))
-        return last.float(), inner
-
-
-def second_order(features: torch.Tensor, texture: Texture) -> np.ndarray:
-    """Map features (F, C, H, W) to the signed roots of their projected products and means, shape (F, D)."""
-    import torch
-
-    mean = torch.from_numpy(np.asarray(texture.mean, np.float32))
-    projection = torch.from_numpy(np.asarray(texture.projection, np.float32))
-    points = (features.flatten(2).transpose(1, 2) - mean) @ projection
-    products = points.transpose(1, 2) @ points / points.shape[1]
-    row, column = torch.triu_indices(*products.shape[1:])
-    values = torch.cat([products[:, row, column], points.mean(1)], dim=1)
-    return (values.sign() * values.abs().sqrt()).numpy()
+        return last.float().cpu(), inner

@@ -15,7 +15,7 @@ import numpy as np
 from radfound.exceptions import CheckpointError
 from radfound.fields.catalogue import FIELDS, WORDS
 from radfound.fields.compose import UNKNOWN_PICTURE, compose
-from radfound.fields.features import FrameFeatures, Texture, field_frames, load_stem
+from radfound.fields.features import FrameFeatures, field_frames, load_stem
 from radfound.fields.heads import Head, Nearness, Subspace
 from radfound.fields.questions import Asked, asked_for
 from radfound.fields.stated import stated_fields
@@ -153,16 +153,14 @@ class FieldModel:
             if data["schema"] != SCHEMA:
                 raise ValueError(f"schema is {data['schema']!r}, expected {SCHEMA!r}")
             tensors = {name: array.astype(np.float32) for name, array in tensors.items()}
-            textures = [
-                Texture(tensors[f"texture.{n}.mean"], tensors[f"texture.{n}.projection"])
-                for n in range(data["textures"])
-            ]
             near = data["nearness"]
+            inner, pooled = (
+                Subspace(*(tensors[f"nearness.{space}.{name}"] for name in _SUBSPACE))
+                for space in ("inner", "pooled")
+            )
             nearness = Nearness(
-                *(
-                    Subspace(*(tensors[f"nearness.{space}.{name}"] for name in _SUBSPACE))
-                    for space in ("inner", "pooled")
-                ),
+                inner,
+                pooled,
                 tensors["nearness.references"],
                 tensors["nearness.sets"].astype(int),
                 tuple(near["names"]),
@@ -194,7 +192,7 @@ class FieldModel:
                 f"{folder.name}: the field heads cannot be loaded ({error}); reinstall radfound, or write them again "
                 "with `python -m training.stages.fields`"
             ) from error
-        features = FrameFeatures(load_stem(folder) if stem is None else stem, textures)
+        features = FrameFeatures(load_stem(folder) if stem is None else stem)
         return cls(features, nearness, fields, findings)
 
     def save(self, folder: Path) -> None:
@@ -208,12 +206,8 @@ class FieldModel:
         for space in ("inner", "pooled"):
             for name in _SUBSPACE:
                 tensors[f"nearness.{space}.{name}"] = getattr(getattr(self.nearness, space), name)
-        for number, texture in enumerate(self.features.textures):
-            tensors[f"texture.{number}.mean"] = texture.mean
-            tensors[f"texture.{number}.projection"] = texture.projection
         data: dict[str, Any] = {
             "schema": SCHEMA,
-            "textures": len(self.features.textures),
             "nearness": {
                 "names": list(self.nearness.names),
                 "set_limits": [round(float(limit), 4) for limit in self.nearness.set_limits],

@@ -4,44 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import random
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from radfound.fields.features import TEXTURE_LAYERS, FrameFeatures, Texture, field_frames
+from radfound.fields.features import FrameFeatures, field_frames
 from training.fields.samples import Sample
 
 logger = logging.getLogger(__name__)
 
 _CHUNK = 64
-_TEXTURE_PICTURES = 600
-
-
-def fit_textures(stem: torch.nn.Module, samples: Sequence[Sample], seed: int = 0) -> list[Texture]:
-    """Return the projections of the inner layers, fitted to some training pictures.
-
-    Principal components of the features at all places of the pictures, scaled to unit variance.
-    """
-    known = [sample for sample in samples if sample.split == "train"]
-    chosen = random.Random(seed).sample(known, min(_TEXTURE_PICTURES, len(known)))
-    inner: list[list[torch.Tensor]] = [[] for _ in TEXTURE_LAYERS]
-    features = FrameFeatures(stem, ())
-    with torch.inference_mode():
-        for start in range(0, len(chosen), _CHUNK):
-            _, layers = features.layers(_pixels(chosen[start : start + _CHUNK]))
-            for found, layer in zip(inner, layers, strict=True):
-                found.append(layer.flatten(2).transpose(1, 2)[:, ::4].reshape(-1, layer.shape[1]))
-    textures = []
-    for parts, width in zip(inner, TEXTURE_LAYERS.values(), strict=True):
-        points = torch.cat(parts)
-        mean = points.mean(0)
-        values, vectors = torch.linalg.eigh((points - mean).T @ (points - mean) / len(points))
-        projection = vectors[:, -width:] / values[-width:].sqrt()
-        textures.append(Texture(mean.numpy(), projection.numpy()))
-    return textures
 
 
 def extract(
@@ -85,8 +59,6 @@ def _name(samples: Sequence[Sample], features: FrameFeatures) -> str:
     sha = hashlib.sha256()
     for sample in samples:
         sha.update(f"{sample.file}{sample.footer}".encode())
-    for texture in features.textures:
-        sha.update(np.ascontiguousarray(texture.projection).tobytes())
     for tensor in list(features.stem.state_dict().values())[-5:]:
         sha.update(tensor.float().numpy().tobytes())
     return sha.hexdigest()[:16]

@@ -13,12 +13,12 @@ from training.fields.samples import Sample
 
 Features = Mapping[str, np.ndarray]
 
-PARTS_OF: Mapping[str, tuple[str, ...]] = {"weighting": ("texture",), "side": ("sides",)}
+PARTS_OF: Mapping[str, tuple[str, ...]] = {"weighting": ("inner",), "side": ("sides",)}
 """Parts of the features that a field uses, where they are not `DEFAULT_PARTS`; chosen on the validation split."""
 DEFAULT_PARTS = ("pooled",)
 FINDING_PARTS = ("pooled",)
 FINDING_C = 0.003
-_PENALTIES = (0.003, 0.01, 0.03, 0.1)
+_PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3)
 _MOST_OF_A_SET = 300  # so that one source does not outweigh the others
 _SETS_OF = {
     "location": ("medpix",),
@@ -30,7 +30,8 @@ _SETS_OF = {
 NOT_SHIPPED = ("head_ct_hemorrhage", "kidney_ct")
 _INNER_DIRECTIONS, _POOLED_DIRECTIONS = 48, 64
 _REFERENCES, _MEDPIX_REFERENCES = 120, 600
-_KEPT = 0.99  # share of the held-out pictures within each limit
+_KEPT = 0.99  # share of all held-out pictures within each limit, before it is widened
+_KNOWN = 0.97  # share of the held-out pictures of every set that are known
 _FEWEST_TO_CALIBRATE = 40
 # A set with fewer pictures than this has no limit of its own.
 _FEWEST_OF_A_SET = 20
@@ -71,12 +72,11 @@ def joint_class(sample: Sample, field: str) -> str:
     The refinement makes the classes more alike within themselves; a head adds their probabilities up again.
     """
     labels = sample.labels
+    refined: tuple[str, ...] = ()
     if field in ("region", "location"):
         refined = (labels.get("region", ""), labels.get("location", ""), labels.get("modality", ""))
     elif field == "weighting":
         refined = ("head" if labels.get("region") == "head" else "body",)
-    else:
-        refined = ()
     return "|".join((labels[field], *refined))
 
 
@@ -87,7 +87,7 @@ def fit_field(
     used: np.ndarray,
     penalties: Sequence[float] = _PENALTIES,
 ) -> tuple[Head, tuple[str, ...], float]:
-    """Fit a field's head: penalty and temperature on the validation split.
+    """Fit a field's head: on the validation split, the penalty by accuracy, then the temperature by loss.
 
     Where that holds fewer than 40 pictures of the field, temperature and penalty come from a cross-validation over
     the patients of the training split.
@@ -112,13 +112,18 @@ def fit_field(
     for c in penalties:
         if of_test and len(check) >= _FEWEST_TO_CALIBRATE:
             head = fit_linear(values[train], target, c)
-            scored[c] = fit_temperature(head.logits(values[check]), head.classes, truth[check])
+            logits, classes, right = head.logits(values[check]), head.classes, truth[check]
         else:
             patients = [samples[i].patient for i in train]
-            scored[c] = _crossed(values[train], target, truth[train], patients, c)
-    best = min(penalties, key=lambda c: scored[c][0])
+            classes, right = tuple(sorted(set(truth[train]))), truth[train]
+            logits = _crossed(values[train], target, classes, patients, c)
+        loss, temperature = fit_temperature(logits, classes, right)
+        named = Head(classes, np.eye(len(classes), dtype=np.float32), np.zeros(len(classes)))
+        answers = np.array(named.names)[named.probabilities(logits).argmax(1)]
+        scored[c] = (float((answers != right).mean()), loss, temperature)
+    best = min(penalties, key=lambda c: scored[c])
     head = fit_linear(values[train], target, best)
-    return Head(head.classes, head.weight, head.bias, scored[best][1]), parts, best
+    return Head(head.classes, head.weight, head.bias, scored[best][2]), parts, best
 
 
 def fit_linear(values: np.ndarray, target: np.ndarray, penalty: float) -> Head:
@@ -136,22 +141,25 @@ def fit_linear(values: np.ndarray, target: np.ndarray, penalty: float) -> Head:
 
 
 def _crossed(
-    values: np.ndarray, target: np.ndarray, truth: np.ndarray, groups: Sequence[str], penalty: float
-) -> tuple[float, float]:
-    """Return loss and temperature of a cross-validation in five folds by patient."""
+    values: np.ndarray,
+    target: np.ndarray,
+    classes: Sequence[str],
+    patients: Sequence[str],
+    penalty: float,
+) -> np.ndarray:
+    """Return the logits of a cross-validation in five folds by patient, shape (N, len(classes))."""
     selection = library("sklearn.model_selection", "train")
-    classes = sorted(set(truth))
     logits = np.full((len(values), len(classes)), -20.0)
-    for fitted, left in selection.GroupKFold(5).split(values, target, groups):
+    for fitted, left in selection.GroupKFold(5).split(values, target, patients):
         head = fit_linear(values[fitted], target[fitted], penalty)
         chances = head.probabilities(values[left])
         for column, name in enumerate(head.names):
-            logits[left, classes.index(name)] = np.log(np.maximum(chances[:, column], 1e-9))
-    return fit_temperature(logits, tuple(classes), truth)
+            logits[left, list(classes).index(name)] = np.log(np.maximum(chances[:, column], 1e-9))
+    return logits
 
 
 def fit_temperature(
-    logits: np.ndarray, classes: Sequence[str], truth: Sequence[str]
+    logits: np.ndarray, classes: Sequence[str], truth: np.ndarray
 ) -> tuple[float, float]:
     """Return mean negative log-probability and the temperature at which it is least.
 
@@ -160,7 +168,7 @@ def fit_temperature(
     logits : float array, shape (N, C)
     classes : sequence of C str
         Classes with the same name are added up.
-    truth : sequence of N str
+    truth : array of N str
     """
     right = np.array(classes)[None] == np.array(truth)[:, None]
     found = []
@@ -221,8 +229,13 @@ def fit_nearness(
         float(np.quantile(draft.to_sets(rows_of(features, rows))[:, index], 0.95))
         for index, rows in enumerate(spare)
     ]
-    raw = draft.raw(rows_of(features, np.concatenate(spare)))
-    limits = np.quantile(raw, _KEPT, axis=0)
+    limits = np.quantile(draft.raw(rows_of(features, np.concatenate(spare))), _KEPT, axis=0)
+    # A set whose pictures differ more from one another than those of others needs wider limits.
+    widest = max(
+        float(np.quantile((draft.raw(rows_of(features, rows)) / limits).max(1), _KNOWN))
+        for rows in spare
+    )
+    limits = limits * max(1.0, widest)
     return Nearness(
         inner, pooled, along[references], np.array(owners), names, np.array(set_limits), limits
     )

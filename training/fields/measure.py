@@ -105,12 +105,10 @@ def measure_field(
         "blank": right * 1.0 - (truth == blank_answer),
         "other": right * 1.0 - (answers[other] == truth),
     }
-    scored = {
-        name: by_patient(lambda r, v=v: float(v[r].mean()), patients) for name, v in leads.items()
-    }
-    worst = min(scored.values(), key=lambda score: score.low)
+    scored = [_share(lead, patients) for lead in leads.values()]
+    worst = min(scored, key=lambda score: score.low)
     splits = np.array([samples[i].split for i in rows])
-    accuracy = by_patient(lambda r: float(right[r].mean()), patients)
+    accuracy = _share(right * 1.0, patients)
     balanced = by_patient(lambda r: _balanced(right[r], truth[r]), patients)
     confidence = chances.max(1)
     return {
@@ -132,6 +130,10 @@ def measure_field(
         if (confidence >= head.sure).any()
         else None,
     }
+
+
+def _share(values: np.ndarray, patients: Sequence[str]) -> Score:
+    return by_patient(lambda rows: float(values[rows].mean()), patients)
 
 
 def _other_patient(

@@ -19,7 +19,7 @@ from radfound.fields.catalogue import FIELDS
 from radfound.fields.features import FrameFeatures, load_stem
 from radfound.fields.model import FieldHead, FieldModel, FindingHead
 from radfound.model.checkpoints import shipped_folder
-from training.fields.extract import extract, fit_textures
+from training.fields.extract import extract
 from training.fields.fit import (
     FINDING_PARTS,
     NOT_SHIPPED,
@@ -32,6 +32,7 @@ from training.fields.fit import (
 )
 from training.fields.measure import (
     Score,
+    auroc,
     control_auroc,
     finding_auroc,
     finding_logit,
@@ -155,6 +156,7 @@ def _findings(
         train = np.flatnonzero((sets == set_name) & ~held)
         test = np.flatnonzero((sets == set_name) & held)
         for finding in _names(samples, test):
+            has = np.array([finding in (s.findings or ()) for s in samples])
             head = fit_finding(samples, values, set_name, finding, train)
             score = finding_auroc(samples, finding_logit(head, features[test]), test, finding)
             control = control_auroc(samples, finding, train, test)
@@ -162,18 +164,17 @@ def _findings(
             for seed in range(1, seeds + 1):
                 rows = train[redrawn([samples[i] for i in train], np.ones(len(train), bool), seed)]
                 drawn = fit_finding(samples, values, set_name, finding, rows)
-                again = finding_auroc(samples, finding_logit(drawn, features[test]), test, finding)
-                draws.append(f"{again.value:.2f}")
+                again = auroc(finding_logit(drawn, features[test]), has[test])
+                draws.append(f"{again:.2f}")
             across = _across(samples, head, features, set_name, finding)
             verdict = _verdict(set_name, finding, score, control)
             if verdict == "yes":
                 limit = f"learnt from {words}, AUROC {score.plain()}"
                 measured = {"auroc": [round(v, 3) for v in (score.value, score.low, score.high)]}
                 shipped.append(FindingHead(finding, set_name, head, FINDING_PARTS, limit, measured))
-            present = sum(finding in (samples[i].findings or ()) for i in test)
             patients = len({samples[i].patient for i in test})
             lines.append(
-                f"| {set_name} | {finding} | {len(test)} ({present}; {patients}) | {score.plain()} | {control:.2f} "
+                f"| {set_name} | {finding} | {len(test)} ({has[test].sum()}; {patients}) | {score.plain()} | {control:.2f} "
                 f"| {', '.join(draws)} | {across} | {verdict} |"
             )
             logger.info("%s", lines[-1])
@@ -273,28 +274,28 @@ def _strange(
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Fit, measure and write; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m training.stages.fields", description=__doc__)
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of the data kit")
     parser.add_argument("--checkpoint", type=Path, default=shipped_folder(_MODEL))
     parser.add_argument("--out", type=Path, help="folder of the heads; by default the checkpoint's")
     parser.add_argument("--cache", type=Path, help="folder that keeps the features between runs")
     parser.add_argument("--tables", type=Path, help="file for the tables, in Markdown")
     parser.add_argument("--seeds", type=int, default=3, help="further draws of training patients")
-    chosen = parser.parse_args(arguments)
-    samples = kit_samples(chosen.data)
-    stem = load_stem(chosen.checkpoint)
-    features = FrameFeatures(stem, fit_textures(stem, samples))
-    values = extract(samples, features, chosen.cache)
-    model, tables = fit_all(samples, values, features, chosen.seeds)
-    model.save(chosen.out or chosen.checkpoint)
+    args = parser.parse_args()
+    samples = kit_samples(args.data)
+    features = FrameFeatures(load_stem(args.checkpoint))
+    values = extract(samples, features, args.cache)
+    model, tables = fit_all(samples, values, features, args.seeds)
+    model.save(args.out or args.checkpoint)
     text = "\n\n".join(f"<!-- {name} -->\n{table}" for name, table in tables.items())
-    if chosen.tables:
-        chosen.tables.write_text(text + "\n", encoding="utf-8")
+    if args.tables:
+        args.tables.write_text(text + "\n", encoding="utf-8")
     else:
         print(text)
-    return 0
 
 
 if __name__ == "__main__":
