@@ -112,15 +112,24 @@ class Photographer:
         study : Path
             Study to load into Slicer.
         """
-        self._take("start", "server", "study", "ask")
-        self._connected(address, study)
-        self._answering()
-        self._answered()
-        self._listed()
-        self._corrected()
-        self._dark()
-        self._training()
-        self._gone()
+        began = time.monotonic()
+        for step in (
+            lambda: self._take("start", "server", "study", "ask"),
+            lambda: self._connected(address, study),
+            self._answering,
+            self._answered,
+            self._listed,
+            self._corrected,
+            self._dark,
+            self._training,
+            self._gone,
+        ):
+            step_began = time.monotonic()
+            step()
+            name = getattr(step, "__name__", "").strip("_")
+            if name in ("answering", "answered", "training"):
+                print(f"{name}: {time.monotonic() - step_began:.0f} s", flush=True)
+        print(f"the tutorial: {(time.monotonic() - began) / 60:.1f} min", flush=True)
 
     def _connected(self, address: str, study: Path) -> None:
         import slicer

@@ -27,6 +27,7 @@ def cells(table):
 
 def test_the_servers_studies_are_listed_with_their_state(studies, desk):
     assert cells(desk.ui.studiesTable)[0] == ["study-7", "new", ""]
+    assert cells(desk.ui.studiesTable)[2][0] == "volume-01234567"
     assert desk.ui.dayText.text == "3 studies on the server, 3 not read yet."
 
     desk.server.corrections.append({"id": "x", "images": ["study-7"], "verdict": "accepted"})

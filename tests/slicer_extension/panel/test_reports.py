@@ -340,7 +340,27 @@ def test_the_reader_chooses_the_model_where_there_are_several(module, server):
     assert turn.answer["model"]["name"] == "medgemma"
 
 
+def test_a_second_opinion_is_that_of_another_model_on_the_same_question(module, server):
+    from .desk import Desk, add_volume
+
+    server.models = ("radfound-mini", "medgemma")
+    desk = Desk(module, server)
+    add_volume()
+    desk.connect()
+    desk.ui.consentBox.checked = True
+    desk.ui.modelBox.currentIndex = desk.ui.modelBox.findData("radfound-mini")
+    desk.ask("Is there a lesion?")
+
+    desk.ui.secondButton.click()
+    desk.settle()
+
+    first, second = desk.panel.conversation.turns
+    assert (first.answer["model"]["name"], second.answer["model"]["name"]) == server.models
+    assert second.question == "Is there a lesion?" and not second.history
+    assert "radfound-mini" in desk.shown and "medgemma" in desk.shown
+
+
 def test_one_model_is_not_offered_for_choice(desk):
-    assert not is_shown(desk.ui.modelBox)
+    assert not is_shown(desk.ui.modelBox) and not is_shown(desk.ui.secondButton)
     desk.ask()
     assert "model" not in desk.server.asked[-1]

@@ -4,6 +4,7 @@ Every text of a model, a server or a reader is escaped in the HTML.
 """
 
 import html
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -72,6 +73,12 @@ def model_words(model: Mapping[str, Any]) -> str:
 def task_words(task: str) -> str:
     """Return the name of a task."""
     return {"caption": _("Caption"), "report": _("Report")}.get(task, _("Question"))
+
+
+def study_words(study: Mapping[str, Any]) -> str:
+    """Return a readable name of a study: the server's, with a long hash cut short."""
+    name = str(study.get("name") or study["id"])
+    return re.sub(r"([0-9a-f]{8})[0-9a-f]{16,}", r"\1", name)
 
 
 def verdict_words(verdict: str) -> str:

@@ -1,5 +1,6 @@
 """The conversation about the study."""
 
+from dataclasses import replace
 from typing import Any, Optional
 
 import qt
@@ -51,6 +52,7 @@ class AskSection:
         ui.editPromptsButton.connect("toggled(bool)", guarded(self._on_edit_prompts))
         ui.defaultPromptsButton.connect("clicked()", guarded(self._reset_prompts))
         ui.clearButton.connect("clicked()", guarded(self._clear))
+        ui.secondButton.connect("clicked()", guarded(self._second_opinion))
         ui.templateBox.connect("activated(int)", guarded(self._on_template))
         ui.askButton.setIcon(panel.icon("ask"))
         ui.stopButton.setIcon(panel.icon("stop"))
@@ -73,7 +75,7 @@ class AskSection:
             self._look_for_templates()
         if topic in ("turn", "study") or (topic == "server" and not self._has_turns):
             self._show_conversation()
-        if topic in ("turn", "study", "server", "sending"):
+        if topic in ("turn", "study", "server", "sending", "chosen"):
             self._show_progress()
             self._enable()
 
@@ -121,6 +123,20 @@ class AskSection:
         if task == "vqa":
             self._ui.questionEdit.clear()
 
+    def _second_opinion(self) -> None:
+        """Ask the server's next model the question of the chosen answer."""
+        turn, models = self._panel.turn, self._session.models
+        if turn is None or not models:
+            return
+        used = str(turn.answer["model"]["name"])
+        other = models[(models.index(used) + 1) % len(models)] if used in models else models[0]
+        self.say("")
+        try:
+            study = replace(self._panel.whole_study(), region=turn.region, where=turn.where)
+            self._session.ask(study, turn.task, turn.question, with_history=False, model=other)
+        except ClientError as error:
+            self.say(error.message)
+
     def _stop(self) -> None:
         self._session.stop()
 
@@ -164,6 +180,9 @@ class AskSection:
         ui.captionButton.enabled = ui.reportButton.enabled = is_possible
         ui.promptsBox.enabled = is_possible
         ui.templateBox.enabled = is_possible
+        turn = self._panel.turn
+        show(bool(session.models), ui.secondButton)
+        ui.secondButton.enabled = is_possible and turn is not None and not turn.template
         show(is_asking, ui.stopButton)
         show(not is_asking, ui.askButton)
         self._escape.enabled = is_asking

@@ -8,7 +8,7 @@ import slicer
 from ..controls.widgets import guarded, show
 from ..net.errors import ClientError
 from ..translation import _
-from .render import confidence_words
+from .render import confidence_words, study_words
 
 
 class DaySection:
@@ -74,7 +74,7 @@ class DaySection:
         table.rowCount = len(self._studies)
         for index, study in enumerate(self._studies):
             cells = (
-                str(study.get("name") or study["id"]),
+                study_words(study),
                 _state_words(str(study.get("state", ""))),
                 str(study.get("drafts") or ""),
             )

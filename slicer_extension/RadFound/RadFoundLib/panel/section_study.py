@@ -1,7 +1,6 @@
 """The section Study: volumes, the part of them to ask about, and the next study."""
 
 import os
-import re
 import shutil
 import tempfile
 from typing import Any, Optional
@@ -12,6 +11,7 @@ from ..controls.widgets import chosen_in, fill, guarded, show
 from ..net.errors import ClientError
 from ..scene import places, scene
 from ..translation import _
+from .render import study_words
 
 WHOLE, REGION, SLICE = "whole", "region", "slice:"
 
@@ -213,7 +213,7 @@ class StudySection:
         choice, path = found
         image = str(choice["id"])
         try:
-            volume = scene.load_volume(path, _study_name(choice))
+            volume = scene.load_volume(path, study_words(choice))
         except ClientError as error:
             self._failed(f"{image}: {error.message}")
             return
@@ -234,9 +234,3 @@ class StudySection:
         # The folder holds a patient's study, which Slicer has loaded.
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder = os.devnull
-
-
-def _study_name(choice: dict) -> str:
-    """Return a readable name of a study: the server's, or its id without a long hash."""
-    name = str(choice.get("name") or choice["id"])
-    return re.sub(r"([0-9a-f]{8})[0-9a-f]{16,}", r"\1", name)

@@ -426,6 +426,8 @@ class Session(Connection):
             choice = client.next_study(strategy, job.cancellation)
             if choice is None:
                 return None
+            # MONAI Label's "name" is that of a file.
+            choice = {key: choice[key] for key in ("id", "reason") if key in choice}
             progress = throttled(job, str(choice["id"]))
             return choice, client.download(choice["id"], folder, progress, job.cancellation)
 
