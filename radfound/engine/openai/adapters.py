@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,6 +20,7 @@ import safetensors
 from radfound.engine.openai.connection import Connection
 from radfound.engine.openai.failures import Asked, explain
 from radfound.engine.openai.server import Server
+from radfound.engine.openai.turns import Turns
 from radfound.exceptions import AdapterError, ModelServerError, RadFoundError, UnsupportedError
 from radfound.records.adapter_weights import WEIGHTS_FILE, check_weights
 
@@ -45,6 +47,7 @@ class Adapters:
         self._asked = Asked(host, server.model)
         self._folder = folder
         self._names: dict[str, str] = {}  # adapter id: name at the server
+        self._turns = Turns()
         self._lock = threading.Lock()
 
     def fields(self, adapter: str | None) -> dict[str, Any]:
@@ -63,6 +66,10 @@ class Adapters:
         if self._server.adapters:
             return {"model": self._server.model, "lora": _scales(self._server.adapters, name)}
         return {"model": name or self._server.model}
+
+    def turn(self, adapter: str | None) -> AbstractAsyncContextManager[None]:
+        """Return a context in which requests of an adapter may run, apart from those of others."""
+        return self._turns.of(adapter) if self._server.loads_adapters else nullcontext()
 
     def use(self, adapter: str, folder: Path) -> None:
         """Make an adapter available, and check that it changes the log-probabilities of a fixed prompt."""
@@ -158,7 +165,8 @@ class Adapters:
             **self.fields(adapter),
         }
         try:
-            reply = await self._connection.chat(body)
+            async with self.turn(adapter):
+                reply = await self._connection.chat(body)
         except Exception as error:
             raise explain(error, self._asked) from None
         entries = (reply["choices"][0].get("logprobs") or {}).get("content") or []

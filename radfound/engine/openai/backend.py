@@ -170,7 +170,7 @@ class OpenAIBackend:
         """Return the mean log-probability of the tokens of `text` as the answer."""
         if not self._can_score:
             self._cannot("the probability of a given text")
-        scores = self._ask(self._scores(study, question, text, adapter), "score")
+        scores = self._ask(self._scores(study, question, text, adapter), adapter)
         return sum(scores) / len(scores)
 
     def choose(
@@ -188,10 +188,10 @@ class OpenAIBackend:
         """
         if not self._server.top:
             self._cannot("probabilities")
-        found = self._ask(self._first_tokens(study, question, options, adapter), "choose")
+        found = self._ask(self._first_tokens(study, question, options, adapter), adapter)
         if found is None and self._can_score:
             logs = [
-                sum(self._ask(self._scores(study, question, option, adapter), "score"))
+                sum(self._ask(self._scores(study, question, option, adapter), adapter))
                 for option in options
             ]
             found = {
@@ -243,9 +243,9 @@ class OpenAIBackend:
                         stream.shown = parts.shown
                         asked = self._asked(parts, question, limit)
                         try:
-                            await self._generate(
-                                stream, self._body(parts, question, adapter, limit), limit
-                            )
+                            body = self._body(parts, question, adapter, limit)
+                            async with self._adapters.turn(adapter):
+                                await self._generate(stream, body, limit)
                             break
                         except openai.APIStatusError as error:
                             if last_try or not self._shows_fewer(error):
@@ -358,9 +358,14 @@ class OpenAIBackend:
     def _can_score(self) -> bool:
         return self._server.kind == "vLLM" and self._server.top > 0
 
-    def _ask(self, coroutine: Coroutine[Any, Any, T], verb: str) -> T:
+    async def _within(self, coroutine: Coroutine[Any, Any, T], adapter: str | None) -> T:
+        with anyio.fail_after(self._limits.answer_s):
+            async with self._adapters.turn(adapter):
+                return await coroutine
+
+    def _ask(self, coroutine: Coroutine[Any, Any, T], adapter: str | None) -> T:
         try:
-            return self._connection.call(_within(self._limits.answer_s, coroutine))
+            return self._connection.call(self._within(coroutine, adapter))
         except Exception as error:
             raise explain(error, Asked(self._address.host, self._name)) from None
 
@@ -382,11 +387,6 @@ class OpenAIBackend:
         raise UnsupportedError(
             f"{self._name}: {kind} gives no {what}; choose another model for this"
         )
-
-
-async def _within(seconds: float, coroutine: Coroutine[Any, Any, T]) -> T:
-    with anyio.fail_after(seconds):
-        return await coroutine
 
 
 def _share(options: Sequence[str], top: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:

@@ -49,7 +49,7 @@ def test_describes_its_model(backend):
     assert isinstance(found, Description)
     assert found.name and found.revision and found.recipe and found.max_images >= 1
     assert found.context_tokens is None or found.context_tokens > 0
-    assert found.abilities.probabilities == "none" or found.vocabulary > 1
+    assert found.vocabulary is None or found.vocabulary > 1  # a server may not say
 
 
 def test_tokens_come_with_what_is_known_of_their_probabilities(backend):

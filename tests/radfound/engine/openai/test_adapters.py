@@ -1,5 +1,6 @@
 """Adapters that a server loads while it runs."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -99,6 +100,34 @@ def test_an_adapter_beyond_the_language_model_is_refused_with_the_reason(
     with pytest.raises(AdapterError, match=words):
         vllm.use_adapter("a-0001", written(tmp_path / "a-0001", *modules, **more))
     assert scripted.adapters == {}
+
+
+def test_questions_of_different_adapters_are_never_with_the_server_together(
+    vllm, scripted, tmp_path
+):
+    """vLLM on a CPU answers for the base model with the adapter of another question in the batch."""
+    vllm.use_adapter("a-0001", written(tmp_path / "a-0001", LANGUAGE))
+    at_once, together = [], []
+
+    async def slow(model):
+        at_once.append(model)
+        together.append(set(at_once))
+        await asyncio.sleep(0.05)
+        async for each in scripted.answer():
+            yield each
+        at_once.remove(model)
+
+    async def script(body):
+        return scripted.streamed(slow(body["model"]))
+
+    scripted.script = script
+    asked = (None, "a-0001", None, None, "a-0001", "a-0001")
+    study, question = picture(), Question(text="?")
+    streams = [vllm.stream(study, question, adapter=each, limit=9) for each in asked]
+    streams[2].cancel()
+    answers = [text_of(stream) for n, stream in enumerate(streams) if n != 2]
+    assert answers == ["No effusion is seen."] * 5
+    assert all(len(models) == 1 for models in together)
 
 
 def test_a_huge_adapter_is_refused_unread(vllm, tmp_path):
