@@ -18,6 +18,11 @@ Fields = Callable[[Correction], Mapping[str, str]]
 
 FEWEST = 2
 _LONGEST = 2_000
+# Values of fields that need no study which has them.
+_COMMON = {
+    "modality": frozenset({"ct", "mr", "mri", "x-ray", "radiograph", "ultrasound", "mammography"}),
+    "plane": frozenset({"axial", "coronal", "sagittal"}),
+}
 _SPELLINGS = {
     "mri": ("MRI", "MR"),
     "x-ray": ("X-ray", "radiograph"),
@@ -134,7 +139,7 @@ def propose(rows: Sequence[Correction], fields: Fields, fewest: int = FEWEST) ->
     """
     asked: dict[Hashable, list[tuple[Correction, str]]] = {}
     made: dict[tuple[Hashable, str], Correction] = {}
-    values: dict[str, set[str]] = {}
+    values = {name: set(words) for name, words in _COMMON.items()}
     for row in rows:
         if row.region is not None:
             continue
