@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -72,6 +73,7 @@ class Decisions:
     def __init__(self, path: Path):
         self._file = Database(path, TEMPLATES, (_LAYOUT,))
         self._path = path
+        self._known: tuple[list[tuple[int, int]], list[Decision]] | None = None
         self._file.check()
 
     def decide(self, template: Template, state: State, author: str) -> Decision:
@@ -98,10 +100,25 @@ class Decisions:
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 values,
             )
+            self._known = None
             return Decision(int(found.lastrowid or 0), template, state, author, created)
 
     def all(self) -> list[Decision]:
-        """Return every decision, oldest first."""
+        """Return every decision, oldest first; from memory while the file is unchanged."""
+        state = self._state()
+        if self._known is None or self._known[0] != state:
+            self._known = (state, self._read())
+        return list(self._known[1])
+
+    def _state(self) -> list[tuple[int, int]]:
+        found = []
+        for file in (self._path, self._path.with_name(f"{self._path.name}-wal")):
+            with suppress(FileNotFoundError):
+                status = file.stat()
+                found.append((status.st_mtime_ns, status.st_size))
+        return found
+
+    def _read(self) -> list[Decision]:
         if not self._path.exists():
             return []
         with self._file.connection() as connection:

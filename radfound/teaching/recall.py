@@ -90,11 +90,11 @@ class Memory:
             self._follow()
             return [row for _, row in sorted(self._rows.items())]
 
-    def ids(self) -> set[str]:
-        """Return the ids of all corrections that hold."""
+    def count_of(self, corrections: Iterable[str]) -> int:
+        """Return how many of these corrections, by id, hold."""
         with self._lock:
             self._follow()
-            return set(self._numbers)
+            return sum(each in self._numbers for each in corrections)
 
     @property
     def state(self) -> int:

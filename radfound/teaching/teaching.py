@@ -254,7 +254,7 @@ class Teaching:
         named = set(template.corrections)
         if template.id in proposed:
             named |= set(proposed[template.id].corrections)
-        return len(named & self._memory.ids()) >= FEWEST
+        return self._memory.count_of(named) >= FEWEST
 
     def _worded(
         self, digest: str | None, question: Question, fields: Mapping[str, str] | None

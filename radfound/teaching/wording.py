@@ -18,6 +18,11 @@ Fields = Callable[[Correction], Mapping[str, str]]
 
 FEWEST = 2
 _LONGEST = 2_000
+# Values of fields that need no study which has them.
+_COMMON = {
+    "modality": frozenset({"ct", "mr", "mri", "x-ray", "radiograph", "ultrasound", "mammography"}),
+    "plane": frozenset({"axial", "coronal", "sagittal"}),
+}
 _SPELLINGS = {
     "mri": ("MRI", "MR"),
     "x-ray": ("X-ray", "radiograph"),
@@ -128,34 +133,57 @@ def propose(rows: Sequence[Correction], fields: Fields, fewest: int = FEWEST) ->
 
     Notes
     -----
-    Where two templates of one question are proposed, a person chooses. A template needs a slot whose value differs
-    between two of the corrections: otherwise they only repeat one text.
+    A correction makes a template where its text holds known values. Another one agrees if its text fits the template
+    with values of the same fields, even if a field of that study was wrong. At least one slot must vary between
+    them: otherwise they only repeat one text. Where several templates of one question are proposed, a person chooses.
     """
-    groups: dict[tuple[Hashable, str], list[tuple[Correction, Mapping[str, str]]]] = {}
+    asked: dict[Hashable, list[tuple[Correction, str]]] = {}
+    made: dict[tuple[Hashable, str], Correction] = {}
+    values = {name: set(words) for name, words in _COMMON.items()}
     for row in rows:
-        known = {name.lower(): value for name, value in fields(row).items() if value}
-        text = template_text(" ".join(row.text.split()), known)
-        if row.region is None and _slots(text):
-            key = (question_key(row.task, row.question), text)
-            groups.setdefault(key, []).append((row, known))
-    found = []
-    for (_, text), agreeing in groups.items():
-        studies = {row.image_hash or row.images for row, _ in agreeing}
-        names = dict.fromkeys(name.lower() for name in _slots(text))
-        constant = [n for n in names if len({known[n].lower() for _, known in agreeing}) == 1]
-        if len(studies) < max(FEWEST, fewest) or len(constant) == len(names):
+        if row.region is not None:
             continue
-        first = agreeing[0][0]
-        template = Template(
-            id=_id(first.task, first.question, text),
-            task=first.task,
-            question=first.question,
-            text=text,
-            corrections=tuple(row.id for row, _ in agreeing),
-            constant=tuple(constant),
+        known = {name.lower(): value for name, value in fields(row).items() if value}
+        for name, value in known.items():
+            values.setdefault(name, set()).update(
+                each.lower() for each in _SPELLINGS.get(value.lower(), (value,))
+            )
+        text = " ".join(row.text.split())
+        key = question_key(row.task, row.question)
+        asked.setdefault(key, []).append((row, text))
+        if _slots(pattern := template_text(text, known)):
+            made.setdefault((key, pattern), row)
+    found = []
+    for (key, text), first in made.items():
+        template = Template(_id(first.task, first.question, text), first.task, first.question, text)
+        agreeing = _agreeing(template, asked[key], values)
+        studies = {row.image_hash or row.images for row, _ in agreeing}
+        constant = tuple(
+            name
+            for name, *words in zip(template.slots, *(words for _, words in agreeing), strict=True)
+            if len(set(words)) == 1
         )
-        found.append(replace(template, terms=learn_terms(template, rows, fields)))
+        if len(studies) < max(FEWEST, fewest) or len(constant) == len(template.slots):
+            continue
+        ids = tuple(row.id for row, _ in agreeing)
+        terms = learn_terms(template, rows, fields)
+        found.append(replace(template, corrections=ids, constant=constant, terms=terms))
     return sorted(found, key=lambda each: (-len(each.corrections), -len(each.slots)))
+
+
+def _agreeing(
+    template: Template, asked: Iterable[tuple[Correction, str]], values: Mapping[str, set[str]]
+) -> list[tuple[Correction, tuple[str, ...]]]:
+    """Return the corrections whose texts fit a template, with the words in its slots."""
+    pattern, found = _pattern(template), []
+    for row, text in asked:
+        if matched := pattern.fullmatch(text):
+            words = tuple(
+                matched.group(f"slot{number}").lower() for number in range(len(template.slots))
+            )
+            if all(word in values[slot] for slot, word in zip(template.slots, words, strict=True)):
+                found.append((row, words))
+    return found
 
 
 def learn_terms(

@@ -62,6 +62,16 @@ def places(tmp_path):
     return AnswerJournal(journal_path(tmp_path)), log, store
 
 
+def test_withdrawn_correction_is_still_found_behind_the_answers_that_learnt_from_it(places):
+    journal, log, _ = places
+    given = answer("a-0001")
+    journal.record(given, None)
+    log.withdraw("c2", "reader 2")
+    found = trace(given.id, *places)
+    assert found.lesson.snapshot_rows == 2
+    assert [row.id for row in found.lesson.corrections] == ["c2"]
+
+
 def test_an_answer_leads_to_its_adapter_its_snapshot_and_what_was_learnt(places):
     journal, log, _ = places
     given = answer("a-0001")

@@ -201,6 +201,29 @@ def test_unknown_template_and_nameless_decision_are_refused(teaching, log):
         teaching.accept(teaching.templates()[0].template.id, " ")
 
 
+def test_decision_of_another_process_is_followed(teaching, log, tmp_path):
+    log.append(correction("d1", "MRI of the head, sagittal"))
+    log.append(correction("d2", "CT of the thorax, axial"))
+    template = teaching.templates()[0].template
+    assert ask(teaching, "d3") is None
+    other = Decisions(decisions_path(tmp_path))
+    other.decide(template, "accepted", "Dr B")
+    assert ask(teaching, "d3").source == "wording"
+    other.decide(template, "refused", "Dr B")
+    assert ask(teaching, "d3") is None
+
+
+def test_correction_agrees_although_a_field_of_its_study_is_wrong():
+    rows = [
+        correction("d1", "MRI of the head, axial"),  # the field says sagittal
+        correction("d2", "CT of the thorax, axial"),
+        correction("d3", "CT of the abdomen, coronal"),
+    ]
+    [first, *_] = propose(rows, known)
+    assert first.text == "{modality} of the {region}, {plane}"
+    assert len(first.corrections) == 3
+
+
 def test_decisions_survive_a_restart_and_another_file_is_refused(teaching, log, tmp_path):
     log.append(correction("d1", "MRI of the head, sagittal"))
     log.append(correction("d2", "CT of the thorax, axial"))
