@@ -96,7 +96,6 @@ class RadFoundApp(MONAILabelApp):
         hide_requests()
         self._service: RadFoundService | None = None
         self._pacs: PacsConnection | None = None
-        self._teaching: Teaching | None = None
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -118,9 +117,10 @@ class RadFoundApp(MONAILabelApp):
             scores = ScoreBook(scores_path(self._state))
             journal.recover()
             scores.recover()
+            log = CorrectionLog(log_path(self._state))
             self._service = RadFoundService(
                 self.datastore(),
-                CorrectionLog(log_path(self._state)),
+                log,
                 ServedModels(
                     self._models,
                     self._state,
@@ -129,6 +129,9 @@ class RadFoundApp(MONAILabelApp):
                 ),
                 journal,
                 scores,
+                teaching=Teaching(
+                    log, Decisions(decisions_path(self._state)), confirm=self._confirm
+                ),
             )
         return self._service
 
@@ -165,10 +168,8 @@ class RadFoundApp(MONAILabelApp):
     @property
     def teaching(self) -> Teaching:
         """What corrections teach before any training."""
-        if self._teaching is None:
-            decisions = Decisions(decisions_path(self._state))
-            self._teaching = Teaching(self.service.log, decisions, confirm=self._confirm)
-        return self._teaching
+        assert self.service.teaching is not None
+        return self.service.teaching
 
     @property
     def _own_files(self) -> Path:

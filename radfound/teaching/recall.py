@@ -46,6 +46,13 @@ class Memory:
         self._by_question: dict[Hashable, dict[int, Correction]] = {}
         self._changes = 0
 
+    def text_of_model(self, correction: str) -> str | None:
+        """Return the model's text that a correction, named by its id, was about; None if it is unknown or blank."""
+        with self._lock:
+            number = self._numbers.get(correction)
+            row = self._rows.get(number) if number is not None else None
+        return None if row is None or is_blank(row.model_text) else row.model_text
+
     def about(
         self,
         digest: str | None,

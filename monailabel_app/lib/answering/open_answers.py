@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from radfound.engine.answer_stream import AnswerStream
     from radfound.engine.engine import Engine
 
+    from .taught import RecalledAnswer
+
 MAX_RUNNING = 8
 MAX_WAITING = 128
 _STOP_GRACE_S = 5.0
@@ -22,7 +24,7 @@ class OpenAnswer:
     """One answer that a caller waits for, before and after the engine has its question."""
 
     def __init__(self) -> None:
-        self._stream: AnswerStream | None = None
+        self._stream: AnswerStream | RecalledAnswer | None = None
         self._is_cancelled = False
         self._held = ExitStack()
         # Also for an answer that is forgotten, because its caller has gone before the first event.
@@ -34,13 +36,13 @@ class OpenAnswer:
         return self._held.enter_context(engine)
 
     @property
-    def stream(self) -> AnswerStream:
+    def stream(self) -> AnswerStream | RecalledAnswer:
         """The engine's stream."""
         assert self._stream is not None
         return self._stream
 
     @stream.setter
-    def stream(self, stream: AnswerStream) -> None:
+    def stream(self, stream: AnswerStream | RecalledAnswer) -> None:
         self._stream = stream
         if self._is_cancelled:
             stream.cancel()

@@ -19,7 +19,7 @@ from radfound.exceptions import (
     RadFoundError,
     RequestError,
 )
-from radfound.question import Answer
+from radfound.question import Answer, Question
 from radfound.reading import read_study
 from radfound.records.adapters import AdapterStore
 from radfound.records.answers import AnswerJournal
@@ -38,10 +38,12 @@ from .open_answers import OpenAnswer, OpenAnswers
 from .priors import check_same_patient, joined
 from .shelf import Selection, StudyShelf, version_of
 from .shown import ShownPictures
+from .taught import applied, recalled
 
 if TYPE_CHECKING:
     from radfound.engine.engine import Engine
     from radfound.study.evidence_map import Evidence
+    from radfound.teaching import Teaching
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +77,12 @@ class Inquiry:
     read_ms: int
     parts: Parts | None = None
 
+    @property
+    def question(self) -> Question:
+        """The question as a model gets it."""
+        text = self.ask.question if self.task == "vqa" else None
+        return Question(self.task, text, self.ask.history, self.ask.region)
+
 
 class RadFoundService:
     """Studies, models, corrections and adapters of one folder of studies.
@@ -88,6 +96,8 @@ class RadFoundService:
     scores : ScoreBook
     sessions : StudySessions, optional
         None if MONAI Label's sessions are turned off.
+    teaching : Teaching, optional
+        Applies corrections to answers before any training.
     """
 
     def __init__(
@@ -99,9 +109,11 @@ class RadFoundService:
         scores: ScoreBook,
         *,
         sessions: StudySessions | None = None,
+        teaching: Teaching | None = None,
     ):
         self.datastore = datastore
         self.sessions = sessions
+        self.teaching = teaching
         self.log = log
         self.models = models
         self.journal = journal
@@ -325,11 +337,19 @@ class RadFoundService:
         return replace(answer, evidence=EVIDENCE_NAME, timings_ms=timings), evidence
 
     def _start(self, answer: OpenAnswer, inquiry: Inquiry) -> None:
-        ask = inquiry.ask
-        answer.stream = answer.hold(self.models.use(ask.model)).stream(
+        ask, question = inquiry.ask, inquiry.question
+        engine = answer.hold(self.models.use(ask.model))
+        if self.teaching is not None and ask.recall and not ask.evidence:
+            found = recalled(
+                self.teaching, inquiry.study, inquiry.images, question, engine.model_version
+            )
+            if found is not None:
+                answer.stream = found
+                return
+        answer.stream = engine.stream(
             inquiry.study,
             inquiry.task,
-            ask.question if inquiry.task == "vqa" else None,
+            question.text,
             history=ask.history,
             region=ask.region,
             max_new_tokens=ask.max_new_tokens,
@@ -337,11 +357,21 @@ class RadFoundService:
 
     def _finished(self, answer: Answer, inquiry: Inquiry, source: OpenAnswer) -> Answer:
         """Return an answer as the caller gets it, and record it."""
+        if self.teaching is not None and inquiry.ask.recall and answer.source in ("model", "field"):
+            answer = self._taught(answer, inquiry)
         answer = _as_requested(answer, inquiry)
         self.shown.keep(answer.id, source.stream.shown)
         logger.info("answered: %s in %d ms", answer.task, answer.timings_ms["total"])
         self._note(answer, inquiry.ask.region)
         return answer
+
+    def _taught(self, answer: Answer, inquiry: Inquiry) -> Answer:
+        """Apply what corrections of other studies teach: a head's answer, or the department's wording."""
+        assert self.teaching is not None
+        found = self.teaching.after_answer(
+            inquiry.study.digest, inquiry.images, inquiry.question, answer.text
+        )
+        return answer if found is None else applied(answer, found)
 
     def _note(self, answer: Answer, region: Box | Plane | None) -> None:
         """Record an answer in the journal and the scores; a failure here does not stop the answer."""
