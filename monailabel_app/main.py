@@ -24,6 +24,7 @@ if _ROOT not in sys.path:
 
 from monailabel_app.lib.access import Rules  # noqa: E402
 from monailabel_app.lib.activelearning import strategies  # noqa: E402
+from monailabel_app.lib.answering.features import StudyFeatures  # noqa: E402
 from monailabel_app.lib.answering.models import ServedModels, models_of  # noqa: E402
 from monailabel_app.lib.answering.service import RadFoundService  # noqa: E402
 from monailabel_app.lib.infers import MODELS, RadFoundInfer  # noqa: E402
@@ -118,6 +119,7 @@ class RadFoundApp(MONAILabelApp):
             journal.recover()
             scores.recover()
             log = CorrectionLog(log_path(self._state))
+            features = StudyFeatures(self._own_files / "features")
             self._service = RadFoundService(
                 self.datastore(),
                 log,
@@ -130,8 +132,13 @@ class RadFoundApp(MONAILabelApp):
                 journal,
                 scores,
                 teaching=Teaching(
-                    log, Decisions(decisions_path(self._state)), confirm=self._confirm
+                    log,
+                    Decisions(decisions_path(self._state)),
+                    features=features.vector,
+                    fields=features.fields,
+                    confirm=self._confirm,
                 ),
+                features=features,
             )
         return self._service
 

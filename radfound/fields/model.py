@@ -95,12 +95,20 @@ class Reading:
         For each field, the probability of each class; 1.0 for what the file states.
     is_known : bool
         Whether its pictures are like the training pictures.
+    vector : float32 array, shape (D,)
+        Mean of the pooled features of its frames.
     """
 
     fields: Mapping[str, FieldValue]
     findings: Mapping[str, FindingValue]
     chances: Mapping[str, Mapping[str, float]]
     is_known: bool
+    vector: np.ndarray
+
+    @property
+    def values(self) -> dict[str, str]:
+        """The values of the fields that are known."""
+        return {name: each.value for name, each in self.fields.items() if each.value is not None}
 
 
 class FieldModel:
@@ -318,7 +326,7 @@ class FieldModel:
                 fields[name] = _named(head, chances[name])
         one_picture = len(features["pooled"]) == 1 and not (study and study.images[0].is_volume)
         findings = self._findings(features) if one_picture and is_known else {}
-        return Reading(fields, findings, chances, is_known)
+        return Reading(fields, findings, chances, is_known, features["pooled"].mean(0))
 
     def _findings(self, features: Mapping[str, np.ndarray]) -> dict[str, FindingValue]:
         """Return the findings of the nearest set, if the picture lies within that set's limit."""

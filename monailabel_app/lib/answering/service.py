@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from ..metrics import Metrics
 from ..studies.datastore import Parts
 from ..studies.sessions import StudySessions
 from ..studies.uploads import Upload, received
+from .features import StudyFeatures
 from .models import ServedModels
 from .open_answers import OpenAnswer, OpenAnswers
 from .priors import check_same_patient, joined
@@ -98,6 +100,8 @@ class RadFoundService:
         None if MONAI Label's sessions are turned off.
     teaching : Teaching, optional
         Applies corrections to answers before any training.
+    features : StudyFeatures, optional
+        What teaching knows of each study.
     """
 
     def __init__(
@@ -110,10 +114,12 @@ class RadFoundService:
         *,
         sessions: StudySessions | None = None,
         teaching: Teaching | None = None,
+        features: StudyFeatures | None = None,
     ):
         self.datastore = datastore
         self.sessions = sessions
         self.teaching = teaching
+        self.features = features or StudyFeatures(log.path.parent / "features")
         self.log = log
         self.models = models
         self.journal = journal
@@ -359,11 +365,24 @@ class RadFoundService:
         """Return an answer as the caller gets it, and record it."""
         if self.teaching is not None and inquiry.ask.recall and answer.source in ("model", "field"):
             answer = self._taught(answer, inquiry)
+        with suppress(RuntimeError):  # the server is stopping
+            self.readers.submit(self._keep_features, inquiry)
         answer = _as_requested(answer, inquiry)
         self.shown.keep(answer.id, source.stream.shown)
         logger.info("answered: %s in %d ms", answer.task, answer.timings_ms["total"])
         self._note(answer, inquiry.ask.region)
         return answer
+
+    def _keep_features(self, inquiry: Inquiry) -> None:
+        """Keep what is known of a study without the language model, for heads and wording."""
+        try:
+            engine = self.engine(inquiry.ask.model)
+            if engine.fields is None:
+                return
+            reading = engine.fields.reading(inquiry.study)
+            self.features.keep(inquiry.study.digest, reading.vector, reading.values)
+        except RadFoundError as error:
+            logger.info("the features of a study are not kept: %s", error.code)
 
     def _taught(self, answer: Answer, inquiry: Inquiry) -> Answer:
         """Apply what corrections of other studies teach: a head's answer, or the department's wording."""
