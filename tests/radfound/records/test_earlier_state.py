@@ -60,7 +60,7 @@ def test_the_active_adapter_answers(folder):
 
 
 def test_ratings_and_scores_that_share_an_id_are_told_apart_by_their_tables(tmp_path):
-    shared = KINDS[-1].older_id
+    shared = RATINGS.older_id
     assert shared == SCORES.application_id
     old = Database(tmp_path / "ratings.sqlite", replace(RATINGS, application_id=shared), (RATING,))
     with old.connection(create=True) as connection:

@@ -150,7 +150,8 @@ class Turn {
     this.note = h("p", { class: "kicker" }, "…");
     this.buttons = h("div", { class: "tasks" },
       h("button", { type: "button", class: "small", onclick: () => this.stopping.abort() }, "Stop"));
-    this.element = h("article", { class: "turn" }, h("h3", {}, question ?? TITLES[task]), this.text, this.note, this.buttons);
+    this.folded = h("div", {});
+    this.element = h("article", { class: "turn" }, h("h3", {}, question ?? TITLES[task]), this.text, this.note, this.folded, this.buttons);
   }
 
   get finalText() {
@@ -167,14 +168,9 @@ class Turn {
     this.text.textContent = answer.sections
       ? Object.entries(answer.sections).map(([name, text]) => `${name[0].toUpperCase()}${name.slice(1)}: ${text}`).join("\n\n")
       : answer.text;
-    const { confidence, model, finished } = answer;
-    this.note.textContent = [
-      confidence === null ? "confidence unknown" : `confidence ${Math.round(100 * confidence)} %`,
-      confidence !== null && confidence < UNSURE_BELOW ? "the model is not sure" : "",
-      finished ? "" : "cut off at the limit of its length",
-      model.adapter ? `${model.name} with ${model.adapter}` : model.name,
-    ].filter(Boolean).join(" · ");
-    this.note.classList.toggle("unsure", confidence === null || confidence < UNSURE_BELOW);
+    this.note.textContent = noteOf(answer);
+    this.note.classList.toggle("unsure", isUnsure(answer));
+    this.folded.replaceChildren(...foldedOf(answer));
     const button = (text, title, action, kind = "small") => h("button", { type: "button", class: kind, title, onclick: action }, text);
     this.buttons.replaceChildren(
       button("Accept", "Accept (A)", () => this.conversation.correct(this, "accepted")),
@@ -214,4 +210,28 @@ class Turn {
     const again = () => this.conversation.ask(this.task, this.question);
     this.buttons.replaceChildren(h("button", { type: "button", class: "small", onclick: again }, "Ask again"));
   }
+}
+
+function isUnsure({ source, confidence }) {
+  return source !== "recall" && (confidence === null || confidence < UNSURE_BELOW);
+}
+
+// One line about an answer: how sure it is, where it comes from, and which model gave it.
+function noteOf(answer) {
+  const { confidence, finished, model, reason, source } = answer;
+  return [
+    source === "recall" ? "" : confidence === null ? "confidence unknown" : `confidence ${Math.round(100 * confidence)} %`,
+    confidence !== null && isUnsure(answer) ? "the model is not sure" : "",
+    reason ?? "",
+    finished ? "" : "cut off at the limit of its length",
+    source === "recall" ? "" : model.adapter ? `${model.name} with ${model.adapter}` : model.name,
+  ].filter(Boolean).join(" · ");
+}
+
+// What a reader can unfold: the model's own text, and other readers' texts.
+function foldedOf({ model_text: own, contradictions = [] }) {
+  const others = contradictions.map(({ author, created, text }) =>
+    h("p", { class: "kicker" }, `${author} on ${created.slice(0, 10)}: ${text}`));
+  const guess = own && h("details", {}, h("summary", { class: "kicker" }, "The model's own text"), h("p", { class: "answer" }, own));
+  return [...others, ...(guess ? [guess] : [])];
 }
