@@ -20,6 +20,7 @@ FINDING_PARTS = ("pooled",)
 FINDING_C = 0.003
 _PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3)
 _MOST_OF_A_SET = 300  # so that one source does not outweigh the others
+_MOST_FOR_REGION = 40
 _SETS_OF = {
     "location": ("medpix",),
     "weighting": ("medpix",),
@@ -102,8 +103,16 @@ def fit_field(
     """
     parts = PARTS_OF.get(field, DEFAULT_PARTS)
     rows = field_rows(samples, field)
+    if field == "region":
+        # Elsewhere the region goes with the modality: such pictures would outweigh the figures that have to be told apart.
+        used = _fewer_of_each_set(samples, rows & used)
     train = np.flatnonzero(rows & used)
-    check = np.flatnonzero(rows & np.array([s.split == "validation" for s in samples]))
+    check = np.flatnonzero(
+        rows
+        & np.array(
+            [s.split == "validation" and (field != "region" or s.set == "medpix") for s in samples]
+        )
+    )
     values = columns(features, parts)
     target = np.array([joint_class(samples[i], field) for i in train])
     truth = np.array([s.labels.get(field, "") for s in samples])
@@ -124,6 +133,16 @@ def fit_field(
     best = min(penalties, key=lambda c: scored[c])
     head = fit_linear(values[train], target, best)
     return Head(head.classes, head.weight, head.bias, scored[best][2]), parts, best
+
+
+def _fewer_of_each_set(samples: Sequence[Sample], used: np.ndarray) -> np.ndarray:
+    """Return at most `_MOST_FOR_REGION` of the used pictures of each set but MedPix, evenly spaced."""
+    sets = np.array([s.set for s in samples])
+    kept = used & (sets == "medpix")
+    for name in sorted(set(sets[used]) - {"medpix"}):
+        rows = np.flatnonzero(used & (sets == name))
+        kept[rows[:: max(1, len(rows) // _MOST_FOR_REGION)][:_MOST_FOR_REGION]] = True
+    return kept
 
 
 def fit_linear(values: np.ndarray, target: np.ndarray, penalty: float) -> Head:
