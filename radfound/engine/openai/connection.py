@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -88,11 +88,11 @@ class Connection:
 
     async def get(self, url: str) -> Any:
         """Return the JSON at a path of the protocol, or at a full URL of the server."""
-        return await self._client.get(url, cast_to=object)
+        return await _with_retries(lambda: self._client.get(url, cast_to=object))
 
     async def post(self, url: str, body: dict[str, Any]) -> Any:
         """Post JSON and return the reply: JSON, or text."""
-        return await self._client.post(url, cast_to=object, body=body)
+        return await _with_retries(lambda: self._client.post(url, cast_to=object, body=body))
 
     async def chat(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return a whole chat completion."""
@@ -126,10 +126,10 @@ class Connection:
                         if isinstance(chunk, dict):
                             yield chunk
                 return
-            except (openai.APIConnectionError, httpx2.TransportError) as error:
-                if has_begun or attempt == ATTEMPTS - 1 or not is_worth_another_try(error):
+            except _BROKEN as error:
+                if has_begun or not _is_worth_another_try(error, attempt):
                     raise
-            await asyncio.sleep(_FIRST_WAIT_S * 2**attempt * random.uniform(0.8, 1.2))
+            await _pause(attempt)
 
     def close(self) -> None:
         """Cancel what runs and close all connections."""
@@ -154,10 +154,29 @@ class Connection:
         await self._loop.shutdown_default_executor()
 
 
-def is_worth_another_try(error: BaseException) -> bool:
+_BROKEN = (openai.APIConnectionError, httpx2.TransportError)
+
+
+async def _with_retries(send: Callable[[], Awaitable[T]]) -> T:
+    for attempt in range(ATTEMPTS):
+        try:
+            return await send()
+        except _BROKEN as error:
+            if not _is_worth_another_try(error, attempt):
+                raise
+        await _pause(attempt)
+    raise AssertionError("the last attempt raises")
+
+
+def _is_worth_another_try(error: BaseException, attempt: int) -> bool:
     """Whether a connection failed, rather than a server that is too slow to answer."""
     cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
-    return not isinstance(cause, (httpx2.ReadTimeout, httpx2.WriteTimeout))
+    is_slow = isinstance(cause, (httpx2.ReadTimeout, httpx2.WriteTimeout))
+    return attempt < ATTEMPTS - 1 and not is_slow
+
+
+async def _pause(attempt: int) -> None:
+    await asyncio.sleep(_FIRST_WAIT_S * 2**attempt * random.uniform(0.8, 1.2))
 
 
 class _Transport(httpx2.AsyncHTTPTransport):

@@ -82,7 +82,7 @@ def vllm() -> Entry:
 
 def transformers_serve() -> Entry:
     def load(folder: Path) -> Backend:
-        model = build("gemma3", folder / "model")
+        model = build("llava", folder / "model")
         return served(engines.running_transformers(model, folder), str(model))
 
     return Entry(load)

@@ -33,10 +33,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def _running(command, url, folder: Path, patience_s: float = 570):
-    """Run a server until it answers at /health; yield its URL."""
-    # Every process of the server needs torchvision beside a CPU torch: radfound prepares it.
-    (folder / "sitecustomize.py").write_text("import radfound\n")
+def _running(command, url, folder: Path, prepare: str, patience_s: float = 570):
+    """Run a server, each of whose processes begins with `prepare`; yield its URL once it is healthy."""
+    (folder / "sitecustomize.py").write_text(prepare)
     path = os.pathsep.join([str(folder), str(ROOT)])
     log = folder / "server.log"
     with open(log, "wb") as output:
@@ -86,7 +85,8 @@ def running_vllm(model: Path, folder: Path):
         str(port),
         *_OPTIONS,
     ]
-    return _running(command, f"http://127.0.0.1:{port}", folder)
+    # vLLM needs torchvision beside a CPU torch: radfound prepares it.
+    return _running(command, f"http://127.0.0.1:{port}", folder, "import radfound\n")
 
 
 def running_transformers(model: Path, folder: Path):
@@ -94,4 +94,6 @@ def running_transformers(model: Path, folder: Path):
     port = free_port()
     command = [str(Path(PYTHON).with_name("transformers")), "serve", str(model), "--device", "cpu"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
-    return _running(command, f"http://127.0.0.1:{port}", folder)
+    # With torchvision, pictures would be decoded by its binary, which does not fit a CPU torch.
+    prepare = "import sys\nsys.modules['torchvision'] = None\n"
+    return _running(command, f"http://127.0.0.1:{port}", folder, prepare)
