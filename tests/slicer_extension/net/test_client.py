@@ -293,6 +293,23 @@ def test_a_certificate_that_the_hospital_vouches_for_is_taken(tls_stub, self_sig
     assert answer == ANSWER
 
 
+def test_a_certificate_that_the_reader_chose_is_taken_beside_slicers_own_list(
+    tls_stub, self_signed, monkeypatch, tmp_path
+):
+    import certifi
+
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", certifi.where())  # as Slicer's launcher does
+    chosen = str(self_signed / "certificate.pem")
+    client = Client(f"https://{tls_stub.address}", ca_file=chosen)
+    assert client.ask("vqa", ["volume-1"], "What is shown?") == ANSWER
+
+    wrong = tmp_path / "no-certificate.pem"
+    wrong.write_text("nothing", encoding="utf-8")
+    error = raised(Client(f"https://{tls_stub.address}", ca_file=str(wrong)).health)
+    assert error.code == "certificate_not_trusted" and str(wrong) in error.message
+
+
 def test_a_missing_list_of_certificates_is_named(monkeypatch):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/list.pem")
     error = raised(Client("https://127.0.0.1:1").health)

@@ -190,6 +190,10 @@ def test_a_translation_with_other_placeholders_does_not_break_the_panel():
 
 
 def test_answer_and_correction_are_seen_together_in_a_narrow_panel(desk):
+    desk.server.templates, desk.server.archive = [{"name": "Chest", "text": ""}], "reader"
+    desk.server.models = ("radfound-mini", "medgemma")
+    desk.ui.connectButton.click()
+    desk.connect()
     desk.ui.reportButton.click()
     desk.settle()
     desk.run(0.6)
