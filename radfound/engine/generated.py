@@ -37,11 +37,19 @@ class Generated:
 
     @classmethod
     def of(cls, tokens: Sequence[Token]) -> Generated:
-        """Return the answer of some tokens."""
+        """Return the answer of some tokens.
+
+        A server that streams no probability of the stop token still gives those of the text.
+        """
+        told = (
+            tokens[:-1]
+            if tokens and tokens[-1].last and tokens[-1].log_probability is None
+            else tokens
+        )
         return cls(
             "".join(token.text for token in tokens),
-            _all_known([token.log_probability for token in tokens]),
-            _all_known([token.entropy for token in tokens]),
+            _all_known([token.log_probability for token in told]) if told else None,
+            _all_known([token.entropy for token in told]) if told else None,
             bool(tokens) and tokens[-1].last,
         )
 

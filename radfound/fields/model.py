@@ -30,6 +30,8 @@ SCHEMA = "radfound.fields/1"
 JSON_FILE, WEIGHTS_FILE = "fields.json", "fields.safetensors"
 CANNOT_TELL = "Cannot tell from this picture with this model."
 _REMEMBERED = 16
+# Slices of volumes lie further from the training figures, which a person had chosen and windowed.
+_VOLUME_LIMIT = 1.2
 _SUBSPACE = ("mean", "scale", "vectors", "spread")
 
 
@@ -295,7 +297,8 @@ class FieldModel:
             Findings are judged for one picture only, not for volumes and several views.
         """
         stated = stated or {}
-        is_known = bool(np.median(self.nearness.strangeness(features)) <= 1)
+        limit = _VOLUME_LIMIT if study is not None and study.images[0].is_volume else 1.0
+        is_known = bool(np.median(self.nearness.strangeness(features)) <= limit)
         fields: dict[str, FieldValue] = {}
         chances: dict[str, Mapping[str, float]] = {}
         several = study is not None and len(study.images) > 1

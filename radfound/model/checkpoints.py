@@ -98,6 +98,7 @@ class BundledStudy:
 
 
 REPLAY, REGRESSION = "replay", "regression"
+FIELDS = "fields"
 
 
 def bundled(checkpoint: str | Path, name: str) -> list[BundledStudy]:
@@ -148,10 +149,13 @@ def mini_path() -> Path:
 
 
 def _folder_revision(folder: Path) -> str:
-    """Hash the weights and configuration in a folder, without bundled studies, to 12 hexadecimal digits."""
+    """Hash the weights and configuration in a folder to 12 hexadecimal digits.
+
+    Bundled studies and the classifiers of `radfound.fields` are left out: no adapter depends on them.
+    """
     sha = hashlib.sha256()
     for path in sorted((*folder.rglob("*.safetensors"), *folder.rglob("*config.json"))):
-        if path.stem not in (REPLAY, REGRESSION):
+        if path.stem not in (REPLAY, REGRESSION, FIELDS):
             sha.update(path.read_bytes())
     return sha.hexdigest()[:12]
 
