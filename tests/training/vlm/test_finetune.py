@@ -23,7 +23,7 @@ from training.vlm.pictures import ProcessedPictures
 
 FAMILIES = ("llava", "gemma3", "qwen2_vl", "smolvlm")
 # Random weights need larger steps than trained ones.
-FAST = LoraSettings(rank=8, alpha=16, dropout=0.0, learning_rate=1e-2, epochs=40, batch_size=4)
+FAST = LoraSettings(learning_rate=1e-2, epochs=60)
 
 
 def noise(name):
@@ -62,7 +62,7 @@ def backends(tmp_path_factory):
 @pytest.fixture
 def log(tmp_path):
     log = CorrectionLog(log_path(tmp_path))
-    log.append(correction("ct01", "Is there an effusion?", "Yes, on the left."))
+    log.append(correction("ct01", "Is there an effusion?", "Yes."))
     log.append(correction("ct02", "Is there an effusion?", "No."))
     return log
 
@@ -74,12 +74,12 @@ def said(backend, image, adapter):
 
 
 def test_corrections_become_a_published_adapter_that_gives_them(backends, log, tmp_path):
-    backend, store = backends("gemma3"), AdapterStore(store_path(tmp_path))
+    backend, store = backends("llava"), AdapterStore(store_path(tmp_path))
     before = said(backend, "ct01", None)
     result = finetune(log, store, read, backend, config=VlmConfig(FAST), author="engineer")
     assert result.adapter == "a-0001", result.reason
     backend.use_adapter("a-0001", store.path("a-0001"))
-    assert said(backend, "ct01", "a-0001") == "Yes, on the left."
+    assert said(backend, "ct01", "a-0001") == "Yes."
     assert said(backend, "ct02", "a-0001") == "No."
     assert said(backend, "ct01", None) == before
     backend.drop_adapter("a-0001")
