@@ -35,7 +35,9 @@ def transformers(family: str) -> Entry:
     def load(folder: Path) -> Backend:
         from radfound.engine.transformers.backend import TransformersBackend
 
-        return TransformersBackend.load(build(family, folder / family), device="cpu", dtype="float32")
+        return TransformersBackend.load(
+            build(family, folder / family), device="cpu", dtype="float32"
+        )
 
     return Entry(load, lambda home, folder: build_adapter(home / family, folder))
 
@@ -60,9 +62,7 @@ def llama_cpp() -> Entry:
         eyes = server.write_eyes(folder / "eyes.gguf")
         adapter = server.write_adapter(folder / "a-0001.gguf")
         # One slot: answers of a batch differ in the last digits from those given alone.
-        return served(
-            server.running("--mmproj", str(eyes), "--lora", str(adapter), "--slots", "1")
-        )
+        return served(server.running("--mmproj", str(eyes), "--lora", str(adapter), "--slots", "1"))
 
     def adapter(home: Path, folder: Path) -> Path:
         folder.mkdir()

@@ -217,7 +217,9 @@ def test_an_adapter_changes_the_answers_that_name_it_and_no_other(backend, adapt
     adapted = ask(backend, adapter="a-0001")
     assert (text(adapted), numbers(adapted)) != (text(before), numbers(before))
     assert text(ask(backend)) == text(before)
-    streams = [backend.stream(STUDY, QUESTION, adapter=each, limit=LIMIT) for each in (None, "a-0001")]
+    streams = [
+        backend.stream(STUDY, QUESTION, adapter=each, limit=LIMIT) for each in (None, "a-0001")
+    ]
     assert [text(stream) for stream in streams] == [text(before), text(adapted)]
     backend.drop_adapter("a-0001")
     backend.drop_adapter("a-0001")
