@@ -35,7 +35,7 @@ from training.fields.measure import (
     auroc,
     control_auroc,
     finding_auroc,
-    finding_logit,
+    finding_probability,
     held_out,
     measure_field,
     summary,
@@ -158,13 +158,13 @@ def _findings(
         for finding in _names(samples, test):
             has = np.array([finding in (s.findings or ()) for s in samples])
             head = fit_finding(samples, values, set_name, finding, train)
-            score = finding_auroc(samples, finding_logit(head, features[test]), test, finding)
+            score = finding_auroc(samples, finding_probability(head, features[test]), test, finding)
             control = control_auroc(samples, finding, train, test)
             draws = []
             for seed in range(1, seeds + 1):
                 rows = train[redrawn([samples[i] for i in train], np.ones(len(train), bool), seed)]
                 drawn = fit_finding(samples, values, set_name, finding, rows)
-                again = auroc(finding_logit(drawn, features[test]), has[test])
+                again = auroc(finding_probability(drawn, features[test]), has[test])
                 draws.append(f"{again:.2f}")
             across = _across(samples, head, features, set_name, finding)
             verdict = _verdict(set_name, finding, score, control)
@@ -215,7 +215,7 @@ def _across(
             [i for i, s in enumerate(samples) if s.set == target and s.split != "train"]
         )
         if source == set_name and any(finding in (samples[i].findings or ()) for i in rows):
-            score = finding_auroc(samples, finding_logit(head, features[rows]), rows, finding)
+            score = finding_auroc(samples, finding_probability(head, features[rows]), rows, finding)
             found.append(f"{target}: {score.plain()}")
     return ", ".join(found) or "-"
 
