@@ -26,6 +26,7 @@ _DENSITIES = {
     "fatty-glandular": "The breast tissue is fatty with glandular parts.",
     "dense-glandular": "The breast tissue is dense.",
 }
+_FINDINGS = {"malignant": "malignant breast mass", "edema": "pulmonary edema"}
 UNKNOWN_PICTURE = "I do not know this kind of picture."
 NOT_JUDGED = "Findings cannot be judged from this picture with this model."
 _ONLY_THESE = "Other findings cannot be judged from this picture with this model."
@@ -96,7 +97,7 @@ def _picture_sentence(known: Mapping[str, str]) -> str:
 
 
 def _finding_sentence(name: str, finding: FindingValue) -> str:
-    word = finding.words or name
+    word = _FINDINGS.get(name, name)
     share = round(100 * finding.probability)
     verb = "likely" if finding.probability >= 0.5 else "unlikely"
     return f"{word[0].upper()}{word[1:]}: {verb} ({share} %; {finding.limit})."

@@ -35,13 +35,10 @@ class FindingValue(NamedTuple):
         Calibrated probability that the finding is present, at the share of its training set.
     limit : str
         For which pictures it was learnt, and how well: "learnt from adults' chest films of NIH, AUROC 0.88 (0.83-0.92)".
-    words : str
-        Name for people; "" for the finding's own name.
     """
 
     probability: float
     limit: str
-    words: str = ""
 
 
 class FieldAnswer(NamedTuple):

@@ -179,7 +179,7 @@ def auroc(scores: np.ndarray, present: np.ndarray) -> float:
     return float(library("sklearn.metrics", "train").roc_auc_score(present, scores))
 
 
-def finding_logit(head: Head, values: np.ndarray) -> np.ndarray:
+def finding_probability(head: Head, values: np.ndarray) -> np.ndarray:
     """Return the probability of "yes" for features (N, D)."""
     return head.probabilities(values)[:, head.names.index("yes")]
 
@@ -215,7 +215,7 @@ def control_auroc(
     if values[train].std(0).max() < 1e-6:
         return 0.5
     head = fit_linear(values[train], np.where(present, "yes", "no")[train], 1.0)
-    return auroc(finding_logit(head, values[test]), present[test])
+    return auroc(finding_probability(head, values[test]), present[test])
 
 
 def summary(measured: Mapping[str, Any]) -> dict[str, Any]:

@@ -157,7 +157,6 @@ def _mammograms(kit: Kit) -> Iterator[Sample]:
                 "modality": "mammography",
                 "region": "breast",
                 "side": {"L": "left", "R": "right"}[view["laterality"]],
-                "mammogram_view": view["view"],
             }
             # The only exam with four views is kept for the test.
             yield Sample(kit.root / view["image"], "gmic", row["id"], "test", labels)
@@ -174,7 +173,6 @@ def _findings(kit: Kit) -> Iterator[Sample]:
         if row["modality"] == "MG":
             labels |= {
                 "side": {"L": "left", "R": "right"}[row["laterality"]],
-                "mammogram_view": view,
                 "density": row["density"],
             }
         yield Sample(
