@@ -16,6 +16,7 @@ from ..conftest import QUICK_TRAINING
 from .conftest import serving
 from .orthanc import Orthanc
 from .synthetic import series_uid, study_uid, write_ct_study, write_mammogram
+from .tls_proxy import proxy
 
 pytestmark = pytest.mark.pacs
 
@@ -146,9 +147,10 @@ def worked(tools, tmp_path_factory):
         write(folder / "files")
     with Orthanc(folder / "orthanc", gdcm=False) as archive:
         archive.upload(folder / "files")
-        archive.damage(study_uid("mg"))
-        with serving(archive, folder / "server") as server:
-            yield server
+        with proxy(archive) as front:
+            front.broken = study_uid("mg")
+            with serving(archive, folder / "server", url=front.url) as server:
+                yield server
 
 
 @pytest.mark.parametrize("strategy", ["random", "first", "uncertainty", "diversity", "hybrid"])
