@@ -36,7 +36,6 @@ class Orthanc:
             "RegisteredUsers": {self.user: self.password},
             "DicomServerEnabled": False,
             "StableAge": stable_s,
-            "MaximumStorageCacheSize": 0,  # else `damage` changes nothing
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
         }
         if lua:
@@ -112,13 +111,6 @@ class Orthanc:
         found = self._call("POST", "/tools/find", json=query).json()
         contents = [self.get(f"/instances/{each}/file").content for each in found]
         return [pydicom.dcmread(DicomBytesIO(content)) for content in contents]
-
-    def damage(self, study_uid: str) -> None:
-        """Remove the files of a study from the disk, so that it is listed and cannot be fetched."""
-        query = {"Level": "Instance", "Query": {"StudyInstanceUID": study_uid}}
-        for each in self._call("POST", "/tools/find", json=query).json():
-            uuid = self.get(f"/instances/{each}/attachments/dicom/info").json()["Uuid"]
-            (self.folder / "db" / uuid[:2] / uuid[2:4] / uuid).unlink()
 
 
 def missing_tools() -> list[str]:

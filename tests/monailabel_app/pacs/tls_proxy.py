@@ -22,6 +22,8 @@ class _Handler(BaseHTTPRequestHandler):
         server.calls.append((self.command, self.path))
         if server.token and self.headers.get("authorization") != f"Bearer {server.token}":
             return self._reply(401, {}, b"")
+        if server.broken and server.broken in self.path and "?" not in self.path:
+            return self._reply(500, {}, b"")
         kept = ("accept", "content-type")
         headers = {name: value for name, value in self.headers.items() if name.lower() in kept}
         found = requests.request(
@@ -49,6 +51,7 @@ def proxy(archive, token="", certificate=None, ca=None):
     """Run the proxy; without a certificate it speaks plain HTTP, and counts calls only."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.archive, server.token, server.calls = archive, token, []
+    server.broken = ""  # the UID of a study that is listed and cannot be fetched
     server.daemon_threads = True
     scheme = "http"
     if certificate:
