@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import platform
 import shlex
@@ -35,6 +36,7 @@ from radfound.benchmark.scoring.radeval import radeval_metrics
 from radfound.benchmark.scoring.scores import Scorer, calibration_table, is_right
 from radfound.benchmark.tasks import TASKS, Source, calibration_items, load_task
 from radfound.correction import utc_now
+from radfound.engine.competence import COMPETENCE_FILE, Competence
 from radfound.engine.confidence import Calibration, calibration_group
 from radfound.engine.generated import AT_ONCE
 from radfound.engine.local.backend import LocalBackend
@@ -110,6 +112,7 @@ def bench(options: Options) -> dict[str, Any]:
         "seconds": round(time.monotonic() - began, 1),
     }
     write_json(results, folder)
+    _write_competence(results, folder)
     plots.draw(results, folder)
     text = report(results)
     (folder / "report.md").write_text(text, encoding="utf-8")
@@ -117,6 +120,15 @@ def bench(options: Options) -> dict[str, Any]:
     if options.write_docs:
         write_docs(text, options.write_docs)
     return without_nan(results) | {"report": text}
+
+
+def _write_competence(results: dict[str, Any], folder: Path) -> None:
+    """Write competence.json; beside the weights it keeps the engine from showing guesses as answers."""
+    if "vqa" not in results["tasks"]:
+        return
+    found = Competence.of_results(without_nan(results))
+    text = json.dumps(found.to_json(), indent=2) + "\n"
+    (folder / COMPETENCE_FILE).write_text(text, encoding="utf-8")
 
 
 def _model(options: Options) -> ModelSettings:

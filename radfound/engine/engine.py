@@ -12,6 +12,7 @@ import numpy as np
 
 from radfound.engine.active_adapter import ActiveAdapter
 from radfound.engine.answer_stream import AnswerStream
+from radfound.engine.competence import Competence
 from radfound.engine.confidence import Calibration
 from radfound.engine.instead import Instead
 from radfound.engine.protocol import Backend
@@ -26,6 +27,9 @@ from radfound.wire import MAX_NEW_TOKENS
 
 if TYPE_CHECKING:
     from radfound.fields.model import FieldModel
+
+CANNOT_TELL = "Cannot tell from this picture with this model."
+_NOT_SEEN = "on held-out questions of this kind its answers did not depend on the picture"
 
 
 class Engine:
@@ -44,6 +48,8 @@ class Engine:
         Answers what can be seen without a language model; see `_instead`.
     free_text : bool
         Whether the language model writes captions and reports although `fields` could.
+    competence : Competence, optional
+        Which kinds of question the base model answers by looking.
     """
 
     def __init__(
@@ -55,10 +61,12 @@ class Engine:
         name: str = "",
         fields: FieldModel | None = None,
         free_text: bool = False,
+        competence: Competence | None = None,
     ):
         self.backend = backend
         self._name = name
         self.fields, self._free_text = fields, free_text
+        self._competence = competence
         self.calibration = calibration
         self._adapters = ActiveAdapter(backend, adapters)
 
@@ -86,6 +94,7 @@ class Engine:
             name=name,
             fields=_load_fields(shipped_folder(checkpoint), backend),
             free_text=free_text,
+            competence=Competence.read(shipped_folder(checkpoint), revision),
         )
 
     @property
@@ -187,18 +196,19 @@ class Engine:
     ) -> tuple[Instead | None, bool]:
         """Return what is answered in place of the model's text, and whether the model is asked at all.
 
-        Classifiers answer the questions that they are better at, and write captions and reports. What they
-        cannot tell, the model cannot either: its guess is kept beside the answer. With an adapter the model
-        writes what its readers taught it, but findings that cannot be seen stay untold.
+        Classifiers answer the questions that they are better at, and write captions and reports. Where neither
+        they nor the model see what is asked, the answer says so, and the model's guess is kept beside it. With an
+        adapter the model answers as its readers taught it and as the gate has examined.
         """
-        if self.fields is None or (question.task != "vqa" and self._free_text):
+        if adapter is not None or (question.task != "vqa" and self._free_text):
             return None, True
-        found = self.fields.answer(study, question)
-        is_untold = found is not None and found.silent and found.kind == "finding"
-        if found is None or (adapter is not None and not is_untold):
+        found = self.fields.answer(study, question) if self.fields else None
+        if found is not None:
+            reason = found.reason or ("stated in the file" if found.source == "file" else None)
+            return Instead(found.text, "field", reason, found.confidence), found.silent
+        if self._competence is None or self._competence.looks(question.task, question.text):
             return None, True
-        reason = found.reason or ("stated in the file" if found.source == "file" else None)
-        return Instead(found.text, "field", reason, found.confidence), found.silent
+        return Instead(CANNOT_TELL, "model", _NOT_SEEN), True
 
     def check(
         self,

@@ -54,10 +54,11 @@ def build_engine(
     device : str, optional
         For a model that names none.
     calibration : Path, optional
-        Folder with `calibration.json`; RadFound's own models have theirs beside the weights.
+        Folder with `calibration.json` and `competence.json`; RadFound's own models have theirs beside the weights.
     free_text : bool
         As for `Engine`.
     """
+    from radfound.engine.competence import Competence
     from radfound.engine.confidence import Calibration
     from radfound.engine.engine import Engine
 
@@ -71,8 +72,14 @@ def build_engine(
             free_text=free_text,
         )
     backend = build_backend(model, send_images_to)
-    known = Calibration.read(calibration, backend.describe().revision) if calibration else None
-    return Engine(backend, adapters=adapters, calibration=known, name=model.name)
+    known, competence = None, None
+    if calibration:
+        revision = backend.describe().revision
+        known = Calibration.read(calibration, revision)
+        competence = Competence.read(calibration, revision)
+    return Engine(
+        backend, adapters=adapters, calibration=known, name=model.name, competence=competence
+    )
 
 
 def checkpoint_of(model: ModelSettings) -> str:
