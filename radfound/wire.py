@@ -100,10 +100,7 @@ def answer_to_json(answer: Answer) -> dict[str, Any]:
     fields = asdict(answer)
     fields["images"] = list(answer.images)
     fields["contradictions"] = list(answer.contradictions)
-    if answer.series:
-        fields["series"] = list(answer.series)
-    else:  # not from an archive
-        del fields["series"], fields["series_rule"]
+    fields["series"] = list(answer.series)
     return {"schema": ANSWER_SCHEMA, "id": fields.pop("id"), **fields}
 
 

@@ -81,6 +81,14 @@ def test_answer_has_the_shape_of_the_design():
         "timings_ms": {"read": 0, "encode": 0, "first_token": 41, "total": 122},
         "finished": True,
         "shown": None,
+        "source": "model",
+        "reason": None,
+        "model_text": None,
+        "corrected_by": None,
+        "corrected_on": None,
+        "contradictions": [],
+        "series": [],
+        "series_rule": None,
     }
 
 
@@ -90,6 +98,17 @@ def test_answer_has_the_shape_of_the_design():
         {},
         {"confidence": None, "uncertainty": None, "finished": False},
         {"shown": {"recipe": "family", "note": None, "slices": ["axial slice 6 of 12"]}},
+        {"series": ("1.2.3",), "series_rule": "the only series"},
+        {
+            "source": "recall",
+            "reason": "corrected by Dr A on 2026-08-01",
+            "corrected_by": "Dr A",
+            "corrected_on": "2026-08-01T09:30:00.000Z",
+            "model_text": "Yes.",
+            "contradictions": (
+                {"text": "No.", "author": "Dr B", "created": "2026-07-01", "correction": "c-1"},
+            ),
+        },
         {
             "task": "report",
             "question": None,
@@ -204,10 +223,16 @@ def test_parameters_of_other_clients_are_ignored():
     assert parse_ask(params) == AskRequest(question="?")
 
 
-@pytest.mark.parametrize("key", ["image", "model"])
-def test_image_and_model_of_the_address_cannot_be_replaced(key):
-    with pytest.raises(RequestError, match=f"^{key}: "):
-        parse_ask({"question": "?", key: "/etc/passwd"})
+def test_the_image_of_the_address_cannot_be_replaced():
+    with pytest.raises(RequestError, match="^image: "):
+        parse_ask({"question": "?", "image": "/etc/passwd"})
+
+
+def test_a_request_names_one_model_or_several():
+    assert parse_ask({"question": "?", "model": "large"}).model == "large"
+    assert parse_ask({"question": "?", "models": ["a", "b"]}).models == ("a", "b")
+    with pytest.raises(RequestError, match="^models: "):
+        parse_ask({"question": "?", "models": ["a"] * 9})
 
 
 @pytest.mark.parametrize(

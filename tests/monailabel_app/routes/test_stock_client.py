@@ -131,11 +131,14 @@ def test_it_saves_a_correction_trains_and_gets_the_corrected_answer(
     client, server, correction, tmp_path
 ):
     question = "Which organ is shown?"
+    asked = {"question": question, "recall": False}  # the model itself, not the correction
     label = tmp_path / "corrections.json"
     label.write_text(json.dumps([correction(question=question, text="the liver")]))
     assert client.save_label(VOLUME, str(label), "final")["image"] == VOLUME
 
-    before = ask(client, "radfound_vqa", VOLUME, {"question": question})
+    recalled = ask(client, "radfound_vqa", VOLUME, {"question": question})
+    assert (recalled["text"], recalled["source"]) == ("the liver", "recall")
+    before = ask(client, "radfound_vqa", VOLUME, asked)
     assert before["text"] != "the liver"
 
     task = client.train_start("radfound", QUICK_TRAINING)
@@ -150,12 +153,12 @@ def test_it_saves_a_correction_trains_and_gets_the_corrected_answer(
     stats = client.info()["train_stats"]["radfound"]
     assert stats["published"], stats
 
-    after = ask(client, "radfound_vqa", VOLUME, {"question": question})
+    after = ask(client, "radfound_vqa", VOLUME, asked)
     assert after["text"] == "the liver"
     assert after["model"]["adapter"] == stats["adapter"]
 
     server.post("/radfound/adapters/base/activate")
-    again = ask(client, "radfound_vqa", VOLUME, {"question": question})
+    again = ask(client, "radfound_vqa", VOLUME, asked)
     assert (again["text"], again["model"]["adapter"]) == (before["text"], None)
 
 

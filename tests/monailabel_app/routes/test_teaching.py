@@ -32,8 +32,8 @@ def test_withdrawn_correction_is_gone_from_every_list_and_stays_in_the_log(serve
     [
         ("corrections/unknown/withdraw", {"author": "Dr B"}, 404, "unknown"),
         ("corrections/unknown/withdraw", {}, 400, "author"),
-        ("templates/unknown/accept", {"author": "Dr B"}, 404, "template"),
-        ("templates/unknown/refuse", {"author": 5}, 400, "author"),
+        ("wordings/unknown/accept", {"author": "Dr B"}, 404, "template"),
+        ("wordings/unknown/refuse", {"author": 5}, 400, "author"),
     ],
 )
 def test_wrong_request_is_refused_with_what_to_do(server, path, body, status, named):
