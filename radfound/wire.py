@@ -213,8 +213,8 @@ class AskRequest(BaseModel):
         1 to 512.
     evidence : bool
         Whether an evidence map is requested.
-    recall : bool
-        Whether a reader's earlier text about the same question answers it at once.
+    model_only : bool
+        Whether the language model's own text is wanted: without readers' earlier texts, classifiers and silence.
     model : str or None
         Name of the model that answers; None for the server's default.
     models : tuple of str
@@ -241,7 +241,9 @@ class AskRequest(BaseModel):
     evidence: Annotated[Truth, BeforeValidator(lambda value: False if value is None else value)] = (
         False
     )
-    recall: Annotated[Truth, BeforeValidator(lambda value: True if value is None else value)] = True
+    model_only: Annotated[
+        Truth, BeforeValidator(lambda value: False if value is None else value)
+    ] = False
     model: _ModelName | None = None
     models: Annotated[tuple[_ModelName, ...], Field(max_length=MAX_MODELS)] = ()
 

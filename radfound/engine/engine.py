@@ -118,6 +118,7 @@ class Engine:
         region: Box | Plane | None = None,
         max_new_tokens: int | None = None,
         cancel: threading.Event | None = None,
+        model_only: bool = False,
     ) -> Answer:
         """Return the answer to a question, or a caption or report.
 
@@ -134,6 +135,8 @@ class Engine:
             1 to 512; the default is 48 for an answer, 80 for a caption, 160 for a report.
         cancel : threading.Event, optional
             Stops the answer when set.
+        model_only : bool
+            Whether the language model answers by itself, although classifiers could or it was measured not to see.
 
         Raises
         ------
@@ -152,6 +155,7 @@ class Engine:
             region=region,
             max_new_tokens=max_new_tokens,
             cancel=cancel,
+            model_only=model_only,
         )
         *_, answer = stream
         assert isinstance(answer, Answer)
@@ -167,6 +171,7 @@ class Engine:
         region: Box | Plane | None = None,
         max_new_tokens: int | None = None,
         cancel: threading.Event | None = None,
+        model_only: bool = False,
     ) -> AnswerStream:
         """Queue a question and return the stream of its text, which ends with the Answer.
 
@@ -175,7 +180,7 @@ class Engine:
         limit = _token_limit(task, max_new_tokens)
         asked = Question(task, question, tuple(history), region_from_json(region))
         adapter = self._adapters.current()
-        instead, is_asked = self._instead(study, asked, adapter)
+        instead, is_asked = (None, True) if model_only else self._instead(study, asked)
         return AnswerStream(
             self.backend.stream(study, asked, adapter=adapter, limit=limit)
             if is_asked
@@ -191,16 +196,14 @@ class Engine:
             instead,
         )
 
-    def _instead(
-        self, study: Study, question: Question, adapter: str | None
-    ) -> tuple[Instead | None, bool]:
+    def _instead(self, study: Study, question: Question) -> tuple[Instead | None, bool]:
         """Return what is answered in place of the model's text, and whether the model is asked at all.
 
         Classifiers answer the questions that they are better at, and write captions and reports. Where neither
-        they nor the model see what is asked, the answer says so, and the model's guess is kept beside it. With an
-        adapter the model answers as its readers taught it and as the gate has examined.
+        they nor the model see what is asked, the answer says so, and the model's guess is kept beside it. This
+        holds with an adapter too: corrections teach words, and no sight.
         """
-        if adapter is not None or (question.task != "vqa" and self._free_text):
+        if question.task != "vqa" and self._free_text:
             return None, True
         found = self.fields.answer(study, question) if self.fields else None
         if found is not None:

@@ -345,7 +345,7 @@ class RadFoundService:
     def _start(self, answer: OpenAnswer, inquiry: Inquiry) -> None:
         ask, question = inquiry.ask, inquiry.question
         engine = answer.hold(self.models.use(ask.model))
-        if self.teaching is not None and ask.recall and not ask.evidence:
+        if self.teaching is not None and not (ask.model_only or ask.evidence):
             found = recalled(
                 self.teaching, inquiry.study, inquiry.images, question, engine.model_version
             )
@@ -359,11 +359,13 @@ class RadFoundService:
             history=ask.history,
             region=ask.region,
             max_new_tokens=ask.max_new_tokens,
+            model_only=ask.model_only,
         )
 
     def _finished(self, answer: Answer, inquiry: Inquiry, source: OpenAnswer) -> Answer:
         """Return an answer as the caller gets it, and record it."""
-        if self.teaching is not None and inquiry.ask.recall and answer.source in ("model", "field"):
+        is_own = answer.source in ("model", "field") and not inquiry.ask.model_only
+        if self.teaching is not None and is_own:
             answer = self._taught(answer, inquiry)
         with suppress(RuntimeError):  # the server is stopping
             self.readers.submit(self._keep_features, inquiry)

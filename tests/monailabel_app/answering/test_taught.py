@@ -42,7 +42,7 @@ def test_the_readers_text_answers_the_same_question_at_once(server):
 
 
 def test_who_wants_the_models_own_answer_gets_it(server):
-    answer = server.ask(VOLUME, "Is there a pleural effusion?", recall=False).json()
+    answer = server.ask(VOLUME, "Is there a pleural effusion?", model_only=True).json()
     assert (answer["source"], answer["corrected_by"]) == ("model", None)
 
 

@@ -131,7 +131,7 @@ def test_it_saves_a_correction_trains_and_gets_the_corrected_answer(
     client, server, correction, tmp_path
 ):
     question = "Which organ is shown?"
-    asked = {"question": question, "recall": False}  # the model itself, not the correction
+    asked = {"question": question, "model_only": True}  # the model itself, not the correction
     label = tmp_path / "corrections.json"
     label.write_text(json.dumps([correction(question=question, text="the liver")]))
     assert client.save_label(VOLUME, str(label), "final")["image"] == VOLUME
