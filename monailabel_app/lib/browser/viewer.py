@@ -31,7 +31,9 @@ _LASTING = re.compile(r"\.[0-9a-f]{20}\.(js|wasm)|[0-9a-f]{20}\.wasm")
 _LASTS = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 # Only a worker obeys the policy of a script. The decoders of compressed images are made at run time.
-_WORKER_POLICY = "default-src 'none'; script-src 'self' 'unsafe-eval'; connect-src 'self' data: blob:"
+_WORKER_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-eval'; connect-src 'self' data: blob:"
+)
 
 _USER = RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER)
 

@@ -137,7 +137,8 @@ def _install_guard(app: FastAPI, rules: Rules, metrics: Metrics) -> None:
     app.user_middleware = [
         Middleware(Counting, metrics=metrics),
         Middleware(
-            SafeHeaders, policies={viewer.ADDRESS: viewer.viewer_headers(), browser.PANEL: browser.HEADERS}
+            SafeHeaders,
+            policies={viewer.ADDRESS: viewer.viewer_headers(), browser.PANEL: browser.HEADERS},
         ),
         Middleware(SameOrigin, hosts=rules.hosts, origins=origins),
         Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"]),

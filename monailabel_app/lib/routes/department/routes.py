@@ -67,7 +67,9 @@ def studies(user: User = Depends(_USER)) -> StudyList:
         state: State = "read" if is_read else "asked" if image in asked else "new"
         name = datastore.title_of(image)
         found.append(ListedStudy(id=image, name=name, state=state, drafts=waiting.get(image, 0)))
-    return StudyList(studies=sorted(found, key=lambda study: (order.index(study.state), not study.drafts)))
+    return StudyList(
+        studies=sorted(found, key=lambda study: (order.index(study.state), not study.drafts))
+    )
 
 
 @router.get("/templates", summary="List the department's templates of reports")
