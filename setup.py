@@ -21,7 +21,7 @@ setup(
     ),
     package_data={
         "radfound": ["weights/**/*", "reader_study/rating/page/*", "viewer/page/*"],
-        "monailabel_app": ["lib/browser/page/*"],
+        "monailabel_app": ["lib/browser/page/*", "lib/browser/ohif/*"],
         "training": ["stages/configs/*.yaml"],
     },
     include_package_data=False,

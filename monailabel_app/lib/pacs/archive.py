@@ -43,7 +43,8 @@ _CHUNK_BYTES = 1 << 20
 _JSON = "application/dicom+json"
 _UNESCAPED = "*?,-^:/"
 _PAUSE_S = 3.0  # after a failed connection, requests fail at once for so long
-_STUDY_FIELDS = ("ModalitiesInStudy", "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
+_COUNTS = ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances")
+_STUDY_FIELDS = ("ModalitiesInStudy", *_COUNTS, "StudyDescription")
 _SERIES_FIELDS = ("NumberOfSeriesRelatedInstances", "SeriesNumber", "Modality")
 
 
@@ -63,11 +64,23 @@ class StudyRow:
         Empty if the archive does not tell.
     size : (int, int)
         Number of series and of instances; changes when something arrives.
+    date : str
+        YYYY-MM-DD; empty if it is not known.
+    description : str
+        What was examined; empty if it is not known.
     """
 
     uid: str
     modalities: tuple[str, ...]
     size: tuple[int, int]
+    date: str = ""
+    description: str = ""
+
+    @property
+    def title(self) -> str:
+        """What readers recognize a study by in a list; no patient's name or id."""
+        known = ("/".join(self.modalities), self.description, self.date)
+        return " · ".join(filter(None, known)) or self.uid
 
 
 @dataclass(frozen=True)
@@ -353,8 +366,10 @@ def _count(row: Mapping[str, Any], keyword: str) -> int | None:
 
 def _study_row(uid: str, row: Mapping[str, Any]) -> StudyRow:
     modalities = tuple(str(each) for each in _values(row, "ModalitiesInStudy") if each)
-    size = tuple(_count(row, name) or 0 for name in _STUDY_FIELDS[1:])
-    return StudyRow(uid, modalities, (size[0], size[1]))
+    series, instances = (_count(row, name) or 0 for name in _COUNTS)
+    date = re.sub(r"(\d{4})(\d\d)(\d\d)", r"\1-\2-\3", _text(row, "StudyDate"))
+    description = _text(row, "StudyDescription")
+    return StudyRow(uid, modalities, (series, instances), date, description)
 
 
 def _series_row(row: Mapping[str, Any], study_uid: str) -> SeriesRow:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,7 @@ class PacsConnection:
         )
         self.reports = Reports(store, self.records, answers, explain)
         self.watcher: Watcher | None = None
+        self._write = store.settings.write
         if store.settings.watch_s is not None:
             self.watcher = Watcher(store, self.records, self.reports, self.delivery, answer)
 
@@ -60,10 +63,19 @@ class PacsConnection:
         if self.watcher is not None:
             self.watcher.close()
 
+    def waiting_drafts(self, corrected: Collection[str | None]) -> Counter[str]:
+        """Return how many drafts of each study wait for a reader; `corrected`: ids of corrected answers."""
+        return Counter(
+            draft.study_uid
+            for draft in self.records.drafts()
+            if draft.answer is not None and draft.answer.id not in corrected
+        )
+
     def state(self) -> dict[str, Any]:
-        """Return how many documents wait or were refused, and whether new studies are watched."""
+        """Return what may be sent, how many documents wait or were refused, and whether new studies are watched."""
         documents = self.records.documents()
         return {
+            "write": self._write,
             "waiting": sum(each.state == "waiting" for each in documents),
             "refused": sum(each.state == "refused" for each in documents),
             "watching": self.watcher is not None,

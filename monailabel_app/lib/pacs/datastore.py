@@ -179,6 +179,11 @@ class PacsDatastore(StudyDatastore):
         self.need_list()
         return list(self._datastore.objects)
 
+    def title_of(self, image_id: str) -> str:
+        """Return modality, description and date of a study, or the id of an upload."""
+        row = (self._list.rows or {}).get(image_id)
+        return row.title if row is not None else image_id
+
     def get_unlabeled_images(
         self, label_tag: str | None = None, labels: list[str] | None = None
     ) -> list[str]:

@@ -26,6 +26,7 @@ from radfound.wire import ErrorReply
 
 from ..access import Admission, BodyLimit, Gate, Rules, SafeHeaders
 from ..browser import routes as browser
+from ..browser import viewer
 from ..metrics import Counting, Metrics
 from . import answering, department, others, own, pages, stored, tasks, training
 from .errors import install_error_handlers
@@ -34,7 +35,7 @@ from .folders import Folders, hide_folders
 from .learning import teaching
 from .pacs import archive, reports
 
-# Replaced by routes of `answering`, `others`, `pages` and `stored`.
+# Replaced by routes of `answering`, `others`, `pages`, `stored` and the browser pages.
 _REPLACED = (
     (infer.router, "/infer/{model}", "POST"),
     (datastore.router, "/datastore/", "PUT"),
@@ -120,6 +121,7 @@ def install_routes(
         )
     app.include_router(pages.router)
     app.include_router(browser.pages)
+    app.include_router(viewer.router)
     install_error_handlers(app)
     _install_guard(app, rules, metrics)
 
@@ -135,7 +137,8 @@ def _install_guard(app: FastAPI, rules: Rules, metrics: Metrics) -> None:
     app.user_middleware = [
         Middleware(Counting, metrics=metrics),
         Middleware(
-            SafeHeaders, policies={"/ohif/": pages.viewer_headers(), browser.PANEL: browser.HEADERS}
+            SafeHeaders,
+            policies={viewer.ADDRESS: viewer.viewer_headers(), browser.PANEL: browser.HEADERS},
         ),
         Middleware(SameOrigin, hosts=rules.hosts, origins=origins),
         Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"]),

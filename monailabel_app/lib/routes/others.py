@@ -9,18 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends
-from fastapi.responses import FileResponse, PlainTextResponse
-from monailabel import endpoints
+from fastapi.responses import PlainTextResponse
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
-from monailabel.utils.others.generic import get_mime_type
 
 from radfound.exceptions import NotFoundError, RequestError, StudyUnreadableError
 
 router = APIRouter()
 
-_VIEWER = Path(endpoints.__file__).parent / "static" / "ohif"
 _CHECKSUMS = ("SHA256", "SHA512", "MD5")
 _GPU_TOOL = "nvidia-smi"
 _GPU_TOOL_S = 20
@@ -39,20 +36,6 @@ def gpu_state(user: User = Depends(_ADMIN)) -> PlainTextResponse:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotFoundError(f"{_GPU_TOOL}: failed ({type(error).__name__})") from error
     return PlainTextResponse(done.stdout)
-
-
-@router.get("/ohif/{path:path}", include_in_schema=False)
-def viewer_file(path: str, user: User = Depends(_USER)) -> FileResponse:
-    """Return a file of the OHIF viewer, or its index page for the viewer's own addresses."""
-    try:
-        file = (_VIEWER / path).resolve()
-        is_ours = file.is_relative_to(_VIEWER.resolve()) and file.is_file()
-    except (OSError, ValueError):  # no name that a file could have
-        is_ours = False
-    file = file if is_ours else _VIEWER / "index.html"
-    if not file.is_file():
-        raise NotFoundError("ohif: this installation of MONAI Label has no viewer")
-    return FileResponse(file, media_type=get_mime_type(str(file)))
 
 
 @router.head("/datastore/image", tags=["Datastore"], summary="Check whether an image exists")

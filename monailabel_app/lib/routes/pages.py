@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Iterator
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
-from monailabel import endpoints
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC, User
 
@@ -121,22 +117,3 @@ def show_log(
         found = file.read(_MOST_LOG_BYTES).decode("utf-8", "replace").splitlines()
     folders: Folders = request.app.state.folders
     return PlainTextResponse(folders.hidden("\n".join(found[-lines:])) + "\n")
-
-
-def viewer_headers() -> dict[str, str]:
-    """Return the headers of the OHIF viewer, whose page holds two inline scripts.
-
-    The viewer compiles WebAssembly, draws from blobs and creates styles at run time. Its fonts from
-    another host stay blocked.
-    """
-    index = Path(endpoints.__file__).parent / "static" / "ohif" / "index.html"
-    scripts = re.findall(rb"<script>(.*?)</script>", index.read_bytes(), re.DOTALL)
-    digests = [base64.b64encode(hashlib.sha256(each).digest()).decode("ascii") for each in scripts]
-    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
-    return {
-        "Cache-Control": "no-cache",
-        "Content-Security-Policy": f"default-src 'self'; script-src 'self' 'wasm-unsafe-eval' blob: {allowed}; "
-        "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-        "connect-src 'self' data: blob:; worker-src 'self' blob:; object-src 'none'; base-uri 'none'; "
-        "form-action 'none'; frame-ancestors 'none'",
-    }

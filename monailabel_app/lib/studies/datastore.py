@@ -135,6 +135,10 @@ class StudyDatastore(IndexedDatastore):
         """Return the files of an image; `series` matters only to an archive's datastore."""
         return Parts((self.path_of(image_id),))
 
+    def title_of(self, image_id: str) -> str:
+        """Return what readers recognize a study by in a list."""
+        return image_id
+
     def check_known(self, image_id: str) -> None:
         """Raise NotFoundError unless the datastore has an image of this id."""
         self.path_of(image_id)

@@ -1,5 +1,6 @@
 // The questions about one study, their streamed answers, and the reader's corrections.
 
+import { send, sendable } from "./archive.js";
 import { Refused } from "./calls.js";
 import { h } from "./dom.js";
 import { events } from "./events.js";
@@ -12,7 +13,8 @@ const VERDICTS = { accepted: "Accepted", edited: "Corrected", rejected: "Rejecte
 
 export class Conversation {
   // `choice`: series or volume of the image; `tell.changed` is called after a correction,
-  // `tell.next` opens the next study, `tell.show` lays maps over the pictures; the last two are null inside a viewer.
+  // `tell.next` opens the next study, `tell.show` lays maps over the pictures, null inside a viewer.
+  // `tell.write`: which reports may be sent to the archive; undefined without an archive.
   constructor(calls, image, choice, reason, tell) {
     Object.assign(this, { calls, image, choice, tell });
     this.turns = [];
@@ -33,9 +35,10 @@ export class Conversation {
       this.question.value = "";
     });
     this.element = h("div", { class: "conversation" }, this.log, h("div", { class: "ask" },
-      h("div", { class: "tasks" }, task("caption", "Caption", "C"), task("report", "Report", "R")),
+      h("div", { class: "tasks" }, task("caption", "Caption", "C"), task("report", "Report", "R"), tell.buttons),
       form, h("label", { class: "author" }, "Your name", this.author), this.message));
     this.#showEarlier();
+    if (tell.write) this.#showDrafts();
   }
 
   dispose() {
@@ -107,6 +110,19 @@ export class Conversation {
     this.tell.changed();
   }
 
+  // Put the draft, or the reader's report, into the server's outbox for the archive.
+  async send(turn, button) {
+    button.disabled = true;
+    const source = turn.verdict ? { correction_id: turn.correctionId } : { answer_id: turn.answer.id };
+    try {
+      await send(this.calls, source, (state) => { button.textContent = state; });
+      this.say("");
+    } catch (error) {
+      button.disabled = false;
+      this.say(error.message);
+    }
+  }
+
   // Lay the evidence of an answer over the pictures, or take it away.
   async showEvidence(turn) {
     const isShown = this.evidenceOf === turn;
@@ -126,6 +142,21 @@ export class Conversation {
       this.evidenceOf = null;
       turn.evidenceButton.setAttribute("aria-pressed", false);
       this.say(error.message);
+    }
+  }
+
+  // Show the drafts that the server made when the study arrived, to be accepted, edited or rejected.
+  async #showDrafts() {
+    const about = new URLSearchParams({ study: this.image });
+    const found = await this.calls.get(`pacs/drafts?${about}`, this.closing.signal).catch(() => null);
+    for (const { answer, created, is_read } of found?.drafts.toReversed() ?? []) {
+      if (!answer || is_read) continue;
+      const turn = new Turn(this, answer.task, answer.question);
+      turn.history = [];
+      this.turns.push(turn);
+      this.log.append(turn.element);
+      turn.finish(answer);
+      turn.note.prepend(`Draft of ${created.slice(0, 10)} · `);
     }
   }
 
@@ -177,6 +208,7 @@ class Turn {
       button("Edit", "Edit (E)", () => this.edit()),
       button("Reject", "Reject", () => this.conversation.correct(this, "rejected")),
     );
+    this.buttons.append(...this.#sendButton("Send draft", "Store in the archive, marked as not verified"));
     if (this.conversation.tell.show) {
       this.evidenceButton = button("Evidence", "Where the answer comes from", () => this.conversation.showEvidence(this));
       this.evidenceButton.setAttribute("aria-pressed", this.conversation.evidenceOf === this);
@@ -201,8 +233,15 @@ class Turn {
     this.buttons.replaceChildren(
       ...(verdict === "edited" ? [h("p", { class: "corrected" }, text)] : []),
       h("span", { class: "kicker" }, VERDICTS[verdict]),
+      ...this.#sendButton("Send to archive", "Store as a verified report under your name"),
       ...(this.conversation.tell.next ? [h("button", { type: "button", class: "small primary", onclick: this.conversation.tell.next }, "Next study")] : []),
     );
+  }
+
+  #sendButton(text, title) {
+    if (!sendable(this.conversation.tell.write, this.answer, this.verdict)) return [];
+    const button = h("button", { type: "button", class: "small", title, onclick: () => this.conversation.send(this, button) }, text);
+    return [button];
   }
 
   fail(message) {

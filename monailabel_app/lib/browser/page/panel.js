@@ -2,12 +2,13 @@
 
 import { Calls } from "./calls.js";
 import { Conversation } from "./conversation.js";
-import { h, takesText } from "./dom.js";
+import { h, plural, takesText } from "./dom.js";
 import { Viewer } from "./viewer.js";
 
 const query = new URLSearchParams(location.search);
 // OHIF shows the pictures itself, and names the study.
 const embedded = query.has("embedded");
+const REASON = "radfound.reason";
 
 class Panel {
   constructor(screen) {
@@ -28,10 +29,11 @@ class Panel {
     ]);
     const { name, adapter } = health.model;
     document.getElementById("server").textContent = `${name}${adapter ? ` with ${adapter}` : ""}`;
+    this.write = health.pacs?.write;
     this.studies = found.studies;
     this.#drawList();
     const named = query.get("image");
-    if (named) await this.open(named);
+    if (named) await this.open(named, takeReason(named));
     else if (this.studies.length) await this.open(this.studies[0].id);
     else this.questions.replaceChildren(h("p", { class: "alone" }, "This server holds no studies yet."));
   }
@@ -46,7 +48,9 @@ class Panel {
     this.#drawList();
     this.conversation = new Conversation(this.calls, image, choice, reason, {
       changed: () => this.#refreshList(),
-      next: embedded ? null : () => this.next(),
+      next: () => this.next(),
+      buttons: embedded ? [this.nextButton] : [],
+      write: this.write,
       show: embedded ? null : (overlays) => this.viewer?.setOverlays(overlays),
     });
     this.questions.replaceChildren(this.conversation.element);
@@ -68,12 +72,23 @@ class Panel {
     this.nextButton.disabled = true;
     try {
       const found = await this.calls.post("../activelearning/hybrid", { client_id: clientId() });
-      if (found?.id) await this.open(found.id, found.reason ?? "");
+      if (found?.id && embedded && parent !== window) this.#openInViewer(found.id, found.reason ?? "");
+      else if (found?.id) await this.open(found.id, found.reason ?? "");
       else this.conversation?.say("Every study has been read.");
     } catch (error) {
       this.conversation?.say(error.message);
     }
     this.nextButton.disabled = false;
+  }
+
+  // The viewer opens the study, and this page anew with it.
+  #openInViewer(study, reason) {
+    if (!/^[\d.]+$/.test(study)) {
+      this.conversation?.say(`The next study, ${study}, was uploaded and is not in the archive; open it at /radfound/panel.`);
+      return;
+    }
+    sessionStorage.setItem(REASON, JSON.stringify({ study, reason }));
+    parent.postMessage({ radfoundStudy: study }, location.origin);
   }
 
   // Show why a study cannot be shown; where it has several series, offer them.
@@ -93,18 +108,25 @@ class Panel {
   #drawList() {
     const rows = (this.studies ?? []).map((study) =>
       h("li", {}, h("button", { type: "button", "aria-current": String(study.id === this.image), onclick: () => this.open(study.id) },
-        study.name, h("small", {}, study.state))));
+        study.name, h("small", {}, study.state + (study.drafts ? `, ${plural(study.drafts, "draft")}` : "")))));
     this.list.replaceChildren(...rows);
     this.list.querySelector('[aria-current="true"]')?.scrollIntoView({ block: "nearest" });
   }
 
   #key(event) {
     if (takesText(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
-    const isOurs = event.key.toLowerCase() === "n" && !embedded;
+    const isOurs = event.key.toLowerCase() === "n";
     if (isOurs) this.next();
     else if (!this.conversation?.key(event) && !this.viewer?.key(event)) return;
     event.preventDefault();
   }
+}
+
+// The reason for which this study was chosen before the page was opened anew.
+function takeReason(study) {
+  const kept = JSON.parse(sessionStorage.getItem(REASON) ?? "null");
+  sessionStorage.removeItem(REASON);
+  return kept?.study === study ? kept.reason : "";
 }
 
 // One id for each browser, so that two readers are not given the same study.

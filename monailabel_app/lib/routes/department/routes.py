@@ -11,6 +11,7 @@ from monailabel.interfaces.utils.app import app_instance
 from pydantic import BaseModel
 
 from ...answering.service import RadFoundService
+from ...studies.datastore import StudyDatastore
 from .templates import read_templates
 
 router = APIRouter(prefix="/radfound", tags=["RadFound"])
@@ -51,17 +52,24 @@ class TemplateList(BaseModel):
 @router.get("/studies", summary="List studies with their state")
 def studies(user: User = Depends(_USER)) -> StudyList:
     """Return every study: new, asked about or read, and how many drafts wait for a reader."""
-    service: RadFoundService = app_instance().service
-    datastore = app_instance().datastore()
-    unlabeled, corrected = set(datastore.get_unlabeled_images()), service.log.images()
+    app = app_instance()
+    service: RadFoundService = app.service
+    datastore: StudyDatastore = app.datastore()
+    rows = service.log.rows()
+    corrected = {image for row in rows for image in row.images}
+    unlabeled = set(datastore.get_unlabeled_images())
     asked = service.journal.images()
+    waiting = app.pacs.waiting_drafts({row.answer_id for row in rows}) if app.pacs else {}
     order = ("asked", "new", "read")
     found = []
     for image in sorted(datastore.list_images()):
         is_read = image in corrected or image not in unlabeled
         state: State = "read" if is_read else "asked" if image in asked else "new"
-        found.append(ListedStudy(id=image, name=image, state=state, drafts=0))
-    return StudyList(studies=sorted(found, key=lambda study: order.index(study.state)))
+        name = datastore.title_of(image)
+        found.append(ListedStudy(id=image, name=name, state=state, drafts=waiting.get(image, 0)))
+    return StudyList(
+        studies=sorted(found, key=lambda study: (order.index(study.state), not study.drafts))
+    )
 
 
 @router.get("/templates", summary="List the department's templates of reports")

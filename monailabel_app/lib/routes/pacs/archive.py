@@ -54,12 +54,15 @@ async def read_archive(request: Request, path: str, user: User = Depends(_USER))
     if not _RESOURCE.fullmatch(path) or ".." in path:
         raise NotFoundError("proxy: expected a resource of studies, series or instances")
     address = f"{prefix.strip('/')}/{path}" if prefix else path
+    # Orthanc 1.10 does not decode the commas that the viewer encodes.
+    query = request.scope["query_string"].decode("latin-1")
+    query = re.sub("includefield=[^&]*", lambda found: found[0].replace("%2C", ","), query)
     loop = asyncio.get_running_loop()
     answer = await loop.run_in_executor(
         _threads,
         store.archive.get,
         address,
-        request.scope["query_string"].decode("latin-1"),
+        query,
         request.headers.get("accept", "*/*"),
     )
     headers = {name: answer.headers[name] for name in _KEPT if name in answer.headers}

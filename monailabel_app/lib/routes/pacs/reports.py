@@ -72,8 +72,8 @@ def notify(body: dict[str, Any] = Body(...), user: User = Depends(_USER)) -> dic
 
 
 @router.get("/drafts", summary="List the drafts of new studies, newest first")
-def drafts(user: User = Depends(_USER)) -> dict[str, Any]:
-    """Return each draft, whether a reader has corrected it, and why a study could not be drafted."""
+def drafts(study: str | None = None, user: User = Depends(_USER)) -> dict[str, Any]:
+    """Return each draft, of one study or of all, whether a reader has corrected it, and why there is none."""
     corrected = {row.answer_id for row in app_instance().service.log.rows()}
     return {
         "drafts": [
@@ -85,6 +85,7 @@ def drafts(user: User = Depends(_USER)) -> dict[str, Any]:
                 "is_read": draft.answer is not None and draft.answer.id in corrected,
             }
             for draft in _connection().records.drafts()
+            if study in (None, draft.study_uid)
         ]
     }
 
