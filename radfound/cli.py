@@ -191,10 +191,13 @@ def _adapters_list(args: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
+_OUTCOMES = {True: "passed", False: "FAILED", None: "      "}
+
+
 def _gate_lines(manifest: dict[str, Any]) -> list[str]:
     gate = manifest.get("gate") or {}
     lines = [
-        f"    {'passed' if check['passed'] else 'FAILED'}  {check['name']}: {_words_of(check)}"
+        f"    {_OUTCOMES[check['passed']]}  {check['name']}: {_words_of(check)}"
         for check in gate.get("checks", ())
     ]
     if gate.get("forced"):
