@@ -23,7 +23,14 @@ from training.corrections.lessons import lessons_of
 from training.corrections.visual_tokens import TokenSource, VisualTokens
 from training.loop.config import Progress
 
-__all__ = ["EVALUATING", "FinetuneConfig", "FinetuneResult", "finetune", "finetune_in", "skipped_of"]
+__all__ = [
+    "EVALUATING",
+    "FinetuneConfig",
+    "FinetuneResult",
+    "finetune",
+    "finetune_in",
+    "skipped_of",
+]
 
 EVALUATING = "evaluating the new adapter"
 """The last phase: the gate, then publishing."""

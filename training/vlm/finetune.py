@@ -147,18 +147,14 @@ def finetune(
             "gate": verdict.to_json(),
             "metrics": metrics,
         }
-        outcome = {
-            "metrics": metrics,
-            "gate": verdict.to_json(),
-            "skipped": skipped_of(wanted, examples.left_out),
-        }
+        skipped = skipped_of(wanted, examples.left_out)
         if not (verdict.passed or verdict.forced):
             store.note_refusal(manifest | {"reason": verdict.reason})
-            return FinetuneResult(None, False, verdict.reason, **outcome)
+            return FinetuneResult(None, False, verdict.reason, metrics, manifest["gate"], skipped)
         adapter = store.publish(folder, manifest)
     store.prune(config.kept_adapters)
     reason = f"published {adapter}" + (f" although {verdict.reason}" if verdict.forced else "")
-    return FinetuneResult(adapter, True, reason, **outcome)
+    return FinetuneResult(adapter, True, reason, metrics, manifest["gate"], skipped)
 
 
 def _verdict(

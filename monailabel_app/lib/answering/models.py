@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from radfound.engine.engine import Engine
 
 
-
 class ServedModels:
     """The models of a server, each with an engine and a store of adapters. Thread-safe.
 

@@ -128,10 +128,12 @@ class RadFoundTrainer(TrainTask):
         )
 
     def _finetune_vlm(self, base: ModelSettings, request: Mapping[str, Any]) -> FinetuneResult:
+        from radfound.engine.transformers.backend import TransformersBackend
         from training.vlm.finetune import finetune
 
         self._save(TrainingStatus(state="running", phase=f"loading {base.name}"))
         backend = build_backend(base)
+        assert isinstance(backend, TransformersBackend)
         try:
             return finetune(
                 backend=backend,
@@ -200,9 +202,11 @@ def _checks(done: Iterable[Mapping[str, Any]], names: Sequence[str]) -> tuple[Ga
 def _names_of(backend: str) -> Sequence[str]:
     """Return the names of the gate's checks for a backend."""
     if backend == "radfound":
-        from training.corrections.gate import NAMES
-    else:
-        from training.vlm.gate import NAMES
+        from training.corrections import gate
+
+        return gate.NAMES
+    from training.vlm.gate import NAMES
+
     return NAMES
 
 
