@@ -325,6 +325,9 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = adapters.add_parser(name, help=help_text, parents=[common])
         _add_studies(command)
+        command.add_argument(
+            "--model", metavar="NAME", help="a served model; default: the server's default model"
+        )
         if name == "activate":
             command.add_argument("id", help=f"such as a-0003, or {BASE} for the base model")
         if name == "prune":
@@ -415,7 +418,7 @@ def _folder(studies: str) -> Path:
 
 
 def _store(args: argparse.Namespace) -> AdapterStore:
-    return AdapterStore(store_path(_folder(args.studies)))
+    return AdapterStore(store_path(_folder(args.studies), args.model))
 
 
 # Loading and answering -------------------------------------------------------------------------
