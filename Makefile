@@ -83,7 +83,8 @@ test-extras: .venv/.ready
 
 test-engines: .venv-dev/.ready .venv-engines/.ready
 	RADFOUND_ENGINES_PYTHON=.venv-engines/bin/python $(DEV) -m pytest tests/radfound/engine/contract \
-	  tests/radfound/engine/openai/test_vllm.py -k "vllm or transformers-serve"
+	  tests/radfound/engine/openai/test_vllm.py tests/monailabel_app/trainers/test_any_model.py \
+	  -k "vllm or transformers-serve"
 
 bench: .venv-dev/.ready
 	@$(DEV) -W ignore scripts/bench.py

@@ -191,10 +191,13 @@ def _adapters_list(args: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
+_OUTCOMES = {True: "passed", False: "FAILED", None: "      "}
+
+
 def _gate_lines(manifest: dict[str, Any]) -> list[str]:
     gate = manifest.get("gate") or {}
     lines = [
-        f"    {'passed' if check['passed'] else 'FAILED'}  {check['name']}: {_words_of(check)}"
+        f"    {_OUTCOMES[check['passed']]}  {check['name']}: {_words_of(check)}"
         for check in gate.get("checks", ())
     ]
     if gate.get("forced"):
@@ -322,6 +325,9 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = adapters.add_parser(name, help=help_text, parents=[common])
         _add_studies(command)
+        command.add_argument(
+            "--model", metavar="NAME", help="a served model; default: the server's default model"
+        )
         if name == "activate":
             command.add_argument("id", help=f"such as a-0003, or {BASE} for the base model")
         if name == "prune":
@@ -412,7 +418,7 @@ def _folder(studies: str) -> Path:
 
 
 def _store(args: argparse.Namespace) -> AdapterStore:
-    return AdapterStore(store_path(_folder(args.studies)))
+    return AdapterStore(store_path(_folder(args.studies), args.model))
 
 
 # Loading and answering -------------------------------------------------------------------------

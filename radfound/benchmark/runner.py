@@ -188,7 +188,7 @@ def _generate(
                 keys[number] = key = KeptAnswers.key(names[is_blank], question, limit)
                 if key in answers:
                     continue
-                answers[key] = kept.get(key) if kept else None
+                answers[key] = None if kept is None else kept.get(key)
                 if answers[key] is None:
                     asked.append(key)
                     yield Ask(blank if is_blank else study, question, limit)
@@ -198,7 +198,7 @@ def _generate(
         for answer in generate(backend, asks(advance), adapter=adapter, at_once=at_once):
             key = asked.popleft()
             answers[key] = answer
-            if kept:
+            if kept is not None:
                 kept.add(key, answer)
     return [found for key in keys if (found := answers[key]) is not None]
 

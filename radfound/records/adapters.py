@@ -46,9 +46,17 @@ _LONGEST_HISTORY = 1000
 logger = logging.getLogger(__name__)
 
 
-def store_path(studies: str | Path) -> Path:
-    """Return where the adapters of a folder of studies are kept."""
-    return Path(studies) / ".radfound" / "adapters"
+def store_path(studies: str | Path, model: str | None = None) -> Path:
+    """Return where the adapters of a folder of studies are kept.
+
+    Parameters
+    ----------
+    studies : str or Path
+    model : str or None
+        Name of a served model; None for the server's default model.
+    """
+    state = Path(studies) / ".radfound"
+    return state / "adapters" if model is None else state / "models" / model / "adapters"
 
 
 @dataclass(frozen=True)

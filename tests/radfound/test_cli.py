@@ -322,6 +322,19 @@ def test_adapters_are_listed_with_what_the_gate_said(studies, capsys):
     assert lines[5:] == ["    FAILED  corrections: 40% of 10 reproduced"]
 
 
+def test_adapters_of_another_served_model_are_listed_apart(studies, capsys):
+    left = {"name": "regression", "passed": None, "words": "not done: no set", "numbers": {}}
+    store = AdapterStore(store_path(studies, "far"))
+    store.publish(studies / "trained", {"gate": {"passed": True, "checks": [left]}})
+    at = ["--studies", str(studies)]
+    assert main(["adapters", "list", "--model", "far", *at]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("* a-0001 ") and len(lines) == 3
+    assert lines[2] == "            regression: not done: no set"
+    assert main(["adapters", "rollback", "--model", "far", *at]) == 0
+    assert store.active() is None and AdapterStore(store_path(studies)).active() == "a-0002"
+
+
 def test_old_adapters_lose_their_weights_but_never_the_active_one(studies, capsys):
     at = ["--studies", str(studies)]
     AdapterStore(store_path(studies)).publish(studies / "trained", {})

@@ -6,7 +6,7 @@ The server runs it for `POST /train/radfound`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,18 @@ from radfound.records.corrections import CorrectionLog, rows_digest
 from radfound.study.study import Study
 from training.corrections.frozen_base import FrozenBase
 from training.corrections.judge import FinetuneConfig, Judge, Report
-from training.corrections.lessons import Lessons, lessons_of
+from training.corrections.lessons import lessons_of
 from training.corrections.visual_tokens import TokenSource, VisualTokens
 from training.loop.config import Progress
 
-__all__ = ["EVALUATING", "FinetuneConfig", "FinetuneResult", "finetune", "finetune_in"]
+__all__ = [
+    "EVALUATING",
+    "FinetuneConfig",
+    "FinetuneResult",
+    "finetune",
+    "finetune_in",
+    "skipped_of",
+]
 
 EVALUATING = "evaluating the new adapter"
 """The last phase: the gate, then publishing."""
@@ -139,7 +146,7 @@ def finetune_in(
         _report_phase(report, EVALUATING)
         verdict = judge.verdict(force)
     gate_json = verdict.to_json()
-    skipped = _skipped(wanted, lessons)
+    skipped = skipped_of(wanted, lessons.left_out)
     metrics = {
         "corrections": float(sum(len(lesson.branches) for lesson in lessons.corrected)),
         "steps": float(steps),
@@ -167,10 +174,11 @@ def finetune_in(
     return FinetuneResult(adapter, True, reason, metrics, gate_json, skipped)
 
 
-def _skipped(wanted: Sequence[Correction], lessons: Lessons) -> tuple[dict[str, str], ...]:
-    reasons = {
-        each.images[0]: lessons.left_out[each.id] for each in wanted if each.id in lessons.left_out
-    }
+def skipped_of(
+    wanted: Sequence[Correction], left_out: Mapping[str, str]
+) -> tuple[dict[str, str], ...]:
+    """Return the first studies whose corrections were not learnt, and why, from the reasons by correction."""
+    reasons = {each.images[0]: left_out[each.id] for each in wanted if each.id in left_out}
     named = list(reasons.items())[:_SKIPPED_NAMED]
     return tuple({"id": image, "reason": reason} for image, reason in named)
 

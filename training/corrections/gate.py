@@ -71,7 +71,8 @@ class Check:
     Parameters
     ----------
     name : str
-    passed : bool
+    passed : bool or None
+        None if the check was not done.
     words : str
         The outcome, with the numbers.
     numbers : dict of str to float
@@ -80,7 +81,7 @@ class Check:
     """
 
     name: str
-    passed: bool
+    passed: bool | None
     words: str
     numbers: dict[str, float]
     value: float | None = None
@@ -103,13 +104,13 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether all checks passed."""
-        return all(check.passed for check in self.checks)
+        """Whether no check failed."""
+        return all(check.passed is not False for check in self.checks)
 
     @property
     def reason(self) -> str:
         """The failed checks in words; empty where none failed."""
-        return "; ".join(f"{c.name}: {c.words}" for c in self.checks if not c.passed)
+        return "; ".join(f"{c.name}: {c.words}" for c in self.checks if c.passed is False)
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as it is kept in an adapter's manifest."""

@@ -10,12 +10,15 @@ import hashlib
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from radfound.commands import run_command
 from radfound.exceptions import NotFoundError, RequestError
 from radfound.study.study import Study
 from training.loop.config import Progress
+
+_OUTCOMES = {True: "passed", False: "FAILED", None: "      "}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +28,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--studies", type=Path, required=True, metavar="DIR", help="folder that the server serves"
     )
     parser.add_argument(
-        "--model", type=Path, required=True, metavar="FOLDER", help="the base model's folder"
+        "--model",
+        type=Path,
+        metavar="FOLDER",
+        help="the base model's folder; default: that of the served model",
+    )
+    parser.add_argument(
+        "--models",
+        type=Path,
+        metavar="FILE",
+        help="the server's settings file, if it serves several models",
+    )
+    parser.add_argument(
+        "--publish-for",
+        metavar="NAME",
+        help="the served model that gets the adapter; default: the server's default model",
     )
     parser.add_argument("--recipe", help="default: the one that fits the model")
     parser.add_argument("--device", help='such as "cuda"; default: chosen automatically')
@@ -41,7 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.studies.is_dir():
         raise RequestError(f"--studies: there is no folder {args.studies}")
 
-    device = args.device
+    served = _served(args.models, args.publish_for)
+    folder = args.model or served.folder
+    if folder is None:
+        raise RequestError("--model: missing; expected the folder of the base model")
+    device = args.device or served.device
     if device == "cuda" and "LOCAL_RANK" in os.environ:  # one GPU for each process
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     from radfound.engine.transformers.backend import TransformersBackend
@@ -49,31 +70,93 @@ def main(argv: Sequence[str] | None = None) -> int:
     from radfound.records.corrections import CorrectionLog, log_path
     from training.loop.processes import is_first_process
     from training.vlm.finetune import VlmConfig, finetune
-    from training.vlm.objective import LoraSettings
 
     backend = TransformersBackend.load(
-        args.model, recipe=args.recipe, device=device, dtype=args.dtype, bits=args.bits
+        folder,
+        recipe=args.recipe or served.recipe,
+        device=device,
+        dtype=args.dtype,
+        bits=args.bits or served.bits,
     )
-    settings = LoraSettings(
+    config = VlmConfig(
         rank=args.rank, alpha=args.alpha, learning_rate=args.learning_rate, epochs=args.epochs,
         batch_size=args.batch_size, checkpointing=backend.model.device.type == "cuda",
     )  # fmt: skip
     files = _Files(args.studies)
     try:
+        served.check_revision(backend.describe().revision, folder)
         result = finetune(
-            CorrectionLog(log_path(args.studies)), AdapterStore(store_path(args.studies)),
-            files.read, backend, config=VlmConfig(settings), version=files.version,
-            cache=store_path(args.studies).parent / "pictures", author=args.author,
-            progress=_show,
+            CorrectionLog(log_path(args.studies)),
+            AdapterStore(store_path(args.studies, served.name)), files.read, backend,
+            config=config, version=files.version, cache=store_path(args.studies).parent / "pictures",
+            author=args.author, progress=_show,
         )  # fmt: skip
     finally:
         backend.close()
     if not is_first_process():
         return 0
-    for check in result.verdict.checks:
-        print(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.words}")
+    for check in result.gate["checks"]:
+        print(f"{_OUTCOMES[check['passed']]}  {check['name']}: {check['words']}")
     print(result.reason)
     return 0 if result.adapter else 1
+
+
+@dataclass(frozen=True)
+class _Served:
+    """The served model that gets the adapter.
+
+    Parameters
+    ----------
+    name : str or None
+        None for the server's default model.
+    folder, recipe, device, bits
+        As the settings file names them; None if unknown.
+    revision : str or None
+        With a server of models: the revision whose adapters it takes.
+    is_remote : bool
+        Whether it runs on a server of models.
+    """
+
+    name: str | None = None
+    folder: Path | None = None
+    recipe: str | None = None
+    device: str | None = None
+    bits: int | None = None
+    revision: str | None = None
+    is_remote: bool = False
+
+    def check_revision(self, found: str, folder: Path) -> None:
+        """Raise RequestError if the served model would refuse adapters of the weights in a folder."""
+        if self.is_remote and self.revision != found:
+            raise RequestError(
+                f"--models: the revision of the served model is {self.revision or 'not named'}; if its server runs "
+                f"the weights of {folder.name}, write `revision: {found}` there, so that it takes their adapters"
+            )
+
+
+def _served(file: Path | None, name: str | None) -> _Served:
+    from radfound.engine.models.settings import load_models
+
+    if file is None:
+        if name is not None:
+            raise RequestError("--publish-for: needs --models FILE, which names the default model")
+        return _Served()
+    models = load_models(file)
+    model = models.named(name)
+    if model.backend == "radfound":
+        raise RequestError(
+            f"--publish-for: {model.name} is trained by its server, POST /train/radfound; expected another model"
+        )
+    is_remote = model.backend == "openai"
+    return _Served(
+        None if model.name == models.default else model.name,
+        None if is_remote else Path(model.place).expanduser(),
+        model.recipe,
+        model.device,
+        model.bits,
+        model.revision,
+        is_remote,
+    )
 
 
 class _Files:
@@ -100,7 +183,8 @@ class _Files:
 
 
 def _show(progress: Progress) -> None:
-    print(f"step {progress.step} of {progress.total}, loss {progress.loss:.3f}", file=sys.stderr)
+    step = f", step {progress.step} of {progress.total}, loss {progress.loss:.3f}"
+    print(progress.message + (step if progress.total else ""), file=sys.stderr)
 
 
 if __name__ == "__main__":

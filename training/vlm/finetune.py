@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from radfound.exceptions import AdapterError, TrainingError
 from radfound.records.adapters import AdapterStore
 from radfound.records.corrections import CorrectionLog, newest_of, rows_digest
 from radfound.study.study import Study
-from training.corrections.gate import Bounds, Check, Verdict
+from radfound.validation import Count
+from training.corrections.finetune import EVALUATING, FinetuneResult, skipped_of
+from training.corrections.gate import Check, Verdict
 from training.loop.config import Progress
 from training.loop.processes import is_first_process
-from training.vlm.examples import examples_of
-from training.vlm.gate import gate
+from training.vlm.examples import Examples, examples_of
+from training.vlm.gate import Bounds, gate
 from training.vlm.objective import LoraSettings, train
 from training.vlm.pictures import ProcessedPictures
 
@@ -30,14 +33,11 @@ _CANDIDATE = "candidate"
 
 
 @dataclass(frozen=True)
-class VlmConfig:
-    """Settings of a fine-tuning run.
+class VlmConfig(LoraSettings, Bounds):
+    """Settings of a fine-tuning run: hyperparameters, and the tolerances of the gate.
 
     Parameters
     ----------
-    lora : LoraSettings
-    bounds : Bounds
-        Of the gate.
     replay_studies : int
         Newest corrected studies whose other answers are replayed.
     newest : int
@@ -46,34 +46,9 @@ class VlmConfig:
         Number of the newest adapters that keep their weights.
     """
 
-    lora: LoraSettings = LoraSettings()
-    bounds: Bounds = Bounds()
-    replay_studies: int = 48
-    newest: int = 1000
-    kept_adapters: int = 20
-
-
-@dataclass(frozen=True)
-class VlmResult:
-    """Outcome of a run.
-
-    Parameters
-    ----------
-    adapter : str or None
-        Id of the published adapter.
-    reason : str
-        In words; names the failing checks where nothing was published.
-    verdict : Verdict
-    metrics : dict of str to float
-    left_out : dict of str to str
-        By id of a correction, why it was not used.
-    """
-
-    adapter: str | None
-    reason: str
-    verdict: Verdict
-    metrics: dict[str, float] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
+    replay_studies: Count = 48
+    newest: Count = 1000
+    kept_adapters: Count = 20
 
 
 def finetune(
@@ -86,8 +61,9 @@ def finetune(
     version: Callable[[str], str] | None = None,
     cache: Path | None = None,
     author: str = "",
+    force: bool = False,
     progress: Callable[[Progress], None] | None = None,
-) -> VlmResult:
+) -> FinetuneResult:
     """Train an adapter on the newest corrections and publish it if it passes the gate.
 
     Training starts from the base model and covers all corrections, also those that earlier adapters learnt.
@@ -105,7 +81,10 @@ def finetune(
         From an image's id to a text that changes when its file does, and the folder of processed pictures.
     author : str
         Who started the run; kept with the adapter.
+    force : bool
+        Publish even if the gate fails; the manifest keeps the verdict and that it was overruled.
     progress : callable, optional
+        Called at every phase and every few steps.
 
     Raises
     ------
@@ -119,27 +98,44 @@ def finetune(
         raise TrainingError(
             "corrections: none says what the answer should be; edit or accept an answer first"
         )
+
+    def report(news: Progress) -> None:
+        if progress is not None:
+            progress(replace(news, corrections=len(wanted)))
+
+    def begin(phase: str) -> None:
+        report(Progress(0, 0, math.nan, math.nan, phase))
+
+    begin("processing the corrected studies")
     pictures = ProcessedPictures(backend, read, version, cache)
     examples = examples_of(backend, wanted, pictures, config.replay_studies)
     description = backend.describe()
     with store.scratch() as folder:
-        adapted = train(backend.model, examples, config.lora, progress)
+        adapted, steps = train(
+            backend.model,
+            examples,
+            config,
+            lambda news: report(replace(news, message="training on all corrections")),
+        )
         if not is_first_process():
-            return VlmResult(None, "the first process checks and publishes", Verdict(()))
+            return FinetuneResult(None, False, "the first process checks and publishes")
         adapted.save_pretrained(folder, save_embedding_layers=False)
         adapted.unload()
-        verdict = _verdict(backend, folder, examples, config.bounds)
+        begin(EVALUATING)
+        verdict = _verdict(backend, folder, examples, config)
+        verdict = replace(verdict, forced=force and not verdict.passed)
         metrics = {
             "corrections": float(len(examples.corrections)),
             "replay": float(len(examples.replay)),
+            "steps": float(steps),
             "seconds": round(time.monotonic() - began, 1),
         }
         manifest: dict[str, Any] = {
             "base": description.name,
             "base_revision": description.revision,
             "recipe": description.recipe,
-            "rank": config.lora.rank,
-            "alpha": config.lora.alpha,
+            "rank": config.rank,
+            "alpha": config.alpha,
             "target_modules": TARGETS,
             "peft": peft.__version__,
             "transformers": transformers.__version__,
@@ -151,15 +147,19 @@ def finetune(
             "gate": verdict.to_json(),
             "metrics": metrics,
         }
-        if not verdict.passed:
+        skipped = skipped_of(wanted, examples.left_out)
+        if not (verdict.passed or verdict.forced):
             store.note_refusal(manifest | {"reason": verdict.reason})
-            return VlmResult(None, verdict.reason, verdict, metrics, examples.left_out)
+            return FinetuneResult(None, False, verdict.reason, metrics, manifest["gate"], skipped)
         adapter = store.publish(folder, manifest)
     store.prune(config.kept_adapters)
-    return VlmResult(adapter, f"published {adapter}", verdict, metrics, examples.left_out)
+    reason = f"published {adapter}" + (f" although {verdict.reason}" if verdict.forced else "")
+    return FinetuneResult(adapter, True, reason, metrics, manifest["gate"], skipped)
 
 
-def _verdict(backend: TransformersBackend, folder: Path, examples: Any, bounds: Bounds) -> Verdict:
+def _verdict(
+    backend: TransformersBackend, folder: Path, examples: Examples, bounds: Bounds
+) -> Verdict:
     try:
         backend.use_adapter(_CANDIDATE, folder)
     except AdapterError as error:

@@ -6,16 +6,42 @@ The checks that need a regression set or the weights of the model are named as n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from radfound.engine.protocol import Backend
 from radfound.study.study import Study
-from training.corrections.gate import Bounds, Check, Verdict
+from radfound.validation import NotNegative
+from training.corrections.gate import Check, Verdict
 from training.vlm.examples import Example, Examples
 
+NAMES = (
+    "changes the answers",
+    "corrections",
+    "other answers",
+    "sees the image",
+    "regression",
+    "held-out corrections",
+)
+"""The checks in their order."""
 _GENERATED = 32  # answers generated for a check
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Tolerances of the gate.
+
+    Parameters
+    ----------
+    least_reproduced : float
+        Smallest share of the corrections that is reproduced.
+    least_kept : float
+        Smallest share of replayed answers that stay.
+    """
+
+    least_reproduced: NotNegative = 0.9
+    least_kept: NotNegative = 0.8
 
 
 def gate(backend: Backend, adapter: str, examples: Examples, bounds: Bounds) -> Verdict:
@@ -52,12 +78,12 @@ def _reproduced(
     some = _some(examples)
     right = [_answer(backend, adapter, each) == each.text for each in some]
     share = float(np.mean(right))
-    told = (
-        f"{share:.0%} of {len(some)} reproduced, at least {bounds.least_reproduced:.0%} expected; "
-        "if not, train for more epochs, or look for corrections that contradict each other"
-    )
+    limit = bounds.least_reproduced
+    words = f"{share:.0%} of {len(some)} reproduced, at least {limit:.0%} expected"
+    if share < limit:
+        words += "; train for more epochs, or look for corrections that contradict each other"
     numbers = {"share": share, "n": float(len(some))}
-    return Check("corrections", share >= bounds.least_reproduced, told, numbers)
+    return Check("corrections", share >= limit, words, numbers, share, limit)
 
 
 def _others_stay(
@@ -67,9 +93,10 @@ def _others_stay(
     if not some:
         return _not_done("other answers", "the base model gave no complete answer to compare with")
     share = float(np.mean([_answer(backend, adapter, each) == each.text for each in some]))
-    told = f"{share:.0%} of {len(some)} stayed, at least {bounds.least_kept:.0%} expected"
+    limit = bounds.least_kept
+    words = f"{share:.0%} of {len(some)} stayed, at least {limit:.0%} expected"
     numbers = {"share": share, "n": float(len(some))}
-    return Check("other answers", share >= bounds.least_kept, told, numbers)
+    return Check("other answers", share >= limit, words, numbers, share, limit)
 
 
 def _sees_the_image(backend: Backend, adapter: str, examples: Sequence[Example]) -> Check:
@@ -87,8 +114,10 @@ def _sees_the_image(backend: Backend, adapter: str, examples: Sequence[Example])
         )
 
     was, now = gain(None), gain(adapter)
-    told = f"an image adds {now:.2f} nats a token to the corrections, {was:.2f} with the base model"
-    return Check("sees the image", now > 0 or was <= 0, told, {"before": was, "after": now})
+    words = (
+        f"an image adds {now:.2f} nats a token to the corrections, {was:.2f} with the base model"
+    )
+    return Check("sees the image", now > 0 or was <= 0, words, {"before": was, "after": now})
 
 
 def _answer(backend: Backend, adapter: str, example: Example) -> str:
@@ -111,4 +140,4 @@ def _some(examples: Sequence[Example]) -> Sequence[Example]:
 
 
 def _not_done(name: str, reason: str) -> Check:
-    return Check(name, True, f"not done: {reason}", {})
+    return Check(name, None, f"not done: {reason}", {})

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
+from pydantic import Field, Strict
 from torch import nn
 
 from radfound.engine.transformers.adapters import TARGETS
+from radfound.validation import Count, NotNegative, Positive, Truth
 from training.loop.config import Draw, LoopConfig, Progress
 from training.loop.optimise import optimise
 from training.vlm.examples import Example, Examples
@@ -37,14 +39,14 @@ class LoraSettings:
     seed : int
     """
 
-    rank: int = 16
-    alpha: int = 16
-    dropout: float = 0.05
-    learning_rate: float = 2e-4
-    epochs: int = 8
-    batch_size: int = 4
-    checkpointing: bool = False
-    seed: int = 0
+    rank: Count = 16
+    alpha: Count = 16
+    dropout: NotNegative = 0.05
+    learning_rate: Positive = 2e-4
+    epochs: Count = 8
+    batch_size: Count = 4
+    checkpointing: Truth = False
+    seed: Annotated[int, Strict(), Field(ge=0)] = 0
 
 
 class AnswerLoss(nn.Module):
@@ -96,8 +98,8 @@ def train(
     examples: Examples,
     settings: LoraSettings,
     progress: Callable[[Progress], None] | None = None,
-) -> Any:
-    """Train a new adapter on a model; return the PeftModel around it."""
+) -> tuple[Any, int]:
+    """Train a new adapter on a model; return the PeftModel around it, and the number of steps."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         adapted = get_peft_model(
@@ -126,4 +128,4 @@ def train(
     adapted.eval()
     if settings.checkpointing:
         adapted.gradient_checkpointing_disable()
-    return adapted
+    return adapted, steps

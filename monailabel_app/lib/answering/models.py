@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radfound.engine.models.build import build_engine, checkpoint_of
+from radfound.engine.models.build import build_engine
 from radfound.engine.models.registry import Registry
 from radfound.engine.models.settings import Models, ModelSettings, load_models, one_model
 from radfound.engine.openai.address import parse_address
@@ -19,8 +20,6 @@ from ..lifecycle.quiet import without_progress_bars
 
 if TYPE_CHECKING:
     from radfound.engine.engine import Engine
-
-_OWN = "radfound"
 
 
 class ServedModels:
@@ -46,14 +45,9 @@ class ServedModels:
     ):
         self.settings = models
         self._device, self._free_text = device, free_text
-        own = store_path(state)
         self._stores = {
-            model.name: AdapterStore(
-                own
-                if model.name == models.default
-                else own.parent / "models" / model.name / "adapters"
-            )
-            for model in models.models
+            name: AdapterStore(store_path(state, None if name == models.default else name))
+            for name in (model.name for model in models.models)
         }
         self._registry: Registry[Engine] = Registry(models, self._load)
 
@@ -84,21 +78,24 @@ class ServedModels:
         """Return the adapters of a model; ModelSettingsError if there is no such model."""
         return self._stores[self.settings.named(name).name]
 
-    def trainable(self) -> str:
-        """Return the checkpoint of the default model, for fine-tuning in this app.
+    def trainable(self, name: str | None = None) -> ModelSettings:
+        """Return the settings of a model that can be fine-tuned in this app, with its device.
 
         Raises
         ------
+        ModelSettingsError
+            If there is no such model.
         RequestError
-            If the model runs on another backend.
+            If it runs on a server of models.
         """
-        model = self.settings.named()
-        if model.backend != _OWN:
+        model = self.settings.named(name)
+        if model.backend == "openai":
             raise RequestError(
-                f"{model.name}: runs on the backend {model.backend}, which this server cannot train; train the "
-                "same weights with `radfound train --studies DIR --model FOLDER`"
+                f"base: {model.name} runs on a server of models, which has no training; train the same weights, "
+                f"where they are in a folder, by `radfound train --studies DIR --models FILE --publish-for "
+                f"{model.name} --model FOLDER`"
             )
-        return checkpoint_of(model)
+        return replace(model, device=model.device or self._device)
 
     def loaded(self) -> Mapping[str, Engine]:
         """Return the engines of the models that are loaded; never blocks."""

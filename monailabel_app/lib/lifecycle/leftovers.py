@@ -11,6 +11,8 @@ from ..studies.uploads import remove_stale
 
 VISUAL_TOKENS = "visual"
 """Folder of cached visual tokens, beside the status of the newest training."""
+PICTURES = "pictures"
+"""Folder of processed pictures for vision-language models, in the same place."""
 
 _MAX_SETTINGS_BYTES = 100_000
 
@@ -26,7 +28,7 @@ def remove_leftovers(app_dir: Path, own_files: Path) -> None:
         The folder of corrections, adapters and visual tokens.
     """
     remove_stale()
-    for folder in (own_files, own_files / VISUAL_TOKENS):
+    for folder in (own_files, own_files / VISUAL_TOKENS, own_files / PICTURES):
         remove_temporary_files(folder)
     _remove_log_settings(app_dir / "logs")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
@@ -15,24 +15,29 @@ from monailabel.utils.async_tasks.utils import tasks
 from pydantic import TypeAdapter
 
 from radfound.correction import MAX_AUTHOR_CHARS
+from radfound.engine.models.build import build_backend, checkpoint_of
 from radfound.exceptions import RadFoundError, RequestError
 from radfound.validation import validate
 from radfound.wire import GateCheck, Skipped, TrainingStatus
 
 from ..answering.service import RadFoundService
-from ..lifecycle.leftovers import VISUAL_TOKENS
+from ..lifecycle.leftovers import PICTURES, VISUAL_TOKENS
 from ..lifecycle.quiet import without_progress_bars
 from .state import TrainingState
 
 if TYPE_CHECKING:
+    from radfound.engine.models.settings import ModelSettings
     from training.corrections.finetune import FinetuneConfig, FinetuneResult
     from training.loop.config import Progress
+    from training.vlm.finetune import VlmConfig
 
 logger = logging.getLogger(__name__)
 
 
 class RadFoundTrainer(TrainTask):
     """Trains an adapter on the corrections and publishes it if it passes the gate.
+
+    The request's "base" names the served model to fine-tune; the default model if it is left out.
 
     MONAI Label runs this in a process of its own. `state` is shared with the server process, for
     `GET /radfound/training` and `train_stats` of `GET /info/`.
@@ -49,10 +54,10 @@ class RadFoundTrainer(TrainTask):
         self._state = state
 
     def config(self) -> dict[str, Any]:
-        """Return the settings that a training request may change."""
-        from training.corrections.finetune import FinetuneConfig
-
-        return asdict(FinetuneConfig())
+        """Return the settings that a training request may change: "base", and those of the default model."""
+        default = self._service.models.settings.named()
+        config = {} if default.backend == "openai" else asdict(_config_of(default.backend)())
+        return {"base": default.name, **config}
 
     def status(self) -> TrainingStatus:
         """Return the state of the running or last training."""
@@ -70,13 +75,16 @@ class RadFoundTrainer(TrainTask):
 
     def check(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings that a request changes; RequestError names an invalid one."""
-        changed = {key: value for key, value in asdict(_config(request)).items() if key in request}
+        base = self._base(request)
+        config = _config(base.backend, request)
+        changed = {key: value for key, value in asdict(config).items() if key in request}
         if not isinstance(request.get("force", False), bool):
             raise RequestError("force: expected true or false")
         author = request.get("author", "")
         if not isinstance(author, str) or len(author) > MAX_AUTHOR_CHARS:
             raise RequestError(f"author: expected a name of at most {MAX_AUTHOR_CHARS} characters")
-        return changed | {key: request[key] for key in ("force", "author") if key in request}
+        others = {key: request[key] for key in ("force", "author") if key in request}
+        return {**changed, **others, "base": base.name}
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Train once.
@@ -91,30 +99,65 @@ class RadFoundTrainer(TrainTask):
         TrainingError
             If there is nothing to train on.
         """
-        from training.corrections.finetune import finetune
-
         without_progress_bars()
-        began, service = time.monotonic(), self._service
+        began = time.monotonic()
         try:
-            result = finetune(
-                service.log,
-                service.adapters,
-                lambda image: service.study([image]),
-                checkpoint=service.models.trainable(),
-                config=_config(request),
-                version=service.version,
-                cache=self._state.path.with_name(VISUAL_TOKENS),
-                author=str(request.get("author") or ""),
-                force=request.get("force") is True,
-                progress=self._report,
-            )
+            base = self._base(request)
+            run = self._finetune if base.backend == "radfound" else self._finetune_vlm
+            result = run(base, request)
         except RadFoundError as error:
             self._save(TrainingStatus(state="failed", message=str(error)))
             raise
-        self._save(_status_of(result, time.monotonic() - began))
+        self._save(_status_of(result, _names_of(base.backend), time.monotonic() - began))
         return asdict(result)
 
-    def _report(self, progress: Progress) -> None:
+    def _base(self, request: Mapping[str, Any]) -> ModelSettings:
+        name = request.get("base")
+        if name is not None and not isinstance(name, str):
+            raise RequestError("base: expected the name of a model of this server")
+        return self._service.models.trainable(name or None)
+
+    def _finetune(self, base: ModelSettings, request: Mapping[str, Any]) -> FinetuneResult:
+        from training.corrections.finetune import finetune
+
+        return finetune(
+            checkpoint=checkpoint_of(base),
+            config=_config(base.backend, request),
+            cache=self._state.path.with_name(VISUAL_TOKENS),
+            **self._common(base, request),
+        )
+
+    def _finetune_vlm(self, base: ModelSettings, request: Mapping[str, Any]) -> FinetuneResult:
+        from radfound.engine.transformers.backend import TransformersBackend
+        from training.vlm.finetune import finetune
+
+        self._save(TrainingStatus(state="running", phase=f"loading {base.name}"))
+        backend = build_backend(base)
+        assert isinstance(backend, TransformersBackend)
+        try:
+            return finetune(
+                backend=backend,
+                config=_config(base.backend, request),
+                cache=self._state.path.with_name(PICTURES),
+                **self._common(base, request),
+            )
+        finally:
+            backend.close()
+
+    def _common(self, base: ModelSettings, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments that fine-tuning has in common for all models."""
+        service = self._service
+        return {
+            "log": service.log,
+            "store": service.models.adapters(base.name),
+            "read": lambda image: service.study([image]),
+            "version": service.version,
+            "author": str(request.get("author") or ""),
+            "force": request.get("force") is True,
+            "progress": lambda progress: self._report(progress, _names_of(base.backend)),
+        }
+
+    def _report(self, progress: Progress, names: Sequence[str]) -> None:
         status = TrainingStatus(
             state="running",
             phase=progress.message,
@@ -123,7 +166,7 @@ class RadFoundTrainer(TrainTask):
             seconds_left=_finite(progress.seconds_left),
             loss=_finite(progress.loss),
             corrections=progress.corrections,
-            checks=_checks(()),
+            checks=_checks((), names),
         )
         self._save(status)
 
@@ -133,38 +176,56 @@ class RadFoundTrainer(TrainTask):
         logger.info("training: %s%s", status.phase or status.state, step)
 
 
-def _status_of(result: FinetuneResult, seconds: float) -> TrainingStatus:
+def _status_of(result: FinetuneResult, names: Sequence[str], seconds: float) -> TrainingStatus:
     return TrainingStatus(
         state="published" if result.published else "refused",
         message=result.reason,
         step=round(result.metrics["steps"]),
         steps=round(result.metrics["steps"]),
         corrections=round(result.metrics["corrections"]),
-        checks=_checks(result.gate["checks"]),
+        checks=_checks(result.gate["checks"], names),
         adapter=result.adapter,
         seconds=round(seconds, 1),
         skipped=tuple(Skipped(**each) for each in result.skipped),
     )
 
 
-def _checks(done: Iterable[Mapping[str, Any]]) -> tuple[GateCheck, ...]:
-    """Return the checks that were made, then those that were not."""
-    from training.corrections.gate import NAMES
-
+def _checks(done: Iterable[Mapping[str, Any]], names: Sequence[str]) -> tuple[GateCheck, ...]:
+    """Return the checks that were made, then those of the gate that were not."""
     keys = GateCheck.model_fields
     found = [GateCheck(**{key: check[key] for key in keys}) for check in done]
-    made = {name for name in NAMES for check in found if check.name.startswith(name)}
-    left = [GateCheck(name=name, words="not done") for name in NAMES if name not in made]
+    made = {name for name in names for check in found if check.name.startswith(name)}
+    left = [GateCheck(name=name, words="not done") for name in names if name not in made]
     return (*found, *left)
 
 
-def _config(request: Mapping[str, Any]) -> FinetuneConfig:
-    """Return the settings with a request's changes; unknown keys are ignored."""
-    from training.corrections.finetune import FinetuneConfig
+def _names_of(backend: str) -> Sequence[str]:
+    """Return the names of the gate's checks for a backend."""
+    if backend == "radfound":
+        from training.corrections import gate
 
-    names = [field.name for field in fields(FinetuneConfig)]
-    changes = {name: request[name] for name in names if name in request}
-    return validate(TypeAdapter(FinetuneConfig), changes, "settings")
+        return gate.NAMES
+    from training.vlm.gate import NAMES
+
+    return NAMES
+
+
+def _config_of(backend: str) -> type[FinetuneConfig | VlmConfig]:
+    """Return the settings of fine-tuning for a backend."""
+    if backend == "radfound":
+        from training.corrections.finetune import FinetuneConfig
+
+        return FinetuneConfig
+    from training.vlm.finetune import VlmConfig
+
+    return VlmConfig
+
+
+def _config(backend: str, request: Mapping[str, Any]) -> Any:
+    """Return the settings with a request's changes; unknown keys are ignored."""
+    kind = _config_of(backend)
+    changes = {each.name: request[each.name] for each in fields(kind) if each.name in request}
+    return validate(TypeAdapter(kind), changes, "settings")
 
 
 def _finite(value: float) -> float | None:

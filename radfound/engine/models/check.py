@@ -177,7 +177,7 @@ def lines(report: Report) -> Iterator[str]:
     yield f"model            {about.name}, revision {about.revision}, loaded in {report.load_s:.1f} s"
     yield f"images           {report.destination or 'stay on this machine'}"
     yield f"context          {about.context_tokens or 'unknown'} tokens"
-    yield f"images allowed   {about.max_images} in one study"
+    yield f"images allowed   {about.max_images} in one study; a volume is one image"
     yield f"log-probabilities {known[can.probabilities]}"
     yield f"besides answers  {', '.join(verbs) or 'nothing'}"
     yield f"adapters         {can.adapters}; changes the log-probabilities: {report.adapter}"
@@ -191,7 +191,8 @@ def _in_words(asked: Asked) -> str:
         return f"DOES NOT FIT: {asked.problem}"
     words = []
     if asked.pictures is not None:
-        words.append(f"{asked.pictures} pictures" + (f" ({asked.note})" if asked.note else ""))
+        pictures = "1 picture" if asked.pictures == 1 else f"{asked.pictures} pictures"
+        words.append(pictures + (f" ({asked.note})" if asked.note else ""))
     if asked.first_token_s is not None:
         words.append(f"first token {asked.first_token_s:.2f} s")
     if asked.tokens_per_s is not None:

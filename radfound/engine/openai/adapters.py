@@ -126,7 +126,7 @@ class Adapters:
             if error.status_code in (400, 404, 422):
                 raise AdapterError(
                     f"adapter {folder.name}: the model server cannot load it (status {error.status_code}); "
-                    "it must see the same folder (`adapter_folder` in the settings of the models), and its "
+                    "it must see the same folder (`adapters` in the settings of the models), and its "
                     "--max-lora-rank must cover the adapter's rank"
                 ) from None
             raise explain(error, self._asked) from None

@@ -80,6 +80,7 @@ class Prefixes:
     def __init__(self, most_bytes: int):
         self._kept: LRUCache[Key, Prefix] = LRUCache(most_bytes, getsizeof=lambda each: each.nbytes)
         self._lock = threading.Lock()
+        self.hits, self.misses = 0, 0
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -87,11 +88,14 @@ class Prefixes:
     def get(self, key: Key) -> Prefix | None:
         """Return a prefix, or None."""
         with self._lock:
-            return self._kept.get(key)
+            found = self._kept.get(key)
+            self.hits += found is not None
+            return found
 
     def keep(self, key: Key, prefix: Prefix) -> None:
-        """Store a prefix, unless it alone exceeds the limit."""
+        """Store a prefix that had to be prefilled, unless it alone exceeds the limit."""
         with self._lock:
+            self.misses += 1
             if prefix.nbytes <= self._kept.maxsize:
                 self._kept[key] = prefix
 

@@ -130,6 +130,19 @@ def test_each_model_has_adapters_of_its_own(server):
     assert server.get("/radfound/adapters", params={"model": "fer"}).status_code == 400
 
 
+def test_a_training_names_a_model_that_this_server_can_train(server):
+    for base, words in (
+        ("far", "radfound train --studies DIR --models FILE --publish-for far --model FOLDER"),
+        ("fer", "did you mean far?"),
+        (7, "base: expected the name of a model"),
+    ):
+        reply = server.post("/train/radfound", json={"base": base})
+        assert reply.status_code == 400
+        assert words in reply.json()["detail"]["message"]
+    config = server.get("/info/").json()["trainers"]["radfound"]["config"]
+    assert config["base"] == "radfound-tiny" and config["max_steps"] == 200
+
+
 def test_keys_and_questions_are_not_in_the_log(server):
     ask(server, image=VOLUME, model="far", question="Is this a secret question?")
     log = server.log.read_text()

@@ -11,6 +11,7 @@ import pytest
 
 from radfound.benchmark import bench as bench_module
 from radfound.benchmark import probe
+from radfound.benchmark.kept_answers import KeptAnswers
 from radfound.benchmark.output import MARKS, write_docs
 from radfound.benchmark.runner import BLANK, MODEL, OTHER, run_tasks
 from radfound.benchmark.scoring.radeval import radeval_metrics
@@ -20,7 +21,7 @@ from radfound.cli import main
 from radfound.engine.engine import Engine
 from radfound.engine.protocol import Abilities, Description
 from radfound.engine.stream import Stream, Token
-from radfound.exceptions import RequestError
+from radfound.exceptions import ModelServerError, RequestError
 from radfound.model.checkpoints import load
 
 
@@ -30,6 +31,7 @@ class FakeBackend:
     def __init__(self, looks: bool, probabilities: str = "all"):
         self.looks, self.probabilities = looks, probabilities
         self.asked = []
+        self.most = 1000
 
     def describe(self):
         abilities = Abilities(self.probabilities, embed=True)
@@ -39,6 +41,8 @@ class FakeBackend:
         return np.array(study.images[0].voxels.mean(), np.float32)
 
     def stream(self, study, question, *, adapter, limit):
+        if len(self.asked) == self.most:
+            raise ModelServerError("the server has died")
         self.asked.append((study.digest, question))
         left, right = np.array_split(study.images[0].voxels[0].astype(float), 2, axis=1)
         is_axial = self.looks and left.mean() > right.mean() + 10
@@ -90,6 +94,19 @@ def test_equal_questions_about_equal_studies_are_asked_once(own_data):
         len(backend.asked) == len(set(backend.asked)) == 3 * (8 + 1)
     )  # the blank images are equal
     assert run.answers[MODEL] == run.answers[BLANK] == run.answers[OTHER]
+
+
+def test_a_run_that_is_ended_keeps_its_answers_from_the_first_one_on(own_data, tmp_path):
+    task = load_task("vqa", Source(str(own_data)))
+    dying, whole = FakeBackend(looks=True), FakeBackend(looks=True)
+    dying.most = 5
+    with pytest.raises(ModelServerError):
+        run_tasks(dying, [task], at_once=1, kept=KeptAnswers(tmp_path, dying.describe()))
+    kept = KeptAnswers(tmp_path, whole.describe())
+    assert len(kept) == 5
+    resumed = run_tasks(whole, [task], kept=kept)[0]
+    assert len(whole.asked) == 27 - 5
+    assert resumed == run_tasks(FakeBackend(looks=True), [task])[0]
 
 
 def test_a_backend_without_probabilities_is_scored_without_a_calibration_table(own_data):
