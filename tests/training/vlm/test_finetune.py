@@ -25,11 +25,7 @@ from training.vlm.pictures import ProcessedPictures
 
 FAMILIES = ("llava", "gemma3", "qwen2_vl", "smolvlm")
 # Random weights need larger steps than trained ones.
-<<<<<<< HEAD
-FAST = LoraSettings(learning_rate=1e-2, epochs=60)
-=======
 FAST = VlmConfig(rank=8, alpha=16, dropout=0.0, learning_rate=1e-2, epochs=100, batch_size=4)
->>>>>>> h-vlm
 
 
 def noise(name):
