@@ -44,6 +44,7 @@ setup(
         "tqdm>=4.60,<5",
         "typing-extensions>=4.6,<5",
         "pydantic>=2.7,<3",
+        "pydantic-core>=2.18,<3",
         "pyyaml>=6,<7",
         "tokenizers>=0.22,<1",
     ],

@@ -85,11 +85,8 @@ def test_corrections_become_a_published_adapter_that_gives_them(backends, log, t
     backend.drop_adapter("a-0001")
     manifest = store.manifest("a-0001")
     assert manifest["base_revision"] == backend.describe().revision
-    assert (manifest["rank"], manifest["author"], len(manifest["corrections"])) == (
-        8,
-        "engineer",
-        2,
-    )
+    assert (manifest["rank"], manifest["author"]) == (FAST.rank, "engineer")
+    assert len(manifest["corrections"]) == 2
     checks = {check["name"]: check for check in manifest["gate"]["checks"]}
     assert checks["corrections"]["numbers"]["share"] == 1.0
     assert checks["regression"]["told"].startswith("not done")
