@@ -104,9 +104,7 @@ class Running:
 
 # The quick tests run one family and the server of llama.cpp.
 QUICK = ("transformers-llava", "llama.cpp")
-ENTRIES = [
-    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in BACKENDS
-]
+ENTRIES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in BACKENDS]
 
 
 @pytest.fixture(scope="module", params=ENTRIES)
