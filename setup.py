@@ -38,20 +38,19 @@ setup(
         "pillow>=10,<14",
         "safetensors>=0.4,<1",
         "scipy>=1.11,<2",
-        "cachetools>=5,<8",
         "gguf>=0.10,<1",
         "filelock>=3.12,<5",
-        "cachetools>=5,<8",
         "isal>=1.7,<2",
         "tqdm>=4.60,<5",
         "typing-extensions>=4.6,<5",
         "pydantic>=2.7,<3",
+        "pydantic-core>=2.18,<3",
         "pyyaml>=6,<7",
         "tokenizers>=0.22,<1",
     ],
     extras_require={
-        # With `pip install --no-deps monailabel==0.8.5`: its own list asks for torchvision, sam2,
-        # mlflow and openslide, which this app does not need; requirements.txt names what it does.
+        # With `pip install --no-deps monailabel==0.8.5`: its own list asks for sam2, mlflow and
+        # openslide, which this app does not need, and for torchvision, which only `transformers` does.
         "server": [
             "bcrypt>=4,<6",
             "dicomweb-client>=0.59,<0.60",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from radfound.exceptions import RequestError
+from radfound.optional import library
 from radfound.question import ModelVersion
 
 from .identifiers import derived_uid, software_version
@@ -73,9 +74,9 @@ def evidence_map(
     RequestError
         If the map does not have the shape of the slices.
     """
-    import highdicom as hd
     from pydicom.sr.codedict import codes
 
+    hd = library("highdicom", "server")
     shape = (len(slices), int(slices[0].Rows), int(slices[0].Columns)) if slices else (0, 0, 0)
     if values.shape != shape:
         raise RequestError(

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from radfound.exceptions import RequestError
+from radfound.optional import library
 from radfound.question import ModelVersion
 
 from .codes import DOCUMENT, FINDINGS, IMPRESSION, PROCESSING_EQUIPMENT, language_of, procedure_of
@@ -99,9 +100,9 @@ def draft_report(document: Document) -> Dataset:
     RequestError
         If there is no text or no evidence.
     """
-    import highdicom.sr as sr
     from pydicom.sr.codedict import codes
 
+    sr = library("highdicom.sr", "server")
     attributes = sr.DeviceObserverIdentifyingAttributes(
         uid=device_uid(document.model),
         name="RadFound",
@@ -143,9 +144,9 @@ def reader_report(
     RequestError
         If there is no text or no evidence.
     """
-    import highdicom.sr as sr
     from pydicom.sr.codedict import codes
 
+    sr = library("highdicom.sr", "server")
     name = person_name(reader.name)
     observer = sr.ObserverContext(
         codes.DCM.Person, sr.PersonObserverIdentifyingAttributes(name=name)
@@ -174,8 +175,7 @@ def person_name(author: str) -> str:
 
 
 def _report(document: Document, observer: Any, **values: Any) -> Dataset:
-    import highdicom.sr as sr
-
+    sr = library("highdicom.sr", "server")
     if not document.evidence:
         raise RequestError("images: found none; a report names the images that it is about")
     if not (document.text.findings.strip() or document.text.impression.strip()):
@@ -206,9 +206,9 @@ def _report(document: Document, observer: Any, **values: Any) -> Dataset:
 
 
 def _content(document: Document, observer: Any) -> Any:
-    import highdicom.sr as sr
     from pydicom.sr.codedict import codes
 
+    sr = library("highdicom.sr", "server")
     relation = sr.RelationshipTypeValues
     items = sr.ContentSequence()
     language = sr.CodedConcept(*language_of(document.language))
@@ -268,11 +268,11 @@ def restore(made: Dataset, header: Dataset) -> None:
 
 def contributing_equipment(model: ModelVersion, contribution: str) -> Dataset:
     """Return the item of Contributing Equipment that IHE AI Results asks for."""
-    from highdicom.sr import CodedConcept
     from pydicom.dataset import Dataset
 
+    sr = library("highdicom.sr", "server")
     item = Dataset()
-    item.PurposeOfReferenceCodeSequence = [CodedConcept(*PROCESSING_EQUIPMENT)]
+    item.PurposeOfReferenceCodeSequence = [sr.CodedConcept(*PROCESSING_EQUIPMENT)]
     item.Manufacturer = MANUFACTURER
     item.ManufacturerModelName = model.name[:64]
     item.SoftwareVersions = software_version(model)[:64]

@@ -188,4 +188,4 @@ def _show(progress: Progress) -> None:
 
 
 if __name__ == "__main__":
-    run_command(lambda: sys.exit(main()))
+    sys.exit(run_command(main))

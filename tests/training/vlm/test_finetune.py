@@ -24,7 +24,8 @@ from training.vlm.objective import answer_logits
 from training.vlm.pictures import ProcessedPictures
 
 FAMILIES = ("llava", "gemma3", "qwen2_vl", "smolvlm")
-# Random weights need larger steps than trained ones.
+# Random weights need larger steps than trained ones. The trainings are of LLaVA, whose tiny
+# model learns in few steps; that the loss is right for each family has a test of its own.
 FAST = VlmConfig(rank=8, alpha=16, dropout=0.0, learning_rate=1e-2, epochs=100, batch_size=4)
 
 
@@ -87,11 +88,8 @@ def test_corrections_become_a_published_adapter_that_gives_them(backends, log, t
     backend.drop_adapter("a-0001")
     manifest = store.manifest("a-0001")
     assert manifest["base_revision"] == backend.describe().revision
-    assert (manifest["rank"], manifest["author"], len(manifest["corrections"])) == (
-        8,
-        "engineer",
-        2,
-    )
+    assert (manifest["rank"], manifest["author"]) == (FAST.rank, "engineer")
+    assert len(manifest["corrections"]) == 2
     checks = {check["name"]: check for check in manifest["gate"]["checks"]}
     assert checks["corrections"]["numbers"]["share"] == 1.0
     assert checks["regression"]["passed"] is None

@@ -102,7 +102,12 @@ class Running:
     home: Path
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+# The quick tests run one family and the server of llama.cpp.
+QUICK = ("transformers-llava", "llama.cpp")
+ENTRIES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in BACKENDS]
+
+
+@pytest.fixture(scope="module", params=ENTRIES)
 def running(request, tmp_path_factory):
     entry, home = BACKENDS[request.param], tmp_path_factory.mktemp(request.param)
     backend = entry.load(home)
