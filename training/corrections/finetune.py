@@ -17,6 +17,7 @@ from radfound.exceptions import TrainingError
 from radfound.records.adapters import AdapterStore
 from radfound.records.corrections import CorrectionLog, rows_digest
 from radfound.study.study import Study
+from radfound.teaching.recall import confirmed_rows
 from training.corrections.frozen_base import FrozenBase
 from training.corrections.judge import FinetuneConfig, Judge, Report
 from training.corrections.lessons import lessons_of
@@ -108,7 +109,7 @@ def finetune(
         If no correction says what the answer should be, or no corrected study can be read.
     """
     config = config or FinetuneConfig()
-    _snapshot(log, config.newest)  # raises before the model is loaded
+    _snapshot(log, config)  # raises before the model is loaded
     frozen = FrozenBase(checkpoint, config.layers, config.replay_studies)
     visuals = VisualTokens(frozen.base, read, version, cache)
     return finetune_in(
@@ -129,7 +130,7 @@ def finetune_in(
 ) -> FinetuneResult:
     """Do what `finetune` does with a base model in memory, which several runs may share."""
     began = time.monotonic()
-    snapshot, wanted = _snapshot(log, config.newest)
+    snapshot, wanted = _snapshot(log, config)
 
     def report(news: Progress) -> None:
         if progress is not None:
@@ -195,12 +196,15 @@ def _report_phase(report: Report, phase: str) -> None:
     report(Progress(0, 0, float("nan"), float("nan"), phase))
 
 
-def _snapshot(log: CorrectionLog, newest: int) -> tuple[str, list[Correction]]:
+def _snapshot(log: CorrectionLog, config: FinetuneConfig) -> tuple[str, list[Correction]]:
     """Return the digest of the whole log, and the newest corrections that have a text to learn."""
-    wanted = [each for each in log.latest() if not is_blank(each.text)]
+    rows = log.latest() if config.confirm == 1 else confirmed_rows(log.rows(), config.confirm)
+    wanted = [each for each in rows if not is_blank(each.text)]
     if not wanted:
         raise TrainingError(
-            "corrections: none says what the answer should be; edit or accept an answer first"
+            "corrections: none says what the answer should be"
+            + (f", with {config.confirm} readers who agree" if config.confirm > 1 else "")
+            + "; edit or accept an answer first"
         )
     # With those withdrawn: the digest names a beginning of the log, to which rows are only added.
-    return rows_digest(log.rows(withdrawn=True)), wanted[-newest:]
+    return rows_digest(log.rows(withdrawn=True)), wanted[-config.newest :]

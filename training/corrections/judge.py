@@ -36,6 +36,8 @@ class FinetuneConfig(Recipe, gate.Bounds):
         Share of the newly corrected studies that is held out at first, to evaluate the adapter on.
     newest : int
         Largest number of corrections, the newest ones.
+    confirm : int
+        Leave out texts on which fewer readers agree.
     kept_adapters : int
         Number of the newest adapters that keep their weights (`AdapterStore.prune`).
     from_scratch : bool
@@ -46,6 +48,7 @@ class FinetuneConfig(Recipe, gate.Bounds):
     replay_studies: Count = 48
     held_out_share: Positive = 0.2
     newest: Count = 1000
+    confirm: Count = 1
     kept_adapters: Count = 20
     from_scratch: Truth = False
 

@@ -122,10 +122,15 @@ class RadFoundTrainer(TrainTask):
 
         return finetune(
             checkpoint=checkpoint_of(base),
-            config=_config(base.backend, request),
+            config=_config(base.backend, {"confirm": self._confirm, **request}),
             cache=self._state.path.with_name(VISUAL_TOKENS),
             **self._common(base, request),
         )
+
+    @property
+    def _confirm(self) -> int:
+        teaching = self._service.teaching
+        return 1 if teaching is None else teaching.confirm
 
     def _finetune_vlm(self, base: ModelSettings, request: Mapping[str, Any]) -> FinetuneResult:
         from radfound.engine.transformers.backend import TransformersBackend
