@@ -19,7 +19,6 @@ from monailabel.utils.async_tasks.utils import processes
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from radfound import __version__
-from radfound.engine.opinions import agree
 from radfound.exceptions import NotFoundError, RadFoundError, RequestError
 from radfound.question import TASKS, Answer
 from radfound.wire import (
@@ -37,7 +36,7 @@ from radfound.wire import (
 )
 
 from ..answering.open_answers import OpenAnswer
-from ..answering.opinions import one_for_each, opinions
+from ..answering.opinions import agree, one_for_each, opinions
 from ..answering.service import Inquiry, RadFoundService
 from .fields import json_body, sound_body
 from .pacs.archive import archive_state
