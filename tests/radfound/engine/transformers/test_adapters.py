@@ -11,7 +11,7 @@ def test_the_one_expression_names_language_layers_of_every_family(
     family, backends, folders, tmp_path
 ):
     folder = build_adapter(folders(family), tmp_path / "adapter")
-    check_adapter(folder, backends(family)._model)
+    check_adapter(folder, backends(family).model)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
