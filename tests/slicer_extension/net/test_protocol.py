@@ -1,5 +1,6 @@
 """What the extension repeats of the server's interface, compared with the server itself."""
 
+import dataclasses
 import json
 
 import pytest
@@ -12,7 +13,9 @@ from monailabel_app.lib.infers import MODELS
 from monailabel_app.lib.lifecycle.tasks import TaskRunningError
 from monailabel_app.lib.routes import own
 from radfound import question, wire
+from radfound.fields.model import CANNOT_TELL
 from radfound.reading.files import SUFFIXES
+from radfound.teaching.wording import Template
 
 from ...monailabel_app.conftest import VOLUME, fill_with_studies, running_server
 from .. import stub
@@ -105,7 +108,10 @@ def test_an_example_of_a_body_is_what_the_server_describes(openapi, method, path
     assert set(example) <= keys_of(schema)
 
 
-@pytest.mark.parametrize("name", ["GateCheck", "Skipped", "ErrorReply", "Adapter", "ModelVersion"])
+@pytest.mark.parametrize(
+    "name",
+    ["GateCheck", "Skipped", "ErrorReply", "Adapter", "ModelVersion", "ReaderText", "ShownSlices"],
+)
 def test_an_example_of_a_part_has_the_fields_that_the_server_describes(openapi, name):
     example = {
         "GateCheck": protocol.CHECK,
@@ -113,6 +119,8 @@ def test_an_example_of_a_part_has_the_fields_that_the_server_describes(openapi, 
         "ErrorReply": protocol.ERROR,
         "Adapter": protocol.ADAPTER,
         "ModelVersion": protocol.MODEL_VERSION,
+        "ReaderText": protocol.READER_TEXT,
+        "ShownSlices": protocol.SHOWN,
     }[name]
     schema = openapi["components"]["schemas"][name]
     assert faults({**schema, "components": openapi["components"]}, example) == []
@@ -120,6 +128,7 @@ def test_an_example_of_a_part_has_the_fields_that_the_server_describes(openapi, 
 
 
 def test_every_name_is_one_of_the_servers(openapi):
+    assert protocol.SOURCES == question.SOURCES and protocol.CANNOT_TELL == CANNOT_TELL
     correction = described(openapi, "POST", protocol.CORRECTIONS, reply=False)["properties"]
     status = openapi["components"]["schemas"]["TrainingStatus"]["properties"]
     assert correction["schema"]["const"] == protocol.CORRECTION_SCHEMA == wire.CORRECTION_SCHEMA
@@ -161,7 +170,8 @@ def test_the_server_takes_the_examples_and_replies_as_it_describes(server, opena
     assert {name for name, _ in events} <= set(protocol.EVENTS)
     assert all(set(data) == {"text"} for name, data in events if name == "token")
     name, answer = events[-1]
-    assert name == "answer" and set(answer) == set(protocol.ANSWER)
+    expected = set(protocol.ANSWER) - set(protocol.ONLY_FROM_AN_ARCHIVE)
+    assert name == "answer" and set(answer) == expected
     assert set(answer["model"]) == set(protocol.MODEL_VERSION)
     assert faults(described(openapi, "POST", protocol.ASK), answer) == []
 
@@ -173,6 +183,36 @@ def test_the_server_takes_the_examples_and_replies_as_it_describes(server, opena
     assert {key: row[key] for key in correction if key != "image_hash"} == {
         key: value for key, value in correction.items() if key != "image_hash"
     }
+
+
+def test_what_a_correction_teaches_has_the_shape_of_the_examples(server):
+    correction = {**protocol.CORRECTION, "id": "taught-1", "images": [VOLUME]}
+    server.post(protocol.CORRECTIONS, json=correction)
+    effect = server.get(protocol.EFFECT.format(correction="taught-1")).json()
+    assert set(effect) == set(protocol.EFFECT_OF_CORRECTION)
+
+    asked = {"task": "vqa", "image": VOLUME, "question": correction["question"]}
+    _name, recalled = tokens_and_answer(server.post(protocol.ASK, json=asked))[-1]
+    assert recalled["source"] == "recall" and recalled["text"] == correction["text"]
+    assert recalled["corrected_by"] == correction["author"]
+    asked = {**asked, "recall": False, "max_new_tokens": 4}
+    _name, own = tokens_and_answer(server.post(protocol.ASK, json=asked))[-1]
+    assert own["source"] != "recall"
+
+    path = protocol.WITHDRAW.format(correction="taught-1")
+    withdrawn = server.post(path, json={"author": "a reader"}).json()
+    assert withdrawn == {**protocol.WITHDRAWAL, "id": "taught-1"}
+    rows = server.get(protocol.CORRECTIONS).json()["corrections"]
+    assert "taught-1" not in [row["id"] for row in rows]
+
+
+def test_a_wording_has_the_fields_of_its_example():
+    names = {each.name for each in dataclasses.fields(Template)}
+    assert set(protocol.WORDING) == names | {"state", "version", "author", "decided"}
+    wording = Template(
+        **{key: protocol.WORDING[key] for key in names - {"corrections", "constant"}}
+    )
+    assert wording.slots == ("modality", "region")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ def asked(
     region: Optional[Mapping[str, Any]],
     max_new_tokens: Optional[int],
     model: Optional[str],
+    recall: bool = True,
+    prior: str = "",
 ) -> dict[str, Any]:
     """Return the request's fields, without those that are None or empty."""
     fields = {
@@ -22,6 +24,8 @@ def asked(
         "region": region,
         "max_new_tokens": max_new_tokens,
         "model": model,
+        "recall": None if recall else False,
+        "prior": prior or None,
     }
     return {key: value for key, value in fields.items() if value is not None}
 

@@ -229,6 +229,8 @@ class Client:
         region: Optional[Mapping[str, Any]] = None,
         max_new_tokens: Optional[int] = None,
         model: Optional[str] = None,
+        recall: bool = True,
+        prior: str = "",
         on_token: Optional[Callable[[str], None]] = None,
         cancel: Optional[Cancellation] = None,
     ) -> dict[str, Any]:
@@ -249,6 +251,10 @@ class Client:
         max_new_tokens : int, optional
         model : str, optional
             The model that answers, if the server has several.
+        recall : bool
+            Whether a reader's earlier text about the same question may be the answer.
+        prior : str
+            Id of an earlier study of the patient on the server.
         on_token : callable(str), optional
             Gets each piece of text as it arrives, on the calling thread.
         cancel : Cancellation, optional
@@ -258,7 +264,9 @@ class Client:
         dict
             The complete answer, `radfound.answer/1`.
         """
-        asked = bodies.asked(images, question, history, region, max_new_tokens, model)
+        asked = bodies.asked(
+            images, question, history, region, max_new_tokens, model, recall, prior
+        )
         image = images[0] if images else ""
         call = self._call(
             "POST",
@@ -293,6 +301,7 @@ class Client:
         history: Sequence[Mapping[str, str]] = (),
         region: Optional[Mapping[str, Any]] = None,
         model: Optional[str] = None,
+        prior: str = "",
         cancel: Optional[Cancellation] = None,
     ) -> tuple[dict[str, Any], Optional[bytes]]:
         """Ask for an answer with its evidence map; parameters as for `ask`.
@@ -303,7 +312,8 @@ class Client:
         map : bytes or None
             An NRRD file in the volume's geometry; None if the server has no evidence map.
         """
-        params = json.dumps(bodies.asked(images, question, history, region, None, model))
+        asked = bodies.asked(images, question, history, region, None, model, prior=prior)
+        params = json.dumps(asked)
         path = bodies.path(protocol.INFER, model=protocol.MODEL.format(task=task))
         call = self._call(
             "POST",
@@ -354,6 +364,33 @@ class Client:
         ):
             raise not_radfound(self._place)
         return bool(content["recorded"])
+
+    def withdraw(self, correction: str, author: str, cancel: Optional[Cancellation] = None) -> bool:
+        """Take a correction back; return False if it was taken back before."""
+        path = bodies.path(protocol.WITHDRAW, correction=correction)
+        found = replies.as_object(self._post(path, {"author": author}, cancel), self._place)
+        return found.get("withdrawn") is True
+
+    def effect(self, correction: str, cancel: Optional[Cancellation] = None) -> dict[str, Any]:
+        """Return the unread studies ("changes") on which a correction changes the answer."""
+        path = bodies.path(protocol.EFFECT, correction=correction)
+        found = self._get(path, cancel, self._answer_timeout_s)
+        found = replies.as_object(found, self._place)
+        if not isinstance(found.get("changes"), list):
+            raise not_radfound(self._place)
+        return found
+
+    def wordings(self, cancel: Optional[Cancellation] = None) -> list[dict[str, Any]]:
+        """Return {"id", "question", "text", "state", ...} of each template of the department's wording."""
+        return self._rows(protocol.WORDINGS, "wordings", "id", cancel)
+
+    def decide_wording(
+        self, template: str, accept: bool, author: str, cancel: Optional[Cancellation] = None
+    ) -> None:
+        """Accept or refuse a template of the department's wording."""
+        route = protocol.ACCEPT_WORDING if accept else protocol.REFUSE_WORDING
+        path = bodies.path(route, template=template)
+        replies.as_object(self._post(path, {"author": author}, cancel), self._place)
 
     # Department -------------------------------------------------------------------------------
 
@@ -434,8 +471,12 @@ class Client:
                 raise not_radfound(self._place)
         return found
 
-    def _get(self, target: str, cancel: Optional[Cancellation]) -> Any:
-        with self._call("GET", target, cancel=cancel) as reply:
+    def _get(
+        self, target: str, cancel: Optional[Cancellation], limit_s: Optional[float] = None
+    ) -> Any:
+        limit_s = limit_s or self._timeout_s
+        call = self._call("GET", target, silence_s=limit_s, limit_s=limit_s, cancel=cancel)
+        with call as reply:
             return self._json(reply)
 
     def _post(

@@ -11,6 +11,11 @@ CORRECTIONS = "/radfound/corrections"
 ADAPTERS = "/radfound/adapters"
 ACTIVATE = "/radfound/adapters/{adapter}/activate"
 ROLL_BACK = "/radfound/adapters/rollback"
+WITHDRAW = "/radfound/corrections/{correction}/withdraw"
+EFFECT = "/radfound/corrections/{correction}/effect"
+WORDINGS = "/radfound/wordings"
+ACCEPT_WORDING = "/radfound/wordings/{template}/accept"
+REFUSE_WORDING = "/radfound/wordings/{template}/refuse"
 TRAINING = "/radfound/training"
 TRAIN = "/train/{model}"
 STOP_TRAINING = "/train/"
@@ -31,6 +36,11 @@ USED = (
     ("GET", ADAPTERS),
     ("POST", ACTIVATE),
     ("POST", ROLL_BACK),
+    ("POST", WITHDRAW),
+    ("GET", EFFECT),
+    ("GET", WORDINGS),
+    ("POST", ACCEPT_WORDING),
+    ("POST", REFUSE_WORDING),
     ("GET", TRAINING),
     ("POST", TRAIN),
     ("DELETE", STOP_TRAINING),
@@ -50,6 +60,9 @@ CORRECTION_SCHEMA = "radfound.correction/1"
 TRAINING_SCHEMA = "radfound.training_status/1"
 TASKS = ("vqa", "caption", "report")
 VERDICTS = ("accepted", "edited", "rejected")
+SOURCES = ("model", "field", "recall", "head", "wording")
+CANNOT_TELL = "Cannot tell from this picture with this model."
+"""The text of an answer that the server does not give."""
 TRAINING_STATES = ("idle", "running", "published", "refused", "failed", "stopped")
 EVENTS = ("token", "answer", "error")
 TRAINER = "radfound"
@@ -82,6 +95,7 @@ QUESTION = {
     "history": [TURN],
     "region": BOX,
     "max_new_tokens": 64,
+    "recall": False,
 }
 MODEL_VERSION = {"name": "radfound-mini", "revision": "0123456789ab", "adapter": None}
 ANSWER = {
@@ -98,6 +112,24 @@ ANSWER = {
     "model": MODEL_VERSION,
     "timings_ms": {},
     "finished": True,
+    "shown": None,
+    "source": "model",
+    "reason": None,
+    "model_text": None,
+    "corrected_by": None,
+    "corrected_on": None,
+    "contradictions": [],
+    "series": [],
+    "series_rule": None,
+}
+ONLY_FROM_AN_ARCHIVE = ("series", "series_rule")
+"""Fields that an answer about a study of the server's folder lacks."""
+SHOWN = {"recipe": "slices", "note": "2 of 40 slices", "slices": ["axial slice 1", "axial slice 2"]}
+READER_TEXT = {
+    "text": "No effusion.",
+    "author": "another reader",
+    "created": "2026-08-01T09:30:00.000Z",
+    "correction": "another-correction",
 }
 CORRECTION = {
     "schema": CORRECTION_SCHEMA,
@@ -143,12 +175,37 @@ HEALTH_STATUS = {
     "version": "0.1.0",
     "pid": 4711,
     "model": {"name": "radfound-mini", "loaded": True, "adapter": None, "problem": None},
+    "models": [{"name": "radfound-mini", "backend": "local", "loaded": True, "destination": None}],
     "corrections": 4,
     "training": False,
 }
 ADAPTER = {"id": "a-0001", "active": True, "manifest": {"metrics": {"corrections": 4.0}}}
 ADAPTER_LIST = {"active": "a-0001", "adapters": [ADAPTER]}
 RECEIPT = {"id": "a-correction", "recorded": True}
+WITHDRAWAL = {"id": "a-correction", "withdrawn": True}
+EFFECT_OF_CORRECTION = {
+    "correction": "a-correction",
+    "question": "Is there an effusion?",
+    "changes": [{"images": ["ct02"], "before": None, "after": "Yes.", "source": "head"}],
+    "examined": 4,
+    "not_examined": 0,
+    "proposals": [],
+    "told": "this correction changes the answer on 1 unread study",
+}
+WORDING = {
+    "id": "0123456789ab",
+    "task": "vqa",
+    "question": "What is shown?",
+    "text": "{modality} of the {region}",
+    "corrections": ["a-correction", "another-correction"],
+    "constant": [],
+    "terms": None,
+    "state": "proposed",
+    "version": None,
+    "author": None,
+    "decided": None,
+}
+WORDING_STATES = ("proposed", "accepted", "refused", "replaced", "unsupported")
 STUDY = {"id": "ct01", "name": "ct01", "state": "new", "drafts": 0}
 STUDY_STATES = ("new", "asked", "read")
 TEMPLATE = {"name": "Chest", "text": "Findings: {Is there an effusion?}"}

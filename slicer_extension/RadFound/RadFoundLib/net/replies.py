@@ -224,7 +224,25 @@ def checked_answer(value: Any, address: Address) -> dict[str, Any]:
             raise not_radfound(address)
     if not isinstance(answer.get("sections"), (dict, type(None))):
         raise not_radfound(address)
+    for key in ("reason", "model_text", "corrected_by", "corrected_on"):
+        if not isinstance(answer.get(key), (str, type(None))):
+            raise not_radfound(address)
+    if not _are_objects(answer.get("contradictions") or []):
+        raise not_radfound(address)
+    if not _names_slices(answer.get("shown")):
+        raise not_radfound(address)
     return answer
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
+
+
+def _names_slices(shown: Any) -> bool:
+    if shown is None:
+        return True
+    slices = shown.get("slices") if isinstance(shown, dict) else None
+    return isinstance(slices, list) and all(isinstance(each, str) for each in slices)
 
 
 def as_object(value: Any, address: Address) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from .section_sentences import SentencesSection
 from .section_server import ServerSection
 from .section_study import StudySection
 from .section_teach import TeachSection
+from .section_wordings import WordingsSection
 
 _PULSE_MS = 20
 _PULSES_A_LOOK = 25
@@ -63,6 +64,7 @@ class Panel:
         self.keep = KeepSection(self)
         self.day = DaySection(self)
         self.teach = TeachSection(self)
+        self.wordings = WordingsSection(self)
         self._sections = (
             self.server,
             self.study_section,
@@ -73,10 +75,12 @@ class Panel:
             self.keep,
             self.day,
             self.teach,
+            self.wordings,
         )
         self.keys = Keys(self)
         session.listen(self.tell)
         self.tell("server", "study", "turn", "sending", "corrections", "training", "adapters")
+        self.tell("wordings")
         self._pulses = 0
         self._timer = qt.QTimer()
         self._timer.interval = _PULSE_MS
@@ -135,7 +139,9 @@ class Panel:
         """Return the chosen study with the chosen part; ClientError "request" if unreadable."""
         study = self.whole_study()
         region, where = self.study_section.region()
-        return replace(study, region=region, where=where)
+        prior = self.study_section.prior_words()
+        where = "; ".join(words for words in (where, prior) if words)
+        return replace(study, region=region, where=where, prior=self.study_section.prior)
 
     def ask_about(self, node: Any, task: str, question: Optional[str]) -> Turn:
         """Ask about another whole volume of the scene, apart from the chosen one."""

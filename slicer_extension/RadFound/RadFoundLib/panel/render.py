@@ -10,6 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from ..session.conversation import Turn
+from ..session.origin import (
+    is_from_header,
+    is_readers,
+    is_silent,
+    origin_words,
+    others_words,
+    own_text,
+)
 from ..translation import _
 
 _SURE, _FAIRLY_SURE, _UNSURE = 0.9, 0.7, 0.4
@@ -61,6 +69,33 @@ def confidence_words(confidence: Optional[float]) -> str:
     else:
         word = _("a guess")
     return _("{word} ({percent} %)").format(word=word, percent=round(100 * confidence))
+
+
+def certainty_words(answer: Mapping[str, Any]) -> str:
+    """Return how sure an answer is; a reader's text and one that is not given have no confidence."""
+    if is_readers(answer):
+        return _("a reader's text")
+    if is_silent(answer):
+        return _("not answered")
+    if is_from_header(answer):
+        return _("from the header")
+    return confidence_words(answer.get("confidence"))
+
+
+def effect_words(effect: Mapping[str, Any]) -> str:
+    """Return what a correction changes on studies that no reader has corrected."""
+    count = len(effect["changes"])
+    if count == 1:
+        words = _("Changes the answer on 1 unread study.")
+    elif count:
+        words = _("Changes the answer on {count} unread studies.").format(count=count)
+    else:
+        words = _("Changes the answer on no other study yet.")
+    if effect.get("not_examined"):
+        words += " " + _("{count} are not examined yet.").format(count=effect["not_examined"])
+    if effect.get("proposals"):
+        words += " " + _("A wording is proposed in the section Teach.")
+    return words
 
 
 def model_words(model: Mapping[str, Any]) -> str:
@@ -174,7 +209,8 @@ def hint_html(text: str, palette: Palette) -> str:
 
 def is_folded(turn: Turn, fold_below: float) -> bool:
     """Whether an answer is hidden behind "the model is not sure"."""
-    confidence = (turn.answer or {}).get("confidence")
+    answer = turn.answer or {}
+    confidence = None if is_readers(answer) else answer.get("confidence")
     is_unsure = isinstance(confidence, (int, float)) and confidence < fold_below
     return is_unsure and turn.verdict is None and not turn.is_unfolded
 
@@ -213,6 +249,10 @@ def _turn_html(turn: Turn, palette: Palette, fold_below: float, gap: int) -> str
 def _bar(turn: Turn, palette: Palette) -> str:
     if turn.verdict is not None:
         return palette.bad if turn.verdict == "rejected" else palette.good
+    if is_readers(turn.answer or {}):
+        return palette.good
+    if turn.is_silent:
+        return palette.unsure
     confidence = (turn.answer or {}).get("confidence")
     if confidence is None:
         return palette.faint
@@ -242,17 +282,49 @@ def _answer_html(turn: Turn, palette: Palette) -> str:
     else:
         sections = (turn.answer or {}).get("sections") or {"": turn.text}
         shown = _sections_html(sections) or escape(turn.text) or _nothing(palette)
+        if turn.is_silent:
+            shown = f'<b style="color:{palette.unsure}">{shown}</b>'
         if turn.verdict == "rejected":
             shown = f'<span style="color:{palette.faint}"><s>{shown}</s></span>'
             if turn.correction.strip():
                 shown = escape(turn.correction) + "<br>" + shown
-    if turn.verdict == "edited":
-        if turn.is_unfolded:
-            model = escape(turn.text)
-            shown += f'<br><br><span style="color:{palette.faint}"><s>{model}</s></span>'
-        else:
-            shown += "<br>" + _link("unfold", turn, _("Show the model's text"), palette)
+    answer = turn.answer or {}
+    if turn.verdict is None:
+        remarks = [origin_words(answer), *others_words(answer)]
+        shown += "".join(_small(escape(each), palette.faint) for each in remarks if each)
+    own = own_text(answer)
+    if turn.verdict == "edited" or own:
+        shown += _own_text_html(turn, own, palette)
     return shown
+
+
+def _own_text_html(turn: Turn, own: str, palette: Palette) -> str:
+    """Return what the model itself wrote, folded until the reader opens it."""
+    is_guess = not turn.verdict and is_silent(turn.answer or {})
+    if not turn.is_unfolded:
+        words = _("Show the model's guess") if is_guess else _("Show the model's text")
+        if is_readers(turn.answer or {}) and not own:
+            words = _("Show the earlier text")
+        return "<br>" + _link("unfold", turn, words, palette)
+    text = f"<s>{escape(turn.model_text)}</s>"
+    if own and turn.verdict is None:
+        words = _("The model's guess: {text}") if is_guess else _("The model's text: {text}")
+        text = escape(words.format(text=own))
+    return f'<br><br><span style="color:{palette.faint}">{text}</span>'
+
+
+def _slices_html(turn: Turn, palette: Palette) -> str:
+    """Return the slices that the model was shown, folded until the reader opens them."""
+    shown = (turn.answer or {}).get("shown") or {}
+    slices = shown.get("slices") or []
+    if not slices:
+        return ""
+    words = _("Shown to the model: {what}").format(
+        what=shown.get("note") or _("{count} pictures").format(count=len(slices))
+    )
+    if not turn.has_open_slices:
+        return _small(_link("slices", turn, words, palette), palette.faint)
+    return _small("<br>".join(escape(each) for each in [words, *slices]), palette.faint)
 
 
 def _sections_html(sections: Mapping[str, Any]) -> str:
@@ -263,31 +335,48 @@ def _sections_html(sections: Mapping[str, Any]) -> str:
     )
 
 
+def _certainty_html(answer: Mapping[str, Any], palette: Palette) -> list:
+    """Return the confidence, for an answer that has one or should have one."""
+    confidence = answer.get("confidence")
+    if is_readers(answer) or is_silent(answer) or is_from_header(answer):
+        return []
+    words = escape(confidence_words(confidence))
+    if confidence is None or confidence < _FAIRLY_SURE:
+        words = f'<b style="color:{palette.unsure}">{words}</b>'
+    return [words]
+
+
 def _footer_html(turn: Turn, palette: Palette) -> str:
     if turn.is_open or turn.state == "failed":
         return ""
     if turn.answer is None:
         return _small(escape(_("stopped")), palette.faint)
-    confidence = turn.answer.get("confidence")
-    words = escape(confidence_words(confidence))
-    if confidence is None or confidence < _FAIRLY_SURE:
-        words = f'<b style="color:{palette.unsure}">{words}</b>'
-    rest = [model_words(turn.answer["model"])]
+    rest = [] if is_readers(turn.answer) else [model_words(turn.answer["model"])]
     if turn.answer.get("finished") is False:
         rest.append(_("cut off at the maximum length"))
-    lines = _small(" · ".join([words, *map(escape, rest)]), palette.faint)
+    parts = [*_certainty_html(turn.answer, palette), *map(escape, rest)]
+    lines = _small(" · ".join(parts), palette.faint) if parts else ""
+    lines += _slices_html(turn, palette)
     if turn.verdict:
         colour = palette.bad if turn.verdict == "rejected" else palette.good
-        return lines + _small(escape(verdict_words(turn.verdict)), colour)
+        words = escape(verdict_words(turn.verdict))
+        if turn.correction_id:
+            words += " &nbsp;·&nbsp; " + _link("takeback", turn, _("Take back"), palette)
+        return lines + _small(words, colour)
     links = " &nbsp;·&nbsp; ".join(
-        _link(action, turn, word, palette)
-        for action, word in (
-            ("accept", _("Accept")),
-            ("edit", _("Edit")),
-            ("reject", _("Reject")),
-        )
+        _link(action, turn, word, palette) for action, word in _offers(turn)
     )
     return lines + _small(links, palette.faint)
+
+
+def _offers(turn: Turn) -> list:
+    """Return the links under an answer without a verdict, as (action, word)."""
+    offers = [("accept", _("Accept")), ("edit", _("Edit")), ("reject", _("Reject"))]
+    if turn.is_silent:
+        return [("edit", _("Write the answer"))]
+    if is_readers(turn.answer or {}):
+        offers.append(("itself", _("Ask the model itself")))
+    return offers
 
 
 def _link(action: str, turn: Turn, word: str, palette: Palette) -> str:
@@ -316,8 +405,11 @@ def turn_text(turn: Turn) -> str:
     head = turn.question or task_words(turn.task)
     lines = [head + (f" ({turn.where})" if turn.where else ""), "", _body_text(turn), ""]
     if turn.answer is not None:
-        confidence = confidence_words(turn.answer.get("confidence"))
-        lines.append(f"{model_words(turn.answer['model'])}; {confidence}")
+        lines += [
+            words for words in (origin_words(turn.answer), *others_words(turn.answer)) if words
+        ]
+        if not is_readers(turn.answer):
+            lines.append(f"{model_words(turn.answer['model'])}; {certainty_words(turn.answer)}")
     if turn.verdict == "edited":
         lines.append(_("Edited by the reader."))
     elif turn.verdict:

@@ -9,6 +9,7 @@ import slicer
 from ..controls.widgets import chosen_in, fill, guarded, show
 from ..net.errors import ClientError
 from ..scene.known import known_about
+from ..session.conversation import Turn
 from ..session.settings import default_prompts
 from ..session.template import Template
 from ..translation import _
@@ -123,6 +124,23 @@ class AskSection:
         if task == "vqa":
             self._ui.questionEdit.clear()
 
+    def _ask_itself(self, turn: Turn) -> None:
+        """Ask the model the question of an answer that is a reader's earlier text."""
+        model = str(turn.answer["model"]["name"]) if self._session.models else None
+        self._ask_again(turn, model, recall=False)
+
+    def _ask_again(self, turn: Turn, model: Optional[str], recall: bool = True) -> None:
+        self.say("")
+        try:
+            study = replace(
+                self._panel.whole_study(), region=turn.region, where=turn.where, prior=turn.prior
+            )
+            self._session.ask(
+                study, turn.task, turn.question, with_history=False, model=model, recall=recall
+            )
+        except ClientError as error:
+            self.say(error.message)
+
     def _second_opinion(self) -> None:
         """Ask the server's next model the question of the chosen answer."""
         turn, models = self._panel.turn, self._session.models
@@ -130,12 +148,7 @@ class AskSection:
             return
         used = str(turn.answer["model"]["name"])
         other = models[(models.index(used) + 1) % len(models)] if used in models else models[0]
-        self.say("")
-        try:
-            study = replace(self._panel.whole_study(), region=turn.region, where=turn.where)
-            self._session.ask(study, turn.task, turn.question, with_history=False, model=other)
-        except ClientError as error:
-            self.say(error.message)
+        self._ask_again(turn, other, recall=False)
 
     def _stop(self) -> None:
         self._session.stop()
@@ -258,6 +271,11 @@ class AskSection:
         self._panel.choose(turn)
         if action == "unfold":
             self._panel.unfold(turn)
+        elif action == "slices":
+            turn.has_open_slices = True
+            self._show_conversation()
+        elif action == "itself":
+            self._ask_itself(turn)
         else:
             self._panel.correct.act(action)
 

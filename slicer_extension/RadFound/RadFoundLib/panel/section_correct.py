@@ -9,7 +9,7 @@ from ..controls.widgets import chosen_in, fill, guarded, show
 from ..net.errors import ClientError
 from ..scene import places, scene
 from ..translation import _
-from .render import task_words, verdict_words
+from .render import effect_words, task_words, verdict_words
 
 _TITLE_CHARS = 60
 _TABLE_PIXELS = 150  # maximum height; a longer table scrolls
@@ -33,10 +33,12 @@ class CorrectSection:
         ui.acceptNextButton.connect("clicked()", guarded(self._judge_and_go_on))
         ui.whereSelector.connect("nodeAddedByUser(vtkMRMLNode*)", guarded(panel.place_roi))
         ui.whereSelector.connect("currentNodeChanged(vtkMRMLNode*)", guarded(self._on_where))
+        ui.takeBackButton.connect("clicked()", guarded(self._take_back_chosen))
         ui.sendButton.connect("clicked()", guarded(lambda: self._session.flush(again=True)))
         table = ui.correctionsTable
         table.columnCount = 3
         table.setHorizontalHeaderLabels([_("Verdict"), _("Question and text"), _("Author")])
+        table.connect("itemSelectionChanged()", guarded(self._enable))
         table.verticalHeader().hide()
         table.horizontalHeader().setStretchLastSection(False)
         table.horizontalHeader().setSectionResizeMode(1, qt.QHeaderView.Stretch)
@@ -51,6 +53,8 @@ class CorrectSection:
             self._show_chosen()
         if topic == "study":
             self._on_where()
+        if topic == "effect":
+            self._show_effect()
         if topic in ("corrections", "server"):
             self._show_waiting()
         if topic in ("corrections", "study"):
@@ -67,6 +71,8 @@ class CorrectSection:
                 self._ui.correctionEdit.selectAll()
         elif action in ("accept", "reject"):
             self._judge(action)
+        elif action == "takeback" and self._panel.turn is not None:
+            self._take_back(self._panel.turn.correction_id)
 
     # The chosen answer ------------------------------------------------------------------------
 
@@ -98,7 +104,8 @@ class CorrectSection:
 
     def _show_chosen(self) -> None:
         ui, turn = self._ui, self._panel.turn
-        ui.correctionEdit.plainText = turn.final_text if turn is not None else ""
+        is_answered = turn is not None and not turn.is_silent
+        ui.correctionEdit.plainText = turn.final_text if is_answered else ""
         if turn is not None:
             index = ui.answerBox.findData(turn.id)
             if index >= 0:
@@ -118,9 +125,12 @@ class CorrectSection:
         ui.whereSelector.enabled = is_open
         # Do not offer the verdict that the answer already has, nor one on a text not yet read.
         can_accept = is_open and bool(turn.text.strip()) and not is_edited and not is_folded
+        can_accept = can_accept and not turn.is_silent
         ui.acceptButton.enabled = can_accept and turn.verdict != "accepted"
         ui.editButton.enabled = is_edited and not is_saved and not is_folded
-        ui.rejectButton.enabled = is_open and turn.verdict != "rejected"
+        ui.rejectButton.enabled = is_open and turn.verdict != "rejected" and not turn.is_silent
+        row = ui.correctionsTable.currentRow()
+        ui.takeBackButton.enabled = 0 <= row < len(self._session.corrections_here())
         can_go_on = self._session.state == "connected" and not self._session.is_busy
         ui.acceptNextButton.enabled = can_go_on and (can_accept or is_edited) and not is_folded
         if is_folded:
@@ -163,6 +173,28 @@ class CorrectSection:
             ui.whereSelector.setCurrentNode(None)
         self._say(message)
         return True
+
+    def _show_effect(self) -> None:
+        """Add what the newest correction changes to the note about it."""
+        turn, effect = self._panel.turn, self._session.effect
+        if turn is not None and turn.correction_id and effect["correction"] == turn.correction_id:
+            noted = _("Noted: {verdict}.").format(verdict=verdict_words(turn.verdict))
+            self._say(f"{noted} {effect_words(effect)}")
+
+    def _take_back_chosen(self) -> None:
+        rows, row = self._session.corrections_here(), self._ui.correctionsTable.currentRow()
+        if 0 <= row < len(rows):
+            self._take_back(str(rows[row]["id"]))
+
+    def _take_back(self, correction: str) -> None:
+        def done(words: str) -> None:
+            self._show_chosen()
+            self._panel.ask_section.say(words)
+
+        try:
+            self._session.take_back(correction, self._ui.authorEdit.text, done)
+        except ClientError as error:
+            self._panel.ask_section.say(error.message)
 
     def _on_author(self) -> None:
         self._panel.settings.set_author(self._ui.authorEdit.text.strip())
@@ -240,7 +272,7 @@ class CorrectSection:
             text = _("Earlier corrections of this study: none known.")
         ui.correctionsLabel.text = text
         table = ui.correctionsTable
-        show(bool(rows), table)
+        show(bool(rows), table, ui.takeBackButton)
         table.rowCount = len(rows)
         for index, row in enumerate(rows):
             asked = row.get("question") or task_words(str(row.get("task")))

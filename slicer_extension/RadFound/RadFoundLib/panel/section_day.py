@@ -8,7 +8,7 @@ import slicer
 from ..controls.widgets import guarded, show
 from ..net.errors import ClientError
 from ..translation import _
-from .render import confidence_words, study_words
+from .render import certainty_words, study_words
 
 
 class DaySection:
@@ -71,6 +71,7 @@ class DaySection:
     def _show_studies(self, text: str) -> None:
         ui, table = self._ui, self._ui.studiesTable
         ui.dayText.text = text
+        self._panel.study_section.offer_priors(self._studies)
         table.rowCount = len(self._studies)
         for index, study in enumerate(self._studies):
             cells = (
@@ -155,7 +156,7 @@ def _cells(turn: Optional[Any], trouble: str) -> tuple:
         return trouble, ""
     if turn.answer is None:
         return turn.error or _("waiting"), ""
-    return turn.final_text, confidence_words(turn.answer.get("confidence"))
+    return turn.final_text, certainty_words(turn.answer)
 
 
 def _state_words(state: str) -> str:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import slicer
 
@@ -27,12 +27,17 @@ class StudySection:
         for selector in (ui.volumeSelector, ui.roiSelector, ui.viewsSelector):
             selector.setMRMLScene(slicer.mrmlScene)
         self._parts: list = []
+        self._studies: list = []
+        self._prior_of = ""  # id of the volume that a prior was chosen for
+        self._then: Callable[[Any], None] = self._choose
         self._fill_parts(WHOLE)
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", guarded(self._on_volumes))
         ui.viewsSelector.connect("checkedNodesChanged()", guarded(self._on_volumes_checked))
         ui.partBox.connect("currentIndexChanged(int)", guarded(self._on_part))
         ui.roiSelector.connect("currentNodeChanged(vtkMRMLNode*)", guarded(self._on_roi))
         ui.roiSelector.connect("nodeAddedByUser(vtkMRMLNode*)", guarded(panel.place_roi))
+        ui.priorBox.connect("currentIndexChanged(int)", guarded(lambda _index: self._show_next()))
+        ui.compareButton.connect("clicked()", guarded(self._show_beside))
         ui.nextButton.connect("clicked()", guarded(self.take_next))
         ui.measureQuestionButton.connect("clicked()", guarded(self._measure_into_question))
         ui.measureReportButton.connect("clicked()", guarded(self._measure_into_report))
@@ -42,6 +47,7 @@ class StudySection:
         """Show what changed."""
         if topic == "study":
             self.show_volume()
+            self._fill_priors()
         elif topic in ("server", "turn", "sending"):
             self._show_next()
 
@@ -163,6 +169,48 @@ class StudySection:
                 _("Let RadFound write a report first, then measure into it.")
             )
 
+    # Prior study ------------------------------------------------------------------------------
+
+    @property
+    def prior(self) -> str:
+        """Id of the prior study on the server; empty for none."""
+        return chosen_in(self._ui.priorBox) or ""
+
+    def prior_words(self) -> str:
+        """Return the prior study in words; empty for none."""
+        if not self.prior:
+            return ""
+        return _("compared with {study}").format(study=self._ui.priorBox.currentText)
+
+    def offer_priors(self, studies: list) -> None:
+        """Offer the server's studies as prior studies."""
+        self._studies = studies
+        self._fill_priors()
+
+    def _fill_priors(self) -> None:
+        """List the studies; another volume has another prior, so nothing is chosen for it."""
+        ui, volume = self._ui, self._panel.volume
+        about = volume.GetID() if volume is not None else ""
+        chosen = self.prior if about == self._prior_of else ""
+        self._prior_of = about
+        items = [(_("None"), "")]
+        items += [(study_words(study), str(study["id"])) for study in self._studies]
+        fill(ui.priorBox, items, chosen)
+        is_offered = bool(self._studies) and volume is not None
+        show(is_offered, ui.priorLabel, ui.priorBox, ui.compareButton)
+        self._show_next()
+
+    def _show_beside(self) -> None:
+        study = next((each for each in self._studies if each["id"] == self.prior), None)
+        if study is not None:
+            self.open_study(study, self._put_beside)
+
+    def _put_beside(self, prior: Any) -> None:
+        try:
+            scene.show_beside(self._panel.volume, prior)
+        except ClientError as error:
+            self._say(error.message)
+
     # Next study -------------------------------------------------------------------------------
 
     def _show_next(self) -> None:
@@ -178,6 +226,8 @@ class StudySection:
         can_go_on = is_connected and not session.is_busy and ui.strategyBox.count > 0
         ui.strategyBox.enabled = is_connected
         ui.nextButton.enabled = can_go_on and not self._is_fetching
+        is_free = is_connected and not session.is_busy and not self._is_fetching
+        ui.compareButton.enabled = is_free and bool(self.prior)
         show(is_connected, ui.strategyLabel, ui.strategyBox, ui.nextButton)
         show(is_connected and bool(ui.nextText.text), ui.nextText)
 
@@ -191,16 +241,18 @@ class StudySection:
         if strategy is None or self._is_fetching:
             return
         self._is_fetching = True
+        self._then = self._choose
         self._folder = tempfile.mkdtemp(prefix="radfound-", dir=slicer.app.temporaryPath)
         self._say(_("Choosing and fetching …"))
         self._session.next_study(strategy, self._folder, self._fetched, self._failed)
         self._show_next()
 
-    def open_study(self, study: dict) -> None:
-        """Load a study of the server's list."""
+    def open_study(self, study: dict, then: Optional[Callable[[Any], None]] = None) -> None:
+        """Load a study of the server's list; `then` gets its volume, which is chosen otherwise."""
         if self._is_fetching:
             return
         self._is_fetching = True
+        self._then = then or self._choose
         self._folder = tempfile.mkdtemp(prefix="radfound-", dir=slicer.app.temporaryPath)
         self._say(_("Fetching …"))
         self._session.fetch_study(study, self._folder, self._fetched, self._failed)
@@ -219,11 +271,14 @@ class StudySection:
             return
         self._end_fetching()
         self._panel.remember_origin(volume, image)
-        self._ui.volumeSelector.setCurrentNode(volume)
+        self._then(volume)
         reason = str(choice.get("reason") or "").strip()
         text = _("{image}: {reason}.").format(image=image, reason=reason) if reason else image
         self._say(text)
         self._panel.tell("study")
+
+    def _choose(self, volume: Any) -> None:
+        self._ui.volumeSelector.setCurrentNode(volume)
 
     def _failed(self, message: str) -> None:
         self._end_fetching()

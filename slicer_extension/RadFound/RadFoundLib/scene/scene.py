@@ -106,6 +106,27 @@ def load_volume(path: str, name: str) -> Any:
     return volume
 
 
+def show_beside(volume: Any, prior: Any) -> None:
+    """Show a prior volume in the second slice view, in the plane of the first and linked with it.
+
+    ClientError "request" if the layout has one slice view only.
+    """
+    for layout in slicer.util.getNodesByClass("vtkMRMLLayoutNode"):
+        layout.SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView)
+    nodes = slice_nodes()
+    if len(nodes) < 2:
+        raise ClientError(_("Choose a layout with two slice views first."), "request")
+    composites = {node.GetLayoutName(): node for node in _composite_nodes()}
+    first, second = nodes[:2]
+    second.SetOrientation(first.GetOrientation())
+    pair = [composites[node.GetLayoutName()] for node in (first, second)]
+    for composite, shown in zip(pair, (volume, prior)):
+        composite.SetLinkedControl(False)  # the background would spread to the other view
+        composite.SetBackgroundVolumeID(shown.GetID())
+    for composite in pair:
+        composite.SetLinkedControl(True)
+
+
 # Regions --------------------------------------------------------------------------------------
 
 

@@ -58,6 +58,15 @@ class StubServer:
         The department's templates.
     archive : str
         "reader" if reports can be sent to an archive; `archived` holds what was sent.
+    changes : dict
+        Fields to change in each answer.
+    readers : dict
+        A reader's answer to a question, by its words; recalled unless the request forbids it.
+    effect : int
+        Number of unread studies on which a correction changes the answer.
+    wordings : list of dict
+        Templates of the department's wording.
+    withdrawn : list of (correction, author)
     requests : list of (method, path)
     """
 
@@ -70,6 +79,11 @@ class StubServer:
         self.confidence: Optional[float] = 0.83
         self.models: tuple = ()
         self.templates: list = []
+        self.changes: dict = {}
+        self.readers: dict = {}
+        self.effect = 0
+        self.wordings: list = []
+        self.withdrawn: list = []
         self.archive = ""
         self.archived: list = []
         self.steps, self.step_s, self.gate = 4, 0.05, ""
@@ -80,6 +94,7 @@ class StubServer:
         self.active: Optional[str] = None
         self.history: list = []
         self.asked: list = []
+        self.inferred: list = []
         self.requests: list = []
         self.cancelled = threading.Event()
         self._training: Optional[float] = None
@@ -117,7 +132,10 @@ class StubServer:
             "model": {**_MODEL, "loaded": True, "adapter": self.active, "problem": None},
             "corrections": len(self.corrections),
             "training": self._is_training,
-            **({"models": [{"name": name} for name in self.models]} if self.models else {}),
+            "models": [
+                {**protocol.HEALTH_STATUS["models"][0], "name": name}
+                for name in self.models or (_MODEL["name"],)
+            ],
             **({"pacs": {"write": self.archive}} if self.archive else {}),
         }
 
@@ -139,6 +157,7 @@ class StubServer:
     def _answer(self, body: dict) -> dict:
         self._count += 1
         task = body.get("task", "vqa")
+        reader = self.readers.get(body.get("question")) if body.get("recall", True) else None
         return {
             **protocol.ANSWER,
             "id": f"answer-{self._count}",
@@ -147,8 +166,10 @@ class StubServer:
             "question": body.get("question"),
             "text": self.texts[task],
             "sections": dict(_SECTIONS) if task == "report" else None,
-            "confidence": self.confidence if task == "vqa" else None,
+            "confidence": self.confidence if task == "vqa" and not reader else None,
             "uncertainty": 0.2,
+            **self.changes,
+            **(reader or {}),
             "model": {
                 **protocol.MODEL_VERSION,
                 **_MODEL,
@@ -283,6 +304,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(200, {"corrections": stub.corrections})
         elif route == ("POST", "/radfound/corrections"):
             self._record(json.loads(body))
+        elif path.startswith("/radfound/corrections/"):
+            self._taught(path.split("/")[3], path.split("/")[4], body)
+        elif path.startswith(protocol.WORDINGS):
+            self._wordings(path, body)
         elif path.startswith("/radfound/adapters"):
             self._adapters(path)
         elif route == ("GET", protocol.STUDIES):
@@ -322,6 +347,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _infer(self, path: str, query: dict, body: bytes) -> None:
         stub = self.stub
         params = json.loads(parse_qs(body.decode())["params"][0])
+        stub.inferred.append(params)
         task = path.rsplit("_", 1)[1]
         answer = stub._answer({**params, "task": task, "image": query["image"]})
         if not stub.evidence or query["image"] not in stub.images:
@@ -353,6 +379,31 @@ class _Handler(BaseHTTPRequestHandler):
         if is_new:
             self.stub.corrections.append(correction)
         self._reply(200, {"id": correction["id"], "recorded": is_new})
+
+    def _taught(self, correction: str, verb: str, body: bytes) -> None:
+        stub = self.stub
+        if verb == "withdraw":
+            stub.withdrawn.append((correction, json.loads(body)["author"]))
+            stub.corrections = [row for row in stub.corrections if row["id"] != correction]
+            self._reply(200, {"id": correction, "withdrawn": True})
+            return
+        effect = protocol.EFFECT_OF_CORRECTION
+        changes = [effect["changes"][0]] * stub.effect
+        self._reply(200, {**effect, "correction": correction, "changes": changes})
+
+    def _wordings(self, path: str, body: bytes) -> None:
+        stub = self.stub
+        if self.command == "POST":
+            _empty, _radfound, _wordings, template, verb = path.split("/")
+            author = json.loads(body)["author"]
+            state = {"accept": "accepted", "refuse": "refused"}[verb]
+            stub.wordings = [
+                {**row, "state": state, "author": author} if row["id"] == template else row
+                for row in stub.wordings
+            ]
+            self._reply(200, {"id": template, "state": state, "version": 1})
+        else:
+            self._reply(200, {"wordings": stub.wordings})
 
     def _adapters(self, path: str) -> None:
         stub = self.stub

@@ -67,7 +67,8 @@ class Connection:
         """Call `listener` with the topic of each change.
 
         Topics: "server", "turn" (a question was asked or answered), "token" (new text of the open
-        answer), "sending", "corrections", "training" and "adapters".
+        answer), "sending", "corrections", "training", "adapters", "wordings" (the department's
+        wording) and "effect" (of the newest correction).
         """
         self._listeners.append(listener)
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Optional
 
 from .draft import Draft, Sentence
+from .origin import is_silent, own_text
 
 _TURNS_AS_CONTEXT = 8
 _SCHEMA = "radfound.conversation/1"
@@ -40,7 +41,13 @@ class Turn:
     draft : Draft or None
         The sentences of a report.
     is_unfolded : bool
-        Whether the reader has opened what is folded: an unsure answer, or a corrected text.
+        Whether the reader has opened what is folded: an unsure answer, or the model's own text.
+    has_open_slices : bool
+        Whether the reader has opened the list of slices that the model was shown.
+    recall : bool
+        False if the model itself was asked, although a reader's text may be known.
+    prior : str
+        Id of the earlier study on the server that was compared; empty for none.
     template : str
         Name of the template that the report was made from.
     correction_id : str
@@ -60,6 +67,9 @@ class Turn:
     correction: str = ""
     draft: Optional[Draft] = None
     is_unfolded: bool = False
+    has_open_slices: bool = False
+    recall: bool = True
+    prior: str = ""
     template: str = ""
     correction_id: str = ""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -70,9 +80,25 @@ class Turn:
         return self.state in ("waiting", "answering")
 
     @property
+    def is_silent(self) -> bool:
+        """Whether neither the server nor a reader has answered."""
+        return self.verdict is None and self.answer is not None and is_silent(self.answer)
+
+    @property
+    def model_text(self) -> str:
+        """The model's own text, also where another one is shown in its place."""
+        return own_text(self.answer or {}) or self.text
+
+    @property
     def final_text(self) -> str:
         """The reader's correction if there is one, else the model's text."""
         return self.correction if self.verdict == "edited" else self.text
+
+    def undo_verdict(self) -> None:
+        """Forget the reader's verdict, which was taken back."""
+        self.verdict, self.correction, self.correction_id = None, "", ""
+        if self.draft is not None and self.answer is not None:
+            self.draft = Draft.of_answer(self.answer)
 
     def receive(self, answer: dict) -> None:
         """Take the complete answer."""
@@ -89,7 +115,7 @@ class Conversation:
     def history(self) -> list:
         """Return the last answered questions, as context for the next one.
 
-        An edited answer counts as the reader's text; rejected answers are left out.
+        An edited answer counts as the reader's text; rejected and silent answers are left out.
         """
         turns = [
             {"question": turn.question, "answer": turn.final_text}
@@ -97,6 +123,7 @@ class Conversation:
             if turn.task == "vqa"
             and turn.state == "answered"
             and turn.verdict != "rejected"
+            and not turn.is_silent
             and turn.final_text.strip()
         ]
         return turns[-_TURNS_AS_CONTEXT:]
@@ -132,7 +159,7 @@ def _turn(row: dict) -> Turn:
     texts = (row["task"], row["text"], answer["text"], answer["id"], answer["model"]["name"])
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("not a conversation of this version")
-    turn = Turn(**{**row, "draft": None, "is_unfolded": False})
+    turn = Turn(**{**row, "draft": None, "is_unfolded": False, "has_open_slices": False})
     if row["draft"] is not None:
         turn.draft = Draft([Sentence(**each) for each in row["draft"]["sentences"]])
     return turn

@@ -16,6 +16,7 @@ from ..net.client import Client
 from ..net.errors import ClientError
 from ..net.protocol import CORRECTION_SCHEMA, VERDICTS
 from ..translation import _
+from .origin import own_text
 
 _SCHEMA = "radfound.outbox/1"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,100}")
@@ -56,6 +57,8 @@ def new_correction(
     if verdict == "accepted" and not str(answer["text"]).strip():
         raise ClientError(_("An empty answer cannot be accepted."), "request")
     is_question = answer["task"] == "vqa"
+    # What a reader edits or rejects may stand in place of the model's text; both are on record.
+    model_text = answer["text"] if verdict == "accepted" else own_text(answer) or answer["text"]
     correction = {
         "schema": CORRECTION_SCHEMA,
         "id": str(uuid.uuid4()),
@@ -63,7 +66,7 @@ def new_correction(
         "images": list(answer["images"]),
         "task": answer["task"],
         "question": answer.get("question") if is_question else None,
-        "model_text": answer["text"],
+        "model_text": model_text,
         "verdict": verdict,
         "text": answer["text"] if verdict == "accepted" else text,
         "author": author.strip(),

@@ -7,15 +7,16 @@ from typing import Any, Callable, Optional
 from ..net.client import Client
 from ..net.errors import ClientError
 from ..translation import _
-from .connection import Connection, Done, words_of
+from .connection import Done, words_of
 from .conversation import Conversation, Turn
 from .jobs import Job
 from .outbox import Flushed, Outbox, new_correction
 from .study import Sending, Study, throttled, upload
+from .teaching import Teaching
 from .template import Template
 
 
-class Session(Connection):
+class Session(Teaching):
     """A connection with the conversations about each study and the open request.
 
     Parameters
@@ -29,6 +30,8 @@ class Session(Connection):
         The turn that is being answered.
     sending : Sending or None
         Progress of its upload.
+    effect : dict
+        What the newest correction changes, as the server tells; empty until it does.
     """
 
     def __init__(self, outbox: Outbox):
@@ -38,6 +41,7 @@ class Session(Connection):
         self.corrections_of: tuple = ()
         self.sending: Optional[Sending] = None
         self.turn: Optional[Turn] = None
+        self.effect: dict = {}
         self._job: Optional[Job] = None
         self._conversations: dict = {}
         self._images: dict = {}
@@ -53,6 +57,7 @@ class Session(Connection):
     def _greeted(self) -> None:
         self.flush()
         self.refresh_corrections(self.corrections_of)
+        self.refresh_wordings()
 
     # Questions --------------------------------------------------------------------------------
 
@@ -90,6 +95,7 @@ class Session(Connection):
         with_history: bool = True,
         model: Optional[str] = None,
         known: str = "",
+        recall: bool = True,
     ) -> Turn:
         """Ask about a study; the topics "token" and "turn" announce the streamed answer.
 
@@ -105,6 +111,8 @@ class Session(Connection):
             The model that answers, if the server has several.
         known : str
             What the reader allows to be sent about the study, in words.
+        recall : bool
+            Whether a reader's earlier text about the same question may be the answer.
 
         Raises
         ------
@@ -120,7 +128,9 @@ class Session(Connection):
                 {"question": _("What is known about this study?"), "answer": known},
                 *history,
             ]
-        turn = Turn(task, question, study.where, study.region, history)
+        turn = Turn(
+            task, question, study.where, study.region, history, recall=recall, prior=study.prior
+        )
         conversation.turns.append(turn)
         self.turn = turn
 
@@ -132,6 +142,8 @@ class Session(Connection):
                 history,
                 study.region,
                 model=model,
+                recall=recall,
+                prior=study.prior,
                 on_token=lambda text: job.report(text),
                 cancel=job.cancellation,
             )
@@ -150,6 +162,7 @@ class Session(Connection):
     ) -> None:
         """Ask a turn's question again, for its evidence map; `done` gets (answer, NRRD bytes or None)."""
         client = self._ready(study)
+        model = str(turn.answer["model"]["name"]) if turn.answer and self.models else None
 
         def work(job: Job) -> Any:
             images = self._bring(job, client, study)
@@ -159,6 +172,8 @@ class Session(Connection):
                 turn.question,
                 turn.history,
                 turn.region,
+                model=model,
+                prior=turn.prior,
                 cancel=job.cancellation,
             )
 
@@ -261,6 +276,43 @@ class Session(Connection):
         self.flush()
         return turn.correction_id
 
+    def take_back(self, correction: str, author: str, done: Callable[[str], None]) -> None:
+        """Take a correction back, also one that is not sent yet; `done` gets the outcome in words.
+
+        Raises
+        ------
+        ClientError
+            Of kind "request": no author, or not connected.
+        """
+
+        def taken_back(_found: Any = None) -> None:
+            for each in self._turns_of(correction):
+                each.undo_verdict()
+            done(_("Taken back: it is no longer learnt from."))
+            self._tell("turn", "corrections")
+
+        waiting = [row.id for row in self.outbox.waiting()]
+        if correction in waiting:
+            self.outbox.discard(correction)
+            taken_back()
+            return
+
+        def withdrawn(_found: Any) -> None:
+            taken_back()
+            self.refresh_corrections(self.corrections_of)
+            self.refresh_wordings()
+
+        self._withdraw(correction, author, withdrawn, done)
+
+    def _turns_of(self, correction: str) -> list:
+        conversations = self._conversations.values()
+        return [
+            turn
+            for each in conversations
+            for turn in each.turns
+            if turn.correction_id == correction
+        ]
+
     def _judge_template(self, turn: Turn, verdict: str, text: str) -> str:
         """Note a verdict on a filled template here: its words are not the model's to learn from."""
         turn.verdict = verdict
@@ -280,8 +332,14 @@ class Session(Connection):
             self._tell("corrections")
             if flushed.sent:
                 self.refresh_corrections(self.corrections_of)
+                self.refresh_wordings()
+                self.preview(flushed.sent[-1], self._previewed)
 
         self._errand(lambda job: self.outbox.flush(client, job.cancellation, again), done)
+
+    def _previewed(self, effect: dict) -> None:
+        self.effect = effect
+        self._tell("effect")
 
     def images_of(self, study: Study) -> tuple:
         """Return the ids of a study's images that are known to be on the server."""

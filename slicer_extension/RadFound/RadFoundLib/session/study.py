@@ -37,12 +37,25 @@ class Part:
 
 @dataclass(frozen=True)
 class Study:
-    """The study of a question: one volume, or several as views of one study."""
+    """The study of a question: one volume, or several as views of one study.
+
+    Parameters
+    ----------
+    key : hashable
+    parts : tuple of Part
+    region : dict or None
+        The part to ask about, as JSON for the server.
+    where : str
+        The same part in words.
+    prior : str
+        Id of an earlier study of the patient on the server; empty for none.
+    """
 
     key: Hashable
     parts: tuple
     region: Optional[dict] = None
     where: str = ""
+    prior: str = ""
 
     @property
     def must_be_sent(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from ..translation import _
+from .origin import is_silent
 
 BLANK = "____"
 _QUESTION = re.compile(r"\{([^{}]+\?)\}")
@@ -62,6 +63,7 @@ class Template:
 def _sure_text(answer: dict) -> str:
     confidence: Optional[float] = answer.get("confidence")
     is_sure = confidence is None or confidence >= _LEAST_CONFIDENCE
+    is_sure = is_sure and not is_silent(answer)
     return str(answer["text"]).strip().rstrip(".") if is_sure else ""
 
 

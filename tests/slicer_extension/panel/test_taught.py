@@ -1,0 +1,183 @@
+from RadFoundLib.net.protocol import WORDING
+
+from .desk import add_volume, is_shown
+from .test_origins import follow
+
+
+def corrected(desk, text="No lesion."):
+    return correct(desk, desk.ask(), text)
+
+
+def correct(desk, turn, text="No lesion."):
+    desk.ui.correctionEdit.plainText = text
+    desk.ui.editButton.click()
+    desk.settle()
+    return turn
+
+
+def test_a_correction_tells_what_it_changes(desk):
+    desk.server.effect = 14
+    corrected(desk)
+    desk.until(lambda: "14" in desk.ui.correctMessage.text)
+
+    assert desk.ui.correctMessage.text == (
+        "Noted: edited. Changes the answer on 14 unread studies."
+    )
+
+
+def test_a_correction_without_effect_says_so(desk):
+    corrected(desk)
+    desk.until(lambda: "no other study yet" in desk.ui.correctMessage.text)
+
+
+def test_a_correction_is_taken_back_under_its_answer(desk):
+    turn = corrected(desk)
+    assert "Take back" in desk.shown
+    number = turn.correction_id
+
+    follow(desk, turn, "takeback")
+
+    assert desk.server.withdrawn == [(number, "A. Reader")] and not desk.server.corrections
+    assert turn.verdict is None and desk.server.texts["vqa"] in desk.shown
+    assert "Taken back" in desk.ui.askMessage.text
+    assert desk.ui.acceptButton.enabled
+
+
+def test_a_correction_of_the_list_is_taken_back(desk):
+    desk.ui.correctSection.collapsed = False
+    corrected(desk)
+    table = desk.ui.correctionsTable
+    assert is_shown(desk.ui.takeBackButton) and not desk.ui.takeBackButton.enabled
+    table.selectRow(0)
+
+    desk.ui.takeBackButton.click()
+    desk.settle()
+
+    assert len(desk.server.withdrawn) == 1 and table.rowCount == 0
+    assert not is_shown(desk.ui.takeBackButton)
+
+
+def test_a_correction_that_is_not_sent_yet_is_taken_back_here(desk):
+    turn = desk.ask()
+    desk.server.fault = (500, {"detail": "down"})
+    correct(desk, turn)
+    assert len(desk.session.outbox.waiting()) == 1
+
+    follow(desk, turn, "takeback")
+
+    assert not desk.session.outbox.waiting() and turn.verdict is None
+
+
+def test_nothing_is_taken_back_without_a_name(desk):
+    turn = corrected(desk)
+    desk.ui.authorEdit.text = ""
+
+    follow(desk, turn, "takeback")
+
+    assert "Who takes it back?" in desk.ui.askMessage.text
+    assert not desk.server.withdrawn and turn.verdict == "edited"
+
+
+def proposed(desk):
+    desk.server.wordings = [WORDING]
+    corrected(desk)
+    assert is_shown(desk.ui.wordingsTable)
+    assert desk.ui.wordingsTable.item(0, 1).text() == "What is shown? → {modality} of the {region}"
+
+
+def test_a_proposed_wording_is_accepted(desk):
+    proposed(desk)
+    assert "1 proposed" in desk.ui.wordingsLabel.text
+
+    desk.ui.acceptWordingButton.click()
+    desk.settle()
+
+    assert desk.server.wordings[0]["state"] == "accepted"
+    assert desk.server.wordings[0]["author"] == "A. Reader"
+    assert desk.ui.wordingsTable.item(0, 0).text() == "in use"
+    assert not desk.ui.acceptWordingButton.enabled and desk.ui.refuseWordingButton.enabled
+    assert "use this wording" in desk.ui.wordingsMessage.text
+
+
+def test_a_proposed_wording_is_refused(desk):
+    proposed(desk)
+
+    desk.ui.refuseWordingButton.click()
+    desk.settle()
+
+    assert desk.server.wordings[0]["state"] == "refused"
+    assert not is_shown(desk.ui.wordingsTable) and not is_shown(desk.ui.acceptWordingButton)
+
+
+def test_a_wording_needs_the_name_of_who_decides(desk):
+    proposed(desk)
+    desk.ui.authorEdit.text = ""
+
+    desk.ui.acceptWordingButton.click()
+    desk.settle()
+
+    assert "Who decides?" in desk.ui.wordingsMessage.text
+    assert desk.server.wordings[0]["state"] == "proposed"
+
+
+# A prior study
+
+
+def with_studies(desk):
+    desk.server.studies = {"study-7": nrrd_of(desk), "study-8": nrrd_of(desk)}
+    desk.ui.refreshStudiesButton.click()
+    desk.settle()
+
+
+def nrrd_of(desk):
+    from RadFoundLib.scene import scene
+
+    with scene.content_of(desk.volume).open() as file:
+        return file.read()
+
+
+def test_a_prior_study_is_sent_with_the_question(desk):
+    with_studies(desk)
+    assert is_shown(desk.ui.priorBox) and desk.ui.priorBox.currentText == "None"
+    desk.ask()
+    desk.ui.priorBox.currentIndex = desk.ui.priorBox.findData("study-8")
+    desk.ask("Has it grown?")
+
+    assert [body.get("prior") for body in desk.server.asked] == [None, "study-8"]
+    assert "compared with study-8" in desk.shown
+
+
+def test_another_volume_has_no_prior_until_one_is_chosen(desk):
+    with_studies(desk)
+    desk.ui.priorBox.currentIndex = desk.ui.priorBox.findData("study-8")
+
+    desk.ui.volumeSelector.setCurrentNode(add_volume("another"))
+    desk.ask()
+
+    assert "prior" not in desk.server.asked[-1]
+
+
+def test_a_prior_study_is_shown_beside_the_current_one_with_linked_views(desk):
+    import slicer.util
+
+    with_studies(desk)
+    assert not desk.ui.compareButton.enabled
+    desk.ui.priorBox.currentIndex = desk.ui.priorBox.findData("study-8")
+    desk.ui.compareButton.click()
+    desk.settle()
+
+    assert desk.panel.volume is desk.volume
+    views = {
+        node.GetLayoutName(): node
+        for node in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    }
+    prior = slicer.util.getNode("study-8")
+    assert views["Red"].GetBackgroundVolumeID() == desk.volume.GetID()
+    assert views["Yellow"].GetBackgroundVolumeID() == prior.GetID()
+    assert views["Red"].GetLinkedControl() and views["Yellow"].GetLinkedControl()
+    planes = [
+        node.GetOrientation()
+        for node in slicer.util.getNodesByClass("vtkMRMLSliceNode")
+        if node.GetLayoutName() in ("Red", "Yellow")
+    ]
+    assert planes == ["Axial", "Axial"]
