@@ -213,6 +213,8 @@ class AskRequest(BaseModel):
         1 to 512.
     evidence : bool
         Whether an evidence map is requested.
+    recall : bool
+        Whether a reader's earlier text about the same question answers it at once.
     model_only : bool
         Whether the language model's own text is wanted: without readers' earlier texts, classifiers and silence.
     model : str or None
@@ -241,6 +243,7 @@ class AskRequest(BaseModel):
     evidence: Annotated[Truth, BeforeValidator(lambda value: False if value is None else value)] = (
         False
     )
+    recall: Annotated[Truth, BeforeValidator(lambda value: True if value is None else value)] = True
     model_only: Annotated[
         Truth, BeforeValidator(lambda value: False if value is None else value)
     ] = False

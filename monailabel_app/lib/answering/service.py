@@ -80,6 +80,11 @@ class Inquiry:
     parts: Parts | None = None
 
     @property
+    def wants_teaching(self) -> bool:
+        """Whether readers' corrections may answer."""
+        return self.ask.recall and not self.ask.model_only
+
+    @property
     def question(self) -> Question:
         """The question as a model gets it."""
         text = self.ask.question if self.task == "vqa" else None
@@ -345,7 +350,7 @@ class RadFoundService:
     def _start(self, answer: OpenAnswer, inquiry: Inquiry) -> None:
         ask, question = inquiry.ask, inquiry.question
         engine = answer.hold(self.models.use(ask.model))
-        if self.teaching is not None and not (ask.model_only or ask.evidence):
+        if self.teaching is not None and inquiry.wants_teaching and not ask.evidence:
             found = recalled(
                 self.teaching, inquiry.study, inquiry.images, question, engine.model_version
             )
@@ -364,8 +369,8 @@ class RadFoundService:
 
     def _finished(self, answer: Answer, inquiry: Inquiry, source: OpenAnswer) -> Answer:
         """Return an answer as the caller gets it, and record it."""
-        is_own = answer.source in ("model", "field") and not inquiry.ask.model_only
-        if self.teaching is not None and is_own:
+        is_own = answer.source in ("model", "field")
+        if self.teaching is not None and is_own and inquiry.wants_teaching:
             answer = self._taught(answer, inquiry)
         with suppress(RuntimeError):  # the server is stopping
             self.readers.submit(self._keep_features, inquiry)

@@ -42,8 +42,9 @@ def test_the_readers_text_answers_the_same_question_at_once(server):
 
 
 def test_who_wants_the_models_own_answer_gets_it(server):
-    answer = server.ask(VOLUME, "Is there a pleural effusion?", model_only=True).json()
-    assert (answer["source"], answer["corrected_by"]) == ("model", None)
+    for wish in ({"recall": False}, {"model_only": True}):
+        answer = server.ask(VOLUME, "Is there a pleural effusion?", **wish).json()
+        assert (answer["source"], answer["corrected_by"]) == ("model", None)
 
 
 def test_readers_who_differ_are_both_shown_and_a_withdrawal_is_forgotten_at_once(server):
