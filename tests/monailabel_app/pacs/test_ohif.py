@@ -117,6 +117,7 @@ def test_images_open(page, server, uid):
 
 def test_the_panel_streams_an_answer_and_takes_a_correction(page, server):
     panel = open_study(page, server, study_uid("deid"))
+    eventually(lambda: page.locator("iframe").bounding_box()["width"], lambda width: width > 350)
     panel.get_by_label("Question", exact=True).fill("Ist das ein Pneu?")
     with page.expect_response("**/radfound/ask") as asked:
         panel.get_by_role("button", name="Ask", exact=True).click()
