@@ -99,6 +99,7 @@ def _take_ohif(page: Any, folder: Path, kit: Path, out: Path) -> None:
         conf = ("pacs_write", "reader")
         with serving(archive, folder / "server", conf, model=_MODEL) as server:
             page.goto(f"{server.url}/ohif/viewer?StudyInstanceUIDs={study}")
+            page.get_by_text("Confirm and Hide").click()
             panel = page.frame_locator("iframe[title=RadFound]")
             panel.get_by_label("Question", exact=True).wait_for()
             _ask_and_correct(panel)

@@ -73,6 +73,8 @@ def page(browser, server):
 def open_study(page, server, uid):
     """Open a study in OHIF, and return the panel beside its images."""
     page.goto(f"{server.url}/ohif/viewer?StudyInstanceUIDs={uid}")
+    page.get_by_text("for investigational use only").wait_for()
+    page.get_by_text("Confirm and Hide").click()
     panel = page.frame_locator("iframe[title=RadFound]")
     panel.get_by_label("Question", exact=True).wait_for()
     return panel
@@ -210,6 +212,7 @@ def test_with_a_token_the_viewer_is_there_after_the_log_in(browser, archive, tmp
             page.goto(f"{server.url}/ohif/viewer?StudyInstanceUIDs={study_uid('cr')}")
             page.get_by_label("Token").fill(TOKEN)
             page.get_by_role("button", name="Log in").click()
+            page.get_by_text("Confirm and Hide").click()
             panel = page.frame_locator("iframe[title=RadFound]")
             panel.get_by_role("button", name="Caption").click()
             panel.get_by_label("Your name").fill("Ann Reader")
