@@ -14,7 +14,7 @@
 # make bench-kill    SIGKILL at 50 random moments: lost writes, broken adapters, strays
 # make bench-disk    a disk that is full at 20 random moments: lost writes, starts (Linux)
 # make fuzz          thousands of broken files, then schemathesis at a real server, with counts
-# make screenshots   draw the pictures of docs/slicer.md and docs/reader-study.md anew
+# make screenshots   draw the pictures of docs/slicer.md, docs/reader-study.md and docs/pacs.md anew
 
 PYTHON ?= python3
 STUDIES ?=
@@ -113,3 +113,4 @@ fuzz: .venv-dev/.ready .venv-fuzz/.ready
 screenshots: .venv-dev/.ready
 	@$(DEV) scripts/screenshots.py
 	@$(DEV) scripts/screenshots_reader_study.py
+	@$(DEV) scripts/screenshots_browser.py

@@ -73,6 +73,8 @@ def page(browser, server):
 def open_study(page, server, uid):
     """Open a study in OHIF, and return the panel beside its images."""
     page.goto(f"{server.url}/ohif/viewer?StudyInstanceUIDs={uid}")
+    page.get_by_text("for investigational use only").wait_for()
+    page.get_by_text("Confirm and Hide").click()
     panel = page.frame_locator("iframe[title=RadFound]")
     panel.get_by_label("Question", exact=True).wait_for()
     return panel
@@ -117,6 +119,7 @@ def test_images_open(page, server, uid):
 
 def test_the_panel_streams_an_answer_and_takes_a_correction(page, server):
     panel = open_study(page, server, study_uid("deid"))
+    eventually(lambda: page.locator("iframe").bounding_box()["width"], lambda width: width > 350)
     panel.get_by_label("Question", exact=True).fill("Ist das ein Pneu?")
     with page.expect_response("**/radfound/ask") as asked:
         panel.get_by_role("button", name="Ask", exact=True).click()
@@ -209,6 +212,7 @@ def test_with_a_token_the_viewer_is_there_after_the_log_in(browser, archive, tmp
             page.goto(f"{server.url}/ohif/viewer?StudyInstanceUIDs={study_uid('cr')}")
             page.get_by_label("Token").fill(TOKEN)
             page.get_by_role("button", name="Log in").click()
+            page.get_by_text("Confirm and Hide").click()
             panel = page.frame_locator("iframe[title=RadFound]")
             panel.get_by_role("button", name="Caption").click()
             panel.get_by_label("Your name").fill("Ann Reader")

@@ -12,7 +12,8 @@ window.config = {
   showLoadingIndicator: true,
   strictZSpacingForVolumeViewport: true,
   useSharedArrayBuffer: "FALSE",
-  investigationalUseDialog: { option: "days", days: 30 },
+  // OHIF says that it is for investigational use only; a reader confirms it once in 30 days.
+  investigationalUseDialog: { option: "configure", days: 30 },
   defaultDataSourceName: "archive",
   dataSources: [
     {

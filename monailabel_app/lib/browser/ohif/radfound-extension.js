@@ -1,6 +1,7 @@
 // Adds the RadFound panel to OHIF, which loads this file at run time (`extensions` in app-config.js).
 
 const PANEL = "radfound.panelModule.radfound";
+const WIDTH = "23.75rem"; // OHIF's 280 pixels are narrow for a report
 const UID = /^[\d.]{1,64}$/;
 
 // A React element: OHIF does not share its React with a file that it was not built with.
@@ -21,6 +22,7 @@ class Frame {
 
   #open(place) {
     this.element = place;
+    this.#widen(place.parentElement);
     const { viewportGridService: grid } = this.services;
     const follow = () => this.#show(this.#activeStudy());
     const events = [grid.EVENTS.ACTIVE_VIEWPORT_ID_CHANGED, grid.EVENTS.GRID_STATE_CHANGED];
@@ -33,6 +35,15 @@ class Frame {
     this.subscriptions.forEach((each) => each.unsubscribe());
     window.removeEventListener("message", this.#hear);
     this.study = this.frame = null;
+    this.narrow?.();
+  }
+
+  // Make OHIF's side panel wider while it shows this one.
+  #widen({ style }) {
+    const { width, maxWidth } = style;
+    if (!width.endsWith("px")) return;
+    style.width = style.maxWidth = WIDTH;
+    this.narrow = () => Object.assign(style, { width, maxWidth });
   }
 
   #activeStudy() {

@@ -72,7 +72,8 @@ class Panel {
     this.nextButton.disabled = true;
     try {
       const found = await this.calls.post("../activelearning/hybrid", { client_id: clientId() });
-      if (found?.id && embedded && parent !== window) this.#openInViewer(found.id, found.reason ?? "");
+      const isElsewhere = embedded && parent !== window && found?.id !== this.image;
+      if (found?.id && isElsewhere) this.#openInViewer(found.id, found.reason ?? "");
       else if (found?.id) await this.open(found.id, found.reason ?? "");
       else this.conversation?.say("Every study has been read.");
     } catch (error) {
