@@ -30,6 +30,7 @@ __all__ = [
     "finetune",
     "finetune_in",
     "skipped_of",
+    "snapshot_of",
 ]
 
 EVALUATING = "evaluating the new adapter"
@@ -108,7 +109,7 @@ def finetune(
         If no correction says what the answer should be, or no corrected study can be read.
     """
     config = config or FinetuneConfig()
-    _snapshot(log, config.newest)  # raises before the model is loaded
+    snapshot_of(log, config.newest)  # raises before the model is loaded
     frozen = FrozenBase(checkpoint, config.layers, config.replay_studies)
     visuals = VisualTokens(frozen.base, read, version, cache)
     return finetune_in(
@@ -129,7 +130,7 @@ def finetune_in(
 ) -> FinetuneResult:
     """Do what `finetune` does with a base model in memory, which several runs may share."""
     began = time.monotonic()
-    snapshot, wanted = _snapshot(log, config.newest)
+    snapshot, wanted = snapshot_of(log, config.newest)
 
     def report(news: Progress) -> None:
         if progress is not None:
@@ -195,8 +196,14 @@ def _report_phase(report: Report, phase: str) -> None:
     report(Progress(0, 0, float("nan"), float("nan"), phase))
 
 
-def _snapshot(log: CorrectionLog, newest: int) -> tuple[str, list[Correction]]:
-    """Return the digest of the whole log, and the newest corrections that have a text to learn."""
+def snapshot_of(log: CorrectionLog, newest: int) -> tuple[str, list[Correction]]:
+    """Return the digest of the whole log, and the newest corrections that have a text to learn.
+
+    Raises
+    ------
+    TrainingError
+        If there are none.
+    """
     wanted = [each for each in log.latest() if not is_blank(each.text)]
     if not wanted:
         raise TrainingError(

@@ -13,7 +13,7 @@ from radfound.engine.transformers.backend import TransformersBackend
 from radfound.exceptions import RequestError, StudyUnreadableError, TrainingError
 from radfound.question import Question
 from radfound.records.adapters import AdapterStore, store_path
-from radfound.records.corrections import CorrectionLog, log_path
+from radfound.records.corrections import CorrectionLog, log_path, rows_digest
 from radfound.study.study import Study, StudyImage
 from tests.radfound.engine.tiny_models import build
 from training.vlm.__main__ import main
@@ -97,6 +97,7 @@ def test_corrections_become_a_published_adapter_that_gives_them(backends, log, t
     assert checks["regression"]["passed"] is None
     assert checks["regression"]["words"].startswith("not done: this model has no set")
     assert list(checks) == list(NAMES)
+    assert manifest["snapshot"] == rows_digest(log.rows(withdrawn=True))
     with safetensors.safe_open(store.path("a-0001") / "adapter_model.safetensors", "pt") as file:
         names = list(file.keys())
     assert names and all("language_model" in name and ".lora_" in name for name in names)
