@@ -31,6 +31,7 @@ __all__ = [
     "finetune",
     "finetune_in",
     "skipped_of",
+    "snapshot_of",
 ]
 
 EVALUATING = "evaluating the new adapter"
@@ -109,7 +110,7 @@ def finetune(
         If no correction says what the answer should be, or no corrected study can be read.
     """
     config = config or FinetuneConfig()
-    _snapshot(log, config)  # raises before the model is loaded
+    snapshot_of(log, config.newest, config.confirm)  # raises before the model is loaded
     frozen = FrozenBase(checkpoint, config.layers, config.replay_studies)
     visuals = VisualTokens(frozen.base, read, version, cache)
     return finetune_in(
@@ -130,7 +131,7 @@ def finetune_in(
 ) -> FinetuneResult:
     """Do what `finetune` does with a base model in memory, which several runs may share."""
     began = time.monotonic()
-    snapshot, wanted = _snapshot(log, config)
+    snapshot, wanted = snapshot_of(log, config.newest, config.confirm)
 
     def report(news: Progress) -> None:
         if progress is not None:
@@ -196,15 +197,29 @@ def _report_phase(report: Report, phase: str) -> None:
     report(Progress(0, 0, float("nan"), float("nan"), phase))
 
 
-def _snapshot(log: CorrectionLog, config: FinetuneConfig) -> tuple[str, list[Correction]]:
-    """Return the digest of the whole log, and the newest corrections that have a text to learn."""
-    rows = log.latest() if config.confirm == 1 else confirmed_rows(log.rows(), config.confirm)
+def snapshot_of(log: CorrectionLog, newest: int, confirm: int = 1) -> tuple[str, list[Correction]]:
+    """Return the digest of the whole log, and the newest corrections that have a text to learn.
+
+    Parameters
+    ----------
+    log : CorrectionLog
+    newest : int
+        Largest number of corrections.
+    confirm : int
+        Leave out texts on which fewer readers agree.
+
+    Raises
+    ------
+    TrainingError
+        If there are none.
+    """
+    rows = log.latest() if confirm == 1 else confirmed_rows(log.rows(), confirm)
     wanted = [each for each in rows if not is_blank(each.text)]
     if not wanted:
         raise TrainingError(
             "corrections: none says what the answer should be"
-            + (f", with {config.confirm} readers who agree" if config.confirm > 1 else "")
+            + (f", with {confirm} readers who agree" if confirm > 1 else "")
             + "; edit or accept an answer first"
         )
     # With those withdrawn: the digest names a beginning of the log, to which rows are only added.
-    return rows_digest(log.rows(withdrawn=True)), wanted[-config.newest :]
+    return rows_digest(log.rows(withdrawn=True)), wanted[-newest:]

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from radfound.commands import run_command
 from radfound.exceptions import NotFoundError, RequestError
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rank=args.rank, alpha=args.alpha, learning_rate=args.learning_rate, epochs=args.epochs,
         batch_size=args.batch_size, checkpointing=backend.model.device.type == "cuda",
     )  # fmt: skip
-    files = _Files(args.studies)
+    files = StudyFiles(args.studies)
     try:
         served.check_revision(backend.describe().revision, folder)
         result = finetune(
@@ -159,27 +159,42 @@ def _served(file: Path | None, name: str | None) -> _Served:
     )
 
 
-class _Files:
-    """The studies in a folder by the ids of MONAI Label's local datastore: file names without their ends."""
+class StudyFiles:
+    """The studies in a folder by their ids on the server: their paths in the folder, without suffix.
+
+    Parameters
+    ----------
+    folder : Path
+        With the uploads of the server in `.radfound`; an upload takes precedence.
+    """
 
     def __init__(self, folder: Path):
         self._folder = folder
 
     def read(self, image: str) -> Study:
+        """Return a study; raises what `read_study` and `path` raise."""
         from radfound.reading import read_study
 
-        return read_study(self._path(image))
+        return read_study(self.path(image))
 
     def version(self, image: str) -> str:
-        stat = self._path(image).stat()
+        """Return a text that changes when the study's file does."""
+        stat = self.path(image).stat()
         return hashlib.sha256(f"{stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()
 
-    def _path(self, image: str) -> Path:
-        name = Path(image).name
-        found = sorted(each for each in self._folder.glob("*") if each.name.split(".")[0] == name)
-        if name != image or not found:
-            raise NotFoundError(f"no study {image!r} in {self._folder.name}; put its file back")
-        return found[0]
+    def path(self, image: str) -> Path:
+        """Return the file or folder of a study; NotFoundError if there is none."""
+        from radfound.reading.files import SUFFIXES
+
+        below = PurePosixPath(image)
+        if not below.is_absolute() and not any(part.startswith(".") for part in below.parts):
+            for root in (self._folder / ".radfound" / "uploads", self._folder):
+                folder = root / below.parent
+                for each in sorted(folder.iterdir()) if folder.is_dir() else ():
+                    suffix = each.name.removeprefix(below.name).lower()
+                    if each.name.startswith(below.name) and suffix in ("", *SUFFIXES):
+                        return each
+        raise NotFoundError(f"no study {image!r} in {self._folder.name}; put its file back")
 
 
 def _show(progress: Progress) -> None:

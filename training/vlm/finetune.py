@@ -12,15 +12,14 @@ from typing import Any
 import peft
 import transformers
 
-from radfound.correction import is_blank
 from radfound.engine.transformers.adapters import TARGETS
 from radfound.engine.transformers.backend import TransformersBackend
-from radfound.exceptions import AdapterError, TrainingError
+from radfound.exceptions import AdapterError
 from radfound.records.adapters import AdapterStore
-from radfound.records.corrections import CorrectionLog, newest_of, rows_digest
+from radfound.records.corrections import CorrectionLog
 from radfound.study.study import Study
 from radfound.validation import Count
-from training.corrections.finetune import EVALUATING, FinetuneResult, skipped_of
+from training.corrections.finetune import EVALUATING, FinetuneResult, skipped_of, snapshot_of
 from training.corrections.gate import Check, Verdict
 from training.loop.config import Progress
 from training.loop.processes import is_first_process
@@ -42,12 +41,15 @@ class VlmConfig(LoraSettings, Bounds):
         Newest corrected studies whose other answers are replayed.
     newest : int
         Largest number of corrections, the newest ones.
+    confirm : int
+        Leave out texts on which fewer readers agree.
     kept_adapters : int
         Number of the newest adapters that keep their weights.
     """
 
     replay_studies: Count = 48
     newest: Count = 1000
+    confirm: Count = 1
     kept_adapters: Count = 20
 
 
@@ -92,12 +94,7 @@ def finetune(
         If no correction says what the answer should be, or no corrected study can be read.
     """
     config, began = config or VlmConfig(), time.monotonic()
-    rows = log.rows()
-    wanted = [each for each in newest_of(rows) if not is_blank(each.text)][-config.newest :]
-    if not wanted:
-        raise TrainingError(
-            "corrections: none says what the answer should be; edit or accept an answer first"
-        )
+    snapshot, wanted = snapshot_of(log, config.newest, config.confirm)
 
     def report(news: Progress) -> None:
         if progress is not None:
@@ -141,7 +138,7 @@ def finetune(
             "transformers": transformers.__version__,
             "parent": None,
             "author": author,
-            "snapshot": rows_digest(rows),
+            "snapshot": snapshot,
             "corrections": [each.correction for each in examples.corrections],
             "left_out": examples.left_out,
             "gate": verdict.to_json(),

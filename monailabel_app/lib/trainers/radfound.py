@@ -134,15 +134,18 @@ class RadFoundTrainer(TrainTask):
 
     def _finetune_vlm(self, base: ModelSettings, request: Mapping[str, Any]) -> FinetuneResult:
         from radfound.engine.transformers.backend import TransformersBackend
+        from training.corrections.finetune import snapshot_of
         from training.vlm.finetune import finetune
 
+        config = _config(base.backend, request)
+        snapshot_of(self._service.log, config.newest)  # raises before the model is loaded
         self._save(TrainingStatus(state="running", phase=f"loading {base.name}"))
         backend = build_backend(base)
         assert isinstance(backend, TransformersBackend)
         try:
             return finetune(
                 backend=backend,
-                config=_config(base.backend, request),
+                config=config,
                 cache=self._state.path.with_name(PICTURES),
                 **self._common(base, request),
             )

@@ -10,13 +10,13 @@ from PIL import Image
 from radfound.cli import main as radfound_main
 from radfound.correction import Correction
 from radfound.engine.transformers.backend import TransformersBackend
-from radfound.exceptions import RequestError, StudyUnreadableError, TrainingError
+from radfound.exceptions import NotFoundError, RequestError, StudyUnreadableError, TrainingError
 from radfound.question import Question
 from radfound.records.adapters import AdapterStore, store_path
-from radfound.records.corrections import CorrectionLog, log_path
+from radfound.records.corrections import CorrectionLog, log_path, rows_digest
 from radfound.study.study import Study, StudyImage
 from tests.radfound.engine.tiny_models import build
-from training.vlm.__main__ import main
+from training.vlm.__main__ import StudyFiles, main
 from training.vlm.examples import examples_of
 from training.vlm.finetune import VlmConfig, finetune
 from training.vlm.gate import NAMES
@@ -95,6 +95,7 @@ def test_corrections_become_a_published_adapter_that_gives_them(backends, log, t
     assert checks["regression"]["passed"] is None
     assert checks["regression"]["words"].startswith("not done: this model has no set")
     assert list(checks) == list(NAMES)
+    assert manifest["snapshot"] == rows_digest(log.rows(withdrawn=True))
     with safetensors.safe_open(store.path("a-0001") / "adapter_model.safetensors", "pt") as file:
         names = list(file.keys())
     assert names and all("language_model" in name and ".lora_" in name for name in names)
@@ -183,6 +184,25 @@ def test_the_command_trains_on_a_folder_of_studies(tmp_path, capsys):
     assert json.loads((store.path("a-0001") / "adapter_config.json").read_text())["r"] == 16
     with pytest.raises(RequestError, match="--studies: there is no folder"):
         main(["--studies", str(tmp_path / "none"), "--model", str(model)])
+
+
+def test_the_command_finds_uploads_folders_and_dotted_names(tmp_path):
+    uploads = tmp_path / ".radfound" / "uploads"
+    uploads.mkdir(parents=True)
+    for folder in ("series.of.two", "ward"):
+        (tmp_path / folder).mkdir()
+    places = {
+        "one": uploads / "one.nii.gz", "two": tmp_path / "two.DCM", "ct.v2": tmp_path / "ct.v2.png",
+        "both": uploads / "both.png", "ward/mr": tmp_path / "ward" / "mr.nrrd",
+    }  # fmt: skip
+    for path in (*places.values(), tmp_path / "both.png"):
+        path.touch()
+    files = StudyFiles(tmp_path)
+    for image, path in {**places, "series.of.two": tmp_path / "series.of.two"}.items():
+        assert files.path(image) == path
+    for image in ("ct", "../one", "/one", ".radfound", "", "three"):
+        with pytest.raises(NotFoundError, match="no study"):
+            files.path(image)
 
 
 def test_the_command_publishes_into_the_store_of_the_served_model(tmp_path, capsys):
