@@ -20,7 +20,8 @@ from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 
 BRAIN, SLICE = "sample_brain_mr", "sample_ct_slice"
-ASKED, TAUGHT = "Is this the brain of one patient?", "No, it is the mean of 152 healthy brains."
+# An open question, which the language model answers, token by token, and not a classifier.
+ASKED, TAUGHT = "Whose brain is this?", "It is the mean of 152 healthy brains."
 TRAINING_S = 1800
 
 
@@ -96,6 +97,8 @@ def extension_client_works(url: str, folder: Path) -> None:
     expect(client.send_correction(taught), "the correction to be new")
     expect(not client.send_correction(taught), "the same correction to be known")
     expect(taught["id"] in {each["id"] for each in client.corrections(BRAIN)}, "it in the list")
+    at_once = client.ask("vqa", [BRAIN], ASKED)
+    expect(at_once["text"] == TAUGHT, f"the correction as the next answer, not {at_once['text']!r}")
     expect(client.next_study("hybrid"), "a next study")
     expect(Path(client.download(SLICE, str(folder))).is_file(), "the study that was downloaded")
     expect(client.adapters()["active"] is None, "the base model to answer")
@@ -112,7 +115,8 @@ def training_is_published_and_answers(client: MONAILabelClient, folder: Path) ->
         time.sleep(1)
     expect(found["state"] == "published", f"a published adapter: {found}")
     expect(all(each["passed"] is not False for each in found["checks"]), "checks that passed")
-    after = ask(client, "vqa", BRAIN, {"question": ASKED})
+    # The model's own answer, without the recall of corrections.
+    after = ask(client, "vqa", BRAIN, {"question": ASKED, "recall": False})
     expect(after["text"] == TAUGHT, f"what was taught, not {after['text']!r}")
     expect(after["model"]["adapter"] == found["adapter"], "the answer of the new adapter")
     done(f"a training is published as {found['adapter']} and answers, {found['seconds']:.0f} s")
