@@ -32,6 +32,13 @@ _WIDTH = 480
 _VIEW_MM = 215.0
 _PATIENCE_S = 1800.0  # for fine-tuning; all other steps take seconds
 _SECTIONS = ("server", "study", "ask", "evidence", "day", "correct", "teach")
+# The same weights under a second name: no other model can be had without a network.
+_TWO_MODELS = """\
+models:
+  - name: second-reader
+    backend: radfound
+    place: radfound-mini
+"""
 _VIEWS = ("Red", "Yellow", "Green")
 
 
@@ -54,6 +61,11 @@ def main() -> int:
             photographer = Photographer(running.open_module(), args.out, server)
             try:
                 photographer.take_all(f"http://{HOST}:{args.port}", studies / f"{BRAIN}.nii.gz")
+                _stop(server)
+                models = Path(name) / "models.yaml"
+                models.write_text(_TWO_MODELS, encoding="utf-8")
+                with _served(studies, args.port, "--conf", "models", str(models)):
+                    photographer.take_second_opinion()
             except TimeoutError as error:
                 print(f"screenshots: {error}", file=sys.stderr)
                 return 1
@@ -64,9 +76,10 @@ def main() -> int:
 
 
 @contextmanager
-def _served(studies: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def _served(studies: Path, port: int, *settings: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run the server as `make serve` does; yield when the model is loaded."""
-    command = [sys.executable, str(ROOT / "scripts" / "serve.py"), "--port", str(port)]
+    serve = str(ROOT / "scripts" / "serve.py")
+    command = [sys.executable, serve, "--port", str(port), *settings]
     server = subprocess.Popen([*command, "--studies", str(studies)], stdout=subprocess.PIPE)
     try:
         assert server.stdout is not None
@@ -120,6 +133,7 @@ class Photographer:
             self._answered,
             self._listed,
             self._corrected,
+            self._from_elsewhere,
             self._dark,
             self._training,
             self._gone,
@@ -198,7 +212,35 @@ class Photographer:
         self._take("sentences", "ask")
         ui.editButton.click()
         self._wait(lambda: ui.correctionsTable.rowCount == 2, "the corrections")
+        self._wait(lambda: "Changes" in ui.correctMessage.text, "the effect")
         self._take("corrected", "ask", "correct")
+
+    def _from_elsewhere(self) -> None:
+        """Show a reader's text, and a question that the model cannot answer."""
+        self.ui.clearButton.click()
+        self._ask("Which imaging modality is this?")
+        self.panel.unfold(self._ask("Is there a glioma?"))
+        self._take("sources", "ask")
+
+    def take_second_opinion(self) -> None:
+        """Take the screenshot of a server with two models."""
+        # The panel looks for its server by itself.
+        self._wait(lambda: self.session.state == "connected", "the server's return")
+        self._wait_until_idle()
+        self.ui.clearButton.click()
+        self._ask("In which plane is this image?")
+        self.ui.secondButton.click()
+        self._wait(lambda: len(self.panel.conversation.answered()) == 2, "a second opinion")
+        self._wait_until_idle()
+        self._take("second", "server", "ask")
+
+    def _ask(self, question: str) -> Any:
+        self.ui.questionEdit.text = question
+        self.ui.askButton.click()
+        turn = self.panel.conversation.turns[-1]
+        self._wait(lambda: turn.state == "answered", "an answer")
+        self._wait_until_idle()
+        return turn
 
     def _dark(self) -> None:
         from PySide6 import QtGui, QtWidgets

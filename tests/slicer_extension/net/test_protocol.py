@@ -6,7 +6,7 @@ import json
 import pytest
 import requests
 from jsonschema import Draft7Validator
-from RadFoundLib.net import protocol
+from RadFoundLib.net import bodies, protocol
 from RadFoundLib.selftest.pretended_server import StubServer
 
 from monailabel_app.lib.infers import MODELS
@@ -204,6 +204,18 @@ def test_what_a_correction_teaches_has_the_shape_of_the_examples(server):
     assert withdrawn == {**protocol.WITHDRAWAL, "id": "taught-1"}
     rows = server.get(protocol.CORRECTIONS).json()["corrections"]
     assert "taught-1" not in [row["id"] for row in rows]
+
+
+def test_a_prior_study_is_named_as_the_server_expects(server):
+    asked = {"task": "caption", "image": VOLUME, "max_new_tokens": 4, "recall": False}
+    unknown = server.post(
+        protocol.ASK, json={**asked, **bodies.asked((), None, (), None, None, None, prior="gone")}
+    )
+    assert unknown.status_code == 404
+    name, _answer = tokens_and_answer(server.post(protocol.ASK, json={**asked, "prior": VOLUME}))[
+        -1
+    ]
+    assert name == "answer"
 
 
 def test_a_wording_has_the_fields_of_its_example():

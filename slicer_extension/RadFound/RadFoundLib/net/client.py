@@ -2,19 +2,18 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, Callable, Optional
 from urllib.parse import urlencode
 
 from ..translation import _
 from . import bodies, protocol, replies
-from .address import Address
+from .calls import Calls
 from .cancellation import Cancellation
 from .downloading import saved, unpacked
 from .errors import ClientError
 from .replies import ServerInfo, TrainingStatus
-from .transport import Reply, half_a_reply, not_radfound, request
+from .transport import half_a_reply, not_radfound
 from .uploading import Progress, UploadBody, size_of
 
 __all__ = ["Client", "ClientError", "ServerInfo", "TrainingStatus", "image_id"]
@@ -31,7 +30,7 @@ def image_id(content_hash: str) -> str:
     return f"volume-{content_hash[:_HASH_CHARS].lower()}"
 
 
-class Client:
+class Client(Calls):
     """HTTP client of one RadFound server; thread-safe.
 
     Every call has a time limit, can be cancelled at any moment (also while it waits for the
@@ -56,43 +55,6 @@ class Client:
     ClientError
         Of kind "request", if the address or token is invalid, or the address has a password.
     """
-
-    def __init__(
-        self,
-        address: str,
-        token: Optional[str] = None,
-        timeout_s: float = 15.0,
-        answer_timeout_s: float = 180.0,
-        ca_file: str = "",
-    ):
-        self._place = Address.parse(address)
-        token = (token or "").strip()
-        if not (token.isascii() and token.isprintable()) or " " in token:
-            raise ClientError(_("The token contains an invalid character."), "request")
-        self._token = token
-        self._timeout_s = timeout_s
-        self._answer_timeout_s = answer_timeout_s
-        self._ca_file = ca_file
-
-    @property
-    def address(self) -> str:
-        """The server's normalised address, such as http://127.0.0.1:8000."""
-        return str(self._place)
-
-    @property
-    def origin(self) -> str:
-        """Scheme, host and port of the server."""
-        return self._place.origin
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the server is on this machine (a loopback address)."""
-        return self._place.is_local
-
-    @property
-    def is_private(self) -> bool:
-        """Whether the connection is safe from eavesdropping: this machine, or TLS."""
-        return self._place.is_private
 
     # Server -----------------------------------------------------------------------------------
 
@@ -470,50 +432,3 @@ class Client:
             if not isinstance(replies.as_object(adapter, self._place).get("id"), str):
                 raise not_radfound(self._place)
         return found
-
-    def _get(
-        self, target: str, cancel: Optional[Cancellation], limit_s: Optional[float] = None
-    ) -> Any:
-        limit_s = limit_s or self._timeout_s
-        call = self._call("GET", target, silence_s=limit_s, limit_s=limit_s, cancel=cancel)
-        with call as reply:
-            return self._json(reply)
-
-    def _post(
-        self,
-        target: str,
-        value: Any,
-        cancel: Optional[Cancellation],
-        limit_s: Optional[float] = None,
-    ) -> Any:
-        limit_s = limit_s or self._timeout_s
-        call = self._call(
-            "POST",
-            target,
-            headers={"Content-Type": "application/json"},
-            body=bodies.json_bytes(value),
-            silence_s=limit_s,
-            limit_s=limit_s,
-            cancel=cancel,
-        )
-        with call as reply:
-            return self._json(reply)
-
-    def _json(self, reply: Reply) -> Any:
-        self._check(reply)
-        return replies.read_json(replies.read_all(reply, self._place), self._place)
-
-    def _check(self, reply: Reply) -> None:
-        replies.check_status(reply, self._place, bool(self._token))
-
-    @contextmanager
-    def _call(self, method: str, target: str, **how: Any) -> Iterator[Reply]:
-        """Send a request, by default with the limits of a short call."""
-        headers = dict(how.pop("headers", {}))
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
-        how.setdefault("silence_s", self._timeout_s)
-        how.setdefault("ca_file", self._ca_file)
-        how.setdefault("limit_s", self._timeout_s)
-        with request(self._place, method, target, headers=headers, **how) as reply:
-            yield reply

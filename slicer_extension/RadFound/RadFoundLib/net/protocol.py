@@ -3,6 +3,8 @@
 The project's tests compare all of it with a running server and its OpenAPI description.
 """
 
+from typing import Any
+
 # Routes; a name in braces is filled in with `path`.
 INFO = "/info/"
 HEALTH = "/radfound/health"
@@ -170,7 +172,7 @@ TRAINING_STATUS = {
     "seconds": None,
     "skipped": [{"id": "ct03", "reason": "ct03.nii.gz: cut off"}],
 }
-HEALTH_STATUS = {
+HEALTH_STATUS: dict[str, Any] = {
     "status": "ok",
     "version": "0.1.0",
     "pid": 4711,
@@ -183,7 +185,7 @@ ADAPTER = {"id": "a-0001", "active": True, "manifest": {"metrics": {"corrections
 ADAPTER_LIST = {"active": "a-0001", "adapters": [ADAPTER]}
 RECEIPT = {"id": "a-correction", "recorded": True}
 WITHDRAWAL = {"id": "a-correction", "withdrawn": True}
-EFFECT_OF_CORRECTION = {
+EFFECT_OF_CORRECTION: dict[str, Any] = {
     "correction": "a-correction",
     "question": "Is there an effusion?",
     "changes": [{"images": ["ct02"], "before": None, "after": "Yes.", "source": "head"}],

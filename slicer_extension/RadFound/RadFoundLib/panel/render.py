@@ -253,6 +253,8 @@ def _bar(turn: Turn, palette: Palette) -> str:
         return palette.good
     if turn.is_silent:
         return palette.unsure
+    if is_from_header(turn.answer or {}):
+        return palette.link
     confidence = (turn.answer or {}).get("confidence")
     if confidence is None:
         return palette.faint
@@ -305,7 +307,7 @@ def _own_text_html(turn: Turn, own: str, palette: Palette) -> str:
         words = _("Show the model's guess") if is_guess else _("Show the model's text")
         if is_readers(turn.answer or {}) and not own:
             words = _("Show the earlier text")
-        return "<br>" + _link("unfold", turn, words, palette)
+        return _small(_link("unfold", turn, words, palette), palette.faint)
     text = f"<s>{escape(turn.model_text)}</s>"
     if own and turn.verdict is None:
         words = _("The model's guess: {text}") if is_guess else _("The model's text: {text}")
@@ -354,7 +356,8 @@ def _footer_html(turn: Turn, palette: Palette) -> str:
     rest = [] if is_readers(turn.answer) else [model_words(turn.answer["model"])]
     if turn.answer.get("finished") is False:
         rest.append(_("cut off at the maximum length"))
-    parts = [*_certainty_html(turn.answer, palette), *map(escape, rest)]
+    certainty = [] if turn.verdict == "edited" else _certainty_html(turn.answer, palette)
+    parts = [*certainty, *map(escape, rest)]
     lines = _small(" · ".join(parts), palette.faint) if parts else ""
     lines += _slices_html(turn, palette)
     if turn.verdict:

@@ -126,7 +126,7 @@ class AskSection:
 
     def _ask_itself(self, turn: Turn) -> None:
         """Ask the model the question of an answer that is a reader's earlier text."""
-        model = str(turn.answer["model"]["name"]) if self._session.models else None
+        model = str(turn.answer["model"]["name"]) if turn.answer and self._session.models else None
         self._ask_again(turn, model, recall=False)
 
     def _ask_again(self, turn: Turn, model: Optional[str], recall: bool = True) -> None:

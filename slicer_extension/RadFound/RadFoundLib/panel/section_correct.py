@@ -20,6 +20,7 @@ class CorrectSection:
 
     def __init__(self, panel: Any):
         self._panel, self._ui, self._session = panel, panel.ui, panel.session
+        self._noted = ""  # what was noted last about the chosen answer
         ui = self._ui
         ui.whereSelector.setMRMLScene(slicer.mrmlScene)
         ui.authorEdit.text = panel.settings.author()
@@ -112,6 +113,7 @@ class CorrectSection:
                 blocked = ui.answerBox.blockSignals(True)
                 ui.answerBox.currentIndex = index
                 ui.answerBox.blockSignals(blocked)
+        self._noted = ""
         self._say("")
 
     def _enable(self) -> None:
@@ -171,6 +173,7 @@ class CorrectSection:
                     region=node.GetName()
                 )
             ui.whereSelector.setCurrentNode(None)
+        self._noted = message
         self._say(message)
         return True
 
@@ -178,8 +181,7 @@ class CorrectSection:
         """Add what the newest correction changes to the note about it."""
         turn, effect = self._panel.turn, self._session.effect
         if turn is not None and turn.correction_id and effect["correction"] == turn.correction_id:
-            noted = _("Noted: {verdict}.").format(verdict=verdict_words(turn.verdict))
-            self._say(f"{noted} {effect_words(effect)}")
+            self._say(f"{self._noted} {effect_words(effect)}".strip())
 
     def _take_back_chosen(self) -> None:
         rows, row = self._session.corrections_here(), self._ui.correctionsTable.currentRow()

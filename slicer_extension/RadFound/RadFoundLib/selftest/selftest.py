@@ -5,6 +5,7 @@ from typing import Any, Callable
 
 import slicer
 
+from ..net.protocol import CANNOT_TELL, WORDING
 from ..scene import scene
 from .pretended_server import StubServer
 
@@ -15,7 +16,8 @@ def run(widget: Any, make_volume: Callable[[], Any]) -> None:
     """Test the way of a day's work, from connecting to a lost server.
 
     Consent, asking, a report sentence by sentence, a folded answer, evidence, correcting, keeping,
-    the list of studies, all volumes at once, and teaching.
+    the list of studies, all volumes at once, what comes from a reader or is not answered, taking a
+    correction back, the department's wording, and teaching.
 
     Parameters
     ----------
@@ -41,8 +43,11 @@ def run(widget: Any, make_volume: Callable[[], Any]) -> None:
         _edit_a_report(panel, stub)
         _correct(panel, stub)
         _fold(panel, stub)
+        _tell_sources_apart(panel, stub)
+        _take_back(panel, stub)
         _keep(panel)
         _work_through_the_day(panel, stub)
+        _decide_on_wording(panel, stub)
         _teach(panel, stub)
         stub.close()
         _lose_the_server(panel)
@@ -133,6 +138,45 @@ def _fold(panel: Any, stub: StubServer) -> None:
     panel.unfold(turn)
     _check(not panel.is_folded(turn), "an unsure answer to be opened")
     stub.confidence = confidence
+
+
+def _tell_sources_apart(panel: Any, stub: StubServer) -> None:
+    ui = panel.ui
+    stub.readers["Who knows?"] = {
+        "source": "recall",
+        "text": "A cyst.",
+        "corrected_by": "Dr A",
+        "corrected_on": "2026-08-01T09:30:00.000Z",
+    }
+    stub.readers["Who cannot know?"] = {"source": "field", "text": CANNOT_TELL}
+    for question, words in (("Who knows?", "Dr A"), ("Who cannot know?", CANNOT_TELL)):
+        count = len(panel.conversation.answered())
+        ui.questionEdit.text = question
+        ui.askButton.click()
+        _until(lambda count=count: len(panel.conversation.answered()) > count, "an answer")
+        _check(words in ui.chatView.plainText, f"{words} to be shown")
+    _check(not ui.acceptButton.enabled, "an answer that is not given not to be accepted")
+
+
+def _take_back(panel: Any, stub: StubServer) -> None:
+    ui = panel.ui
+    count = len(stub.corrections)
+    ui.correctionEdit.plainText = "A reader's answer."
+    ui.editButton.click()
+    _until(lambda: len(stub.corrections) == count + 1, "the answer to arrive")
+    _until(lambda: ui.correctionsTable.rowCount == count + 1, "the answer in the list")
+    ui.correctionsTable.selectRow(0)
+    ui.takeBackButton.click()
+    _until(lambda: len(stub.corrections) == count, "the answer to be taken back")
+
+
+def _decide_on_wording(panel: Any, stub: StubServer) -> None:
+    ui = panel.ui
+    stub.wordings = [WORDING]
+    panel.session.refresh_wordings()
+    _until(lambda: ui.acceptWordingButton.enabled, "a proposed wording")
+    ui.acceptWordingButton.click()
+    _until(lambda: stub.wordings[0]["state"] == "accepted", "the wording to be accepted")
 
 
 def _keep(panel: Any) -> None:

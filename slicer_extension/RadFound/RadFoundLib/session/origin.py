@@ -30,8 +30,9 @@ def is_from_header(answer: Mapping[str, Any]) -> bool:
 
 
 def own_text(answer: Mapping[str, Any]) -> str:
-    """Return the model's own text where another one is shown in its place."""
-    return str(answer.get("model_text") or "").strip()
+    """Return the model's own text where another one is shown in its place; empty otherwise."""
+    own = str(answer.get("model_text") or "").strip()
+    return own if own != str(answer.get("text") or "").strip() else ""
 
 
 def origin_words(answer: Mapping[str, Any]) -> str:

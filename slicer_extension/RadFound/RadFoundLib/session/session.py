@@ -30,8 +30,6 @@ class Session(Teaching):
         The turn that is being answered.
     sending : Sending or None
         Progress of its upload.
-    effect : dict
-        What the newest correction changes, as the server tells; empty until it does.
     """
 
     def __init__(self, outbox: Outbox):
@@ -41,7 +39,6 @@ class Session(Teaching):
         self.corrections_of: tuple = ()
         self.sending: Optional[Sending] = None
         self.turn: Optional[Turn] = None
-        self.effect: dict = {}
         self._job: Optional[Job] = None
         self._conversations: dict = {}
         self._images: dict = {}
@@ -333,13 +330,9 @@ class Session(Teaching):
             if flushed.sent:
                 self.refresh_corrections(self.corrections_of)
                 self.refresh_wordings()
-                self.preview(flushed.sent[-1], self._previewed)
+                self.preview(flushed.sent[-1])
 
         self._errand(lambda job: self.outbox.flush(client, job.cancellation, again), done)
-
-    def _previewed(self, effect: dict) -> None:
-        self.effect = effect
-        self._tell("effect")
 
     def images_of(self, study: Study) -> tuple:
         """Return the ids of a study's images that are known to be on the server."""

@@ -15,6 +15,8 @@ class Teaching(Connection):
     ----------
     wordings : list of dict
         The templates of the department's wording that are proposed or applied.
+    effect : dict
+        What the newest correction changes, as the server tells; empty until it does.
     previews : Jobs
         Thread for previews, which take seconds on a large server.
     """
@@ -22,6 +24,7 @@ class Teaching(Connection):
     def __init__(self) -> None:
         super().__init__()
         self.wordings: list = []
+        self.effect: dict = {}
         self.previews = Jobs()
 
     def poll(self) -> None:
@@ -76,17 +79,18 @@ class Teaching(Connection):
             lambda error: done(words_of(error)),
         )
 
-    def preview(self, correction: str, done: Done) -> None:
+    def preview(self, correction: str) -> None:
         """Fetch what a recorded correction changes on unread studies; nothing happens if that fails."""
         client = self.client
         if client is None or self.state != "connected":
             return
 
-        def on_done(found: dict) -> None:
+        def done(found: dict) -> None:
             if self.client is client:
-                done(found)
+                self.effect = found
+                self._tell("effect")
 
-        self.previews.submit(lambda job: client.effect(correction, job.cancellation), on_done)
+        self.previews.submit(lambda job: client.effect(correction, job.cancellation), done)
 
     def _withdraw(self, correction: str, author: str, done: Done, failed: Done) -> None:
         client = self.client
