@@ -170,8 +170,7 @@ def test_the_server_takes_the_examples_and_replies_as_it_describes(server, opena
     assert {name for name, _ in events} <= set(protocol.EVENTS)
     assert all(set(data) == {"text"} for name, data in events if name == "token")
     name, answer = events[-1]
-    expected = set(protocol.ANSWER) - set(protocol.ONLY_FROM_AN_ARCHIVE)
-    assert name == "answer" and set(answer) == expected
+    assert name == "answer" and set(answer) == set(protocol.ANSWER)
     assert set(answer["model"]) == set(protocol.MODEL_VERSION)
     assert faults(described(openapi, "POST", protocol.ASK), answer) == []
 

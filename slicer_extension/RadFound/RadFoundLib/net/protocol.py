@@ -124,8 +124,6 @@ ANSWER = {
     "series": [],
     "series_rule": None,
 }
-ONLY_FROM_AN_ARCHIVE = ("series", "series_rule")
-"""Fields that an answer about a study of the server's folder lacks."""
 SHOWN = {"recipe": "slices", "note": "2 of 40 slices", "slices": ["axial slice 1", "axial slice 2"]}
 READER_TEXT = {
     "text": "No effusion.",
