@@ -155,6 +155,7 @@ class Photographer:
         self.ui.connectButton.click()
         self._wait(lambda: self.session.state == "connected", "a connection")
         self._wait_until_idle()
+        self._wait(lambda: bool(self.ui.volumeText.text), "the voxels")
         self._take("connected", "server", "study", "ask")
 
     def _answering(self) -> None:
@@ -162,11 +163,10 @@ class Photographer:
         self.ui.askButton.click()
         self._take("consent", "ask")
         self.ui.agreeButton.click()
+        self._take("answering", "ask")
         self._wait(lambda: len(self.panel.conversation.answered()) == 1, "an answer")
         self.ui.reportButton.click()
         turn = self.panel.conversation.turns[-1]
-        self._wait(lambda: len(turn.text) > 60 or not turn.is_open, "a part of the report")
-        self._take("answering", "ask")
         self._wait(lambda: turn.state == "answered", "the report")
 
     def _answered(self) -> None:

@@ -370,7 +370,7 @@ class FieldModel:
                 {each.limit for each in self.finding_heads if each.finding in asked.findings}
             )
             return _silent(
-                "finding", f"This picture is not one of those it was {sets[0]}." if sets else ""
+                "finding", f"It was {sets[0]}; this picture is not like those." if sets else ""
             )
         value = found.findings[known[0]]
         present = value.probability >= 0.5

@@ -17,7 +17,7 @@ SILENT = {
     "source": "field",
     "text": CANNOT_TELL,
     "confidence": None,
-    "reason": "This picture is not one of those it was learnt from.",
+    "reason": "It was learnt from chest films; this picture is not like those.",
     "model_text": "Yes, a mass.",
 }
 

@@ -107,6 +107,11 @@ class CorrectSection:
         ui, turn = self._ui, self._panel.turn
         is_answered = turn is not None and not turn.is_silent
         ui.correctionEdit.plainText = turn.final_text if is_answered else ""
+        ui.correctionEdit.placeholderText = (
+            _("Accept the answer, reject it, or edit its text here.")
+            if is_answered
+            else _("Write the answer here, if you can tell it.")
+        )
         if turn is not None:
             index = ui.answerBox.findData(turn.id)
             if index >= 0:
