@@ -6,7 +6,7 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from monailabel_app.lib.pacs.archive import SeriesRow, is_uid
+from monailabel_app.lib.pacs.archive import SeriesRow, StudyRow, is_uid
 from monailabel_app.lib.pacs.cache import SeriesCache
 from monailabel_app.lib.pacs.records import Outgoing, PacsRecords
 from monailabel_app.lib.pacs.selection import choose, may_hold_images
@@ -52,6 +52,13 @@ def test_the_largest_original_series_of_a_ct_are_shown_by_number():
 def test_all_views_of_a_mammogram_are_shown():
     views = [series(number, "MG", 1) for number in range(1, 6)]
     assert chosen(*views, series(7, "SR"), series(8, "OT", sop_class=MAP)) == [1, 2, 3, 4, 5]
+
+
+def test_a_study_is_named_by_what_is_known_of_it():
+    row = StudyRow("1.2", ("CT", "SR"), (2, 30), "2026-01-05", "CT chest")
+    assert row.title == "CT/SR · CT chest · 2026-01-05"
+    assert StudyRow("1.2", (), (0, 0), "2026-01-05").title == "2026-01-05"
+    assert StudyRow("1.2", (), (0, 0)).title == "1.2"
 
 
 def test_a_map_of_this_project_is_no_series_of_the_study():
