@@ -38,6 +38,8 @@ def _running(command, url, folder: Path, patience_s: float = 570):
     # Every process of the server needs torchvision beside a CPU torch: radfound prepares it.
     (folder / "sitecustomize.py").write_text("import radfound\n")
     path = os.pathsep.join([str(folder), str(ROOT)])
+    hub = folder / "hub"  # `transformers serve` lists its models, and fails if it does not exist
+    hub.mkdir()
     log = folder / "server.log"
     with open(log, "wb") as output:
         process = subprocess.Popen(
@@ -45,7 +47,7 @@ def _running(command, url, folder: Path, patience_s: float = 570):
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=folder,
-            env={**os.environ, **_VARIABLES, "PYTHONPATH": path},
+            env={**os.environ, **_VARIABLES, "PYTHONPATH": path, "HF_HUB_CACHE": str(hub)},
             start_new_session=True,
         )
     try:
