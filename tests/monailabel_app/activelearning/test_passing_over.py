@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from monailabel_app.lib.activelearning import strategies
+from monailabel_app.lib.answering.models import ServedModels
 from monailabel_app.lib.answering.service import RadFoundService
 from monailabel_app.lib.infers import RadFoundInfer
 from monailabel_app.lib.infers.batch import RadFoundBatch
@@ -17,8 +18,8 @@ from monailabel_app.lib.scoring import RadFoundScoring
 from monailabel_app.lib.studies.datastore import StudyDatastore
 from monailabel_app.lib.trainers import RadFoundTrainer, TrainingState
 from radfound.correction import Correction
+from radfound.engine.models.settings import one_model
 from radfound.reading.volumes import nifti
-from radfound.records.adapters import AdapterStore, store_path
 from radfound.records.answers import AnswerJournal, journal_path
 from radfound.records.corrections import CorrectionLog, log_path
 from radfound.records.scores import ScoreBook, scores_path
@@ -93,10 +94,9 @@ def service(folder, readable):
     return RadFoundService(
         StudyDatastore(str(folder)),
         CorrectionLog(log_path(folder)),
-        AdapterStore(store_path(folder)),
+        ServedModels(one_model("radfound-tiny"), folder),
         AnswerJournal(journal_path(folder)),
         ScoreBook(scores_path(folder)),
-        checkpoint="radfound-tiny",
     )
 
 

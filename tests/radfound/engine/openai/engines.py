@@ -37,6 +37,8 @@ def _running(command, url, folder: Path, prepare: str, patience_s: float = 570):
     """Run a server, each of whose processes begins with `prepare`; yield its URL once it is healthy."""
     (folder / "sitecustomize.py").write_text(prepare)
     path = os.pathsep.join([str(folder), str(ROOT)])
+    hub = folder / "hub"  # `transformers serve` lists its models, and fails if it does not exist
+    hub.mkdir()
     log = folder / "server.log"
     with open(log, "wb") as output:
         process = subprocess.Popen(
@@ -44,7 +46,7 @@ def _running(command, url, folder: Path, prepare: str, patience_s: float = 570):
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=folder,
-            env={**os.environ, **_VARIABLES, "PYTHONPATH": path},
+            env={**os.environ, **_VARIABLES, "PYTHONPATH": path, "HF_HUB_CACHE": str(hub)},
             start_new_session=True,
         )
     try:
