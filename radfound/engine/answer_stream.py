@@ -42,7 +42,7 @@ class AnswerStream:
     on_lost : callable, optional
         Called if the backend can no longer use the answer's adapter.
     instead : Instead, optional
-        Takes the place of the model's text, which is then not streamed.
+        Takes the place of the model's text; it comes as one piece.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class AnswerStream:
         instead: Instead | None = None,
     ):
         self._stream, self._instead = tokens, instead
+        self._is_told = False  # whether the text instead was given as a piece
         self._study, self._question, self._model = study, question, model
         self._vocabulary, self._calibration = vocabulary, calibration
         self._on_lost = on_lost
@@ -134,6 +135,9 @@ class AnswerStream:
     def _take(self, token: Token | None) -> str | Answer:
         """Return the text of a token, or the Answer at the end."""
         if token is None:
+            if self._instead and not self._is_told:
+                self._is_told = True
+                return self._instead.text
             self._has_ended = True
             return self._answer()
         self._tokens.append(token)

@@ -22,7 +22,7 @@ class RecalledAnswer:
     has_begun = True
 
     def __init__(self, answer: Answer):
-        self._pieces: list[str | Answer] = [answer]
+        self._pieces: list[str | Answer] = [answer.text, answer]
 
     def cancel(self) -> None:
         """Do nothing: the answer is there."""

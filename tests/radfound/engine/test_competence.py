@@ -56,7 +56,8 @@ def test_captions_and_reports_are_of_no_kind():
 def test_a_guess_is_folded_and_not_streamed():
     stream = Engine(Echo(), competence=BLIND).stream(STUDY, question="Is there a tumor?")
     assert isinstance(stream, AnswerStream)
-    [answer] = list(stream)
+    text, answer = list(stream)
+    assert text == CANNOT_TELL
     assert (answer.text, answer.model_text, answer.confidence) == (CANNOT_TELL, "Yes", None)
     assert "did not depend on the picture" in answer.reason
 

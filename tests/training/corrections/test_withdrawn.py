@@ -3,7 +3,7 @@ import pytest
 from radfound.correction import Correction
 from radfound.exceptions import TrainingError
 from radfound.records.corrections import CorrectionLog, rows_digests
-from training.corrections.finetune import _snapshot
+from training.corrections.finetune import snapshot_of
 
 
 def correction(image):
@@ -24,7 +24,7 @@ def test_training_leaves_withdrawn_corrections_out_and_names_a_beginning_of_the_
     log.append(first)
     log.append(second)
     log.withdraw(first.id, "Dr A")
-    digest, wanted = _snapshot(log, 10)
+    digest, wanted = snapshot_of(log, 10)
     assert wanted == [second]
     log.append(correction("ct03"))
     assert digest in rows_digests(log.rows(withdrawn=True))
@@ -35,4 +35,4 @@ def test_training_needs_a_correction_that_holds(tmp_path):
     log.append(made := correction("ct01"))
     log.withdraw(made.id, "Dr A")
     with pytest.raises(TrainingError, match="corrections: none"):
-        _snapshot(log, 10)
+        snapshot_of(log, 10)
