@@ -29,6 +29,7 @@ def served(folder, settings):
 def ask(server, image, limit=16):
     """The pieces of a streamed answer, and the answer."""
     asked = {"image": image, "question": QUESTION, "max_new_tokens": limit, "model": "tiny"}
+    asked["model_only"] = True  # not the correction, which answers at once
     reply = server.post("/radfound/ask", json=asked)
     assert reply.ok, reply.text
     found = []
@@ -42,6 +43,7 @@ def ask(server, image, limit=16):
 
 def stop_an_answer(server):
     asked = {"image": PICTURE, "question": QUESTION, "max_new_tokens": 256, "model": "tiny"}
+    asked["model_only"] = True
     with server.post("/radfound/ask", json=asked, stream=True) as reply:
         next(reply.iter_lines())
     deadline = time.monotonic() + 20
