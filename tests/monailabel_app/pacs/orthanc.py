@@ -114,11 +114,20 @@ class Orthanc:
         return [pydicom.dcmread(DicomBytesIO(content)) for content in contents]
 
     def damage(self, study_uid: str) -> None:
-        """Remove the files of a study from the disk, so that it is listed and cannot be fetched."""
+        """Remove files of a study from the disk, so that it is listed and cannot be fetched.
+
+        Orthanc reads one file of each study to list it; that one stays.
+        """
         query = {"Level": "Instance", "Query": {"StudyInstanceUID": study_uid}}
         for each in self._call("POST", "/tools/find", json=query).json():
             uuid = self.get(f"/instances/{each}/attachments/dicom/info").json()["Uuid"]
-            (self.folder / "db" / uuid[:2] / uuid[2:4] / uuid).unlink()
+            path = self.folder / "db" / uuid[:2] / uuid[2:4] / uuid
+            content = path.read_bytes()
+            path.unlink()
+            try:
+                self.get("/dicom-web/studies", headers={"Accept": "application/dicom+json"})
+            except requests.HTTPError:
+                path.write_bytes(content)
 
 
 def missing_tools() -> list[str]:

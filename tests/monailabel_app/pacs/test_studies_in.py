@@ -162,8 +162,8 @@ def test_every_strategy_passes_over_a_study_that_cannot_be_fetched(worked, strat
 
 
 def test_batch_scoring_and_training_go_on_without_it(worked, correction):
-    batch = {"images": "all", "params": {"question": QUESTION}}
-    done = worked.post("/batch/infer/radfound_vqa", params={"run_sync": True}, json=batch)
+    question = {"question": QUESTION}
+    done = worked.post("/batch/infer/radfound_vqa", params={"run_sync": True}, json=question)
     assert done.status_code == 200, done.text
     scored = worked.post("/scoring/radfound", params={"run_sync": True}, json={})
     assert scored.status_code == 200, scored.text
@@ -172,7 +172,7 @@ def test_batch_scoring_and_training_go_on_without_it(worked, correction):
         assert worked.post("/radfound/corrections", json=row).ok
     broken = worked.post("/radfound/corrections", json=correction(study_uid("mg")))
     assert broken.json()["recorded"] is True
-    begun = worked.post("/train/radfound", json={**QUICK_TRAINING, "force": True})
+    begun = worked.post("/train/radfound", json={**QUICK_TRAINING, "newest": 3, "force": True})
     assert begun.status_code == 200, begun.text
     status = worked.training_status(420)
     assert status["status"] == "DONE", status
