@@ -180,7 +180,7 @@ def test_a_training_goes_on_without_it(worked, correction):
         assert worked.post("/radfound/corrections", json=row).ok
     broken = worked.post("/radfound/corrections", json=correction(study_uid("mg")))
     assert broken.json()["recorded"] is True
-    begun = worked.post("/train/radfound", json={**QUICK_TRAINING, "force": True})
+    begun = worked.post("/train/radfound", json={**QUICK_TRAINING, "newest": 3, "force": True})
     assert begun.status_code == 200, begun.text
     status = worked.training_status(420)
     assert status["status"] == "DONE", status
