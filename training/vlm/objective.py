@@ -14,7 +14,7 @@ from pydantic import Field, Strict
 from torch import nn
 
 from radfound.engine.transformers.adapters import TARGETS
-from radfound.validation import Count, NotNegative, Positive, Truth
+from radfound.validation import Count, Positive, Truth
 from training.loop.config import Draw, LoopConfig, Progress
 from training.loop.optimise import optimise
 from training.vlm.examples import Example, Examples
@@ -41,7 +41,7 @@ class LoraSettings:
 
     rank: Count = 16
     alpha: Count = 16
-    dropout: NotNegative = 0.05
+    dropout: Annotated[float, Strict(), Field(ge=0, lt=1)] = 0.05
     learning_rate: Positive = 2e-4
     epochs: Count = 8
     batch_size: Count = 4

@@ -78,6 +78,8 @@ def test_a_model_in_a_folder_learns_the_corrections_and_answers_with_them(tmp_pa
         stop_an_answer(server)
         correct(server, before, "Yes, on the left.")
 
+        wrong = server.post("/train/radfound", json={"base": "tiny", "dropout": 1.5})
+        assert wrong.status_code == 400 and "dropout" in wrong.json()["detail"]["message"]
         assert server.post("/train/radfound", json={**FAST, "base": "tiny", "author": "B"}).ok
         assert server.training_status()["status"] == "DONE"
         state = server.get("/radfound/training").json()

@@ -38,7 +38,7 @@ def _running(command, url, folder: Path, prepare: str, patience_s: float = 570):
     (folder / "sitecustomize.py").write_text(prepare)
     path = os.pathsep.join([str(folder), str(ROOT)])
     hub = folder / "hub"  # `transformers serve` lists its models, and fails if it does not exist
-    hub.mkdir()
+    hub.mkdir(exist_ok=True)
     log = folder / "server.log"
     with open(log, "wb") as output:
         process = subprocess.Popen(
