@@ -40,8 +40,7 @@ def server(tmp_path_factory):
     shutil.copyfile(brain, studies / f"{BRAIN}.nii.gz")
     for name, source in ((CT, "CT_small.dcm"), (MR, "MR_small.dcm")):
         shutil.copyfile(get_testdata_file(source, download=False), studies / f"{name}.dcm")
-    conf = ("--conf", "checkpoint", "radfound-mini")
-    with running_server(studies, folder / "server.log", *conf) as server:
+    with running_server(studies, folder / "server.log", model="radfound-mini") as server:
         yield server
 
 

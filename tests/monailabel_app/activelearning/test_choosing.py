@@ -6,13 +6,14 @@ import pytest
 
 from monailabel_app.lib.activelearning import strategies
 from monailabel_app.lib.activelearning.leases import Leases
+from monailabel_app.lib.answering.models import ServedModels
 from monailabel_app.lib.answering.service import RadFoundService
 from monailabel_app.lib.scoring import RadFoundScoring
 from monailabel_app.lib.studies.datastore import StudyDatastore
 from radfound.correction import Correction
+from radfound.engine.models.settings import one_model
 from radfound.exceptions import RequestError, StudyUnreadableError
 from radfound.question import Answer, ModelVersion
-from radfound.records.adapters import AdapterStore, store_path
 from radfound.records.answers import AnswerJournal, journal_path
 from radfound.records.corrections import CorrectionLog, log_path
 from radfound.records.scores import ScoreBook, scores_path
@@ -37,10 +38,9 @@ def service(folder):
     return RadFoundService(
         StudyDatastore(str(folder)),
         CorrectionLog(log_path(folder)),
-        AdapterStore(store_path(folder)),
+        ServedModels(one_model("radfound-tiny"), folder),
         AnswerJournal(journal_path(folder)),
         ScoreBook(scores_path(folder)),
-        checkpoint="radfound-tiny",
     )
 
 

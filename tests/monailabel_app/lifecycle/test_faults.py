@@ -12,22 +12,24 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import psutil
 import pytest
 import requests
 
+from monailabel_app.lib.answering.models import ServedModels
 from monailabel_app.lib.answering.service import Inquiry, RadFoundService
 from monailabel_app.lib.lifecycle.leftovers import remove_leftovers
 from monailabel_app.lib.studies.datastore import StudyDatastore
 from monailabel_app.lib.studies.uploads import received, remove_stale
 from radfound.correction import Correction
 from radfound.engine.answer_stream import AnswerStream
+from radfound.engine.models.settings import one_model
 from radfound.engine.stream import Stream, Token
 from radfound.exceptions import Busy, Cancelled, StorageError
 from radfound.question import ModelVersion, Question
-from radfound.records.adapters import AdapterStore, store_path
 from radfound.records.answers import AnswerJournal, journal_path
 from radfound.records.corrections import CorrectionLog, log_path
 from radfound.records.scores import ScoreBook, scores_path
@@ -50,10 +52,9 @@ def service(studies):
     return RadFoundService(
         None,
         CorrectionLog(log_path(studies)),
-        AdapterStore(store_path(studies)),
+        ServedModels(one_model("radfound-tiny"), studies),
         AnswerJournal(journal_path(studies)),
         ScoreBook(scores_path(studies)),
-        checkpoint="radfound-tiny",
     )
 
 
@@ -148,8 +149,10 @@ def test_a_damaged_journal_or_score_book_under_a_running_server_costs_no_answer(
 def test_a_missing_checkpoint_is_named_and_corrections_are_taken_all_the_same(
     studies, tmp_path, correction
 ):
-    conf = ("--conf", "checkpoint", str(tmp_path / "no-such-folder"))
-    with running_server(studies, tmp_path / "server.log", *conf) as server:
+    folder = tmp_path / "without-weights"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "radfound"}')
+    with running_server(studies, tmp_path / "server.log", model=str(folder)) as server:
         assert detail(server.ask(VOLUME), 503)["code"] == "checkpoint_unavailable"
         assert server.post("/radfound/corrections", json=correction()).ok
         assert server.get("/radfound/health").ok
@@ -236,6 +239,8 @@ def test_a_start_removes_what_a_killed_training_and_its_launcher_left(tmp_path, 
 class HeldEngine:
     """Eight answers have a first token, the others none; all end at `release`."""
 
+    fields = None
+
     def __init__(self):
         self.streams = []
 
@@ -252,10 +257,30 @@ class HeldEngine:
             stream.end()
 
 
+class HeldModels:
+    """One model, which is loaded."""
+
+    default = "held"
+
+    def __init__(self, engine):
+        self._engine = engine
+
+    @contextmanager
+    def use(self, name=None):
+        yield self._engine
+
+    def engine(self, name=None):
+        return self._engine
+
+    def close(self):
+        pass
+
+
 @pytest.fixture
 def held(service):
-    service._engine = HeldEngine()
-    return service._engine
+    engine = HeldEngine()
+    service.models = HeldModels(engine)
+    return engine
 
 
 INQUIRY = Inquiry(
@@ -270,7 +295,7 @@ INQUIRY = Inquiry(
 
 async def ask_many(service, count):
     answers = [asyncio.ensure_future(service.answer_soon(INQUIRY)) for _ in range(count)]
-    while len(service._engine.streams) < count or service.running < 8:
+    while len(service.models.engine().streams) < count or service.running < 8:
         await asyncio.sleep(0.01)
     return answers
 

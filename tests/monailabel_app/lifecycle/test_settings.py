@@ -40,11 +40,11 @@ def start(*arguments, **variables):
         (["--port", "80000"], "PORT: found '80000'; expected a number from 1 to 65535"),
         (
             ["--conf", "devise", "cpu"],
-            "did you mean device? Known: checkpoint, confirm, device, hosts",
+            "did you mean device? Known: checkpoint, confirm, device, free_text, hosts",
         ),
         (["--conf", "device", "gpu"], "device: found 'gpu'; expected one of cpu, cuda, mps"),
-        (["--checkpoint", "radfound-min"], "did you mean radfound-mini?"),
-        (["--checkpoint", "no/such/folder"], "or a folder written by save_pretrained"),
+        (["--model", "radfound-min"], "did you mean radfound-mini?"),
+        (["--model", "no/such/folder"], "a folder of weights, or openai:"),
     ],
 )
 def test_a_setting_that_is_mistyped_is_said_with_the_known_ones(arguments, said):
@@ -148,7 +148,8 @@ def test_corrections_in_an_archive_that_cannot_be_written_any_more_are_not_hidde
 
 
 def test_every_setting_says_what_it_may_be():
-    check_conf(dict.fromkeys(SETTINGS.keys() - {"device"}, "x") | {"device": "cuda:1"})
+    limited = {"device": "cuda:1", "free_text": "yes"}
+    check_conf(dict.fromkeys(SETTINGS, "x") | limited)
     assert all(SETTINGS.values())
 
 
