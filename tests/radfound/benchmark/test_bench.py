@@ -267,7 +267,7 @@ def test_a_missing_library_is_named_with_how_to_get_it(
     monkeypatch.setattr(bench_module, "library", missing)
     with pytest.raises(RequestError, match=rf"pip install '.\[{extra}\]'"):
         bench_module.bench(
-            bench_module.Options(str(own_data), tmp_path, "radfound-tiny", (option,))
+            bench_module.Options(str(own_data), tmp_path, "radfound-tiny", tasks=(option,))
         )
 
 
