@@ -189,21 +189,21 @@ class Recipe:
             if self.instruction and series.index == 0:
                 yield self.instruction
             if several:
-                yield f"SERIES {series.index + 1}"
+                yield f"SERIES {series.index + 1}{_when(series, every)}"
         for number, piece in enumerate(series.slices, start=1):
             picture = self._picture(series, piece, budget)
-            label = self._label(series, number, several)
+            label = self._label(series, number, every)
             if label and not self.label_after:
                 yield label
             yield picture
             if label and self.label_after:
                 yield label
 
-    def _label(self, series: _Series, number: int, several: bool) -> str | None:
+    def _label(self, series: _Series, number: int, every: list[_Series]) -> str | None:
         if series.image.is_volume:
             return self.label and self.label.format(n=number)
         view = f" ({series.image.view})" if series.image.view else ""
-        return f"IMAGE {series.index + 1}{view}" if several else None
+        return f"IMAGE {series.index + 1}{view}{_when(series, every)}" if len(every) > 1 else None
 
     def _picture(self, series: _Series, piece: Slice, budget: float | None) -> Picture:
         # A slice in the file's own orientation keeps its pixels: the model was trained so.
@@ -235,6 +235,9 @@ class _Series:
     remark: str | None
 
     def caption(self, piece: Slice) -> str:
+        return ("prior study, " if self.image.prior else "") + self._place(piece)
+
+    def _place(self, piece: Slice) -> str:
         if not self.image.is_volume:
             view = f", {self.image.view}" if self.image.view else ""
             return f"image {self.index + 1}{view}, {self.words}"
@@ -251,6 +254,13 @@ class _Series:
             yield named + self.remark
         if single and (len(self.slices) > 1 or several > 1):
             yield "in one montage, because the model takes one picture"
+
+
+def _when(series: _Series, every: list[_Series]) -> str:
+    """Return whether an image is the prior or the current one, where a study has both."""
+    if not any(each.image.prior for each in every):
+        return ""
+    return ", PRIOR" if series.image.prior else ", CURRENT"
 
 
 def _stored(image: StudyImage, k: int, crop: np.ndarray) -> Slice:

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -263,3 +264,12 @@ def test_what_was_shown_can_be_stored_and_looked_at():
     }
     with Image.open(io.BytesIO(shown.png(1))) as picture:
         assert np.array_equal(np.asarray(picture), shown.pictures[1].pixels)
+
+
+def test_images_of_a_prior_study_are_named_as_such():
+    now, earlier = volume(4), replace(volume(4).images[0], prior=True)
+    shown = RECIPES["qwen_vl"].show(Study((*now.images, earlier)), Question(text="Any change?"))
+    words = [part for part in shown.parts if isinstance(part, str)]
+    assert "SERIES 1, CURRENT" in words and "SERIES 2, PRIOR" in words
+    captions = [picture.caption for picture in shown.pictures]
+    assert [text.startswith("prior study, ") for text in captions] == [False] * 4 + [True] * 4
