@@ -11,6 +11,7 @@ from radfound.cli import main
 from radfound.reader_study.design.config import read_config
 from radfound.reader_study.design.plan import Plan, Reader
 from radfound.reader_study.rating.ratings import PREFERENCE, SCORE, Rating, RatingStore
+from radfound.viewer import PAGE as VIEWER
 from scripts.serve import put_samples
 
 ROOT = Path(__file__).parents[3]
@@ -90,9 +91,12 @@ def test_the_pages_pictures_are_there():
 
 
 def test_the_page_names_the_keys_that_the_browser_knows():
+    pages = (ROOT / "radfound" / "reader_study" / "rating" / "page", VIEWER)
     source = "".join(
-        (ROOT / "radfound" / "reader_study" / "rating" / "page" / name).read_text(encoding="utf-8")
-        for name in ("screens.js", "viewer.js", "form.js", "app.js")
+        path.read_text(encoding="utf-8")
+        for folder in pages
+        for path in sorted(folder.iterdir())
+        if path.name in ("screens.js", "viewer.js", "form.js", "app.js")
     )
     for key in "jkcnbwsxivfo":
         assert f"`{key.upper()}`" in PAGE
