@@ -103,7 +103,7 @@ def first_tokens(engine: Engine, plain: LocalModel, path: Path, repeats: int) ->
     questions = iter(f"Is there a finding in region {n}?" for n in range(10_000))
 
     def ask(asked: Engine) -> None:
-        asked.answer(study, "vqa", next(questions), max_new_tokens=1)
+        asked.answer(study, "vqa", next(questions), max_new_tokens=1, model_only=True)
 
     def ask_plainly() -> None:
         inputs = plain.processor(read_study(path), next(questions))
@@ -123,7 +123,7 @@ def side_by_side(engine: Engine, study: Study, tokens: int, repeats: int) -> dic
     """Return the seconds for eight reports, requested one after another and concurrently."""
 
     def ask(_: int = 0) -> Answer:
-        return engine.answer(study, "report", max_new_tokens=tokens)
+        return engine.answer(study, "report", max_new_tokens=tokens, model_only=True)
 
     ask()
     with ThreadPoolExecutor(8) as readers:
