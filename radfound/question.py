@@ -118,6 +118,9 @@ class ReaderText(TypedDict):
     correction: Text
 
 
+CANNOT_TELL = "Cannot tell from this picture with this model."
+"""Text of an answer where neither a classifier nor the model sees what is asked."""
+
 SOURCES = ("model", "field", "recall", "head", "wording")
 """What an answer may come from; `Answer` describes them."""
 

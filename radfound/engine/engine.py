@@ -18,7 +18,7 @@ from radfound.engine.instead import Instead
 from radfound.engine.protocol import Backend
 from radfound.engine.stream import ended_stream
 from radfound.exceptions import RequestError
-from radfound.question import TASKS, Answer, ModelVersion, Question, Turn
+from radfound.question import CANNOT_TELL, TASKS, Answer, ModelVersion, Question, Turn
 from radfound.records.adapters import AdapterStore
 from radfound.study.evidence_map import Evidence
 from radfound.study.region import Box, Plane, region_from_json
@@ -28,7 +28,6 @@ from radfound.wire import MAX_NEW_TOKENS
 if TYPE_CHECKING:
     from radfound.fields.model import FieldModel
 
-CANNOT_TELL = "Cannot tell from this picture with this model."
 _NOT_SEEN = "on held-out questions of this kind its answers did not depend on the picture"
 
 

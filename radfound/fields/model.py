@@ -20,7 +20,7 @@ from radfound.fields.heads import Head, Nearness, Subspace
 from radfound.fields.questions import Asked, asked_for
 from radfound.fields.stated import stated_fields
 from radfound.fields.values import FieldAnswer, FieldValue, FindingValue
-from radfound.question import Question
+from radfound.question import CANNOT_TELL, Question
 from radfound.study.study import Study
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 SCHEMA = "radfound.fields/1"
 JSON_FILE, WEIGHTS_FILE = "fields.json", "fields.safetensors"
-CANNOT_TELL = "Cannot tell from this picture with this model."
 _REMEMBERED = 16
 # Slices of volumes lie further from the training figures, which a person had chosen and windowed.
 _VOLUME_LIMIT = 1.2

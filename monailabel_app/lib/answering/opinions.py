@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from radfound.exceptions import RadFoundError
-from radfound.question import Answer
+from radfound.question import CANNOT_TELL, Answer
 
 from .open_answers import OpenAnswer
 from .service import Inquiry, RadFoundService
@@ -37,9 +37,9 @@ class Opinion:
 
 
 def one_for_each(inquiry: Inquiry) -> dict[str, Inquiry]:
-    """Return the inquiry for each of the models that it names."""
+    """Return the inquiry for each of the models that it names, without readers' texts: opinions are the models'."""
     return {
-        name: replace(inquiry, ask=inquiry.ask.model_copy(update={"model": name}))
+        name: replace(inquiry, ask=inquiry.ask.model_copy(update={"model": name, "recall": False}))
         for name in inquiry.ask.models
     }
 
@@ -87,7 +87,7 @@ def agree(answers: Sequence[Answer]) -> bool | None:
 
     Two answers that begin with yes or no agree if both say the same. Other answers agree if at least half
     of the words of the shorter one are in the longer one. Captions and reports are not compared: two good
-    ones may share few words.
+    ones may share few words. A model that cannot tell neither agrees nor disagrees.
 
     Parameters
     ----------
@@ -95,6 +95,8 @@ def agree(answers: Sequence[Answer]) -> bool | None:
         Of different models about one study.
     """
     if len(answers) < 2 or any(answer.task != "vqa" for answer in answers):
+        return None
+    if any(answer.text == CANNOT_TELL for answer in answers):
         return None
     first, *others = answers
     return all(_are_alike(first.text, other.text) for other in others)

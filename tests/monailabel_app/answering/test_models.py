@@ -102,6 +102,9 @@ def test_several_models_give_opinions_and_a_correction_names_one(server):
         "model_text": answer["text"], "verdict": "accepted", "author": "Dr A", "model": answer["model"],
     }  # fmt: skip
     assert server.post("/radfound/corrections", json=correction).ok
+    again = events(ask(server, image=VOLUME, models=["radfound-tiny", "far"]))
+    opinions = [data for name, data in again if name == "answer"]
+    assert {each["source"] for each in opinions} == {"model"}  # not the reader's text, twice
 
 
 def test_a_model_that_fails_does_not_stop_the_other(server, far):

@@ -3,7 +3,7 @@
 import pytest
 
 from monailabel_app.lib.answering.opinions import agree
-from radfound.question import Answer, ModelVersion
+from radfound.question import CANNOT_TELL, Answer, ModelVersion
 
 
 def answers(*texts, task="vqa"):
@@ -31,3 +31,7 @@ def test_answers_agree_if_they_say_the_same(texts, expected):
 def test_reports_and_single_answers_are_not_compared():
     assert agree(answers("Clear.", "Clear.", task="report")) is None
     assert agree(answers("Yes")) is None
+
+
+def test_a_model_that_cannot_tell_neither_agrees_nor_disagrees():
+    assert agree(answers(CANNOT_TELL, "Yes")) is None

@@ -7,11 +7,12 @@ import pytest
 
 from radfound.engine.answer_stream import AnswerStream
 from radfound.engine.competence import COMPETENCE_FILE, Competence, Lead, kind_of_question
-from radfound.engine.engine import CANNOT_TELL, Engine
+from radfound.engine.engine import Engine
 from radfound.engine.protocol import Abilities, Description
 from radfound.engine.stream import Stream, Token
 from radfound.exceptions import CheckpointError
 from radfound.model.checkpoints import shipped_folder
+from radfound.question import CANNOT_TELL
 from radfound.study.study import Study, StudyImage
 
 STUDY = Study([StudyImage(np.zeros((1, 8, 8), np.float32), np.eye(4), calibrated=False)])

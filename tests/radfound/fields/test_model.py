@@ -8,9 +8,8 @@ from radfound.datasets import Kit
 from radfound.exceptions import CheckpointError
 from radfound.fields import FieldModel
 from radfound.fields.compose import UNKNOWN_PICTURE
-from radfound.fields.model import CANNOT_TELL
 from radfound.model.checkpoints import shipped_folder
-from radfound.question import Question
+from radfound.question import CANNOT_TELL, Question
 from radfound.reading import read_study
 from radfound.study.study import Study, StudyImage
 

@@ -13,7 +13,7 @@ from monailabel_app.lib.infers import MODELS
 from monailabel_app.lib.lifecycle.tasks import TaskRunningError
 from monailabel_app.lib.routes import own
 from radfound import question, wire
-from radfound.fields.model import CANNOT_TELL
+from radfound.question import CANNOT_TELL
 from radfound.reading.files import SUFFIXES
 from radfound.teaching.wording import Template
 
