@@ -146,8 +146,8 @@ class Adapters:
                 "the adapter is applied"
             )
         base = self._connection.call(self._probe(None))
-        again = self._connection.call(self._probe(None))
         adapted = self._connection.call(self._probe(adapter))
+        again = self._connection.call(self._probe(None))
         noise = _largest_change(base, again)
         if _largest_change(base, adapted) <= max(_LEAST_CHANGE, 2 * noise):
             raise AdapterError(
@@ -164,6 +164,9 @@ class Adapters:
             "top_logprobs": self._server.top,
             **self.fields(adapter),
         }
+        if self._server.kind == "llama.cpp":
+            # A prompt that is in the cache in part is computed in other pieces, which rounds otherwise.
+            body["cache_prompt"] = False
         try:
             async with self.turn(adapter):
                 reply = await self._connection.chat(body)
