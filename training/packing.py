@@ -132,10 +132,17 @@ def packed_logits(
     return model.get_output_embeddings()(hidden.flatten(0, 1)[packed.predictors])
 
 
+def packed_losses(
+    model: RadFoundForConditionalGeneration, packed: Packed, visual_embeds: torch.Tensor
+) -> torch.Tensor:
+    """Return the cross-entropy of each answer token, shape (T,)."""
+    logits = packed_logits(model, packed, visual_embeds)
+    return F.cross_entropy(logits.float(), packed.targets, reduction="none")
+
+
 def packed_loss(
     model: RadFoundForConditionalGeneration, packed: Packed, visual_embeds: torch.Tensor
 ) -> torch.Tensor:
     """Return the weighted mean cross-entropy of the answers."""
-    logits = packed_logits(model, packed, visual_embeds)
-    losses = F.cross_entropy(logits.float(), packed.targets, reduction="none")
+    losses = packed_losses(model, packed, visual_embeds)
     return (losses * packed.weights).sum() / packed.weights.sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -89,6 +90,9 @@ class RadFoundConfig(PreTrainedConfig):
         Of any causal language model that `AutoModelForCausalLM` knows.
     num_visual_tokens : int
         Visual tokens of a study, independent of its number of frames.
+    num_grid_tokens : int
+        How many of them are cells of the stem's feature grid, which the encoder's layers do not touch; a square
+        number, or 0 for none. They come last.
     num_connector_layers : int
         Layers of the resampler.
     image_token_id : int
@@ -105,8 +109,15 @@ class RadFoundConfig(PreTrainedConfig):
         num_visual_tokens: int = 32,
         num_connector_layers: int = 2,
         image_token_id: int = 49152,
+        num_grid_tokens: int = 0,
         **kwargs: Any,
     ):
+        if num_grid_tokens != math.isqrt(num_grid_tokens) ** 2:
+            raise ValueError(f"num_grid_tokens is {num_grid_tokens}; expected a square number or 0")
+        if num_grid_tokens >= num_visual_tokens:
+            raise ValueError(
+                f"num_grid_tokens is {num_grid_tokens}; expected less than num_visual_tokens, {num_visual_tokens}"
+            )
         if vision_config is None or isinstance(vision_config, dict):
             vision_config = RadFoundVisionConfig(**(vision_config or {}))
         if text_config is None or isinstance(text_config, dict):
@@ -115,6 +126,7 @@ class RadFoundConfig(PreTrainedConfig):
         self.vision_config: Any = vision_config
         self.text_config: Any = text_config
         self.num_visual_tokens = num_visual_tokens
+        self.num_grid_tokens = num_grid_tokens
         self.num_connector_layers = num_connector_layers
         self.image_token_id = image_token_id
         kwargs.setdefault("tie_word_embeddings", getattr(text_config, "tie_word_embeddings", False))

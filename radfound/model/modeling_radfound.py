@@ -1,11 +1,13 @@
 """RadFound in PyTorch: vision encoder, resampler and language model, in Hugging Face form.
 
 Frames are encoded one by one (intra-image layers), then together (inter-image context layers). A fixed
-number of learned queries resamples them into the language model's embedding space.
+number of learned queries resamples them into the language model's embedding space. Beside these, cells of the
+stem's feature grid can go to the language model without passing the encoder's layers.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,10 +39,13 @@ class RadFoundVisionOutput(ModelOutput):
         After the context layers; undefined for padding frames.
     frame_hidden_state : tensor, shape (B, F, N, hidden_size)
         Before the context layers: each frame on its own.
+    stem_features : tensor, shape (B, F, C, H, W)
+        Before all layers.
     """
 
     last_hidden_state: torch.Tensor | None = None
     frame_hidden_state: torch.Tensor | None = None
+    stem_features: torch.Tensor | None = None
 
 
 @dataclass
@@ -314,7 +319,34 @@ class RadFoundVisionModel(RadFoundPreTrainedModel):
         together = (alone + place[:, :, None]).flatten(1, 2)
         token_mask = frame_mask.bool().repeat_interleave(alone.shape[2], dim=1)
         together = self.look_across(together, token_mask).unflatten(1, (frames, alone.shape[2]))
-        return RadFoundVisionOutput(last_hidden_state=together, frame_hidden_state=alone)
+        return RadFoundVisionOutput(
+            last_hidden_state=together, frame_hidden_state=alone, stem_features=stem_features
+        )
+
+
+class GridProjector(nn.Module):
+    """One token for each cell of the stem's feature grid, averaged over the frames of a study."""
+
+    def __init__(self, config: RadFoundConfig):
+        super().__init__()
+        vision, width = config.vision_config, config.text_config.hidden_size
+        channels = STEM_CHANNELS if vision.stem == "efficientnet_lite0" else vision.hidden_size
+        self.side = math.isqrt(config.num_grid_tokens)
+        self.norm = nn.LayerNorm(channels, vision.layer_norm_eps)
+        self.position = nn.Parameter(torch.zeros(config.num_grid_tokens, width))
+        self.projector = nn.Sequential(
+            nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width)
+        )
+
+    def cells(self, stem_features: torch.Tensor) -> torch.Tensor:
+        """Average stem features (M, C, H, W) over the cells of the grid: (M, cells, C)."""
+        return F.adaptive_avg_pool2d(stem_features, self.side).flatten(-2).transpose(-1, -2)
+
+    def forward(self, cells: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
+        """Map (B, F, cells, C) and (B, F) to (B, cells, text width)."""
+        weight = frame_mask.to(cells.dtype)[..., None, None]
+        mean = (cells * weight).sum(1) / weight.sum(1).clamp(min=1.0)
+        return self.projector(self.norm(mean)) + self.position
 
 
 class RadFoundConnector(nn.Module):
@@ -323,7 +355,8 @@ class RadFoundConnector(nn.Module):
     def __init__(self, config: RadFoundConfig):
         super().__init__()
         vision = config.vision_config
-        self.queries = nn.Parameter(torch.zeros(config.num_visual_tokens, vision.hidden_size))
+        resampled = config.num_visual_tokens - config.num_grid_tokens
+        self.queries = nn.Parameter(torch.zeros(resampled, vision.hidden_size))
         self.layers = nn.ModuleList(
             Layer(vision, cross=True) for _ in range(config.num_connector_layers)
         )
@@ -332,9 +365,10 @@ class RadFoundConnector(nn.Module):
         self.projector = nn.Sequential(
             nn.Linear(vision.hidden_size, text_width), nn.GELU(), nn.Linear(text_width, text_width)
         )
+        self.grid = GridProjector(config) if config.num_grid_tokens else None
 
     def resample(self, hidden: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
-        """Map (B, F, N, vision width) and (B, F) to (B, num_visual_tokens, vision width)."""
+        """Map (B, F, N, vision width) and (B, F) to (B, queries, vision width)."""
         mask = frame_mask.bool().repeat_interleave(hidden.shape[2], dim=1)
         context = hidden.flatten(1, 2)
         queries = self.queries.expand(hidden.shape[0], -1, -1)
@@ -342,9 +376,32 @@ class RadFoundConnector(nn.Module):
             queries = layer(queries, context, mask)
         return self.norm(queries)
 
-    def forward(self, hidden: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
-        """Map (B, F, N, vision width) and (B, F) to (B, num_visual_tokens, text width)."""
-        return self.projector(self.resample(hidden, frame_mask))
+    def cells(self, stem_features: torch.Tensor) -> torch.Tensor | None:
+        """Average stem features (B, F, C, H, W) over the grid: (B, F, cells, C); None without grid tokens."""
+        if self.grid is None:
+            return None
+        return self.grid.cells(stem_features.flatten(0, 1)).unflatten(0, stem_features.shape[:2])
+
+    def forward(
+        self, hidden: torch.Tensor, frame_mask: torch.Tensor, cells: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the visual tokens of studies.
+
+        Parameters
+        ----------
+        hidden : tensor, shape (B, F, N, vision width)
+        frame_mask : bool tensor, shape (B, F)
+        cells : tensor, shape (B, F, cells, C)
+            As `cells` returns them; None without grid tokens.
+
+        Returns
+        -------
+        tensor, shape (B, num_visual_tokens, text width)
+        """
+        tokens = self.projector(self.resample(hidden, frame_mask))
+        if self.grid is None or cells is None:
+            return tokens
+        return torch.cat([tokens, self.grid(cells.to(tokens.dtype), frame_mask)], dim=1)
 
 
 class RadFoundForConditionalGeneration(RadFoundPreTrainedModel, GenerationMixin):
@@ -391,10 +448,11 @@ class RadFoundForConditionalGeneration(RadFoundPreTrainedModel, GenerationMixin)
 
         Parameters as for `RadFoundVisionModel.forward`.
         """
-        hidden = self.vision_model(frame_mask=frame_mask, **inputs).last_hidden_state
+        seen = self.vision_model(frame_mask=frame_mask, **inputs)
+        hidden = seen.last_hidden_state
         if frame_mask is None:
             frame_mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
-        return self.connector(hidden, frame_mask)
+        return self.connector(hidden, frame_mask, self.connector.cells(seen.stem_features))
 
     def merge_visual_embeds(
         self, input_ids: torch.Tensor, visual_embeds: torch.Tensor

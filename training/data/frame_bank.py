@@ -42,7 +42,8 @@ class FrameBank:
     def __init__(self, examples: Sequence[Example], config: FrameConfig):
         self.examples: list[Example] = []
         self.rows: list[torch.Tensor] = []
-        parts, known, count = [], {}, 0
+        known, count = {}, 0
+        pixels, positions, planes, views = [], [], [], []
         for example in tqdm(examples, desc="loading", unit="study", leave=False):
             name = (example.files, example.footer, repr(example.region))
             if name not in known:
@@ -51,21 +52,25 @@ class FrameBank:
                 except StudyError as error:
                     logger.warning("skipped: %s", error)
                     continue
-                parts.append(frames)
+                # Bytes at once: all frames in float32 would take four times the memory.
+                pixels.append((frames.pixels * 255).round().to(torch.uint8))
+                positions.append(frames.positions_mm)
+                planes.append(frames.planes)
+                views.append(frames.views)
                 known[name] = torch.arange(count, count + len(frames))
                 count += len(frames)
             self.examples.append(example)
             self.rows.append(known[name])
-        if not parts:
+        if not pixels:
             raise TrainingError(
                 f"none of {len(examples)} examples could be read; the warnings above say why"
                 if examples
                 else "no examples to read; look at the data folder and the split"
             )
-        self.pixels = torch.cat([(part.pixels * 255).round().to(torch.uint8) for part in parts])
-        self.positions_mm = torch.cat([part.positions_mm for part in parts])
-        self.planes = torch.cat([part.planes for part in parts])
-        self.views = torch.cat([part.views for part in parts])
+        self.pixels = torch.cat(pixels)
+        self.positions_mm = torch.cat(positions)
+        self.planes = torch.cat(planes)
+        self.views = torch.cat(views)
 
     def __len__(self) -> int:
         return len(self.examples)

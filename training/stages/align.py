@@ -295,6 +295,8 @@ def align(config: AlignConfig) -> dict[str, float]:
         name: sorted({e.labels[name] for e in bank.examples if name in e.labels}) for name in LABELS
     }
     model.language_model.requires_grad_(False)
+    if model.connector.grid is not None:  # instruction tuning aligns it, once the stem is frozen
+        model.connector.grid.requires_grad_(False)
     objective = AlignObjective(model, processor, bank, classes, config.weights, config.captions)
     validate = None
     if held_back:

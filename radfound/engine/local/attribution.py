@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
+import torch.nn.functional as F
 from peft import PeftModel
 
 from radfound.engine.local.kv_cache import forward_many
@@ -60,7 +61,8 @@ def patch_evidence(
     """Return the relevance of each patch to an answer, float32, shape (F, N, N), not negative.
 
     Gradient-weighted attention after Chefer, Gur and Wolf (Generic Attention-model Explainability for
-    Interpreting Bi-Modal and Encoder-Decoder Transformers, ICCV 2021, arXiv 2103.15679).
+    Interpreting Bi-Modal and Encoder-Decoder Transformers, ICCV 2021, arXiv 2103.15679). A model with grid
+    tokens sees on two ways: the relevance of its cells, gradient times input, has the same weight.
 
     Parameters
     ----------
@@ -81,15 +83,20 @@ def patch_evidence(
         stem.requires_grad_()
         with _recorded_attention(connector.layers) as attention:
             hidden = vision(stem_features=stem, frame_mask=mask, **positions).last_hidden_state
-            visual = connector(hidden, mask)
+            cells = connector.cells(stem)
+            visual = connector(hidden, mask, cells)
         score = _log_probability(model, visual, prompt_ids, answer_ids)
-        slopes = torch.autograd.grad(score, attention)
-    relevance = sum(
-        (weights * slope).abs()[0].mean(0).sum(0)
-        for weights, slope in zip(attention, slopes, strict=True)
-    )
+        seen = attention if cells is None else [*attention, cells]
+        slopes = torch.autograd.grad(score, seen)
+    products = [(each * slope).detach() for each, slope in zip(seen, slopes, strict=True)]
     side = round(hidden.shape[2] ** 0.5)
-    return relevance.detach().float().view(-1, side, side)
+    by_attention = sum(each.abs()[0].mean(0).sum(0) for each in products[: len(attention)])
+    relevance = by_attention.float().view(-1, side, side)
+    if cells is None:
+        return relevance
+    by_cell = products[-1].float().sum(-1).abs()[0].unflatten(-1, (round(cells.shape[2] ** 0.5), -1))
+    spread = F.interpolate(by_cell[:, None], size=(side, side), mode="bilinear")[:, 0]
+    return sum(each / each.sum().clamp(min=1e-12) for each in (relevance, spread))
 
 
 def _log_probability(

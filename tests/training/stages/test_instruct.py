@@ -9,6 +9,10 @@ from safetensors.torch import load_file
 
 from radfound.datasets.example import Example, Turn
 from radfound.exceptions import TrainingError
+from radfound.model.checkpoints import load
+from radfound.model.processing_radfound import pad_frames
+from radfound.study.frames import FrameConfig, make_frames
+from tests.training.stages.test_grid import with_grid
 from training.loop.config import Draw, LoopConfig
 from training.loop.optimise import optimise
 from training.stages.common import load_parts, save_parts
@@ -17,6 +21,7 @@ from training.stages.instruct import (
     EncodedStudies,
     InstructConfig,
     InstructObjective,
+    grid_objective,
     ground_projector,
     learning_parts,
     merge_by_image,
@@ -112,6 +117,65 @@ def test_gradient_reaches_connector_and_adapter(objective):
     objective(Draw(0, 0, CONFIG.loop))[0].backward()
     silent = [n for n, p in objective.named_parameters() if p.requires_grad and p.grad is None]
     assert not silent
+
+
+@pytest.fixture
+def seeing(examples):
+    """An objective with grid tokens, whose questions are about one image each."""
+    torch.manual_seed(0)
+    model, processor = with_grid(tokens=8, grid=4), load("radfound-tiny")[1]
+    processor.num_visual_tokens = 8
+    model.requires_grad_(False)
+    bright = Turn("vqa", ("Is there a square?",), "Yes", id="q0")
+    own = [
+        replace(e, turns=(replace(bright, answer=("Yes", "No")[number % 2]),))
+        for number, e in enumerate(examples)
+    ]
+    studies = EncodedStudies(own, model, views=2)
+    config = replace(CONFIG, swap=1.0, grid=1.0)
+    grid = grid_objective(model, processor, studies)
+    return InstructObjective(model, processor, studies, range(len(studies)), (), config, grid)
+
+
+def test_an_encoded_study_has_the_tokens_that_the_model_gives_it(seeing):
+    model, frames = seeing.model, make_frames(seeing.studies.examples[6].read(), FrameConfig(64, 8))
+    batch = pad_frames([frames])
+    with torch.no_grad():
+        expected = model.get_image_features(**batch)
+        found = seeing.studies.visual(model.connector, [6])
+    error = (found - expected).abs().mean() / expected.abs().mean()
+    assert error < 0.02  # kept in bfloat16
+
+
+def test_the_swap_learns_to_tell_the_right_image_from_another(seeing):
+    groups = learning_parts(seeing.model, seeing.config)
+    readouts = [p for n, p in seeing.grid.named_parameters() if not n.startswith("grid.")]
+    groups[1.0] = [*groups[1.0], *readouts]
+    log = optimise(seeing.train(), groups, replace(seeing.config.loop, steps=40, log_every=1))
+    assert {"answers", "words", "swap", "grid"} <= set(log[0])
+    first, last = (sum(r["swap"] for r in part) for part in (log[:10], log[-10:]))
+    assert last < first
+
+
+def test_labels_that_other_images_share_are_not_swapped(objective):
+    objective.config = replace(CONFIG, swap=1.0)
+    chooser = random.Random(0)
+    chosen = [objective.branches(n, chooser) for n in (0, 1)]
+    parts = objective.losses(objective.studies, [0, 1], chosen, 0, chooser)
+    assert parts["swap"].item() == 0.0
+
+
+def test_a_run_goes_on_from_an_earlier_adapter(objective, tmp_path):
+    learning_parts(objective.model, CONFIG)
+    with torch.no_grad():
+        for name, weight in objective.model.named_parameters():
+            if "lora_B" in name:
+                weight.fill_(0.01)
+    save(objective.model, tmp_path)
+    again, _, _, _ = load("radfound-tiny")
+    learning_parts(again, replace(CONFIG, start=tmp_path / "adapter"))
+    kept = [p for n, p in again.named_parameters() if "lora_B" in n]
+    assert kept and all(p.requires_grad and p.eq(p[0, 0]).all() and p[0, 0] > 0 for p in kept)
 
 
 def test_what_ships_is_bfloat16_and_names_no_folder(objective, tmp_path):
