@@ -131,7 +131,7 @@ def picture_labels() -> Callable[[Example], Mapping[str, str]]:
     loaded: list[FieldModel] = []
 
     def labels(example: Example) -> Mapping[str, str]:
-        stated = {
+        stated: dict[str, str] = {
             name: example.labels[name] for name in ("modality", "region") if name in example.labels
         }
         if len(stated) == 2:

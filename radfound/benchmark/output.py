@@ -187,7 +187,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def _split_lines(by: dict[str, Any]) -> list[str]:
     """Return the first score of each group by modality and organ system, for parts with enough items."""
-    shown = [MODEL, BLANK, OTHER, ALIKE]
+    shown = [MODEL, BLANK, ALIKE]
     rows = []
     for parts in by.values():
         for name, groups in parts.items():
@@ -250,7 +250,8 @@ def side_by_side(folders: Sequence[Path]) -> str:
         lines.append("| " + " | ".join([question, score, *map(_beside, cells)]) + " |")
     return "\n".join(
         [
-            "Each cell: score; lead over the same model on a blank and on another patient's image, 95 % intervals.",
+            "Each cell: score; lead over the same model on a blank and on another patient's image of the same modality "
+            "and region (of any, in runs of earlier versions), 95 % intervals.",
             "",
             *lines,
         ]
@@ -270,13 +271,12 @@ def _results(folder: Path) -> dict[str, Any]:
 def _beside(row: dict[str, Any] | None) -> str:
     if row is None:
         return "-"
+    controls = ("over_blank", f"over_{ALIKE if f'over_{ALIKE}' in row else OTHER}")
     filled = {
         name: {key: math.nan if value is None else value for key, value in row[name].items()}
-        for name in (MODEL, "over_blank", "over_other")
+        for name in (MODEL, *controls)
     }
-    leads = [
-        number(filled[name], row["percent"], True, "+") for name in ("over_blank", "over_other")
-    ]
+    leads = [number(filled[name], row["percent"], True, "+") for name in controls]
     return "; ".join([number(filled[MODEL], row["percent"], False), *leads])
 
 

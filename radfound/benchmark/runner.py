@@ -33,7 +33,9 @@ from radfound.study.study import Study
 MODEL, MAJORITY, PROBE = "model", "majority", "probe"
 BLANK, OTHER, ALIKE = "blank", "other", "alike"
 WORDS, NEAREST = "words", "nearest"
-_ASKED = (MODEL, BLANK, OTHER, ALIKE)  # the columns that the model is asked for, in order
+# The columns that a model is asked for, in order. Long texts take most of the time and have the hardest control only.
+_ASKED = (MODEL, BLANK, ALIKE, OTHER)
+_ASKED_OF_TEXTS = (MODEL, BLANK, ALIKE)
 
 _NOT_ANSWERED = Generated("", None, None, False)
 _MOST_REFUSED = 20  # so many refused questions before the first answer end the run
@@ -49,8 +51,8 @@ class Run:
     ----------
     task : Task
     answers : dict of str to list of str
-        By column, in the order of the items: "model", its controls "blank", "other" and "alike"; except for trained
-        questions "majority"; for metadata "probe"; for vqa "words" and "nearest".
+        By column, in the order of the items: "model", its controls "blank", "alike" and, but for texts, "other"; except
+        for trained questions "majority"; for metadata "probe"; for vqa "words" and "nearest".
     probabilities : list of float or None
         The model's length-normalised probability of each of its answers; None if the backend does not know it.
     alike : dict of str to int
@@ -139,17 +141,22 @@ def run_tasks(
         alike.append(likeness)
         for item, twin in zip(task.items, similar, strict=True):
             limit = task.max_new_tokens
-            views.add(item, item.example, limit)
-            views.add(item, item.example, limit, is_blank=True)
-            views.add(item, studies[other[id(item.example)]], limit)
-            views.add(item, twin, limit)
+            shown = {
+                MODEL: item.example,
+                BLANK: item.example,
+                ALIKE: twin,
+                OTHER: studies[other[id(item.example)]],
+            }
+            for column in _asked(task):
+                views.add(item, shown[column], limit, is_blank=column == BLANK)
     generated, refused = _generate(backend, views, progress, adapter, at_once, kept)
     runs, start = [], 0
     for task, likeness in zip(tasks, alike, strict=True):
-        end = start + len(_ASKED) * len(task.items)
+        columns = len(_asked(task))
+        end = start + columns * len(task.items)
         run = _run(task, generated[start:end], progress)
         problems = {
-            task.items[(k - start) // len(_ASKED)].id: why
+            task.items[(k - start) // columns].id: why
             for k, why in refused.items()
             if start <= k < end
         }
@@ -171,10 +178,14 @@ def ask_items(
     return generated
 
 
+def _asked(task: Task) -> tuple[str, ...]:
+    return _ASKED_OF_TEXTS if task.name in ("caption", "report") else _ASKED
+
+
 def _run(task: Task, generated: Sequence[Generated], progress: Progress) -> Run:
     texts = [answer.text.strip() for answer in generated]
-    count = len(_ASKED)
-    answers = {column: texts[place::count] for place, column in enumerate(_ASKED)}
+    columns = _asked(task)
+    answers = {column: texts[place :: len(columns)] for place, column in enumerate(columns)}
     if task.name != TRAINED:
         answers[MAJORITY] = majority_answers(task.items, task.training)
     if task.name == "vqa":
@@ -185,7 +196,7 @@ def _run(task: Task, generated: Sequence[Generated], progress: Progress) -> Run:
             answers[PROBE] = probe_answers(
                 task.items, task.training, lambda examples: image_features(examples, advance)
             )
-    return Run(task, answers, [probability(answer) for answer in generated[::count]])
+    return Run(task, answers, [probability(answer) for answer in generated[:: len(columns)]])
 
 
 def probability(answer: Generated) -> float | None:
@@ -236,8 +247,8 @@ def _generate(
             advance(1)
 
     with progress("answering", len(views.by_files)) as advance:
-        found = generate(backend, asks(advance), adapter=adapter, at_once=at_once, refused=refused)
-        for answer in found:
+        given = generate(backend, asks(advance), adapter=adapter, at_once=at_once, refused=refused)
+        for answer in given:
             key = asked.popleft()
             answers[key] = answer
             if key in problems:

@@ -72,7 +72,7 @@ class Competence:
     def looks(self, task: str, question: str | None) -> bool:
         """Whether answers to such a question depend on the image; True where nothing was measured."""
         kinds = kind_of_question(task, question), broad_kind(task, question)
-        lead = next((self.leads[kind] for kind in kinds if kind in self.leads), None)
+        lead = next((self.leads[kind] for kind in kinds if kind and kind in self.leads), None)
         return lead is None or lead.low > 0
 
     @classmethod
