@@ -25,7 +25,7 @@ from radfound.engine.competence import DEFAULT_MOVE
 from radfound.engine.confidence import calibration_group, length_normalised_probability
 from radfound.engine.generated import Generated
 from radfound.engine.instead import Instead
-from radfound.engine.stream import Stream
+from radfound.engine.stream import Stream, Token
 from radfound.exceptions import RadFoundError
 from radfound.question import CANNOT_TELL, Question
 from radfound.study.study import Study
@@ -229,9 +229,9 @@ class LiveCheck:
 
 
 def checked_stream(tokens: Stream, judge: Callable[[Generated], Instead | None]) -> Stream:
-    """Return a stream that gives its tokens when the answer is complete and judged.
+    """Return a stream that holds a yes or no back until the answer is complete and judged.
 
-    Its `instead` is then what takes the place of the text, if anything does.
+    Its `instead` is then what takes the place of the text, if anything does. Other answers pass at once.
     """
     checked = Stream(on_cancel=tokens.cancel)
     threading.Thread(target=_check, args=(tokens, checked, judge), daemon=True).start()
@@ -239,13 +239,32 @@ def checked_stream(tokens: Stream, judge: Callable[[Generated], Instead | None])
 
 
 def _check(tokens: Stream, checked: Stream, judge: Callable[[Generated], Instead | None]) -> None:
+    held: list[Token] = []
+    is_held = True
     try:
-        taken = list(tokens)
-        checked.shown, checked.encode_ms = tokens.shown, tokens.encode_ms
-        checked.instead = judge(Generated.of(taken))
+        for token in tokens:
+            checked.shown, checked.encode_ms = tokens.shown, tokens.encode_ms
+            if not is_held:
+                checked.put(token)
+                continue
+            held.append(token)
+            is_held = _may_be_yes_or_no("".join(each.text for each in held))
+            if not is_held:
+                _release(held, checked)
+        if is_held:
+            checked.instead = judge(Generated.of(held))
+            _release(held, checked)
+        checked.end()
     except BaseException as error:
         checked.fail(error)
-        return
-    for token in taken:
-        checked.put(token)
-    checked.end()
+
+
+def _release(tokens: Sequence[Token], stream: Stream) -> None:
+    for token in tokens:
+        stream.put(token)
+
+
+def _may_be_yes_or_no(text: str) -> bool:
+    """Whether an answer that begins so says yes or no, or may still come to it."""
+    begun = text.lstrip().lower()
+    return bool(_YES_NO.match(text)) or any(word.startswith(begun) for word in ("yes", "no"))

@@ -76,6 +76,19 @@ def test_nothing_is_streamed_before_it_is_checked():
     assert pieces[0] == CANNOT_TELL and len(pieces) == 2
 
 
+def test_what_cannot_become_a_yes_or_no_is_streamed_at_once():
+    tokens = Stream()
+    checked = checked_stream(tokens, lambda generated: pytest.fail("not a yes or no"))
+    for text in (" ", "No", "rmal"):
+        tokens.put(Token(text))
+    found = iter(checked)
+    assert [next(found).text for _ in range(3)] == [" ", "No", "rmal"]
+    tokens.put(Token(" heart"))
+    assert next(found).text == " heart"
+    tokens.end()
+    assert next(found, None) is None
+
+
 @pytest.mark.parametrize(
     ("question", "options"),
     [
