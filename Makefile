@@ -9,7 +9,7 @@
 # make test-extras   pip install . and each of its extras into clean environments, then what the docs promise
 # make test-engines  the backend's tests on vLLM (CPU) and `transformers serve`, in an environment of 3.5 GB
 # make bench   speeds and memory beside what others take, as a table
-# make bench-model   RadVLBench: what the model answers beside controls; DATA=dir is the data kit
+# make bench-model   RadVLBench: what the model sees beside controls; DATA=dir is the data kit
 # make bench-load    50 clients for 5 minutes at a real server: percentiles, failures, lost corrections
 # make bench-kill    SIGKILL at 50 random moments: lost writes, broken adapters, strays
 # make bench-disk    a disk that is full at 20 random moments: lost writes, starts (Linux)
@@ -90,7 +90,7 @@ bench: .venv-dev/.ready
 	@$(DEV) -W ignore scripts/bench.py
 
 bench-model: .venv-dev/.ready
-	@$(DEV) -m radfound.cli bench --model "$(MODEL)" --data "$(DATA)" --out "$(BENCH_OUT)"
+	@$(DEV) -m radfound.cli bench --model "$(MODEL)" --data "$(DATA)" --out "$(BENCH_OUT)" --train-questions 150
 
 bench-load: .venv/.ready
 	@$(RUN) scripts/load.py

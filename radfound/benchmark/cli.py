@@ -50,6 +50,19 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="output folder for tables and plots; a run that was ended goes on there",
     )
+    add(
+        "--train-questions",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also ask about N questions that the model was trained on; default: none",
+    )
+    add(
+        "--store",
+        type=Path,
+        metavar="DIR",
+        help="also write competence.json there: the checkpoint's folder, or STUDIES/.radfound of a server",
+    )
     add("--limit", type=int, metavar="N", help="at most N studies per split, for a trial run")
     add(
         "--table",
@@ -97,6 +110,8 @@ def _bench(args: argparse.Namespace) -> str:
         raise RequestError(f"--at-once: found {args.at_once}; expected 1 or more")
     if args.limit is not None and args.limit < 2:
         raise RequestError(f"--limit: found {args.limit}; expected 2 or more studies")
+    if args.train_questions < 0:
+        raise RequestError(f"--train-questions: found {args.train_questions}; expected 0 or more")
     chosen = {name: value for name, value in vars(args).items() if name in Options.__annotations__}
     chosen["send_images_to"] = tuple(chosen["send_images_to"])
     for name in ("tasks", "radeval"):

@@ -1,12 +1,11 @@
-"""Controls for a score: majority answer, blank image, another patient's image."""
+"""Controls for a score: majority answer, blank image, another patient's image, any or of the same kind."""
 
 from __future__ import annotations
 
 import logging
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -14,7 +13,8 @@ from radfound.benchmark.scoring.metrics import words_of
 from radfound.benchmark.tasks import Item
 from radfound.datasets import Example
 from radfound.exceptions import DatasetError
-from radfound.study.study import Study
+from radfound.fields.model import FieldModel
+from radfound.model.checkpoints import shipped_folder
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +57,91 @@ def _central_text(texts: Sequence[str]) -> str:
     return texts[int((counts @ counts.sum(0)).argmax())]
 
 
-def blanked(study: Study) -> Study:
-    """Return the study with every voxel zero."""
-    return Study(
-        tuple(replace(image, voxels=np.zeros_like(image.voxels)) for image in study.images)
-    )
+LIKENESS = ("modality and region", "region", "modality", "nothing")
+"""How alike another patient's image may be, the most alike first."""
+
+
+def alike_patients(
+    items: Sequence[Item], labels: Callable[[Example], Mapping[str, str]], seed: int
+) -> tuple[list[Example], Counter[str]]:
+    """Choose for each item the study of another patient with the same modality and body region.
+
+    A question for the modality is compared with another patient of the same region, and one for the region with
+    another of the same modality. Where nobody is left, the most alike of `LIKENESS` is taken.
+
+    Parameters
+    ----------
+    items : sequence of Item
+        Of two patients or more.
+    labels : callable
+        From an example to its "modality" and "region", as far as they are known.
+    seed : int
+
+    Returns
+    -------
+    list of Example, and a count of items by `LIKENESS`
+    """
+    studies = list({id(item.example): item.example for item in items}.values())
+    known = {id(example): labels(example) for example in studies}
+    by_kind: dict[tuple[str, ...], list[Example]] = defaultdict(list)
+    for example in studies:
+        for names in _WANTED.values():
+            values = [known[id(example)].get(name, "") for name in names]
+            if all(values):
+                by_kind[(*names, *values)].append(example)
+    chance = random.Random(seed)
+    chosen: dict[tuple[int, str], tuple[Example, str]] = {}
+    for item in items:
+        key = id(item.example), item.group if item.group in ("modality", "region") else ""
+        if key not in chosen:
+            chosen[key] = _alike(item, known[id(item.example)], by_kind, chance)
+    found = [
+        chosen[id(item.example), item.group if item.group in ("modality", "region") else ""]
+        for item in items
+    ]
+    return [example for example, _ in found], Counter(how for _, how in found)
+
+
+_WANTED = {
+    "modality and region": ("modality", "region"),
+    "region": ("region",),
+    "modality": ("modality",),
+    "nothing": (),
+}
+
+
+def _alike(
+    item: Item,
+    own: Mapping[str, str],
+    by_kind: Mapping[tuple[str, ...], list[Example]],
+    chance: random.Random,
+) -> tuple[Example, str]:
+    for how, names in _WANTED.items():
+        if item.group in names:
+            continue
+        key = (*names, *(own.get(name, "") for name in names))
+        others = [each for each in by_kind.get(key, ()) if each.key != item.example.key]
+        if others:
+            return chance.choice(others), how
+    raise DatasetError("all studies are of one patient; give more patients, or a larger --limit")
+
+
+def picture_labels() -> Callable[[Example], Mapping[str, str]]:
+    """Return a callable that gives an example's modality and region: as stated, else read by `radfound.fields`."""
+    loaded: list[FieldModel] = []
+
+    def labels(example: Example) -> Mapping[str, str]:
+        stated: dict[str, str] = {
+            name: example.labels[name] for name in ("modality", "region") if name in example.labels
+        }
+        if len(stated) == 2:
+            return stated
+        if not loaded:
+            loaded.append(FieldModel.load(shipped_folder("radfound-mini")))
+        reading = loaded[0].reading(example.read())
+        return {**reading.values, **stated}
+
+    return labels
 
 
 def other_patients(examples: Sequence[Example], seed: int) -> list[int]:

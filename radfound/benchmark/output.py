@@ -5,13 +5,25 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from radfound.benchmark.runner import BLANK, MAJORITY, MODEL, OTHER, PROBE, Run
+from radfound.benchmark.looking.report import looking_lines
+from radfound.benchmark.markdown import header, number
+from radfound.benchmark.runner import (
+    ALIKE,
+    BLANK,
+    MAJORITY,
+    MODEL,
+    NEAREST,
+    OTHER,
+    PROBE,
+    WORDS,
+    Run,
+)
 from radfound.benchmark.scoring.scores import confidence_of, is_right
-from radfound.benchmark.tasks import NEW_IMAGE, NOT_STATED
+from radfound.benchmark.tasks import NEW_IMAGE, NOT_STATED, TRAINED
 from radfound.engine.confidence import Calibration
 from radfound.exceptions import RequestError, StorageError
 from radfound.spreadsheet import read_rows, write_rows
@@ -19,21 +31,33 @@ from radfound.spreadsheet import read_rows, write_rows
 COLUMNS = {
     MODEL: "model",
     MAJORITY: "majority answer",
+    WORDS: "words alone",
+    NEAREST: "nearest question",
     BLANK: "blank image",
     OTHER: "another patient's image",
+    ALIKE: "another patient, same kind of image",
     PROBE: "ImageNet probe",
 }
 """The columns of the table in order, with their headings."""
+
+LEADS = {
+    f"over_{BLANK}": "over blank",
+    f"over_{OTHER}": "over another's",
+    f"over_{ALIKE}": "over same kind",
+    f"over_{WORDS}": "over words alone",
+}
+"""The model's leads over its controls, with their headings."""
 
 TITLES = {
     "metadata": "Modality, plane and region",
     "vqa": "Questions",
     "caption": "Captions",
     "report": "Reports",
+    TRAINED: "Questions that it was trained on",
 }
 ANSWER_FIELDS = (
     "task", "id", "patient", "group", "rows", "modality", "organ_system", "question", "truth",
-    MODEL, MAJORITY, BLANK, OTHER, PROBE, "probability", "confidence", "right",
+    *COLUMNS, "probability", "confidence", "right",
 )  # fmt: skip
 FEWEST_SHOWN = 10  # fewest items for a row in the report; results.json has all rows
 MARKS = ("<!-- radvlbench -->", "<!-- /radvlbench -->")
@@ -110,16 +134,20 @@ def report(results: dict[str, Any]) -> str:
     model = results["model"]
     lines = [
         f"Model `{model['name']}` ({model['revision']}), radfound {results['versions']['radfound']}, seed "
-        f"{results['seed']}. Shares in per cent, with 95 % intervals (bootstrap over patients); the last "
-        "columns say how far the model is above the same model on a blank and on another patient's image.",
+        f"{results['seed']}. Shares in per cent, with 95 % intervals (bootstrap over patients). The last columns say "
+        "how far the model is above its controls: itself on a blank image, on another patient's, on another "
+        "patient's of the same modality and region, and a predictor that is given the words alone.",
     ]
     if results["limit"] is not None:
         lines += ["", f"**At most {results['limit']} studies a split: a trial, not a result.**"]
+    lines += looking_lines(results)
     for name, task in results["tasks"].items():
         lines += ["", f"**{TITLES[name]}** ({task['items']} from {task['patients']} patients)", ""]
         lines += _table([row for row in task["rows"] if is_shown(row)])
-        if name != "metadata":
+        if name not in ("metadata", TRAINED):
             lines += _split_lines(task["by"])
+        if refused := task.get("refused"):
+            lines += ["", f"Not answered, and counted as wrong: {', '.join(sorted(refused))}"]
     lines += _calibration_lines(results["calibration"])
     if results["comparison"]:
         lines += ["", f"**Beside `{results['comparison']['model']}`**, on the same items", ""]
@@ -137,18 +165,21 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
     names = dict.fromkeys(row["row"] for row in rows)
     alone = len(names) == 1
     heads = ["score" if alone else "question", *([] if alone else ["score"]), "n"]
-    heads += [COLUMNS[column] for column in shown] + ["over blank", "over another's"]
+    leads = {name: head for name, head in LEADS.items() if name in rows[0]}
+    heads += [COLUMNS[column] for column in shown] + list(leads.values())
     if not alone and len({row["score"] for row in rows}) == 1:
         heads.remove("score")
-    lines = _header(heads)
+    lines = header(heads)
     for row in rows:
         cells = {
             "question": row["row"],
             "score": row["score"] + (" (lower is better)" if row["lower_is_better"] else ""),
             "n": str(row["n"]),
-            **{COLUMNS[c]: _number(row[c], row["percent"], c == MODEL) for c in shown},
-            "over blank": _number(row["over_blank"], row["percent"], True, sign="+"),
-            "over another's": _number(row["over_other"], row["percent"], True, sign="+"),
+            **{COLUMNS[c]: number(row[c], row["percent"], c == MODEL) for c in shown},
+            **{
+                head: number(row[name], row["percent"], True, sign="+")
+                for name, head in leads.items()
+            },
         }
         lines.append("| " + " | ".join(cells[head] for head in heads) + " |")
     return lines
@@ -156,39 +187,25 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def _split_lines(by: dict[str, Any]) -> list[str]:
     """Return the first score of each group by modality and organ system, for parts with enough items."""
-    shown = [column for column in COLUMNS if column != PROBE]
+    shown = [MODEL, BLANK, ALIKE]
     rows = []
     for parts in by.values():
         for name, groups in parts.items():
             for group, row in groups.items():
                 if row["n"] >= FEWEST_SHOWN and name != NOT_STATED:
-                    values = [_number(row[c], row["percent"], c == MODEL) for c in shown]
+                    values = [number(row[c], row["percent"], c == MODEL) for c in shown]
                     rows.append([name, f"{group}: {row['score']}", str(row["n"]), *values])
     if not rows:
         return []
     heads = ["part", "score", "n", *(COLUMNS[column] for column in shown)]
-    return ["", *_header(heads), *("| " + " | ".join(row) + " |" for row in rows)]
-
-
-def _header(heads: Iterable[str]) -> list[str]:
-    heads = list(heads)
-    return ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-
-
-def _number(interval: dict[str, float], percent: bool, with_ends: bool, sign: str = "") -> str:
-    if not math.isfinite(interval["value"]):
-        return "-"
-    scale, places = (100, 1) if percent else (1, 2)
-    value, low, high = (scale * interval[key] for key in ("value", "low", "high"))
-    text = f"{value:{sign}.{places}f}"
-    return f"{text} ({low:{sign}.{places}f} to {high:{sign}.{places}f})" if with_ends else text
+    return ["", *header(heads), *("| " + " | ".join(row) + " |" for row in rows)]
 
 
 def _calibration_lines(table: dict[str, Any]) -> list[str]:
     if not table:
         return []
     lines = ["", "**Calibration** on the test questions (ECE, 15 bins)", ""]
-    lines += _header(["questions", "n", "token probability", "confidence"])
+    lines += header(["questions", "n", "token probability", "confidence"])
     for name, row in table.items():
         fitted = "-" if row["calibrated"] is None else f"{row['calibrated']['ece']:.3f}"
         lines.append(f"| {name} | {row['n']} | {row['raw']['ece']:.3f} | {fitted} |")
@@ -196,12 +213,12 @@ def _calibration_lines(table: dict[str, Any]) -> list[str]:
 
 
 def _comparison_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    lines = _header(["answers", "score", "n", "this model", "the other", "difference", "p"])
+    lines = header(["answers", "score", "n", "this model", "the other", "difference", "p"])
     for row in rows:
         numbers = [
-            _number(row["model"], row["percent"], False),
-            _number(row["other_run"], row["percent"], False),
-            _number(row["difference"], row["percent"], True, sign="+"),
+            number(row["model"], row["percent"], False),
+            number(row["other_run"], row["percent"], False),
+            number(row["difference"], row["percent"], True, sign="+"),
             f"{row['difference']['p']:.3f}" if math.isfinite(row["difference"]["p"]) else "-",
         ]
         cells = [row["row"], row["score"], str(row["n"]), *numbers]
@@ -223,17 +240,18 @@ def side_by_side(folders: Sequence[Path]) -> str:
             "--table: the runs are of different data, --limit or --seed; compare like with like"
         )
     rows: dict[tuple[str, str], list[dict[str, Any] | None]] = {}
-    for number, each in enumerate(results):
+    for place, each in enumerate(results):
         for task in each["tasks"].values():
             for row in filter(is_shown, task["rows"]):
                 about = rows.setdefault((row["row"], row["score"]), [None] * len(results))
-                about[number] = row
-    lines = _header(["question", "score", *(f"{each['model']['name']}" for each in results)])
+                about[place] = row
+    lines = header(["question", "score", *(f"{each['model']['name']}" for each in results)])
     for (question, score), cells in rows.items():
         lines.append("| " + " | ".join([question, score, *map(_beside, cells)]) + " |")
     return "\n".join(
         [
-            "Each cell: score; lead over the same model on a blank and on another patient's image, 95 % intervals.",
+            "Each cell: score; lead over the same model on a blank and on another patient's image of the same modality "
+            "and region (of any, in runs of earlier versions), 95 % intervals.",
             "",
             *lines,
         ]
@@ -253,14 +271,13 @@ def _results(folder: Path) -> dict[str, Any]:
 def _beside(row: dict[str, Any] | None) -> str:
     if row is None:
         return "-"
+    controls = ("over_blank", f"over_{ALIKE if f'over_{ALIKE}' in row else OTHER}")
     filled = {
         name: {key: math.nan if value is None else value for key, value in row[name].items()}
-        for name in (MODEL, "over_blank", "over_other")
+        for name in (MODEL, *controls)
     }
-    leads = [
-        _number(filled[name], row["percent"], True, "+") for name in ("over_blank", "over_other")
-    ]
-    return "; ".join([_number(filled[MODEL], row["percent"], False), *leads])
+    leads = [number(filled[name], row["percent"], True, "+") for name in controls]
+    return "; ".join([number(filled[MODEL], row["percent"], False), *leads])
 
 
 def write_docs(text: str, path: Path) -> None:

@@ -12,7 +12,13 @@ from radfound.benchmark.runner import MODEL
 from radfound.benchmark.scoring.calibration import BINS
 from radfound.optional import library
 
-_COLOURS = dict(zip(COLUMNS, ("#1b4f8a", "#b8b8b8", "#8c8c8c", "#5f5f5f", "#d98a29"), strict=True))
+_COLOURS = dict(
+    zip(
+        COLUMNS,
+        ("#1b4f8a", "#c8c8c8", "#2f8f6b", "#7fbf9f", "#a8a8a8", "#7c7c7c", "#4f4f4f", "#d98a29"),
+        strict=True,
+    )
+)
 _DRAWN = ("accuracy", "token recall", "ROUGE-L", "BLEU-1", "BLEU-4", "METEOR", "finding F1")
 _INCH = 0.24  # height of one bar
 

@@ -7,23 +7,38 @@ questions about equal studies, as about blank images, are asked once.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from radfound.benchmark.controls import blanked, majority_answers, other_patients
+from radfound.benchmark.controls import (
+    alike_patients,
+    majority_answers,
+    other_patients,
+    picture_labels,
+)
 from radfound.benchmark.kept_answers import KeptAnswers
+from radfound.benchmark.looking.words import word_answers
 from radfound.benchmark.probe import image_features, probe_answers
-from radfound.benchmark.tasks import Item, Task
+from radfound.benchmark.tasks import TRAINED, Item, Task
 from radfound.datasets import Example
 from radfound.engine.confidence import length_normalised_probability
 from radfound.engine.generated import AT_ONCE, Ask, Generated, generate
 from radfound.engine.protocol import Backend
+from radfound.exceptions import RequestError
 from radfound.question import Question
 from radfound.study.study import Study
 
-MODEL, MAJORITY, BLANK, OTHER, PROBE = "model", "majority", "blank", "other", "probe"
+MODEL, MAJORITY, PROBE = "model", "majority", "probe"
+BLANK, OTHER, ALIKE = "blank", "other", "alike"
+WORDS, NEAREST = "words", "nearest"
+# The columns that a model is asked for, in order. Long texts take most of the time and have the hardest control only.
+_ASKED = (MODEL, BLANK, ALIKE, OTHER)
+_ASKED_OF_TEXTS = (MODEL, BLANK, ALIKE)
+
+_NOT_ANSWERED = Generated("", None, None, False)
+_MOST_REFUSED = 20  # so many refused questions before the first answer end the run
 
 Progress = Callable[[str, int], Any]
 
@@ -36,14 +51,21 @@ class Run:
     ----------
     task : Task
     answers : dict of str to list of str
-        By "model", "majority", "blank", "other" and, for metadata, "probe"; in the order of the items.
+        By column, in the order of the items: "model", its controls "blank", "alike" and, but for texts, "other"; except
+        for trained questions "majority"; for metadata "probe"; for vqa "words" and "nearest".
     probabilities : list of float or None
         The model's length-normalised probability of each of its answers; None if the backend does not know it.
+    alike : dict of str to int
+        How alike the other patients of "alike" are, by `controls.LIKENESS`.
+    refused : dict of str to str
+        Why the model could not be asked about an item, by its id.
     """
 
     task: Task
     answers: dict[str, list[str]]
     probabilities: list[float | None]
+    alike: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,21 +133,35 @@ def run_tasks(
     kept : KeptAnswers, optional
         Answers of the same run before it was ended; new ones are added.
     """
-    views = _Views()
+    views, alike, labels = _Views(), [], picture_labels()
     for task in tasks:
         studies = _studies(task.items)
         other = dict(zip(map(id, studies), other_patients(studies, seed), strict=True))
-        for item in task.items:
+        similar, likeness = alike_patients(task.items, labels, seed)
+        alike.append(likeness)
+        for item, twin in zip(task.items, similar, strict=True):
             limit = task.max_new_tokens
-            views.add(item, item.example, limit)
-            views.add(item, item.example, limit, is_blank=True)
-            views.add(item, studies[other[id(item.example)]], limit)
-    generated = _generate(backend, views, progress, adapter, at_once, kept)
-    runs = []
-    for task in tasks:
-        count = 3 * len(task.items)
-        runs.append(_run(task, generated[:count], progress))
-        generated = generated[count:]
+            shown = {
+                MODEL: item.example,
+                BLANK: item.example,
+                ALIKE: twin,
+                OTHER: studies[other[id(item.example)]],
+            }
+            for column in _asked(task):
+                views.add(item, shown[column], limit, is_blank=column == BLANK)
+    generated, refused = _generate(backend, views, progress, adapter, at_once, kept)
+    runs, start = [], 0
+    for task, likeness in zip(tasks, alike, strict=True):
+        columns = len(_asked(task))
+        end = start + columns * len(task.items)
+        run = _run(task, generated[start:end], progress)
+        problems = {
+            task.items[(k - start) // columns].id: why
+            for k, why in refused.items()
+            if start <= k < end
+        }
+        runs.append(replace(run, alike=dict(likeness), refused=problems))
+        start = end
     return runs
 
 
@@ -136,24 +172,31 @@ def ask_items(
     views = _Views()
     for item in items:
         views.add(item, item.example, limit)
-    return _generate(backend, views, progress)
+    generated, refused = _generate(backend, views, progress)
+    if refused:
+        raise RequestError(next(iter(refused.values())))
+    return generated
+
+
+def _asked(task: Task) -> tuple[str, ...]:
+    return _ASKED_OF_TEXTS if task.name in ("caption", "report") else _ASKED
 
 
 def _run(task: Task, generated: Sequence[Generated], progress: Progress) -> Run:
     texts = [answer.text.strip() for answer in generated]
-    answers = {
-        MODEL: texts[::3],
-        MAJORITY: majority_answers(task.items, task.training),
-        BLANK: texts[1::3],
-        OTHER: texts[2::3],
-    }
+    columns = _asked(task)
+    answers = {column: texts[place :: len(columns)] for place, column in enumerate(columns)}
+    if task.name != TRAINED:
+        answers[MAJORITY] = majority_answers(task.items, task.training)
+    if task.name == "vqa":
+        answers[WORDS], answers[NEAREST] = word_answers(task.items, task.published)
     if task.name == "metadata":
-        count = len(_studies((*task.training, *task.items)))
-        with progress("ImageNet features", count) as advance:
+        studies = len(_studies((*task.training, *task.items)))
+        with progress("ImageNet features", studies) as advance:
             answers[PROBE] = probe_answers(
                 task.items, task.training, lambda examples: image_features(examples, advance)
             )
-    return Run(task, answers, [probability(answer) for answer in generated[::3]])
+    return Run(task, answers, [probability(answer) for answer in generated[:: len(columns)]])
 
 
 def probability(answer: Generated) -> float | None:
@@ -174,15 +217,24 @@ def _generate(
     adapter: str | None = None,
     at_once: int = AT_ONCE,
     kept: KeptAnswers | None = None,
-) -> list[Generated]:
+) -> tuple[list[Generated], dict[int, str]]:
+    """Return the answers in the order of the questions, and why some could not be asked, by their place."""
     keys = [""] * views.count
     answers: dict[str, Generated | None] = {}
     asked: deque[str] = deque()
+    problems: dict[str, str] = {}
+    answered = 0
+
+    def refused(error: RequestError) -> Generated:
+        problems[asked[0]] = str(error)
+        if not answered and len(problems) >= _MOST_REFUSED:
+            raise error
+        return _NOT_ANSWERED
 
     def asks(advance: Callable[[int], None]) -> Iterator[Ask]:
         for view in views.by_files.values():
             study = view.example.read()
-            blank = blanked(study) if any(part[-1] for part in view.questions) else study
+            blank = study.blanked() if any(part[-1] for part in view.questions) else study
             names = {False: study.digest, True: _name_of_blank(backend, blank, view.example)}
             for number, question, limit, is_blank in view.questions:
                 keys[number] = key = KeptAnswers.key(names[is_blank], question, limit)
@@ -195,12 +247,17 @@ def _generate(
             advance(1)
 
     with progress("answering", len(views.by_files)) as advance:
-        for answer in generate(backend, asks(advance), adapter=adapter, at_once=at_once):
+        given = generate(backend, asks(advance), adapter=adapter, at_once=at_once, refused=refused)
+        for answer in given:
             key = asked.popleft()
             answers[key] = answer
+            if key in problems:
+                continue
+            answered += 1
             if kept is not None:
                 kept.add(key, answer)
-    return [found for key in keys if (found := answers[key]) is not None]
+    places = {k: problems[key] for k, key in enumerate(keys) if key in problems}
+    return [found for key in keys if (found := answers[key]) is not None], places
 
 
 def _name_of_blank(backend: Backend, blank: Study, example: Example) -> Hashable:

@@ -1,8 +1,10 @@
 """RadVLBench's tasks: questions about studies, and the items of the training split.
 
 - metadata: questions about modality, plane and region of a figure; validation and test split.
-- vqa: closed and open questions of the test split, with a row for images that are not in training.
+- vqa: closed and open questions of the test split, with a row for images that are not in training. From the kit
+  also the questions of VQA-RAD and VQA-Med about figures of MedPix's held-out cases, in that row only.
 - caption, report: texts about the studies of the test split.
+- trained: questions that the model was trained on (`--train-questions`).
 
 `--data` is the folder of this project's data kit, a JSONL file of your own, or NAME=FOLDER for a layout of
 `radfound.datasets`.
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from radfound.datasets import READERS, Example, Turn, open_dataset
-from radfound.datasets.kit import synpic
+from radfound.datasets.kit import Kit, synpic
 from radfound.datasets.metadata import METADATA_QUESTIONS
 from radfound.exceptions import DatasetError, RequestError
 from radfound.question import Question
@@ -25,11 +27,12 @@ from radfound.study.taxonomy import MODALITIES, modality_of, organ_system_of
 TASKS = {"metadata": 8, "vqa": 24, "caption": 80, "report": 160}
 """Tasks with their token limits."""
 
-NEW_IMAGE = ", image not in training"
+TRAINED = "trained"
+NEW_IMAGE, IN_TRAINING = ", image not in training", ", trained on"
 SPLITS = ("validation", "test", "both")
 ROWS = (
     *(f"{group}, {split}" for group in (*METADATA_QUESTIONS, "all") for split in SPLITS),
-    *(f"{kind}{part}" for kind in ("closed", "open") for part in ("", NEW_IMAGE)),
+    *(f"{kind}{part}" for kind in ("closed", "open") for part in ("", NEW_IMAGE, IN_TRAINING)),
     "caption",
     "report",
 )
@@ -84,16 +87,25 @@ class Item:
 
 @dataclass(frozen=True)
 class Task:
-    """Items to answer, and the items of the training split."""
+    """Items to answer, and the items of the training split.
+
+    Parameters
+    ----------
+    name : str
+    items, training : tuple of Item
+    published : tuple of Item
+        The publisher's whole training split, for predictors that see no picture; `training` where there is no other.
+    """
 
     name: str
     items: tuple[Item, ...]
     training: tuple[Item, ...]
+    published: tuple[Item, ...] = ()
 
     @property
     def max_new_tokens(self) -> int:
         """Token limit of an answer."""
-        return TASKS[self.name]
+        return TASKS["vqa" if self.name == TRAINED else self.name]
 
     @property
     def digest(self) -> str:
@@ -129,19 +141,30 @@ class Source:
         """Return the items of a task in a split, from at most `limit` evenly chosen studies."""
         if split not in self._read:
             self._read[split] = list(open_dataset(self.layout, self.root, split))
-        by_example = [
-            list(_items(task, example))
-            for example in self._read[split]
-            if self.layout != "kit" or example.source == _KIT_SOURCES[task]
-        ]
-        chosen = [items for items in by_example if items]
-        if limit is not None:
-            chosen = chosen[:: max(1, len(chosen) // limit)][:limit]
-        return [item for items in chosen for item in items]
+        return _from_examples(
+            task,
+            (
+                example
+                for example in self._read[split]
+                if self.layout != "kit" or example.source == _KIT_SOURCES[task]
+            ),
+            limit,
+        )
 
     def pictures(self, split: str) -> set[str]:
         """Return the names of all images of a split that `items` has loaded."""
-        return _pictures(self._read[split])
+        return pictures_of(self._read[split])
+
+    def held_out(self, limit: int | None = None) -> list[Item]:
+        """Return the kit's questions about figures of held-out cases; none for other layouts."""
+        examples = Kit(self.root).held_out_vqa() if self.layout == "kit" else ()
+        return _from_examples("vqa", examples, limit)
+
+    def published(self) -> list[Item]:
+        """Return all training questions as the publishers split them, for predictors that see no picture."""
+        if self.layout != "kit":
+            return self.items("vqa", "train")
+        return _from_examples("vqa", Kit(self.root).vqa("train", official=True))
 
 
 def load_task(name: str, source: Source, limit: int | None = None) -> Task:
@@ -163,6 +186,7 @@ def load_task(name: str, source: Source, limit: int | None = None) -> Task:
         )
     elif name == "vqa":
         items = _question_rows(source.items(name, "test", limit), source.pictures("train"))
+        items += [_in_rows(item, item.group + NEW_IMAGE) for item in source.held_out(limit)]
     else:
         items = [_in_rows(item, item.group) for item in source.items(name, "test", limit)]
     for split, found in (("test", items), ("train", training)):
@@ -171,12 +195,44 @@ def load_task(name: str, source: Source, limit: int | None = None) -> Task:
                 f"{source.root}: no items of the task {name!r} in the {split} split; leave the task out with "
                 "--tasks, or add such studies (docs/data.md shows the fields)"
             )
-    return Task(name, tuple(items), tuple(training))
+    published = source.published() if name == "vqa" else training
+    return Task(name, tuple(items), tuple(training), tuple(published))
+
+
+def trained_task(source: Source, count: int) -> Task:
+    """Return about `count` questions that the model was trained on, of evenly chosen images.
+
+    Raises
+    ------
+    DatasetError
+        If the data have no training questions.
+    """
+    items = source.items("vqa", "train")
+    studies = list({id(item.example): item.example for item in items}.values())
+    if not studies:
+        raise DatasetError(f"{source.root}: no training questions; leave --train-questions out")
+    wanted = max(2, round(len(studies) * min(1.0, count / len(items))))
+    chosen = source.items("vqa", "train", wanted)
+    return Task(
+        TRAINED, tuple(_in_rows(item, item.group + IN_TRAINING) for item in chosen), tuple(items)
+    )
+
+
+def is_new(item: Item) -> bool:
+    """Whether the model was not trained on the item's image."""
+    return any(row.endswith(NEW_IMAGE) for row in item.rows)
 
 
 def calibration_items(source: Source) -> list[Item]:
     """Return the questions of the validation split, including those on metadata."""
     return [item for name in ("metadata", "vqa") for item in source.items(name, "validation")]
+
+
+def _from_examples(task: str, examples: Iterable[Example], limit: int | None = None) -> list[Item]:
+    chosen = [items for example in examples if (items := list(_items(task, example)))]
+    if limit is not None:
+        chosen = chosen[:: max(1, len(chosen) // limit)][:limit]
+    return [item for items in chosen for item in items]
 
 
 def _items(task: str, example: Example) -> Iterator[Item]:
@@ -215,11 +271,12 @@ def _metadata_rows(items: Iterable[tuple[str, Item]]) -> list[Item]:
 def _question_rows(items: Sequence[Item], training: set[str]) -> list[Item]:
     found = []
     for item in items:
-        new = not _pictures([item.example]) & training
+        new = not pictures_of([item.example]) & training
         rows = (item.group, item.group + NEW_IMAGE)
         found.append(_in_rows(item, *rows[: 1 + new]))
     return found
 
 
-def _pictures(examples: Iterable[Example]) -> set[str]:
+def pictures_of(examples: Iterable[Example]) -> set[str]:
+    """Return the names of the images of examples; one picture has one name in all sets of the kit."""
     return {synpic(str(file)) for example in examples for file in example.files}

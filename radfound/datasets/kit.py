@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,9 @@ class Kit:
                 f"{self.root}: no manifest.json found, expected the folder of the data kit; give it with --data"
             )
         captions = self.rows("captions/medpix_captions.jsonl")
-        self._held_out = {synpic(row["image"]) for row in captions if row["split"] != "train"}
+        self._held_out = {
+            synpic(row["image"]): row["case_id"] for row in captions if row["split"] != "train"
+        }
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Return the rows of a JSONL file of the kit.
@@ -125,6 +128,25 @@ class Kit:
                 and (official or split == "test" or synpic(row["image"]) not in self._held_out)
             )
             yield from gather(asked, source, split, footer=True)
+
+    def held_out_vqa(self) -> Iterator[Example]:
+        """Questions about figures of MedPix's validation and test cases, which `vqa` leaves out of training.
+
+        Those of VQA-RAD's test split are left out here. The key of an example is the case.
+        """
+        rows = [
+            row
+            for name in ("vqa/vqa_rad.jsonl", "vqa/vqa_med_2019_on_medpix.jsonl")
+            for row in self.rows(name)
+            if row["split"] != "test" and synpic(row["image"]) in self._held_out
+        ]
+        for source in ("VQA-RAD", "VQA-Med-2019"):
+            asked = (
+                replace(self._asked_about(row), key=self._held_out[synpic(row["image"])])
+                for row in rows
+                if row["source"] == source
+            )
+            yield from gather(asked, source, "held-out", footer=True)
 
     def _asked_about(self, row: dict[str, Any]) -> Asked:
         answer = str(row["answer"]).strip()

@@ -42,7 +42,7 @@ class AnswerStream:
     on_lost : callable, optional
         Called if the backend can no longer use the answer's adapter.
     instead : Instead, optional
-        Takes the place of the model's text; it comes as one piece.
+        Takes the place of the model's text; it comes as one piece. So does what a checked stream puts in its place.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class AnswerStream:
         on_lost: Callable[[], None] | None = None,
         instead: Instead | None = None,
     ):
-        self._stream, self._instead = tokens, instead
+        self._stream, self._given = tokens, instead
         self._is_told = False  # whether the text instead was given as a piece
         self._study, self._question, self._model = study, question, model
         self._vocabulary, self._calibration = vocabulary, calibration
@@ -79,6 +79,10 @@ class AnswerStream:
     def shown(self) -> Shown | None:
         """What the model was shown, from the first token on; None if it has no recipe."""
         return self._stream.shown
+
+    @property
+    def _instead(self) -> Instead | None:
+        return self._given or self._stream.instead
 
     @property
     def has_begun(self) -> bool:

@@ -12,10 +12,11 @@ import numpy as np
 
 from radfound.engine.active_adapter import ActiveAdapter
 from radfound.engine.answer_stream import AnswerStream
-from radfound.engine.competence import Competence
+from radfound.engine.competence import DEFAULT_MOVE, Competence
 from radfound.engine.confidence import Calibration
 from radfound.engine.instead import Instead
 from radfound.engine.protocol import Backend
+from radfound.engine.silence.live import LiveCheck, ShippedReferences, checked_stream
 from radfound.engine.stream import ended_stream
 from radfound.exceptions import RequestError
 from radfound.question import CANNOT_TELL, TASKS, Answer, ModelVersion, Question, Turn
@@ -49,6 +50,8 @@ class Engine:
         Whether the language model writes captions and reports although `fields` could.
     competence : Competence, optional
         Which kinds of question the base model answers by looking.
+    live : LiveCheck, optional
+        Checks the yes/no answers that are left to the model.
     """
 
     def __init__(
@@ -61,11 +64,12 @@ class Engine:
         fields: FieldModel | None = None,
         free_text: bool = False,
         competence: Competence | None = None,
+        live: LiveCheck | None = None,
     ):
         self.backend = backend
         self._name = name
         self.fields, self._free_text = fields, free_text
-        self._competence = competence
+        self._competence, self._live = competence, live
         self.calibration = calibration
         self._adapters = ActiveAdapter(backend, adapters)
 
@@ -86,14 +90,22 @@ class Engine:
         backend = LocalBackend.load(checkpoint, device)
         revision = backend.describe().revision
         calibration = Calibration.read(shipped_folder(checkpoint), revision)
+        competence = Competence.read(shipped_folder(checkpoint), revision)
+        fields = _load_fields(shipped_folder(checkpoint), backend)
         return cls(
             backend,
             adapters=adapters,
             calibration=calibration,
             name=name,
-            fields=_load_fields(shipped_folder(checkpoint), backend),
+            fields=fields,
             free_text=free_text,
-            competence=Competence.read(shipped_folder(checkpoint), revision),
+            competence=competence,
+            live=LiveCheck(
+                backend,
+                ShippedReferences(backend, checkpoint),
+                fields,
+                competence.least_move if competence else DEFAULT_MOVE,
+            ),
         )
 
     @property
@@ -180,10 +192,15 @@ class Engine:
         asked = Question(task, question, tuple(history), region_from_json(region))
         adapter = self._adapters.current()
         instead, is_asked = (None, True) if model_only else self._instead(study, asked)
+        tokens = ended_stream()
+        if is_asked:
+            tokens = self.backend.stream(study, asked, adapter=adapter, limit=limit)
+            live = None if model_only or instead else self._live
+            if live is not None and live.applies(asked):
+                judge = partial(live.judge, study, asked, adapter=adapter)
+                tokens = checked_stream(tokens, judge)
         return AnswerStream(
-            self.backend.stream(study, asked, adapter=adapter, limit=limit)
-            if is_asked
-            else ended_stream(),
+            tokens,
             study,
             asked,
             self._version(adapter),

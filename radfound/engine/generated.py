@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from radfound.engine.stream import Stream, Token
+from radfound.exceptions import RequestError, UnsupportedError
 from radfound.question import Question
 from radfound.study.study import Study
 
@@ -69,7 +70,12 @@ class Ask:
 
 
 def generate(
-    backend: Backend, asks: Iterable[Ask], *, adapter: str | None = None, at_once: int = AT_ONCE
+    backend: Backend,
+    asks: Iterable[Ask],
+    *,
+    adapter: str | None = None,
+    at_once: int = AT_ONCE,
+    refused: Callable[[RequestError], Generated] | None = None,
 ) -> Iterator[Generated]:
     """Yield the answers in the order of the questions.
 
@@ -82,7 +88,19 @@ def generate(
         An id given to `use_adapter`.
     at_once : int
         Most questions that the backend has at the same time.
+    refused : callable, optional
+        Gives the answer to a question that the model cannot take, because it does not fit; without it the error
+        is raised.
     """
+
+    def answer(stream: Stream) -> Generated:
+        try:
+            return Generated.of(list(stream))
+        except RequestError as error:
+            if refused is None or isinstance(error, UnsupportedError):
+                raise
+            return refused(error)
+
     open_streams: deque[Stream] = deque()
     try:
         for ask in asks:
@@ -90,10 +108,10 @@ def generate(
                 backend.stream(ask.study, ask.question, adapter=adapter, limit=ask.limit)
             )
             if len(open_streams) >= at_once:
-                yield Generated.of(list(open_streams[0]))
+                yield answer(open_streams[0])
                 open_streams.popleft()
         while open_streams:
-            yield Generated.of(list(open_streams[0]))
+            yield answer(open_streams[0])
             open_streams.popleft()
     finally:
         for stream in open_streams:

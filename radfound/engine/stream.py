@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from radfound.exceptions import Cancelled
 
 if TYPE_CHECKING:
+    from radfound.engine.instead import Instead
     from radfound.engine.shown import Shown
 
 
@@ -53,6 +54,8 @@ class Stream:
         """What the model was shown; set by the backend before the first token, if it has a recipe."""
         self.encode_ms = 0
         """Time to encode the study, in ms; set by the backend before the first token."""
+        self.instead: Instead | None = None
+        """What takes the place of the text; set before the first token (`radfound.engine.silence.live`)."""
         self._on_cancel = on_cancel
         self._tokens: deque[Token] = deque()
         self._changed = threading.Condition()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -105,6 +105,10 @@ class Study:
     def digest(self) -> str:
         """SHA-256 over the images' digests, in order."""
         return hashlib.sha256("".join(image.digest for image in self.images).encode()).hexdigest()
+
+    def blanked(self) -> Study:
+        """Return the study with every voxel zero."""
+        return Study([replace(image, voxels=np.zeros_like(image.voxels)) for image in self.images])
 
 
 def display_name(path: str | os.PathLike[str]) -> str:

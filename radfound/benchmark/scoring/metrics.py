@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from radfound.benchmark.scoring.findings import COUNTED, compare_findings
 from radfound.optional import library
 
 ARTICLES = ("a", "an", "the")
+YES_OR_NO = ("yes", "no")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,19 @@ def normalised(answer: str) -> str:
 def exact_match(answer: str, truth: str) -> float:
     """Return 1.0 if the normalised answer and truth are equal, otherwise 0.0."""
     return float(normalised(answer) == normalised(truth))
+
+
+def closed_match(answer: str, truth: str) -> float:
+    """Return 1.0 for a right answer to a closed question, otherwise 0.0.
+
+    Where the truth is yes or no, the first yes or no of the answer counts, so that "Yes, there is an effusion." is as
+    right as "Yes". Other truths are compared by `exact_match`.
+    """
+    wanted = normalised(truth)
+    if wanted not in YES_OR_NO:
+        return exact_match(answer, truth)
+    said = next((word for word in normalised(answer).split() if word in YES_OR_NO), None)
+    return float(said == wanted)
 
 
 def token_recall(answer: str, truth: str) -> float:
@@ -105,6 +120,42 @@ def ratio(sums: np.ndarray) -> np.ndarray:
 def accuracy(name: str = "accuracy") -> Metric:
     """Return the share of answers that match exactly."""
     return mean_metric(name, exact_match)
+
+
+def closed_accuracy() -> Metric:
+    """Return the share of right answers to closed questions, by `closed_match`."""
+    return mean_metric("accuracy", closed_match)
+
+
+def balanced_accuracy(classes: Sequence[str], score: Callable[[str, str], float]) -> Metric:
+    """Return the mean over the true answers of the share that is right, so that the commonest gains nothing.
+
+    Parameters
+    ----------
+    classes : sequence of K str
+        The true answers that count, normalised; items with other ones are left out.
+    score : callable
+        From answer and truth to 1.0 or 0.0.
+    """
+    places = {name: place for place, name in enumerate(classes)}
+
+    def statistics(answers: Sequence[str], truths: Sequence[str]) -> np.ndarray:
+        found = np.zeros((len(truths), 2 * len(classes) + 1))
+        for row, (answer, truth) in enumerate(zip(answers, truths, strict=True)):
+            place = places.get(normalised(truth))
+            if place is not None:
+                found[row, place] = score(answer, truth)
+                found[row, len(classes) + place] = found[row, -1] = 1
+        return found
+
+    def value(sums: np.ndarray) -> np.ndarray:
+        right, asked = sums[..., : len(classes)], sums[..., len(classes) : -1]
+        shares = np.where(asked > 0, right / np.maximum(asked, 1), np.nan)
+        with np.errstate(invalid="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a draw without any class is NaN
+            return np.asarray(np.nanmean(shares, axis=-1))
+
+    return Metric("balanced accuracy", statistics, value, counted=2 * len(classes))
 
 
 # Texts -----------------------------------------------------------------------------------------

@@ -8,20 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from radfound.benchmark.runner import BLANK, MODEL, OTHER, Run
+from radfound.benchmark.runner import ALIKE, BLANK, MODEL, OTHER, WORDS, Run
 from radfound.benchmark.scoring.calibration import reliability
 from radfound.benchmark.scoring.metrics import (
+    YES_OR_NO,
     Metric,
     accuracy,
     answer_metrics,
+    balanced_accuracy,
+    closed_accuracy,
+    closed_match,
     exact_match,
+    normalised,
     text_metrics,
 )
 from radfound.benchmark.scoring.statistics import bootstrap, paired
 from radfound.benchmark.tasks import ROWS, Item
 from radfound.engine.confidence import Calibration, calibration_group
 
-COMPARED = (BLANK, OTHER)  # controls with a reported difference to the model
+COMPARED = (BLANK, OTHER, ALIKE, WORDS)  # controls with a reported difference to the model
 
 
 @dataclass(frozen=True)
@@ -49,14 +54,17 @@ class Scorer:
         self.seed = seed
         self.extra = list(extra)
 
-    def metrics(self, group: str) -> list[Metric]:
-        """Return the metrics of a group, the main metric first."""
+    def metrics(self, group: str, items: Sequence[Item]) -> list[Metric]:
+        """Return the metrics of a group's items, the main metric first."""
         if group in ("caption", "report"):
             found = [*text_metrics(), *self.extra]
             return sorted(found, key=lambda metric: metric.name != "ROUGE-L")
         if group == "open":
             return sorted(answer_metrics(), key=lambda metric: metric.name != "token recall")
-        return [accuracy()]
+        if group == "closed":
+            return [closed_accuracy(), balanced_accuracy(YES_OR_NO, closed_match)]
+        classes = sorted({normalised(item.turn.answer) for item in items})
+        return [accuracy(), balanced_accuracy(classes, exact_match)]
 
     def task(self, run: Run) -> dict[str, Any]:
         """Return a task's rows, its scores by modality and organ system, and its number of distinct answers."""
@@ -72,6 +80,8 @@ class Scorer:
             "patients": len({item.example.key for item in run.task.items}),
             "data_sha256": run.task.digest,
             "distinct_answers": distinct,
+            "alike": dict(run.alike),
+            "refused": dict(run.refused),
             "rows": rows,
             "by": {
                 "modality": self._split(blocks, lambda item: item.modality),
@@ -89,7 +99,7 @@ class Scorer:
             mine = [k for k in kept if run.task.items[k].group == group]
             items = [run.task.items[k] for k in mine]
             truths = [item.turn.answer for item in items]
-            for metric in self.metrics(group):
+            for metric in self.metrics(group, items):
                 ours = metric.statistics([run.answers[column][k] for k in mine], truths)
                 theirs = metric.statistics([str(other[k]) for k in mine], truths)
                 row = {
@@ -110,7 +120,7 @@ class Scorer:
             mine = [k for k, item in enumerate(run.task.items) if item.group == group]
             items = [run.task.items[k] for k in mine]
             truths = [item.turn.answer for item in items]
-            metrics = self.metrics(group)
+            metrics = self.metrics(group, items)
             parts = {
                 column: [m.statistics([texts[k] for k in mine], truths) for m in metrics]
                 for column, texts in run.answers.items()
@@ -119,7 +129,7 @@ class Scorer:
         return blocks
 
     def _rows(self, name: str, blocks: Sequence[Block]) -> list[dict[str, Any]]:
-        """Return one row for each metric; a row such as "all" joins blocks with the same metrics."""
+        """Return one row for each metric; a row such as "all" joins blocks, by their main metric alone."""
         found = [
             (block, [k for k, item in enumerate(block.items) if name in item.rows])
             for block in blocks
@@ -127,7 +137,7 @@ class Scorer:
         found = [(block, rows) for block, rows in found if rows]
         items = [block.items[k] for block, rows in found for k in rows]
         table = []
-        for place, metric in enumerate(found[0][0].metrics):
+        for place, metric in enumerate(found[0][0].metrics[: 1 if len(found) > 1 else None]):
             parts = {
                 column: np.concatenate([block.parts[column][place][rows] for block, rows in found])
                 for column in found[0][0].parts
@@ -144,7 +154,7 @@ class Scorer:
                 "lower_is_better": metric.lower_is_better,
             }
             row |= {column: self._interval(metric, part, items) for column, part in parts.items()}
-            for control in COMPARED:
+            for control in (name for name in COMPARED if name in parts):
                 row[f"over_{control}"] = self._difference(
                     metric, parts[MODEL], parts[control], items
                 )
@@ -184,8 +194,14 @@ class Scorer:
 
 
 def is_right(item: Item, answer: str) -> float:
-    """Return 1.0 or 0.0 for an exact match of a question's answer; NaN for captions and reports."""
-    return exact_match(answer, item.turn.answer) if item.turn.task == "vqa" else float("nan")
+    """Return 1.0 or 0.0 for an answer to a question, as its main metric counts it; NaN for captions and reports.
+
+    An answer to an open question is right if it matches exactly.
+    """
+    if item.turn.task != "vqa":
+        return float("nan")
+    match = closed_match if item.group == "closed" else exact_match
+    return match(answer, item.turn.answer)
 
 
 def calibration_table(runs: Sequence[Run], calibration: Calibration | None) -> dict[str, Any]:

@@ -133,6 +133,33 @@ class LocalBackend:
 
         return self._scheduler.call(compute)
 
+    def score_tokens(
+        self,
+        studies: Sequence[tuple[Hashable, torch.Tensor]],
+        question: Question,
+        text: str,
+        *,
+        adapter: str | None,
+    ) -> list[float]:
+        """Return the mean log-probability of a text as the answer about each of several studies, in one pass.
+
+        Parameters
+        ----------
+        studies : sequence of (name, tensor)
+            The name is that of its prefix in the cache; the visual tokens are of shape (1, T, width).
+        question : Question
+        text : str
+        adapter : str or None
+        """
+
+        def compute() -> list[float]:
+            with self._using(adapter):
+                prefixes = [self._prefix_of_tokens(*study) for study in studies]
+                found = self.model.log_probabilities_about(prefixes, question, text)
+                return [float(answer.mean()) for answer in found]
+
+        return self._scheduler.call(compute)
+
     def choose(
         self, study: Study, question: Question, options: Sequence[str], *, adapter: str | None
     ) -> Mapping[str, float]:
@@ -160,6 +187,15 @@ class LocalBackend:
         totals = torch.tensor(self._scheduler.call(compute)).double().softmax(0)
         parts = totals.split([len(some) for some in spellings.values()])
         return {option: float(part.sum()) for option, part in zip(spellings, parts, strict=True)}
+
+    def tokens(self, study: Study) -> np.ndarray:
+        """Return the visual tokens of a study: float32, shape (T, D)."""
+
+        def compute() -> np.ndarray:
+            found: np.ndarray = self._encode(study, None)[0].float().cpu().numpy()
+            return found
+
+        return self._scheduler.call(compute)
 
     def embed(self, study: Study) -> np.ndarray:
         """Return the embedding of a study: float32, shape (D,), length 1."""
@@ -215,6 +251,14 @@ class LocalBackend:
         if prefix is None:
             prefix = self.model.prefill(self._encode(study, region))
             self.prefixes.put(key, prefix)
+        return prefix
+
+    def _prefix_of_tokens(self, name: Hashable, tokens: torch.Tensor) -> KVCache:
+        prefix = self.prefixes.get(name)
+        if prefix is None:
+            model = self.model.model
+            prefix = self.model.prefill(tokens.to(model.device, model.dtype))
+            self.prefixes.put(name, prefix)
         return prefix
 
     def _encode(self, study: Study, region: Box | Plane | None) -> torch.Tensor:

@@ -245,14 +245,31 @@ class LocalModel:
         The texts are padded on the right and share one forward pass; a text's tokens do not attend to its
         padding.
         """
+        count = len(texts)
+        layers = tuple(
+            (keys.expand(count, -1, -1, -1), values.expand(count, -1, -1, -1))
+            for keys, values in prefix.layers
+        )
+        return self._log_probabilities(layers, question, texts)
+
+    @torch.no_grad()
+    def log_probabilities_about(
+        self, prefixes: Sequence[KVCache], question: Question, text: str
+    ) -> list[torch.Tensor]:
+        """Return for each of several studies the log-probabilities of a text's tokens as the answer, in one pass."""
+        layers = tuple(
+            (torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer]))
+            for layer in zip(*(prefix.layers for prefix in prefixes), strict=True)
+        )
+        return self._log_probabilities(layers, question, [text] * len(prefixes))
+
+    def _log_probabilities(
+        self, layers: Layers, question: Question, texts: Sequence[str]
+    ) -> list[torch.Tensor]:
         asked, device = self.question_ids(question), self.model.device
         answers = [torch.tensor(self.processor.answer_ids(text)) for text in texts]
         rows = [torch.tensor([*asked, *answer[:-1].tolist()]) for answer in answers]
         ids = pad_sequence(rows, batch_first=True).to(device)
-        layers = tuple(
-            (keys.expand(len(texts), -1, -1, -1), values.expand(len(texts), -1, -1, -1))
-            for keys, values in prefix.layers
-        )
         embeds = self.model.get_input_embeddings()(ids)
         logits, _ = forward_many(self.model, layers, embeds, ids.shape[1] - len(asked) + 1)
         chances = logits.float().log_softmax(-1).cpu()

@@ -58,9 +58,10 @@ def build_engine(
     free_text : bool
         As for `Engine`.
     """
-    from radfound.engine.competence import Competence
+    from radfound.engine.competence import DEFAULT_MOVE, Competence
     from radfound.engine.confidence import Calibration
     from radfound.engine.engine import Engine
+    from radfound.engine.silence.live import LiveCheck
 
     model = replace(model, device=model.device or device)
     if model.backend == "radfound":
@@ -77,8 +78,17 @@ def build_engine(
         revision = backend.describe().revision
         known = Calibration.read(calibration, revision)
         competence = Competence.read(calibration, revision)
+    live = None
+    if backend.describe().abilities.score:
+        least = competence.least_move if competence else DEFAULT_MOVE
+        live = LiveCheck(backend, least_move=least)
     return Engine(
-        backend, adapters=adapters, calibration=known, name=model.name, competence=competence
+        backend,
+        adapters=adapters,
+        calibration=known,
+        name=model.name,
+        competence=competence,
+        live=live,
     )
 
 

@@ -16,8 +16,9 @@ from radfound.benchmark.output import MARKS, write_docs
 from radfound.benchmark.runner import BLANK, MODEL, OTHER, run_tasks
 from radfound.benchmark.scoring.radeval import radeval_metrics
 from radfound.benchmark.scoring.scores import Scorer, calibration_table
-from radfound.benchmark.tasks import Source, load_task
+from radfound.benchmark.tasks import Source, load_task, trained_task
 from radfound.cli import main
+from radfound.engine.competence import Competence
 from radfound.engine.engine import Engine
 from radfound.engine.protocol import Abilities, Description
 from radfound.engine.stream import Stream, Token
@@ -165,17 +166,74 @@ def test_the_table_has_every_score_beside_its_controls(outcome):
     results = json.loads((outcome / "results.json").read_text())
     assert set(results["tasks"]) == {"metadata", "vqa", "caption", "report"}
     for name, task in results["tasks"].items():
-        controls = {"model", "majority", "blank", "other"} | (
-            {"probe"} if name == "metadata" else set()
-        )
+        controls = {"model", "majority", "blank", "alike"} | {
+            "metadata": {"other", "probe"}, "vqa": {"other", "words", "nearest"},
+        }.get(name, set())  # fmt: skip
         assert all(controls <= set(row) for row in task["rows"])
         assert len(task["data_sha256"]) == 64
     scores = {row["score"] for row in results["tasks"]["caption"]["rows"]}
     assert {"BLEU-1", "BLEU-4", "ROUGE-L", "CIDEr", "finding F1", "laterality errors"} <= scores
     assert results["versions"]["torch"] and results["seed"] == 0
     report = (outcome / "report.md").read_text()
-    for heading in ("majority answer", "blank image", "another patient's image", "ImageNet probe"):
+    for heading in (
+        "majority answer", "words alone", "blank image", "another patient's image",
+        "another patient, same kind of image", "ImageNet probe",
+    ):  # fmt: skip
         assert heading in report
+
+
+def test_what_the_model_sees_leads_the_report_and_is_kept_for_the_engine(outcome):
+    results = json.loads((outcome / "results.json").read_text())
+    looking = results["looking"]
+    assert looking["effective_rank"]["n"] == 16 and looking["effective_rank"]["value"] > 0
+    assert looking["pairs"][0]["n"] > 16
+    assert {row["row"] for row in looking["image_disjoint"]} == {
+        "closed", "closed, yes or no", "open",
+    }  # fmt: skip
+    assert set(results["competence"]["kinds"]) == {"picture"}  # of the others there are too few
+    report = (outcome / "report.md").read_text()
+    assert report.index("What it sees") < report.index("Effective rank") < report.index("Captions")
+    kept = Competence.read(outcome, results["model"]["revision"])
+    assert kept is not None and set(kept.leads) == {"picture"}
+
+
+def test_questions_that_it_was_trained_on_have_a_table_of_their_own(own_data):
+    task = trained_task(Source(str(own_data)), 9)
+    assert len(task.items) == 9 and {item.example.split for item in task.items} == {"train"}
+    run = run_tasks(FakeBackend(looks=True), [task])[0]
+    assert set(run.answers) == {"model", "blank", "other", "alike"}
+    rows = Scorer().task(run)["rows"]
+    assert [row["row"] for row in rows if row["score"] == "accuracy"] == ["closed, trained on"]
+
+
+def test_a_question_that_does_not_fit_is_named_and_does_not_end_the_run(own_data):
+    class Small(FakeBackend):
+        def stream(self, study, question, *, adapter, limit):
+            stream = super().stream(study, question, adapter=adapter, limit=limit)
+            if study.digest == large:
+                stream = Stream()
+                stream.fail(RequestError("the question does not fit"))
+            return stream
+
+    task = load_task("vqa", Source(str(own_data)))
+    large = task.items[0].example.read().digest
+    run = run_tasks(Small(looks=True), [task])[0]
+    assert set(run.refused.values()) == {"the question does not fit"}
+    assert task.items[0].id in run.refused and run.answers[MODEL][0] == ""
+    assert any(run.answers[MODEL])
+    large = None
+    assert run_tasks(Small(looks=True), [task])[0].refused == {}
+
+
+def test_a_model_that_takes_nothing_ends_the_run(own_data):
+    class Full(FakeBackend):
+        def stream(self, study, question, *, adapter, limit):
+            stream = Stream()
+            stream.fail(RequestError("the question does not fit"))
+            return stream
+
+    with pytest.raises(RequestError, match="does not fit"):
+        run_tasks(Full(looks=True), [load_task("vqa", Source(str(own_data)))])
 
 
 def test_every_answer_is_written_down(outcome):
@@ -208,7 +266,7 @@ def test_two_runs_are_compared_on_the_same_items(
     outcome, own_data, checkpoint, tmp_path, without_java
 ):
     docs = tmp_path / "page.md"
-    docs.write_text(f"before\n{MARKS[0]}\nold\n{MARKS[1]}\nafter\n")
+    docs.write_text(f"before\n{MARKS[0]}\nstale\n{MARKS[1]}\nafter\n")
     assert main(
         ["bench", "--model", str(checkpoint), "--data", str(own_data), "--out", str(tmp_path / "b"),
          "--tasks", "vqa", "--compare", str(outcome), "--write-docs", str(docs), "--json"]
@@ -218,7 +276,7 @@ def test_two_runs_are_compared_on_the_same_items(
     assert all(row["difference"]["value"] == 0 for row in comparison["rows"])
     page = docs.read_text()
     assert page.startswith(f"before\n{MARKS[0]}\nModel `tiny`") and page.endswith("after\n")
-    assert "old" not in page and "Beside `run`" in page
+    assert "stale" not in page and "Beside `run`" in page
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from radfound.engine.answer_stream import AnswerStream
-from radfound.engine.competence import COMPETENCE_FILE, Competence, Lead, kind_of_question
+from radfound.engine.competence import COMPETENCE_FILE, DEFAULT_MOVE, Competence, Lead
 from radfound.engine.engine import Engine
+from radfound.engine.models import build
+from radfound.engine.models.settings import one_model
 from radfound.engine.protocol import Abilities, Description
 from radfound.engine.stream import Stream, Token
-from radfound.exceptions import CheckpointError
+from radfound.exceptions import CheckpointError, StorageError
 from radfound.model.checkpoints import shipped_folder
 from radfound.question import CANNOT_TELL
 from radfound.study.study import Study, StudyImage
@@ -33,25 +35,18 @@ class Echo:
         return stream
 
 
-@pytest.mark.parametrize(
-    ("question", "kind"),
-    [
-        ("Is there a tumor?", "finding"),
-        ("Does this show a fracture?", "finding"),
-        ("What is abnormal?", "finding"),
-        ("What is the diagnosis?", "finding"),
-        ("What is wrong with this patient?", "finding"),
-        ("Which lobe is this?", "open"),
-        ("Where is the liver?", "open"),
-    ],
-)
-def test_questions_about_findings_are_told_from_others(question, kind):
-    assert kind_of_question("vqa", question) == kind
-
-
 def test_captions_and_reports_are_of_no_kind():
-    assert kind_of_question("caption", None) is None
     assert BLIND.looks("report", None)
+
+
+def test_a_kind_that_was_measured_counts_more_than_the_broad_one():
+    found = Competence(
+        "r1", {**BLIND.leads, "size": Lead(0.2, 0.1, "…"), "location": Lead(0, -0.1, "…")}
+    )
+    assert found.looks("vqa", "Is the heart enlarged?")
+    assert not found.looks("vqa", "Is there a tumor?")
+    assert not found.looks("vqa", "Where is the liver?")
+    assert found.looks("vqa", "What is the dark structure?")
 
 
 def test_a_guess_is_folded_and_not_streamed():
@@ -69,24 +64,48 @@ def test_what_depends_on_the_picture_and_what_was_not_measured_is_answered():
     assert Engine(Echo()).answer(STUDY, question="Is there a tumor?").text == "Yes"
 
 
-def results(lows):
-    def row(name, low):
-        lead = {"value": low + 0.05, "low": low, "high": low + 0.1}
-        better = {"value": 0.5, "low": 0.4, "high": 0.6}
-        return {
-            "row": name, "score": "accuracy", "lower_is_better": False, "over_blank": better, "over_other": lead,
-        }  # fmt: skip
+def results(lows, least_move=0.03):
+    kinds = {
+        kind: {
+            "n": 40,
+            "score": "right",
+            "lead": {"value": low + 0.05, "low": low},
+            "over": "blank",
+        }
+        for kind, low in lows.items()
+    }
+    return {
+        "model": {"revision": "r1"},
+        "competence": {"kinds": kinds, "least_move": least_move},
+    }
 
-    rows = [row(name, low) for name, low in lows.items()]
-    return {"model": {"revision": "r1"}, "tasks": {"vqa": {"rows": rows}}}
 
-
-def test_the_least_lead_over_both_controls_counts(tmp_path):
-    found = Competence.of_results(results({"closed": -0.04, "open": 0.01}))
+def test_what_the_benchmark_measured_is_kept_and_read(tmp_path):
+    found = Competence.of_results(results({"presence": -0.04, "open": 0.01}))
     assert not found.looks("vqa", "Is there a tumor?") and found.looks("vqa", "Which lobe?")
-    (tmp_path / COMPETENCE_FILE).write_text(json.dumps(found.to_json()))
-    assert Competence.read(tmp_path, "r1") == found
-    assert Competence.read(tmp_path, "other weights") is None
+    assert found.leads["open"].over == "blank" and found.leads["open"].n == 40
+    found.write(tmp_path / "state")
+    assert Competence.read(tmp_path / "state", "r1") == found
+    assert Competence.read(tmp_path / "state", "other weights") is None
+    assert Competence.of_results(results({}, None)).least_move == DEFAULT_MOVE
+
+
+def test_files_of_the_first_schema_are_read(tmp_path):
+    leads = {
+        "finding": {"value": -0.004, "low": -0.038, "score": "RadVLBench, closed questions"},
+        "open": {"value": 0.051, "low": 0.005, "score": "RadVLBench, open questions"},
+    }
+    old = {"schema": "radfound.competence/1", "revision": "r1", "leads": leads}
+    (tmp_path / COMPETENCE_FILE).write_text(json.dumps(old))
+    found = Competence.read(tmp_path, "r1")
+    assert not found.looks("vqa", "Is the heart enlarged?") and found.looks("vqa", "Where is it?")
+    assert found.least_move == DEFAULT_MOVE
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="competence.json"):
+        Competence.of_results(results({"open": 0.1})).write(tmp_path / "file")
 
 
 def test_a_damaged_file_is_an_error_and_a_missing_one_is_not(tmp_path):
@@ -94,6 +113,16 @@ def test_a_damaged_file_is_an_error_and_a_missing_one_is_not(tmp_path):
     (tmp_path / COMPETENCE_FILE).write_text("{")
     with pytest.raises(CheckpointError, match="competence.json"):
         Competence.read(tmp_path, "r1")
+
+
+def test_a_sites_own_model_has_its_competence_in_its_state_folder(tmp_path, monkeypatch):
+    monkeypatch.setitem(build._BUILDERS, "openai", lambda model, hosts: Echo())
+    model = one_model("openai:http://127.0.0.1:1/v1#echo").named()
+    asked = {"question": "Is there a tumor?"}
+    assert build.build_engine(model, calibration=tmp_path).answer(STUDY, **asked).text == "Yes"
+    BLIND.write(tmp_path)
+    engine = build.build_engine(model, calibration=tmp_path)
+    assert engine.answer(STUDY, **asked).text == CANNOT_TELL
 
 
 def test_the_shipped_model_says_nothing_about_findings():
