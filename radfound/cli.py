@@ -481,7 +481,10 @@ def _answer_text(answer: Answer) -> str:
         notes.append("cut off")
     if answer.evidence is not None:
         notes.append(f"map in {answer.evidence}")
-    return f"{answer.text}\n{' · '.join(notes)}"
+    lines = [answer.text, " · ".join(notes)]
+    if answer.evidence is not None and answer.evidence_note:
+        lines.append(answer.evidence_note)
+    return "\n".join(lines)
 
 
 def _correction_text(correction: Correction) -> str:

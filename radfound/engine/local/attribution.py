@@ -24,6 +24,7 @@ def find_evidence(
     region: Box | Plane | None,
     prompt_ids: tuple[Sequence[int], Sequence[int]],
     answer_ids: Sequence[int],
+    first: int = 0,
 ) -> Evidence:
     """Return the evidence maps of an answer.
 
@@ -38,11 +39,13 @@ def find_evidence(
         The prompt's two pieces, as `RadFoundProcessor.prompt_ids` returns them.
     answer_ids : sequence of int
         Stop token included.
+    first : int
+        Index of the first token that is attributed; those before it are given.
     """
     config = processor.image_processor.frame_config
     frames = make_frames(study, config, region)
     inputs = {name: tensor.to(model.device) for name, tensor in pad_frames([frames]).items()}
-    patches = patch_evidence(model, inputs, prompt_ids, answer_ids).cpu().numpy()
+    patches = patch_evidence(model, inputs, prompt_ids, answer_ids, first).cpu().numpy()
     return Evidence(
         lay_back(patches, frames.sources, config.image_size, study),
         tuple(image.affine for image in study.images),
@@ -56,6 +59,7 @@ def patch_evidence(
     inputs: dict[str, torch.Tensor],
     prompt_ids: tuple[Sequence[int], Sequence[int]],
     answer_ids: Sequence[int],
+    first: int = 0,
 ) -> torch.Tensor:
     """Return the relevance of each patch to an answer, float32, shape (F, N, N), not negative.
 
@@ -71,6 +75,8 @@ def patch_evidence(
         The prompt's two pieces, as `RadFoundProcessor.prompt_ids` returns them.
     answer_ids : sequence of int
         Stop token included; it is not attributed.
+    first : int
+        Index of the first token that is attributed; those before it are given.
     """
     vision, connector = model.vision_model, model.connector
     mask = inputs["frame_mask"]
@@ -82,7 +88,7 @@ def patch_evidence(
         with _recorded_attention(connector.layers) as attention:
             hidden = vision(stem_features=stem, frame_mask=mask, **positions).last_hidden_state
             visual = connector(hidden, mask)
-        score = _log_probability(model, visual, prompt_ids, answer_ids)
+        score = _log_probability(model, visual, prompt_ids, answer_ids, first)
         slopes = torch.autograd.grad(score, attention)
     relevance = sum(
         (weights * slope).abs()[0].mean(0).sum(0)
@@ -97,8 +103,9 @@ def _log_probability(
     visual: torch.Tensor,
     prompt_ids: tuple[Sequence[int], Sequence[int]],
     answer_ids: Sequence[int],
+    first: int,
 ) -> torch.Tensor:
-    """Return the log-probability of an answer without its stop token, a differentiable scalar."""
+    """Return the log-probability of an answer from a token on, without its stop token; a differentiable scalar."""
     answer_ids = answer_ids[:-1] or answer_ids
     before, after = (torch.tensor([list(ids)], device=model.device) for ids in prompt_ids)
     answer = torch.tensor([list(answer_ids)], device=model.device)
@@ -109,7 +116,7 @@ def _log_probability(
         _, study = forward_many(model, (), model.merge_visual_embeds(before, visual), 1)
     rest = model.get_input_embeddings()(torch.cat([after, answer[:, :-1]], dim=1))
     logits, _ = forward_many(model, study, rest, answer.shape[1])
-    return logits.float().log_softmax(-1).gather(-1, answer[..., None]).sum()
+    return logits.float().log_softmax(-1).gather(-1, answer[..., None])[:, first:].sum()
 
 
 @contextmanager
