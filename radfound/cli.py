@@ -24,7 +24,7 @@ from radfound import __version__
 from radfound.benchmark import cli as benchmark
 from radfound.engine.models import cli as models
 from radfound.exceptions import RadFoundError, RequestError
-from radfound.question import Answer
+from radfound.question import CANNOT_TELL, Answer
 from radfound.reader_study import cli as reader_study
 from radfound.records import trace as audit
 from radfound.records.adapters import AdapterStore, store_path
@@ -115,7 +115,9 @@ def _ask(args: argparse.Namespace) -> str:
             max_new_tokens=request.max_new_tokens,
         )
         answer = _last(pieces, progress)
-        if args.evidence:
+        if args.evidence and answer.text == CANNOT_TELL:
+            print(answer.evidence_note, file=sys.stderr)
+        elif args.evidence:
             progress.set_description("computing the evidence map")
             evidence = engine.evidence(study, answer, region=request.region)
             written = [path.name for path in evidence.write(args.evidence)]
@@ -481,7 +483,10 @@ def _answer_text(answer: Answer) -> str:
         notes.append("cut off")
     if answer.evidence is not None:
         notes.append(f"map in {answer.evidence}")
-    return f"{answer.text}\n{' · '.join(notes)}"
+    lines = [answer.text, " · ".join(notes)]
+    if answer.evidence is not None and answer.evidence_note:
+        lines.append(answer.evidence_note)
+    return "\n".join(lines)
 
 
 def _correction_text(correction: Correction) -> str:

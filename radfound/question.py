@@ -124,6 +124,16 @@ CANNOT_TELL = "Cannot tell from this picture with this model."
 SOURCES = ("model", "field", "recall", "head", "wording")
 """What an answer may come from; `Answer` describes them."""
 
+IN_THE_FILE = "stated in the file"
+"""Reason of an answer from the file's header."""
+
+_WITHOUT_MAP = {
+    "field": "a classifier of the picture",
+    "recall": "a reader",
+    "head": "a classifier learnt from corrections",
+    "wording": "the department's wording",
+}
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -192,6 +202,19 @@ class Answer:
     series: tuple[str, ...] = ()
     series_rule: str | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    @property
+    def evidence_note(self) -> str | None:
+        """Why the answer has no evidence map of its own, in words for people; None for the language model's text."""
+        if self.text == CANNOT_TELL:
+            return "This is no answer, so there is no evidence map for it."
+        if self.source == "model":
+            return None
+        origin = "the file's header" if self.reason == IN_THE_FILE else _WITHOUT_MAP[self.source]
+        return (
+            f"This answer comes from {origin}, which has no evidence map. A map for it shows where the language "
+            "model looks for the same words."
+        )
 
 
 def split_report(text: str) -> dict[str, str] | None:

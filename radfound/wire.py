@@ -67,7 +67,7 @@ ImageIds = Annotated[tuple[Text, ...], Field(max_length=MAX_IMAGES), BeforeValid
 
 
 class AnswerJson(BaseModel):
-    """`radfound.answer/1`; `radfound.Answer` documents the fields."""
+    """`radfound.answer/1`; `radfound.Answer` documents the fields and `evidence_note`, which is not read."""
 
     model_config = CONFIG | ConfigDict(extra="ignore")
 
@@ -81,6 +81,7 @@ class AnswerJson(BaseModel):
     confidence: Fraction | None
     uncertainty: Fraction | None
     evidence: Text | None
+    evidence_note: Text | None = None
     model: ModelVersion
     timings_ms: dict[str, int]
     finished: Truth = True
@@ -101,6 +102,7 @@ def answer_to_json(answer: Answer) -> dict[str, Any]:
     fields["images"] = list(answer.images)
     fields["contradictions"] = list(answer.contradictions)
     fields["series"] = list(answer.series)
+    fields["evidence_note"] = answer.evidence_note
     return {"schema": ANSWER_SCHEMA, "id": fields.pop("id"), **fields}
 
 
@@ -430,12 +432,17 @@ class ModelHealth(BaseModel):
 
 
 class ListedModel(BaseModel):
-    """A model of the server; `destination` tells where images are sent (null: they stay here)."""
+    """A model of the server.
+
+    `destination` tells where images are sent (null: they stay here), `cannot_learn` why it cannot be fine-tuned
+    by `POST /train/radfound` (null: it can).
+    """
 
     name: Text
     backend: Text
     loaded: Truth
     destination: Text | None
+    cannot_learn: Text | None
 
 
 class Health(BaseModel):

@@ -91,8 +91,9 @@ def extension_client_works(url: str, folder: Path) -> None:
     pieces: list[str] = []
     answer = client.ask("vqa", [BRAIN], ASKED, on_token=pieces.append)
     expect("".join(pieces).strip() == answer["text"], "the answer as it was streamed")
-    _, overlay = client.evidence("vqa", [BRAIN], ASKED)
-    expect(overlay is not None and overlay.startswith(b"NRRD"), "an evidence map")
+    caption = client.ask("caption", [BRAIN])
+    overlay = client.evidence(caption, caption["text"].split(". ")[0])
+    expect(overlay.startswith(b"NRRD"), "the evidence map of a sentence")
     taught = correction(BRAIN, ASKED, TAUGHT, answer["text"], answer["id"])
     expect(client.send_correction(taught), "the correction to be new")
     expect(not client.send_correction(taught), "the same correction to be known")

@@ -19,7 +19,15 @@ from radfound.engine.protocol import Backend
 from radfound.engine.silence.live import LiveCheck, ShippedReferences, checked_stream
 from radfound.engine.stream import ended_stream
 from radfound.exceptions import RequestError
-from radfound.question import CANNOT_TELL, TASKS, Answer, ModelVersion, Question, Turn
+from radfound.question import (
+    CANNOT_TELL,
+    IN_THE_FILE,
+    TASKS,
+    Answer,
+    ModelVersion,
+    Question,
+    Turn,
+)
 from radfound.records.adapters import AdapterStore
 from radfound.study.evidence_map import Evidence
 from radfound.study.region import Box, Plane, region_from_json
@@ -223,7 +231,7 @@ class Engine:
             return None, True
         found = self.fields.answer(study, question) if self.fields else None
         if found is not None:
-            reason = found.reason or ("stated in the file" if found.source == "file" else None)
+            reason = found.reason or (IN_THE_FILE if found.source == "file" else None)
             return Instead(found.text, "field", reason, found.confidence), found.silent
         if self._competence is None or self._competence.looks(question.task, question.text):
             return None, True
@@ -262,26 +270,37 @@ class Engine:
         study: Study,
         answer: Answer,
         *,
+        text: str | None = None,
         history: Sequence[Turn] = (),
         region: Box | Plane | None = None,
     ) -> Evidence:
-        """Return the evidence maps of an answer, with the adapter that gave the answer.
+        """Return the language model's evidence maps of an answer, with the adapter that gave the answer.
+
+        They are the language model's also where the answer is not; `Answer.evidence_note` says so.
 
         Parameters
         ----------
         study : Study
         answer : Answer
             An answer of this engine about that study.
+        text : str, optional
+            A part of the answer, such as a sentence of a report, or another text: the maps are then of this
+            text, given what comes before it in the answer.
         history, region
             Those of the original question.
 
         Raises
         ------
         RequestError
-            If other base weights gave the answer, the prompt is too long, or the model has no evidence maps.
+            If the answer says that the model cannot tell, other base weights gave it, the prompt or the text is
+            too long, the text is empty, or the model has no evidence maps.
         AdapterError, NotFoundError
             If that adapter can no longer be used.
         """
+        if answer.text == CANNOT_TELL:
+            raise RequestError(f"evidence: {answer.evidence_note}")
+        if text is not None and not text.strip():
+            raise RequestError("text: empty; expected a sentence of the answer, or leave it out")
         revision = self.backend.describe().revision
         if answer.model.revision != revision:
             raise RequestError(
@@ -291,7 +310,10 @@ class Engine:
         if adapter is not None:
             self._adapters.make_available(adapter)
         question = Question(answer.task, answer.question, tuple(history), region_from_json(region))
-        return self.backend.evidence(study, question, answer.text, adapter=adapter)
+        before, _, _ = answer.text.partition(text) if text and text in answer.text else ("", "", "")
+        return self.backend.evidence(
+            study, question, text or answer.text, adapter=adapter, before=before
+        )
 
     def embed(self, study: Study) -> np.ndarray:
         """Return the embedding of a study: float32, shape (D,), length 1."""

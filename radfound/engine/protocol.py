@@ -124,9 +124,15 @@ class Backend(Protocol):
         """Return the embedding of a study: float32, shape (D,), length 1."""
 
     def evidence(
-        self, study: Study, question: Question, text: str, *, adapter: str | None
+        self,
+        study: Study,
+        question: Question,
+        text: str,
+        *,
+        adapter: str | None,
+        before: str = "",
     ) -> Evidence:
-        """Return the evidence maps for `text` as the answer."""
+        """Return the evidence maps for `text` as the answer, or as its part after `before`."""
 
     def use_adapter(self, adapter: str, folder: Path) -> None:
         """Make an adapter available under an id; does nothing if it already is.

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _SERIES = 9003
+_DESCRIPTION = "RadFound evidence map (AI)"
+_OF_OTHER_TEXT = "RadFound language model's map (AI), not of its own text"
 
 
 def map_uid(document_id: str) -> str:
@@ -56,7 +58,11 @@ def in_order(headers: Sequence[Dataset], affine: np.ndarray) -> list[Dataset]:
 
 
 def evidence_map(
-    document_id: str, values: np.ndarray, slices: Sequence[Dataset], model: ModelVersion
+    document_id: str,
+    values: np.ndarray,
+    slices: Sequence[Dataset],
+    model: ModelVersion,
+    is_own_text: bool = True,
 ) -> Dataset:
     """Return an evidence map over the slices of one series.
 
@@ -68,6 +74,8 @@ def evidence_map(
     slices : sequence of Dataset, length D
         Whole headers of the slices with their size, in the order of `values`.
     model : ModelVersion
+    is_own_text : bool
+        Whether the text is the language model's, as the map is; False if the answer has an `evidence_note`.
 
     Raises
     ------
@@ -107,7 +115,7 @@ def evidence_map(
         window_center=0.5,
         window_width=1.0,
         content_label="EVIDENCE",
-        series_description="RadFound evidence map (AI)",
+        series_description=_DESCRIPTION if is_own_text else _OF_OTHER_TEXT,
         content_qualification="RESEARCH",
     )
     restore(made, slices[0])

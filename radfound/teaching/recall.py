@@ -47,11 +47,19 @@ class Memory:
         self._changes = 0
 
     def text_of_model(self, correction: str) -> str | None:
-        """Return the model's text that a correction, named by its id, was about; None if it is unknown or blank."""
+        """Return the model's text that a correction, named by its id, was about; None if it is unknown or blank.
+
+        The text that a reader accepted may be an earlier reader's; the model's is with that reader's correction.
+        """
         with self._lock:
             number = self._numbers.get(correction)
-            row = self._rows.get(number) if number is not None else None
-        return None if row is None or is_blank(row.model_text) else row.model_text
+            if number is None:
+                return None
+            row = self._rows[number]
+            if row.verdict == "accepted":
+                rows = self._by_subject[_subject(row.image_hash, row.images, row.region)].values()
+                row = next((each for each in reversed(rows) if _is_source(each, row)), row)
+        return None if is_blank(row.model_text) else row.model_text
 
     def about(
         self,
@@ -142,6 +150,16 @@ class Memory:
         yield self._by_subject, _subject(row.image_hash, row.images, row.region)
         if row.region is None:
             yield self._by_question, question_key(row.task, row.question)
+
+
+def _is_source(earlier: Correction, accepted: Correction) -> bool:
+    """Whether an accepted text stands in another reader's correction of the same question."""
+    asked = exact_key(accepted.task, accepted.question)
+    return (
+        earlier.verdict != "accepted"
+        and earlier.text.strip() == accepted.text.strip()
+        and exact_key(earlier.task, earlier.question) == asked
+    )
 
 
 def _subject(

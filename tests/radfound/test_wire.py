@@ -8,13 +8,14 @@ from radfound.exceptions import (
     RequestError,
     StudyAmbiguousError,
 )
-from radfound.question import Answer, ModelVersion, Turn
+from radfound.question import CANNOT_TELL, IN_THE_FILE, Answer, ModelVersion, Turn
 from radfound.records.adapters import AdapterStore
 from radfound.records.corrections import Correction
 from radfound.study.region import Box
 from radfound.wire import (
     AnswerJson,
     AskRequest,
+    answer_from_json,
     answer_to_json,
     correction_from_json,
     correction_to_json,
@@ -77,6 +78,7 @@ def test_answer_has_the_shape_of_the_design():
         "confidence": 0.83,
         "uncertainty": 0.21,
         "evidence": None,
+        "evidence_note": None,
         "model": {"name": "radfound-mini", "revision": "0123456789ab", "adapter": "a-0003"},
         "timings_ms": {"read": 0, "encode": 0, "first_token": 41, "total": 122},
         "finished": True,
@@ -121,6 +123,24 @@ def test_answer_has_the_shape_of_the_design():
 def test_an_answer_is_sent_as_it_is_described(changes):
     sent = json.loads(json.dumps(answer_to_json(answer(**changes))))
     assert AnswerJson.model_validate(sent).model_dump(mode="json", by_alias=True) == sent
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"source": "field"}, "a classifier of the picture"),
+        ({"source": "field", "reason": IN_THE_FILE}, "the file's header"),
+        ({"source": "recall"}, "a reader"),
+        ({"source": "head"}, "a classifier learnt from corrections"),
+        ({"source": "wording"}, "the department's wording"),
+        ({"source": "field", "text": CANNOT_TELL}, "This is no answer"),
+        ({"text": CANNOT_TELL}, "This is no answer"),
+    ],
+)
+def test_an_answer_that_is_not_the_models_says_why_it_has_no_map(changes, words):
+    sent = answer_to_json(answer(**changes))
+    assert words in sent["evidence_note"]
+    assert answer_from_json(sent) == answer(**changes)
 
 
 # Corrections

@@ -90,12 +90,8 @@ def main(address, volume, folder, settings):
         "vqa", [image], "And here?", [{"question": "a", "answer": "b"}], region
     )
     found["caption"] = client.ask("caption", [image])
-    answer, evidence = client.evidence("vqa", [image], QUESTION)
-    found["evidence"] = {
-        "name": answer["evidence"],
-        "text": answer["text"],
-        "is NRRD": evidence[:4] == b"NRRD",
-    }
+    evidence = client.evidence(found["before"]["answer"], "left")
+    found["is NRRD"] = evidence.startswith(b"NRRD")
 
     correction = new_correction(found["before"]["answer"], "edited", "a reader", TRUTH)
     outbox.add(correction, client.address)

@@ -9,7 +9,9 @@ import slicer.util
 import vtk
 from RadFoundLib.net.errors import ClientError
 from RadFoundLib.scene import scene
+from RadFoundLib.scene.evidencemap import EvidenceMap
 from RadFoundLib.scene.volumefile import VolumeContent
+from vtk.util.numpy_support import vtk_to_numpy
 
 from radfound.reading import read_study
 from radfound.study.region import Plane, region_to_json
@@ -332,11 +334,10 @@ def test_a_view_that_is_not_open_has_no_slice():
 
 
 def evidence_of(volume, hot=(4, 1, 2)):
-    """A map as a server sends it: an NRRD in the volume's geometry, strongest at one voxel."""
+    """A map in the volume's geometry, strongest at one voxel."""
     values = np.zeros(volume.GetImageData().GetDimensions()[::-1], np.float32)
     values[tuple(reversed(hot))] = 0.8
-    with VolumeContent(values, scene.content_of(volume).affine).open() as file:
-        return file.read()
+    return EvidenceMap.of(values, scene.content_of(volume).affine)
 
 
 @pytest.mark.parametrize("is_moved", [False, True])
@@ -411,8 +412,8 @@ def test_the_views_jump_to_the_strongest_place():
 def test_there_is_no_strongest_place_in_a_flat_map():
     volume = made_volume()
     flat = np.zeros((5, 6, 7), np.float32)
-    with VolumeContent(flat, scene.content_of(volume).affine).open() as file:
-        node = scene.show_evidence(volume, file.read())
+    found = EvidenceMap.of(flat, scene.content_of(volume).affine)
+    node = scene.show_evidence(volume, found)
 
     assert scene.jump_to_strongest(node) is None
 
@@ -527,17 +528,50 @@ def test_removed_evidence_leaves_nothing_and_the_volume_stays():
         assert composite.GetBackgroundVolumeID() == volume.GetID()
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"NRRD", b"<html>no</html>", b"NRRD0004\ntype: float\n\n"]
-)
-def test_a_map_that_is_none_leaves_the_scene_as_it_was(content):
+def test_a_map_is_named_by_what_it_is_of():
     volume = made_volume()
+    assert scene.evidence_text() == ""
+    scene.show_evidence(volume, evidence_of(volume), text="No effusion.")
+    assert scene.evidence_text() == "No effusion."
+    scene.remove_evidence()
+    assert scene.evidence_text() == ""
 
+
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
+def test_a_map_is_read_as_the_server_writes_it(kind):
+    from radfound.study.evidence_map import nrrd_bytes
+
+    voxels = np.arange(3 * 4 * 5, dtype=kind).reshape(3, 4, 5)
+    affine = np.array(
+        [[-1.5, 0.2, 0.0, 30.0], [0.1, -2.0, 0.3, -20.0], [0.0, 0.1, 3.0, 7.0], [0, 0, 0, 1]]
+    )
+    affine[:3, :3] = np.linalg.qr(affine[:3, :3])[0] @ np.diag([1.5, 2.0, 3.0])
+
+    found = EvidenceMap.read(nrrd_bytes(voxels, affine))
+
+    read = vtk_to_numpy(found.image.GetPointData().GetScalars())
+    assert np.array_equal(read, voxels.ravel()) and found.image.GetDimensions() == (5, 4, 3)
+    np.testing.assert_allclose(found.affine, affine, atol=1e-6)
+    assert (found.highest, found.strongest) == (59.0, (4, 3, 2))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"NRRD", b"<html>no</html>", b"NRRD0004\ntype: float\n\n", b"\xff\n\n"],
+)
+def test_a_map_that_is_none_is_refused(content):
     with pytest.raises(ClientError) as caught:
-        scene.show_evidence(volume, content)
+        EvidenceMap.read(content)
 
     assert caught.value.kind == "protocol"
-    assert slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") == [volume]
+
+
+def test_a_map_that_is_cut_off_is_refused():
+    from radfound.study.evidence_map import nrrd_bytes
+
+    whole = nrrd_bytes(np.arange(60, dtype=np.uint8).reshape(3, 4, 5), np.eye(4))
+    with pytest.raises(ClientError):
+        EvidenceMap.read(whole[:-20])
 
 
 # Texts

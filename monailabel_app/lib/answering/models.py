@@ -66,8 +66,12 @@ class ServedModels:
             return engine
 
     def engine_of(self, version: ModelVersion) -> Engine:
-        """Return the engine with the weights of an answer; NotFoundError if no model that is loaded has them."""
+        """Return the engine with the weights of an answer, loaded if needed; NotFoundError if no model has them."""
         for engine in self.loaded().values():
+            if engine.backend.describe().revision == version.revision:
+                return engine
+        if version.name in self._stores:
+            engine = self.engine(version.name)
             if engine.backend.describe().revision == version.revision:
                 return engine
         raise NotFoundError(
@@ -89,11 +93,10 @@ class ServedModels:
             If it runs on a server of models.
         """
         model = self.settings.named(name)
-        if model.backend == "openai":
+        if reason := _cannot_learn(model):
             raise RequestError(
-                f"base: {model.name} runs on a server of models, which has no training; train the same weights, "
-                f"where they are in a folder, by `radfound train --studies DIR --models FILE --publish-for "
-                f"{model.name} --model FOLDER`"
+                f"base: {model.name} {reason}; train the same weights, where they are in a folder, by `radfound train "
+                f"--studies DIR --models FILE --publish-for {model.name} --model FOLDER`"
             )
         return replace(model, device=model.device or self._device)
 
@@ -114,7 +117,8 @@ class ServedModels:
     def to_json(self) -> list[dict[str, Any]]:
         """Return name, backend and state of each model, the default first; never blocks.
 
-        "destination" tells in words where pictures are sent; null if they stay on this machine.
+        "destination" tells in words where pictures are sent; null if they stay on this machine. "cannot_learn" tells
+        why the model cannot be fine-tuned here; null if it can.
         """
         loaded = self.loaded()
         return [
@@ -123,6 +127,7 @@ class ServedModels:
                 "backend": model.backend,
                 "loaded": model.name in loaded,
                 "destination": _destination(model, self.settings),
+                "cannot_learn": _cannot_learn(model),
             }
             for model in sorted(self.settings.models, key=lambda model: model.name != self.default)
         ]
@@ -142,6 +147,12 @@ class ServedModels:
             calibration=store.root.parent,
             free_text=self._free_text,
         )
+
+
+def _cannot_learn(model: ModelSettings) -> str | None:
+    return (
+        "runs on a server of models, which has no training" if model.backend == "openai" else None
+    )
 
 
 def _destination(model: ModelSettings, models: Models) -> str | None:

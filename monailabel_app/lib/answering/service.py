@@ -28,7 +28,7 @@ from radfound.records.corrections import CorrectionLog
 from radfound.records.scores import ScoreBook
 from radfound.study.region import Box, Plane
 from radfound.study.study import Study
-from radfound.wire import AskRequest, parse_ask
+from radfound.wire import AskRequest, answer_from_json, parse_ask
 
 from ..metrics import Metrics
 from ..studies.datastore import Parts
@@ -332,9 +332,11 @@ class RadFoundService:
                 return piece
         raise AssertionError("a stream ends with its Answer")
 
-    async def answer_with_evidence(self, inquiry: Inquiry) -> tuple[Answer, Evidence]:
-        """Return the whole answer and its evidence maps."""
+    async def answer_with_evidence(self, inquiry: Inquiry) -> tuple[Answer, Evidence | None]:
+        """Return the whole answer and its evidence maps; None if it has none of its own."""
         answer = await self.answer_soon(inquiry)
+        if answer.evidence_note:
+            return answer, None
         began = time.monotonic()
         evidence = await asyncio.to_thread(
             self.engine(inquiry.ask.model).evidence,
@@ -347,10 +349,39 @@ class RadFoundService:
         timings = {**answer.timings_ms, "evidence": took_ms}
         return replace(answer, evidence=EVIDENCE_NAME, timings_ms=timings), evidence
 
+    def explain(self, params: Mapping[str, Any]) -> tuple[Study, Evidence]:
+        """Return the study of an answer and the language model's evidence maps of it, or of a given text.
+
+        Parameters
+        ----------
+        params : mapping
+            "answer", and if wanted "text", a sentence of it; "history", "region", "series", "volume" and "prior"
+            as in its question.
+
+        Raises
+        ------
+        RadFoundError
+            RequestError, NotFoundError, what `read_study` and `Engine.evidence` raise.
+        """
+        answer = answer_from_json(params.get("answer"))
+        text = params.get("text")
+        if text is not None and not isinstance(text, str):
+            raise RequestError("text: expected a sentence of the answer")
+        ask = parse_ask({key: params[key] for key in ("history", "region") if key in params})
+        engine = self.models.engine_of(answer.model)
+        selection = selection_of(params)
+        parts = self.parts(answer.images, selection)
+        study = self._shelf.get(parts.paths, answer.images[0], selection)
+        if prior := _prior(params):
+            study, _ = self._with_prior(study, parts, prior)
+        return study, engine.evidence(
+            study, answer, text=text, history=ask.history, region=ask.region
+        )
+
     def _start(self, answer: OpenAnswer, inquiry: Inquiry) -> None:
         ask, question = inquiry.ask, inquiry.question
         engine = answer.hold(self.models.use(ask.model))
-        if self.teaching is not None and inquiry.wants_teaching and not ask.evidence:
+        if self.teaching is not None and inquiry.wants_teaching:
             found = recalled(
                 self.teaching, inquiry.study, inquiry.images, question, engine.model_version
             )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import uuid
 import weakref
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cachetools import LRUCache
 from fastapi import APIRouter, Body, Depends, Query
@@ -20,9 +21,8 @@ from radfound.study.evidence_map import Evidence
 from radfound.study.study import Study
 from radfound.viewer import PAGE as VIEWER
 from radfound.viewer.pictures import Picture, pictures_of
-from radfound.wire import answer_from_json, parse_ask
 
-from ..answering.service import RadFoundService, selection_of
+from ..answering.service import RadFoundService
 from ..answering.shelf import Selection
 
 PANEL = "/radfound/panel"
@@ -46,7 +46,7 @@ _prepared: weakref.WeakKeyDictionary[Study, tuple[Picture, ...]] = weakref.WeakK
 """Pictures of loaded studies: their levels and windows are found once."""
 
 _evidence: LRUCache[str, tuple[Picture, ...]] = LRUCache(8)
-"""Evidence maps of the last answers that were looked at, as pictures, by the id of the answer."""
+"""The last evidence maps that were looked at, as pictures, by an id of their own."""
 _evidence_lock = threading.Lock()
 
 
@@ -91,23 +91,29 @@ def get_slice(
     return Response(content, 200, {"Content-Encoding": "gzip"}, "application/octet-stream")
 
 
-@router.post("/evidence", summary="Compute the evidence maps of an answer")
-def make_evidence(body: dict[str, Any] = Body(...), user: User = Depends(_USER)) -> dict[str, Any]:
+@router.post("/evidence", summary="Compute the evidence maps of an answer or a sentence")
+def make_evidence(
+    body: dict[str, Any] = Body(...),
+    output: Literal["json", "image"] = "json",
+    user: User = Depends(_USER),
+) -> Any:
     """Return the encoding of each map and the slices where it is highest, for `GET /radfound/evidence/{picture}/…?answer=ID`.
 
-    The body holds the "answer" and, as in its question, "history", "region", "series" and "volume".
+    The body holds the "answer" and, as in its question, "history", "region", "series", "volume" and "prior".
+    With "text", a sentence of the answer or another text, the maps are of this text. `output=image` returns
+    the first map as NRRD. The maps are always the language model's; the answer's `evidence_note` says where
+    the answer is not.
     """
     service: RadFoundService = app_instance().service
-    answer = answer_from_json(body.get("answer"))
-    ask = parse_ask({key: body[key] for key in ("history", "region") if key in body})
-    study = service.study(answer.images, selection_of(body))
-    engine = service.models.engine_of(answer.model)
-    found = engine.evidence(study, answer, history=ask.history, region=ask.region)
+    study, found = service.explain(body)
+    if output == "image":
+        return Response(found.nrrd(), media_type="application/octet-stream")
     pictures = _maps(study, found)
+    key = uuid.uuid4().hex
     with _evidence_lock:
-        _evidence[answer.id] = pictures
+        _evidence[key] = pictures
     return {
-        "id": answer.id,
+        "id": key,
         "maps": [{"levels": vars(each.levels), "highest": each.brightest()} for each in pictures],
     }
 

@@ -142,7 +142,8 @@ class Reports:
         evidence = self._explain(answer)
         headers = in_order(self._headers_of(answer.series[0]), evidence.affines[0])
         values = evidence.maps[0] / 255.0
-        made = evidence_map(answer_id, values, headers, answer.model)
+        is_own_text = answer.evidence_note is None
+        made = evidence_map(answer_id, values, headers, answer.model, is_own_text)
         return self._records.add_document(*_outgoing(answer_id, MAP, made))
 
     def _answer(self, answer_id: str) -> Answer:

@@ -54,7 +54,9 @@ async def run_inference(
     """Return a `radfound.answer/1`, without blocking the event loop as MONAI Label does.
 
     `output=all` adds the evidence maps; `output=image` returns the first map alone. MONAI Label's own
-    client sends no `output`; `"evidence": true` in the params then means `output=all`.
+    client sends no `output`; `"evidence": true` in the params then means `output=all`. An answer that is not
+    the language model's has no map, and says why in `evidence_note`; `"model_only": true` in the params asks
+    the language model itself.
     """
     service: RadFoundService = app_instance().service
     if model not in MODELS:
@@ -78,6 +80,13 @@ async def run_inference(
         output = infer.ResultType.all
     if output in (infer.ResultType.all, infer.ResultType.image):
         answer, evidence = await run_for(request, service.answer_with_evidence(inquiry))
+        if evidence is None:
+            if output is infer.ResultType.image:
+                raise RequestError(
+                    f'evidence: {answer.evidence_note} Ask with "model_only": true for the language model\'s answer '
+                    "and map"
+                )
+            return answer_to_json(answer)
         is_whole = output is infer.ResultType.all
         return await run_in_threadpool(_evidence_response, answer, evidence, is_whole)
     return answer_to_json(await run_for(request, service.answer_soon(inquiry)))

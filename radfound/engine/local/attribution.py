@@ -25,6 +25,7 @@ def find_evidence(
     region: Box | Plane | None,
     prompt_ids: tuple[Sequence[int], Sequence[int]],
     answer_ids: Sequence[int],
+    first: int = 0,
 ) -> Evidence:
     """Return the evidence maps of an answer.
 
@@ -39,11 +40,13 @@ def find_evidence(
         The prompt's two pieces, as `RadFoundProcessor.prompt_ids` returns them.
     answer_ids : sequence of int
         Stop token included.
+    first : int
+        Index of the first token that is attributed; those before it are given.
     """
     config = processor.image_processor.frame_config
     frames = make_frames(study, config, region)
     inputs = {name: tensor.to(model.device) for name, tensor in pad_frames([frames]).items()}
-    patches = patch_evidence(model, inputs, prompt_ids, answer_ids).cpu().numpy()
+    patches = patch_evidence(model, inputs, prompt_ids, answer_ids, first).cpu().numpy()
     return Evidence(
         lay_back(patches, frames.sources, config.image_size, study),
         tuple(image.affine for image in study.images),
@@ -57,6 +60,7 @@ def patch_evidence(
     inputs: dict[str, torch.Tensor],
     prompt_ids: tuple[Sequence[int], Sequence[int]],
     answer_ids: Sequence[int],
+    first: int = 0,
 ) -> torch.Tensor:
     """Return the relevance of each patch to an answer, float32, shape (F, N, N), not negative.
 
@@ -73,6 +77,8 @@ def patch_evidence(
         The prompt's two pieces, as `RadFoundProcessor.prompt_ids` returns them.
     answer_ids : sequence of int
         Stop token included; it is not attributed.
+    first : int
+        Index of the first token that is attributed; those before it are given.
     """
     vision, connector = model.vision_model, model.connector
     mask = inputs["frame_mask"]
@@ -85,7 +91,7 @@ def patch_evidence(
             hidden = vision(stem_features=stem, frame_mask=mask, **positions).last_hidden_state
             cells = connector.cells(stem)
             visual = connector(hidden, mask, cells)
-        score = _log_probability(model, visual, prompt_ids, answer_ids)
+        score = _log_probability(model, visual, prompt_ids, answer_ids, first)
         seen = attention if cells is None else [*attention, cells]
         slopes = torch.autograd.grad(score, seen)
     products = [(each * slope).detach() for each, slope in zip(seen, slopes, strict=True)]
@@ -94,7 +100,9 @@ def patch_evidence(
     relevance = by_attention.float().view(-1, side, side)
     if cells is None:
         return relevance
-    by_cell = products[-1].float().sum(-1).abs()[0].unflatten(-1, (round(cells.shape[2] ** 0.5), -1))
+    by_cell = (
+        products[-1].float().sum(-1).abs()[0].unflatten(-1, (round(cells.shape[2] ** 0.5), -1))
+    )
     spread = F.interpolate(by_cell[:, None], size=(side, side), mode="bilinear")[:, 0]
     return sum(each / each.sum().clamp(min=1e-12) for each in (relevance, spread))
 
@@ -104,8 +112,9 @@ def _log_probability(
     visual: torch.Tensor,
     prompt_ids: tuple[Sequence[int], Sequence[int]],
     answer_ids: Sequence[int],
+    first: int,
 ) -> torch.Tensor:
-    """Return the log-probability of an answer without its stop token, a differentiable scalar."""
+    """Return the log-probability of an answer from a token on, without its stop token; a differentiable scalar."""
     answer_ids = answer_ids[:-1] or answer_ids
     before, after = (torch.tensor([list(ids)], device=model.device) for ids in prompt_ids)
     answer = torch.tensor([list(answer_ids)], device=model.device)
@@ -116,7 +125,7 @@ def _log_probability(
         _, study = forward_many(model, (), model.merge_visual_embeds(before, visual), 1)
     rest = model.get_input_embeddings()(torch.cat([after, answer[:, :-1]], dim=1))
     logits, _ = forward_many(model, study, rest, answer.shape[1])
-    return logits.float().log_softmax(-1).gather(-1, answer[..., None]).sum()
+    return logits.float().log_softmax(-1).gather(-1, answer[..., None])[:, first:].sum()
 
 
 @contextmanager

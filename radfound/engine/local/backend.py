@@ -23,6 +23,7 @@ from radfound.question import Question
 from radfound.study.evidence_map import Evidence
 from radfound.study.region import Box, Plane
 from radfound.study.study import Study, StudyImage
+from radfound.wire import MAX_NEW_TOKENS
 
 logger = logging.getLogger(__name__)
 
@@ -202,14 +203,25 @@ class LocalBackend:
         return self._scheduler.call(lambda: self.model.embed(self._encode(study, None)))
 
     def evidence(
-        self, study: Study, question: Question, text: str, *, adapter: str | None
+        self,
+        study: Study,
+        question: Question,
+        text: str,
+        *,
+        adapter: str | None,
+        before: str = "",
     ) -> Evidence:
-        """Return the evidence maps for `text` as the answer."""
+        """Return the evidence maps for `text` as the answer, or as its part after `before`."""
         self._question_ids(question, 0, with_evidence=True)
+        count = len(self.model.processor.answer_ids(before + text))
+        if count > MAX_NEW_TOKENS + 1:
+            raise RequestError(
+                f"text: found {count} tokens with what comes before; at most {MAX_NEW_TOKENS} fit; send a shorter one"
+            )
 
         def compute() -> Evidence:
             with self._using(adapter):
-                return self.model.evidence(study, question, text)
+                return self.model.evidence(study, question, text, before)
 
         return self._scheduler.call(compute)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -285,11 +286,16 @@ class LocalModel:
         embeds = self.model.get_input_embeddings()(ids)
         return forward_many(self.model, prefix.layers, embeds, ids.shape[1])[0][0].float()
 
-    def evidence(self, study: Study, question: Question, text: str) -> Evidence:
-        """Return the evidence maps for `text` as the answer."""
+    def evidence(self, study: Study, question: Question, text: str, before: str = "") -> Evidence:
+        """Return the evidence maps for `text` as the answer, or as its part after `before`."""
         prompt_ids = self.processor.prompt_ids(question.task, question.text, question.history)
-        answer = self.processor.answer_ids(text)
-        return find_evidence(self.model, self.processor, study, question.region, prompt_ids, answer)
+        answer = self.processor.answer_ids(before + text)
+        # A token may reach across the border of the two texts; it belongs to the second.
+        lead = self.processor.answer_ids(before)[:-1]
+        first = len(os.path.commonprefix([lead, answer[:-1]]))
+        return find_evidence(
+            self.model, self.processor, study, question.region, prompt_ids, answer, first
+        )
 
     def check_adapter(self, folder: Path) -> None:
         """Raise AdapterError if an adapter is damaged or does not fit this language model."""

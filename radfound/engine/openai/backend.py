@@ -210,7 +210,13 @@ class OpenAIBackend:
         self._cannot("embeddings")
 
     def evidence(
-        self, study: Study, question: Question, text: str, *, adapter: str | None
+        self,
+        study: Study,
+        question: Question,
+        text: str,
+        *,
+        adapter: str | None,
+        before: str = "",
     ) -> NoReturn:
         """Raise UnsupportedError: the protocol has no attention or gradients."""
         self._cannot("evidence maps")

@@ -189,7 +189,13 @@ class TransformersBackend:
         return prefix.embedding
 
     def evidence(
-        self, study: Study, question: Question, text: str, *, adapter: str | None
+        self,
+        study: Study,
+        question: Question,
+        text: str,
+        *,
+        adapter: str | None,
+        before: str = "",
     ) -> Evidence:
         """Raise UnsupportedError: no evidence maps are computed for other models than RadFound's own."""
         raise _no_evidence(self._description.name)

@@ -103,6 +103,68 @@ def test_what_monai_labels_client_makes_of_a_reply_are_form_and_file(server):
     assert list(files) == ["evidence.nrrd"]
 
 
+def explained(server, answer, output="image", **body):
+    body = {"answer": answer, **body}
+    return server.post("/radfound/evidence", params={"output": output}, json=body)
+
+
+def test_an_answer_that_was_given_is_explained_without_asking_again(server, tmp_path):
+    parts = parts_of(asked(server, VOLUME, "all"))
+    answer = json.loads(parts["params"])
+    reply = explained(server, answer)
+    assert reply.ok, reply.text
+    assert np.array_equal(
+        sitk.GetArrayFromImage(read_map(reply.content, tmp_path)),
+        sitk.GetArrayFromImage(read_map(parts["image"], tmp_path)),
+    )
+
+
+def test_a_sentence_of_a_report_has_a_map_of_its_own(server, tmp_path):
+    answer = asked(server, VOLUME, None, "radfound_report").json()
+    answer["text"] = "Findings: Clear lungs. No effusion."
+    found = [
+        sitk.GetArrayFromImage(read_map(explained(server, answer, **body).content, tmp_path))
+        for body in ({}, {"text": "Clear lungs."}, {"text": "No effusion."})
+    ]
+    assert {each.shape for each in found} == {found[0].shape}
+    assert not np.array_equal(found[1], found[2])
+    assert explained(server, None).status_code == 400
+    for text in (3, " "):
+        assert explained(server, answer, text=text).status_code == 400
+    listed = explained(server, answer, "json", text="No effusion.").json()
+    axis, position = next(iter(listed["maps"][0]["highest"].items()))
+    slices = server.get(f"/radfound/evidence/0/{axis}/{position}?answer={listed['id']}")
+    assert slices.ok, slices.text
+
+
+def test_an_answer_of_a_reader_has_no_map_unless_it_is_asked_for(server):
+    question = "Is the reader right?"
+    correction = {
+        "schema": "radfound.correction/1",
+        "id": "evidence-1",
+        "images": [CT],
+        "task": "vqa",
+        "question": question,
+        "model_text": "No.",
+        "verdict": "edited",
+        "text": "Yes, always.",
+        "author": "A. Reader",
+    }
+    assert server.post("/radfound/corrections", json=correction).ok
+    answer = asked(server, CT, "all", question=question).json()
+    assert (answer["source"], answer["evidence"]) == ("recall", None)
+    assert answer["evidence_note"].startswith("This answer comes from a reader")
+    params = {"image": CT, "output": "image"}
+    data = {"params": json.dumps({"question": question})}
+    refused = server.post("/infer/radfound_vqa", params=params, data=data)
+    assert refused.status_code == 400
+    assert "comes from a reader" in refused.json()["detail"]["message"]
+    assert explained(server, answer).content.startswith(b"NRRD")
+    own = parts_of(asked(server, CT, "all", question=question, model_only=True))
+    assert json.loads(own["params"])["evidence_note"] is None
+    server.post("/radfound/corrections/evidence-1/withdraw", json={"author": "A. Reader"})
+
+
 def test_the_wish_for_a_map_is_true_or_false(server):
     reply = server.ask(VOLUME, evidence="please")
     assert reply.status_code == 400

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -6,6 +8,7 @@ import torch.nn.functional as F
 
 from radfound.engine.engine import Engine
 from radfound.exceptions import NotFoundError, RequestError
+from radfound.question import CANNOT_TELL
 from radfound.reading import read_study
 from radfound.reading.geometry import flat_affine
 from radfound.records.adapters import AdapterStore
@@ -261,13 +264,53 @@ def test_the_map_is_of_the_adapter_that_wrote_the_answer(study, tmp_path):
 
 
 def test_an_answer_of_other_weights_has_no_map_here(engine, study):
-    from dataclasses import replace
-
     answer = engine.answer(study, "vqa", "Why?", max_new_tokens=2)
     with pytest.raises(RequestError, match="ask again"):
         engine.evidence(study, replace(answer, model=replace(answer.model, revision="0" * 12)))
     with pytest.raises(NotFoundError, match="no adapters"):
         engine.evidence(study, replace(answer, model=replace(answer.model, adapter="a-0001")))
+
+
+def test_each_sentence_of_a_report_has_a_map_of_its_own(engine, study):
+    report = replace(
+        engine.answer(study, "report", max_new_tokens=4),
+        text="Findings: The heart is large. No effusion. Impression: Large heart.",
+    )
+    whole = engine.evidence(study, report)
+    first = engine.evidence(study, report, text="The heart is large.")
+    second = engine.evidence(study, report, text="No effusion.")
+    assert not np.array_equal(first.patches, second.patches)
+    assert not np.array_equal(whole.patches, second.patches)
+    assert np.array_equal(whole.patches, engine.evidence(study, report, text=report.text).patches)
+    other = engine.evidence(study, report, text="A sentence that is not in the report.")
+    assert other.maps[0].any()
+
+
+def test_a_sentence_is_explained_given_what_comes_before_it(engine, study):
+    def report(lead):
+        answer = engine.answer(study, "report", max_new_tokens=4)
+        return replace(answer, text=f"{lead} No effusion.")
+
+    one, other = (
+        engine.evidence(study, report(lead), text="No effusion.")
+        for lead in ("Findings: Clear lungs.", "Findings: The liver is large.")
+    )
+    assert not np.array_equal(one.patches, other.patches)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"), [(" ", "text: empty"), ("word " * 2000, "at most 512 fit")]
+)
+def test_a_text_that_cannot_be_explained_is_refused(engine, study, text, complaint):
+    answer = engine.answer(study, "vqa", "Why?", max_new_tokens=2)
+    with pytest.raises(RequestError, match=complaint):
+        engine.evidence(study, answer, text=text)
+
+
+def test_what_the_model_cannot_tell_has_no_map(engine, study):
+    answer = replace(engine.answer(study, "vqa", "Why?", max_new_tokens=2), text=CANNOT_TELL)
+    with pytest.raises(RequestError, match="no answer"):
+        engine.evidence(study, answer)
 
 
 def test_maps_are_written_beside_each_other(tmp_path):

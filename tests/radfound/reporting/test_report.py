@@ -109,6 +109,9 @@ def test_a_map_lies_on_the_slices_in_the_order_of_the_volume(header):
     assert [each.SOPInstanceUID for each in ordered] == ["1.2.1", "1.2.2", "1.2.3"]
     values = np.zeros((3, header.Rows, header.Columns))
     made = written(evidence_map("answer", values, ordered, MODEL))
+    assert made.SeriesDescription == "RadFound evidence map (AI)"
+    of_other_text = evidence_map("answer", values, ordered, MODEL, is_own_text=False)
+    assert "not of its own text" in of_other_text.SeriesDescription
     assert made.NumberOfFrames == 3 and made.ContentQualification == "RESEARCH"
     with pytest.raises(RequestError, match="no stack"):
         in_order(slices[:1], affine)

@@ -45,6 +45,18 @@ def test_corrected_question_is_answered_with_the_readers_text(log):
     assert (found.corrected_by, found.correction) == ("Dr A", made.id)
 
 
+def test_the_models_text_is_known_after_another_reader_has_accepted_the_first_ones(log):
+    log.append(correction())
+    accepted = {"model_text": "Yes, a small one.", "verdict": "accepted", "author": "Dr B"}
+    log.append(confirmed := correction(**accepted))
+    memory = Memory(log)
+    assert memory.about("d1", ("ct01",), EFFUSION)
+    assert memory.text_of_model(confirmed.id) == "No."
+    log.append(own := correction(**{**accepted, "image_hash": "d2"}))
+    assert memory.about("d2", ("ct01",), EFFUSION)
+    assert memory.text_of_model(own.id) == "Yes, a small one."
+
+
 def test_question_in_other_words_is_recalled(log):
     log.append(correction())
     assert recall(log, Question("vqa", "Does the left have a pleural effusion?")).text

@@ -439,26 +439,35 @@ def test_a_damaged_series_is_said_and_leaves_no_file(tmp_path, content):
 # Evidence
 
 
-def test_an_evidence_map_is_taken_out_of_its_parts():
+def test_a_map_of_a_sentence_is_asked_for_with_the_answer_that_was_given():
     nrrd = b"NRRD0004\r\n\r\n--\x00\xff"
-    parts = [
-        b'--cut\r\nContent-Disposition: form-data; name="params"\r\n'
-        b"Content-Type: application/json\r\n\r\n" + json.dumps(ANSWER).encode(),
-        b'\r\n--cut\r\nContent-Disposition: form-data; name="image"; filename="map.nrrd"\r\n\r\n',
-        nrrd,
-        b"\r\n--cut--\r\n",
-    ]
-    reply = whole(b"".join(parts), kind='multipart/form-data; boundary="cut"')
-    with Stub(says(reply)) as stub:
-        answer, found = Client(stub.address).evidence("vqa", ["volume-1"], "Where?")
-    assert answer == ANSWER
+    with Stub(says(whole(nrrd, kind="application/octet-stream"))) as stub:
+        found = Client(stub.address).evidence(
+            ANSWER, "No effusion.", [protocol.TURN], protocol.BOX, "ct00"
+        )
     assert found == nrrd
-    assert stub.requests[0].target == "/infer/radfound_vqa?image=volume-1&output=all"
+    assert stub.requests[0].target == "/radfound/evidence?output=image"
+    assert json.loads(stub.requests[0].body) == {
+        "answer": ANSWER,
+        "text": "No effusion.",
+        "history": [protocol.TURN],
+        "region": protocol.BOX,
+        "prior": "ct00",
+    }
 
 
-def test_a_server_without_evidence_maps_gives_none():
-    with Stub(says(whole(ANSWER))) as stub:
-        assert Client(stub.address).evidence("vqa", ["volume-1"], "Where?") == (ANSWER, None)
+def test_a_server_that_makes_no_maps_says_so_in_plain_words():
+    with Stub(says(whole({"detail": "Not Found"}, status=404))) as stub:
+        error = raised(lambda: Client(stub.address).evidence(ANSWER))
+    assert (error.kind, error.message) == (
+        "request",
+        "This server makes no evidence maps: it needs a newer version.",
+    )
+    message = "evidence: other has no evidence maps; ask for the answer alone"
+    reply = whole({"detail": {"code": "not_supported", "message": message}}, status=422)
+    with Stub(says(reply)) as stub:
+        error = raised(lambda: Client(stub.address).evidence(ANSWER))
+    assert (error.kind, error.message) == ("request", message)
 
 
 # Streams

@@ -9,7 +9,6 @@ from jsonschema import Draft7Validator
 from RadFoundLib.net import bodies, protocol
 from RadFoundLib.selftest.pretended_server import StubServer
 
-from monailabel_app.lib.infers import MODELS
 from monailabel_app.lib.lifecycle.tasks import TaskRunningError
 from monailabel_app.lib.routes import own
 from radfound import question, wire
@@ -72,7 +71,6 @@ def tokens_and_answer(response):
 REPLIES = [
     ("GET", protocol.HEALTH, protocol.HEALTH_STATUS),
     ("POST", protocol.ASK, protocol.ANSWER),
-    ("POST", protocol.INFER, protocol.ANSWER),
     ("POST", protocol.CORRECTIONS, protocol.RECEIPT),
     ("GET", protocol.CORRECTIONS, {"corrections": [protocol.CORRECTION]}),
     ("GET", protocol.ADAPTERS, {**protocol.ADAPTER_LIST, "refused": []}),
@@ -137,7 +135,6 @@ def test_every_name_is_one_of_the_servers(openapi):
     assert tuple(correction["task"]["enum"]) == protocol.TASKS == tuple(question.TASKS)
     assert tuple(correction["verdict"]["enum"]) == protocol.VERDICTS
     assert tuple(status["state"]["enum"]) == protocol.TRAINING_STATES == wire.TRAINING_STATES
-    assert [protocol.MODEL.format(task=task) for task in protocol.TASKS] == list(MODELS)
     assert protocol.ALREADY_RUNNING == TaskRunningError.code
     assert wire.error_to_json(ValueError())["detail"]["code"] == protocol.INTERNAL_ERROR
     assert protocol.BASE == own.BASE
@@ -161,6 +158,11 @@ def test_every_limit_is_the_servers(openapi):
     assert own._KEEP_ALIVE_S == protocol.KEEP_ALIVE_S
 
 
+def test_a_model_is_listed_with_the_fields_of_its_example(openapi):
+    listed = openapi["components"]["schemas"]["ListedModel"]["properties"]
+    assert set(protocol.HEALTH_STATUS["models"][0]) == set(listed)
+
+
 # Real replies
 
 
@@ -173,6 +175,11 @@ def test_the_server_takes_the_examples_and_replies_as_it_describes(server, opena
     assert name == "answer" and set(answer) == set(protocol.ANSWER)
     assert set(answer["model"]) == set(protocol.MODEL_VERSION)
     assert faults(described(openapi, "POST", protocol.ASK), answer) == []
+
+    body = {"answer": answer, "text": "No effusion."}
+    for about, kind in (({}, "application/json"), ({"output": "image"}, "octet-stream")):
+        found = server.post(protocol.EVIDENCE, params=about, json=body)
+        assert found.ok and kind in found.headers["Content-Type"], found.text
 
     correction = {**protocol.CORRECTION, "images": [VOLUME]}
     receipt = server.post(protocol.CORRECTIONS, json=correction).json()
@@ -250,7 +257,7 @@ def test_an_error_has_the_shape_of_its_example(server):
 
 def test_a_model_and_a_study_are_named_as_the_server_names_them(server):
     info = server.get(protocol.INFO).json()
-    assert {protocol.MODEL.format(task=task) for task in protocol.TASKS} == set(info["models"])
+    assert {f"radfound_{task}" for task in protocol.TASKS} == set(info["models"])
     assert protocol.TRAINER in info["trainers"]
     assert all("description" in each for each in info["strategies"].values())
     study = server.post(protocol.NEXT_STUDY.format(strategy="first"), json={}).json()

@@ -143,6 +143,24 @@ def test_keys_are_shown_in_tooltips_and_can_be_changed(desk):
     assert len(desk.server.corrections) == 1
 
 
+def test_keys_of_sentences_can_be_changed_and_no_key_is_given_twice(desk):
+    from RadFoundLib.session.settings import Settings
+
+    assert desk.ui.whereSentenceButton.text == "Where? (W)"
+    desk.ui.editPromptsButton.click()
+    before = desk.ui.shortcutsEdit.plainText
+    desk.ui.shortcutsEdit.plainText = before.replace("where-sentence = W", "where-sentence = A")
+    desk.ui.editPromptsButton.click()
+    assert "A is there twice" in desk.ui.askMessage.text
+    assert Settings().shortcuts()["where-sentence"] == "W"
+
+    desk.ui.editPromptsButton.click()
+    desk.ui.shortcutsEdit.plainText = before.replace("where-sentence = W", "where-sentence = Q")
+    desk.ui.editPromptsButton.click()
+    assert desk.ui.whereSentenceButton.text == "Where? (Q)"
+    assert desk.ui.strikeSentenceButton.text == "Strike (X)"
+
+
 def test_keys_belong_to_other_modules_while_the_module_is_closed(desk):
     desk.widget.exit()
     press(desk, "Alt+5")

@@ -163,4 +163,30 @@ def test_evidence_is_of_the_model_that_answered(desk):
     desk.ui.evidenceButton.click()
     desk.settle()
 
-    assert desk.server.inferred[-1]["model"] == "other"
+    assert desk.server.explained[-1]["answer"]["model"]["name"] == "other"
+
+
+def test_a_readers_answer_has_no_map_until_it_is_asked_for(desk):
+    from RadFoundLib.scene import scene
+
+    desk.server.readers["Is there a lesion?"] = RECALLED
+    desk.ask()
+    assert "This answer comes from a reader" in desk.ui.evidenceText.text
+    assert desk.ui.evidenceButton.text == "Show the model's map"
+    assert scene.evidence_node() is None
+
+    desk.ui.evidenceButton.click()
+    desk.settle()
+
+    assert scene.evidence_node() is not None
+    assert "where the language model looks" in desk.ui.evidenceText.text
+
+
+@pytest.mark.parametrize("source", ["field", "model"])
+def test_what_was_not_answered_has_no_map_and_is_not_accepted(desk, source):
+    desk.server.changes = {"source": source, "text": CANNOT_TELL, "reason": "not measured"}
+    turn = desk.ask()
+
+    assert turn.is_silent
+    assert not desk.ui.evidenceButton.enabled and not desk.ui.acceptButton.enabled
+    assert desk.ui.evidenceText.text == "Nothing was answered, so there is no map."

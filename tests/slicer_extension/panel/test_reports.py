@@ -130,6 +130,91 @@ def test_a_sentence_is_accepted_edited_and_struck_with_one_key(desk):
     assert sent["verdict"] == "edited" and "No effusion." in sent["model_text"]
 
 
+def test_one_key_shows_where_the_model_looked_for_a_sentence(desk):
+    from PySide6.QtCore import Qt
+    from RadFoundLib.scene import scene
+
+    desk.ui.evidenceSection.collapsed = True
+    turn = report(desk)
+    desk.ui.sentenceList.currentRow = 2
+    press(desk.ui.sentenceList, Qt.Key.Key_W)
+    assert desk.ui.evidenceText.text == "Computing the map …"
+    desk.settle()
+
+    [body] = desk.server.explained
+    assert body["text"] == "No effusion." and body["answer"]["id"] == turn.answer["id"]
+    assert not desk.ui.evidenceSection.collapsed
+    assert scene.evidence_node() is not None
+    assert is_shown(desk.ui.mapOfText) and desk.ui.mapOfText.text == "No effusion."
+    assert desk.ui.evidenceText.text.startswith("The brighter a place")
+
+    first = slicer.util.arrayFromVolume(scene.evidence_node()).copy()
+    desk.ui.sentenceList.currentRow = 1
+    desk.ui.whereSentenceButton.click()
+    desk.settle()
+    assert desk.ui.mapOfText.text == "A round lesion of 20 mm in the left lung."
+    assert (slicer.util.arrayFromVolume(scene.evidence_node()) != first).any()
+
+    desk.ui.removeEvidenceButton.click()
+    assert not is_shown(desk.ui.mapOfText) and not is_shown(desk.ui.jumpButton)
+    composite = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")[0]
+    assert composite.GetForegroundVolumeID() is None
+
+
+def test_the_map_of_a_readers_words_says_that_they_are_a_readers(desk):
+    report(desk)
+    desk.ui.editSentenceButton.click()
+    desk.ui.sentenceEdit.text = "A cyst."
+    desk.panel.sentences.take()
+    desk.ui.whereSentenceButton.click()
+    desk.settle()
+
+    assert desk.server.explained[-1]["text"] == "A cyst."
+    assert desk.ui.evidenceText.text.startswith("These words are a reader's")
+
+
+def test_a_map_on_its_way_can_be_stopped(desk):
+    from RadFoundLib.scene import scene
+
+    report(desk)
+    desk.server.pause_s = 2.0
+    desk.ui.whereSentenceButton.click()
+    assert is_shown(desk.ui.stopButton) and not desk.ui.whereSentenceButton.enabled
+    desk.ui.stopButton.click()
+    desk.settle()
+
+    assert desk.ui.evidenceText.text == "Stopped."
+    assert scene.evidence_node() is None and desk.ui.whereSentenceButton.enabled
+
+
+def test_a_map_is_not_laid_over_a_volume_that_was_changed_since(desk):
+    report(desk)
+    slicer.util.arrayFromVolume(desk.volume)[0] = 7
+    slicer.util.arrayFromVolumeModified(desk.volume)
+    desk.ui.whereSentenceButton.click()
+    desk.settle()
+
+    assert "has changed since this answer" in desk.ui.evidenceText.text
+    assert not desk.server.explained
+
+
+def test_a_long_caption_is_shown_sentence_by_sentence_and_a_short_one_is_not(desk):
+    desk.server.texts["caption"] = "CT of the chest. A round lesion."
+    desk.ui.captionButton.click()
+    desk.settle()
+    assert rows(desk) == ["·  CT of the chest.", "·  A round lesion."]
+    assert is_shown(desk.ui.whereSentenceButton) and not is_shown(desk.ui.correctionEdit)
+    desk.ui.strikeSentenceButton.click()
+    desk.ui.editButton.click()
+    desk.settle()
+    assert desk.server.corrections[-1]["text"] == "A round lesion."
+
+    desk.server.texts["caption"] = "CT of the chest."
+    desk.ui.captionButton.click()
+    desk.settle()
+    assert not is_shown(desk.ui.sentenceList) and is_shown(desk.ui.correctionEdit)
+
+
 def test_the_buttons_under_the_sentences_do_the_same(desk):
     turn = report(desk)
     desk.ui.acceptSentenceButton.click()

@@ -1,5 +1,7 @@
+import pytest
 from RadFoundLib.net.protocol import WORDING
 
+from ..standin import pythonqt
 from .desk import add_volume, is_shown
 from .test_origins import follow
 
@@ -157,6 +159,31 @@ def test_another_volume_has_no_prior_until_one_is_chosen(desk):
     assert "prior" not in desk.server.asked[-1]
 
 
+def test_another_volume_of_the_scene_can_be_the_prior(desk):
+    import slicer.util
+
+    earlier = add_volume("earlier")
+    desk.panel.tell("study")
+    assert is_shown(desk.ui.priorBox)
+    desk.ui.priorBox.currentIndex = desk.ui.priorBox.findText("earlier")
+    desk.ask("Has it grown?")
+
+    prior = desk.server.asked[-1]["prior"]
+    assert prior in desk.server.images and prior not in desk.server.asked[-1].get("images", [])
+    assert len(desk.server.images) == 2 and "compared with earlier" in desk.shown
+    desk.ui.evidenceButton.click()
+    desk.settle()
+    assert desk.server.explained[-1]["prior"] == prior
+
+    desk.ui.compareButton.click()
+    composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    shown = {node.GetLayoutName(): node.GetBackgroundVolumeID() for node in composites}
+    assert (shown["Red"], shown["Yellow"]) == (desk.volume.GetID(), earlier.GetID())
+    slicer.mrmlScene.RemoveNode(earlier)
+    desk.panel.tell("study")
+    assert desk.ui.priorBox.count == 1
+
+
 def test_a_prior_study_is_shown_beside_the_current_one_with_linked_views(desk):
     import slicer.util
 
@@ -181,3 +208,71 @@ def test_a_prior_study_is_shown_beside_the_current_one_with_linked_views(desk):
         if node.GetLayoutName() in ("Red", "Yellow")
     ]
     assert planes == ["Axial", "Axial"]
+
+
+# Which model learns
+
+
+@pytest.fixture
+def several(desk):
+    """A server with three models, one of which cannot learn."""
+    desk.server.models = ("radfound-stub", "other", "remote")
+    desk.server.cannot_learn = {"remote": "runs on a server of models, which has no training"}
+    desk.session.disconnect()
+    desk.connect()
+    return desk
+
+
+def is_offered(box, index):
+    return bool(pythonqt.unwrap(box).model().item(index).isEnabled())
+
+
+def test_the_model_that_answers_is_taught_unless_the_reader_chooses_another(several):
+    desk, box = several, several.ui.learnerBox
+    assert is_shown(box) and box.currentText == "radfound-stub"
+    assert [is_offered(box, index) for index in range(3)] == [True, True, False]
+    assert "cannot learn: runs on a server of models" in box.itemText(2)
+
+    desk.ui.modelBox.currentIndex = desk.ui.modelBox.findData("other")
+    desk.settle()
+    assert box.currentText == "other"
+    desk.ui.modelBox.currentIndex = desk.ui.modelBox.findData("remote")
+    desk.settle()
+    assert box.currentText == "radfound-stub"
+
+    box.currentIndex = box.findData("other")
+    pythonqt.unwrap(box).activated.emit(box.currentIndex)
+    desk.ask()
+    desk.ui.acceptButton.click()
+    desk.settle()
+    assert desk.server.adapters_of[-1] == "other"
+    desk.ui.trainButton.click()
+    desk.until(lambda: desk.session.adapters["active"] is not None)
+    assert desk.server.trained == [{"base": "other"}]
+    desk.settle()
+    assert desk.server.adapters_of[-1] == "other" and box.currentText == "other"
+
+
+def test_a_server_with_one_model_trains_it_without_naming_it(desk):
+    desk.ask()
+    desk.ui.acceptButton.click()
+    desk.settle()
+    assert not is_shown(desk.ui.learnerBox)
+    desk.ui.trainButton.click()
+    desk.until(lambda: desk.session.adapters["active"] is not None)
+    assert desk.server.trained == [{}]
+
+
+def test_a_model_that_cannot_learn_says_why(desk):
+    desk.server.models = ("radfound-stub",)
+    desk.server.cannot_learn = {
+        "radfound-stub": "runs on a server of models, which has no training"
+    }
+    desk.session.disconnect()
+    desk.connect()
+    desk.ask()
+    desk.ui.acceptButton.click()
+    desk.settle()
+
+    assert desk.ui.newText.text.startswith("radfound-stub cannot learn here: it runs on")
+    assert not desk.ui.trainButton.enabled

@@ -137,7 +137,7 @@ export class Conversation {
       const { id, maps } = await this.calls.post("evidence", body, { patience: PATIENCE_MS, signal: this.closing.signal });
       if (this.evidenceOf !== turn) return;
       this.tell.show(maps.map((map, index) => ({ ...map, path: `evidence/${index}?answer=${id}` })));
-      this.say(turn.answer.source === "model" ? "" : "The map is the language model's; this answer is not from it.");
+      this.say(turn.answer.evidence_note ?? "");
     } catch (error) {
       this.evidenceOf = null;
       turn.evidenceButton.setAttribute("aria-pressed", false);

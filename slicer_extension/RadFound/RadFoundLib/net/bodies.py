@@ -40,6 +40,11 @@ def target(path: str, **query: str) -> str:
     return f"{path}?{urlencode(query)}"
 
 
+def of_model(path: str, model: Optional[str]) -> str:
+    """Return a path about one of the server's models; None is the default one."""
+    return path if model is None else target(path, model=model)
+
+
 def json_bytes(value: Any) -> bytes:
     """Return a value as the JSON body of a request."""
     return json.dumps(value).encode("ascii")

@@ -1,10 +1,8 @@
 """A client of a RadFound server, for Slicer's own Python (3.9 and later)."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, Callable, Optional
-from urllib.parse import urlencode
 
 from ..translation import _
 from . import bodies, protocol, replies
@@ -257,45 +255,50 @@ class Client(Calls):
 
     def evidence(
         self,
-        task: str,
-        images: Sequence[str],
-        question: Optional[str] = None,
+        answer: Mapping[str, Any],
+        text: Optional[str] = None,
         history: Sequence[Mapping[str, str]] = (),
         region: Optional[Mapping[str, Any]] = None,
-        model: Optional[str] = None,
         prior: str = "",
         cancel: Optional[Cancellation] = None,
-    ) -> tuple[dict[str, Any], Optional[bytes]]:
-        """Ask for an answer with its evidence map; parameters as for `ask`.
+    ) -> bytes:
+        """Return the language model's evidence map of an answer, as an NRRD file.
 
-        Returns
-        -------
-        answer : dict
-        map : bytes or None
-            An NRRD file in the volume's geometry; None if the server has no evidence map.
+        Parameters
+        ----------
+        answer : mapping
+            As `ask` returned it.
+        text : str, optional
+            A sentence of the answer, or another text; the map is then of this text.
+        history, region, prior
+            As in the question of the answer.
+        cancel : Cancellation, optional
+
+        Raises
+        ------
+        ClientError
+            Of kind "request", if the server or the model makes no maps.
         """
-        asked = bodies.asked(images, question, history, region, None, model, prior=prior)
-        params = json.dumps(asked)
-        path = bodies.path(protocol.INFER, model=protocol.MODEL.format(task=task))
+        asked = bodies.asked((), None, history, region, None, None, prior=prior)
+        body = {"answer": dict(answer), **asked, **({} if text is None else {"text": text})}
         call = self._call(
             "POST",
-            bodies.target(path, image=images[0] if images else "", output="all"),
-            headers={"Content-Type": "application/x-www-form-urlencoded"},
-            body=urlencode({"params": params}).encode("ascii"),
+            bodies.target(protocol.EVIDENCE, output="image"),
+            headers={"Content-Type": "application/json"},
+            body=bodies.json_bytes(body),
             silence_s=self._answer_timeout_s,
             limit_s=None,
             cancel=cancel,
         )
         with call as reply:
-            self._check(reply)
-            body = replies.read_all(reply, self._place, replies.MAX_MAP_BYTES)
-            kind = str(reply.headers.get("Content-Type", ""))
-        if not kind.startswith("multipart/"):
-            content = replies.read_json(body, self._place)
-            return replies.checked_answer(content, self._place), None
-        parts = replies.parts(body, kind)
-        content = replies.read_json(parts.get("params", b""), self._place)
-        return replies.checked_answer(content, self._place), parts.get("image") or None
+            try:
+                self._check(reply)
+            except ClientError as error:
+                if error.kind != "protocol" or reply.status not in (404, 405):
+                    raise
+                message = _("This server makes no evidence maps: it needs a newer version.")
+                raise ClientError(message, "request") from error
+            return replies.read_all(reply, self._place, replies.MAX_MAP_BYTES)
 
     # Corrections ------------------------------------------------------------------------------
 
@@ -389,7 +392,10 @@ class Client(Calls):
         settings: Optional[Mapping[str, Any]] = None,
         cancel: Optional[Cancellation] = None,
     ) -> None:
-        """Start fine-tuning on the corrections; ClientError "request" if one is running already."""
+        """Start fine-tuning on the corrections; ClientError "request" if one is running already.
+
+        `settings` may name the model, "base"; the server's default one otherwise.
+        """
         try:
             self._post(bodies.path(protocol.TRAIN, model=protocol.TRAINER), settings or {}, cancel)
         except ClientError as error:
@@ -407,20 +413,30 @@ class Client(Calls):
         with self._call("DELETE", protocol.STOP_TRAINING, cancel=cancel) as reply:
             self._check(reply)
 
-    def adapters(self, cancel: Optional[Cancellation] = None) -> dict[str, Any]:
-        """Return {"active": id or None, "adapters": [{"id", "active", "manifest"}, ...]}."""
-        return self._adapters(self._get(protocol.ADAPTERS, cancel))
+    def adapters(
+        self, cancel: Optional[Cancellation] = None, model: Optional[str] = None
+    ) -> dict[str, Any]:
+        """Return {"active": id or None, "adapters": [{"id", "active", "manifest"}, ...]} of a model.
+
+        `model` None is the server's default one, here and below.
+        """
+        return self._adapters(self._get(bodies.of_model(protocol.ADAPTERS, model), cancel))
 
     def activate(
-        self, adapter: Optional[str], cancel: Optional[Cancellation] = None
+        self,
+        adapter: Optional[str],
+        cancel: Optional[Cancellation] = None,
+        model: Optional[str] = None,
     ) -> dict[str, Any]:
         """Activate an adapter (None: the base model); returns the same as `adapters`."""
         path = bodies.path(protocol.ACTIVATE, adapter=protocol.BASE if adapter is None else adapter)
-        return self._adapters(self._post(path, {}, cancel))
+        return self._adapters(self._post(bodies.of_model(path, model), {}, cancel))
 
-    def rollback(self, cancel: Optional[Cancellation] = None) -> dict[str, Any]:
+    def rollback(
+        self, cancel: Optional[Cancellation] = None, model: Optional[str] = None
+    ) -> dict[str, Any]:
         """Return to the adapter active before; returns the same as `adapters`."""
-        return self._adapters(self._post(protocol.ROLL_BACK, {}, cancel))
+        return self._adapters(self._post(bodies.of_model(protocol.ROLL_BACK, model), {}, cancel))
 
     # Parts ------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 INFO = "/info/"
 HEALTH = "/radfound/health"
 ASK = "/radfound/ask"
+EVIDENCE = "/radfound/evidence"
 CORRECTIONS = "/radfound/corrections"
 ADAPTERS = "/radfound/adapters"
 ACTIVATE = "/radfound/adapters/{adapter}/activate"
@@ -22,7 +23,6 @@ TRAINING = "/radfound/training"
 TRAIN = "/train/{model}"
 STOP_TRAINING = "/train/"
 IMAGE = "/datastore/image"
-INFER = "/infer/{model}"
 NEXT_STUDY = "/activelearning/{strategy}"
 STUDIES = "/radfound/studies"
 TEMPLATES = "/radfound/templates"
@@ -33,6 +33,7 @@ USED = (
     ("GET", INFO),
     ("GET", HEALTH),
     ("POST", ASK),
+    ("POST", EVIDENCE),
     ("GET", CORRECTIONS),
     ("POST", CORRECTIONS),
     ("GET", ADAPTERS),
@@ -49,7 +50,6 @@ USED = (
     ("GET", IMAGE),
     ("HEAD", IMAGE),
     ("PUT", IMAGE),
-    ("POST", INFER),
     ("POST", NEXT_STUDY),
     ("GET", STUDIES),
     ("GET", TEMPLATES),
@@ -68,7 +68,6 @@ CANNOT_TELL = "Cannot tell from this picture with this model."
 TRAINING_STATES = ("idle", "running", "published", "refused", "failed", "stopped")
 EVENTS = ("token", "answer", "error")
 TRAINER = "radfound"
-MODEL = "radfound_{task}"
 BASE = "base"
 ALREADY_RUNNING = "already_running"
 INTERNAL_ERROR = "internal_error"
@@ -111,6 +110,7 @@ ANSWER = {
     "confidence": 0.83,
     "uncertainty": 0.21,
     "evidence": None,
+    "evidence_note": None,
     "model": MODEL_VERSION,
     "timings_ms": {},
     "finished": True,
@@ -175,7 +175,15 @@ HEALTH_STATUS: dict[str, Any] = {
     "version": "0.1.0",
     "pid": 4711,
     "model": {"name": "radfound-mini", "loaded": True, "adapter": None, "problem": None},
-    "models": [{"name": "radfound-mini", "backend": "local", "loaded": True, "destination": None}],
+    "models": [
+        {
+            "name": "radfound-mini",
+            "backend": "radfound",
+            "loaded": True,
+            "destination": None,
+            "cannot_learn": None,
+        }
+    ],
     "corrections": 4,
     "training": False,
 }

@@ -224,7 +224,7 @@ def checked_answer(value: Any, address: Address) -> dict[str, Any]:
             raise not_radfound(address)
     if not isinstance(answer.get("sections"), (dict, type(None))):
         raise not_radfound(address)
-    for key in ("reason", "model_text", "corrected_by", "corrected_on"):
+    for key in ("reason", "model_text", "corrected_by", "corrected_on", "evidence_note"):
         if not isinstance(answer.get(key), (str, type(None))):
             raise not_radfound(address)
     if not _are_objects(answer.get("contradictions") or []):
@@ -303,20 +303,6 @@ def _check(value: Any, address: Address) -> Check:
         words=str(found.get("words") or ""),
         passed=passed if isinstance(passed, bool) else None,
     )
-
-
-def parts(body: bytes, content_type: str) -> dict[str, bytes]:
-    """Split a multipart body into its parts, by name."""
-    boundary = content_type.partition("boundary=")[2].split(";")[0].strip(' "').encode("latin-1")
-    found: dict[str, bytes] = {}
-    if not boundary:
-        return found
-    for part in (b"\r\n" + body).split(b"\r\n--" + boundary)[1:]:
-        head, blank, content = part.partition(b"\r\n\r\n")
-        name = head.lower().partition(b'name="')[2].partition(b'"')[0]
-        if blank and name:
-            found[name.decode("latin-1")] = content
-    return found
 
 
 def _whole(value: Any) -> int:

@@ -141,7 +141,14 @@ class Panel:
         region, where = self.study_section.region()
         prior = self.study_section.prior_words()
         where = "; ".join(words for words in (where, prior) if words)
-        return replace(study, region=region, where=where, prior=self.study_section.prior)
+        node = self.study_section.prior_node
+        return replace(
+            study,
+            region=region,
+            where=where,
+            prior=self.study_section.prior,
+            prior_part=self._part(node) if node is not None else None,
+        )
 
     def ask_about(self, node: Any, task: str, question: Optional[str]) -> Turn:
         """Ask about another whole volume of the scene, apart from the chosen one."""

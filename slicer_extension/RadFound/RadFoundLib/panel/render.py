@@ -5,7 +5,7 @@ Every text of a model, a server or a reader is escaped in the HTML.
 
 import html
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -19,6 +19,11 @@ from ..session.origin import (
     own_text,
 )
 from ..translation import _
+
+SHOWN_TURNS = 30
+"""Newest turns that are shown at first: laying out hundreds would keep Slicer waiting at each answer."""
+EARLIER = "earlier:all"
+"""Link that shows the other turns."""
 
 _SURE, _FAIRLY_SURE, _UNSURE = 0.9, 0.7, 0.4
 
@@ -186,20 +191,31 @@ def _check_words(check: Any) -> str:
 # Conversation ---------------------------------------------------------------------------------
 
 
-def conversation_html(turns: Iterable, palette: Palette, fold_below: float = 0.0) -> str:
+def conversation_html(
+    turns: Sequence, palette: Palette, fold_below: float = 0.0, is_whole: bool = False
+) -> str:
     """Return turns as HTML, with links such as `accept:ID` under each complete answer.
 
     Parameters
     ----------
-    turns : iterable of Turn
+    turns : sequence of Turn
     palette : Palette
     fold_below : float
         Answers with a lower confidence are folded until the reader opens them.
+    is_whole : bool
+        Whether more than the newest turns are shown.
     """
-    return "".join(
+    shown = turns if is_whole else turns[-SHOWN_TURNS:]
+    html_of_turns = "".join(
         _turn_html(turn, palette, fold_below, gap=12 if index else 0)
-        for index, turn in enumerate(turns)
+        for index, turn in enumerate(shown)
     )
+    left_out = len(turns) - len(shown)
+    if not left_out:
+        return html_of_turns
+    words = _("Show {count} earlier answers").format(count=left_out)
+    link = f'<a href="{EARLIER}" style="color:{palette.link}">{escape(words)}</a>'
+    return f'<p style="margin:5px">{link}</p>{html_of_turns}'
 
 
 def hint_html(text: str, palette: Palette) -> str:

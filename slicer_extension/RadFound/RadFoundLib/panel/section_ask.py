@@ -13,7 +13,7 @@ from ..session.conversation import Turn
 from ..session.settings import default_prompts
 from ..session.template import Template
 from ..translation import _
-from .render import Palette, conversation_html, hint_html, size_words
+from .render import EARLIER, Palette, conversation_html, hint_html, size_words
 
 _FOLD_PERCENT = (30, 40, 50, 60, 70, 80, 90)
 # The tick for each thing that may be sent with a question.
@@ -33,6 +33,7 @@ class AskSection:
         self._panel, self._ui, self._session = panel, panel.ui, panel.session
         self._waiting: Optional[tuple] = None  # for consent
         self._shown = 0  # characters of the open turn
+        self._is_whole = False  # whether also the earliest answers are shown
         self._about = ""  # id of the volume that questions are about
         ui = self._ui
         self._palette = Palette.dark() if _is_dark() else Palette()
@@ -70,6 +71,7 @@ class AskSection:
     def heard(self, topic: str) -> None:
         """Show what changed."""
         if topic == "study":
+            self._is_whole = False
             self._name_study()
             self.show_known()
         if topic == "server":
@@ -238,7 +240,9 @@ class AskSection:
             self._shown = 0
         view = self._ui.chatView
         view.html = (
-            conversation_html(turns, self._palette, self._panel.settings.fold_below())
+            conversation_html(
+                turns, self._palette, self._panel.settings.fold_below(), self._is_whole
+            )
             if turns
             else hint_html(self._hint(), self._palette)
         )
@@ -264,7 +268,15 @@ class AskSection:
             ui.progressText.text = _("Waiting for the server")
 
     def _on_link(self, url: Any) -> None:
-        action, _colon, turn_id = url.toString().partition(":")
+        self.follow_link(url.toString())
+
+    def follow_link(self, link: str) -> None:
+        """Do what a link of the conversation says."""
+        if link == EARLIER:
+            self._is_whole = True
+            self._show_conversation()
+            return
+        action, _colon, turn_id = link.partition(":")
         turn = self._panel.conversation.find(turn_id)
         if turn is None or turn.answer is None:
             return

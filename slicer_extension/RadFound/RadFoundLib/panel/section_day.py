@@ -3,10 +3,10 @@
 from typing import Any, Optional
 
 import qt
-import slicer
 
 from ..controls.widgets import guarded, show
 from ..net.errors import ClientError
+from ..scene import scene
 from ..translation import _
 from .render import certainty_words, study_words
 
@@ -104,12 +104,7 @@ class DaySection:
         question = self._ui.questionEdit.text.strip()
         self._request = ("vqa", question) if question else ("caption", None)
         self._asked = []
-        nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        self._queue = [
-            node
-            for node in nodes
-            if not node.GetHideFromEditors() and not node.IsA("vtkMRMLLabelMapVolumeNode")
-        ]
+        self._queue = scene.volumes()
         self._go_on()
 
     def _go_on(self) -> None:

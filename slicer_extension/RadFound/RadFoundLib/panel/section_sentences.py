@@ -1,4 +1,4 @@
-"""The sentences of a report: each accepted, edited or struck with one key."""
+"""The sentences of a report or long caption: each accepted, edited, struck or explained with one key."""
 
 from typing import Any, Optional
 
@@ -8,7 +8,6 @@ from ..controls.widgets import guarded, show
 from ..translation import _
 from .render import section_words
 
-_ACCEPT, _EDIT, _STRIKE = "A", "E", "X"
 _WIDGET_SHORTCUT = 0  # Qt::WidgetShortcut: the list itself has the focus
 _MARKS = {"accepted": "✓", "edited": "✎", "struck": "✗", "added": "+", "measured": "⌖"}
 
@@ -24,16 +23,11 @@ class SentencesSection:
         ui.acceptSentenceButton.connect("clicked()", guarded(self._accept))
         ui.editSentenceButton.connect("clicked()", guarded(self._edit))
         ui.strikeSentenceButton.connect("clicked()", guarded(self._strike))
+        ui.whereSentenceButton.connect("clicked()", guarded(self._where))
         ui.addSentenceButton.connect("clicked()", guarded(self._add))
         ui.sentenceEdit.connect("returnPressed()", guarded(self.take))
         ui.sentenceList.connect("currentRowChanged(int)", guarded(lambda _row: self._enable()))
         ui.sentenceList.connect("itemDoubleClicked(QListWidgetItem*)", guarded(self._on_double))
-        self._keys = []
-        for key, action in ((_ACCEPT, self._accept), (_EDIT, self._edit), (_STRIKE, self._strike)):
-            shortcut = qt.QShortcut(qt.QKeySequence(key), ui.sentenceList)
-            shortcut.context = _WIDGET_SHORTCUT
-            shortcut.connect("activated()", guarded(action))
-            self._keys.append(shortcut)
         self._escape = qt.QShortcut(qt.QKeySequence("Esc"), ui.sentenceEdit)
         self._escape.context = _WIDGET_SHORTCUT
         self._escape.connect("activated()", guarded(self._leave))
@@ -45,6 +39,8 @@ class SentencesSection:
             self._leave()
         if topic in ("chosen", "study", "draft", "turn"):
             self._show()
+        elif topic in ("server", "sending"):
+            self._enable()
 
     @property
     def _draft(self) -> Any:
@@ -95,9 +91,14 @@ class SentencesSection:
         ui, has_one = self._ui, self.chosen is not None and self._draft is not None
         ui.acceptSentenceButton.enabled = ui.editSentenceButton.enabled = has_one
         ui.strikeSentenceButton.enabled = has_one
+        ui.whereSentenceButton.enabled = has_one and self._panel.evidence.can_explain
         if has_one:
             is_struck = self._draft.sentences[self.chosen].state == "struck"
-            ui.strikeSentenceButton.text = _("Take back (X)") if is_struck else _("Strike (X)")
+            self._panel.keys.name("strike-sentence", _("Take back") if is_struck else _("Strike"))
+
+    def _where(self) -> None:
+        if self.chosen is not None:
+            self._panel.evidence.explain(self._draft.sentences[self.chosen])
 
     def _accept(self) -> None:
         if self.chosen is not None:

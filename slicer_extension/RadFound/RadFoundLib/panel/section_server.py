@@ -192,8 +192,8 @@ class ServerSection:
         return session.trouble
 
     def _model(self) -> str:
-        info, active = self._session.info, self._session.adapters.get("active")
-        return model_words({"name": info.checkpoint if info else "?", "adapter": active})
+        info = self._session.info
+        return model_words({"name": info.checkpoint, "adapter": info.adapter} if info else {})
 
     def _show_icon(self, state: str) -> None:
         size = self._ui.stateLabel.fontMetrics().height()

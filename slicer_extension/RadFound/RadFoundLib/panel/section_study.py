@@ -14,6 +14,7 @@ from ..translation import _
 from .render import study_words
 
 WHOLE, REGION, SLICE = "whole", "region", "slice:"
+_NODE = "node:"  # before the id of a volume of the scene, among the ids of the server's studies
 
 
 class StudySection:
@@ -29,6 +30,7 @@ class StudySection:
         self._parts: list = []
         self._studies: list = []
         self._prior_of = ""  # id of the volume that a prior was chosen for
+        self._priors: list = []
         self._then: Callable[[Any], None] = self._choose
         self._fill_parts(WHOLE)
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", guarded(self._on_volumes))
@@ -47,7 +49,6 @@ class StudySection:
         """Show what changed."""
         if topic == "study":
             self.show_volume()
-            self._fill_priors()
         elif topic in ("server", "turn", "sending"):
             self._show_next()
 
@@ -63,6 +64,7 @@ class StudySection:
             ui.volumeText.text = text
         ui.partBox.enabled = ui.viewsSelector.enabled = volume is not None
         self._fill_parts(self.part)  # the layout may have changed
+        self._fill_priors()  # so may the volumes of the scene
 
     # Part of the volume -----------------------------------------------------------------------
 
@@ -173,12 +175,24 @@ class StudySection:
 
     @property
     def prior(self) -> str:
-        """Id of the prior study on the server; empty for none."""
+        """Id of the prior study on the server; empty for none, and for a volume of the scene."""
+        chosen = self._chosen_prior
+        return "" if chosen.startswith(_NODE) else chosen
+
+    @property
+    def prior_node(self) -> Any:
+        """The volume of the scene that is the prior study, or None."""
+        chosen = self._chosen_prior
+        is_node = chosen.startswith(_NODE)
+        return slicer.mrmlScene.GetNodeByID(chosen[len(_NODE) :]) if is_node else None
+
+    @property
+    def _chosen_prior(self) -> str:
         return chosen_in(self._ui.priorBox) or ""
 
     def prior_words(self) -> str:
         """Return the prior study in words; empty for none."""
-        if not self.prior:
+        if not self._chosen_prior:
             return ""
         return _("compared with {study}").format(study=self._ui.priorBox.currentText)
 
@@ -188,19 +202,25 @@ class StudySection:
         self._fill_priors()
 
     def _fill_priors(self) -> None:
-        """List the studies; another volume has another prior, so nothing is chosen for it."""
+        """List the other volumes and the server's studies; another volume has another prior, so none is chosen."""
         ui, volume = self._ui, self._panel.volume
         about = volume.GetID() if volume is not None else ""
-        chosen = self.prior if about == self._prior_of else ""
-        self._prior_of = about
+        others = [node for node in scene.volumes() if node is not volume]
         items = [(_("None"), "")]
+        items += [(node.GetName(), _NODE + node.GetID()) for node in others]
         items += [(study_words(study), str(study["id"])) for study in self._studies]
+        if (about, items) == (self._prior_of, self._priors):
+            return
+        chosen = self._chosen_prior if about == self._prior_of else ""
+        self._prior_of, self._priors = about, items
         fill(ui.priorBox, items, chosen)
-        is_offered = bool(self._studies) and volume is not None
-        show(is_offered, ui.priorLabel, ui.priorBox, ui.compareButton)
+        show(len(items) > 1 and volume is not None, ui.priorLabel, ui.priorBox, ui.compareButton)
         self._show_next()
 
     def _show_beside(self) -> None:
+        if self.prior_node is not None:
+            self._put_beside(self.prior_node)
+            return
         study = next((each for each in self._studies if each["id"] == self.prior), None)
         if study is not None:
             self.open_study(study, self._put_beside)
@@ -227,7 +247,7 @@ class StudySection:
         ui.strategyBox.enabled = is_connected
         ui.nextButton.enabled = can_go_on and not self._is_fetching
         is_free = is_connected and not session.is_busy and not self._is_fetching
-        ui.compareButton.enabled = is_free and bool(self.prior)
+        ui.compareButton.enabled = bool(self.prior_node) or (is_free and bool(self.prior))
         show(is_connected, ui.strategyLabel, ui.strategyBox, ui.nextButton)
         show(is_connected and bool(ui.nextText.text), ui.nextText)
 

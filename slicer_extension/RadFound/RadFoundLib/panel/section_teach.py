@@ -1,12 +1,13 @@
 """The section Teach: fine-tuning on corrections, and the active adapter."""
 
-from typing import Any
+from typing import Any, Optional
 
 from ..controls.widgets import chosen_in, fill, guarded, show
 from ..translation import _
 from .render import training_words
 
 BASE = ""
+_FLAGS = 255  # Qt::UserRole - 1, where an item of a combo box keeps its flags
 
 
 class TeachSection:
@@ -14,16 +15,21 @@ class TeachSection:
 
     def __init__(self, panel: Any):
         self._panel, self._ui, self._session = panel, panel.ui, panel.session
+        self._chosen: Optional[str] = None  # by the reader, among the server's models
         ui = self._ui
         ui.trainButton.connect("clicked()", guarded(self._train))
         ui.stopTrainingButton.connect("clicked()", guarded(self._stop))
         ui.activateButton.connect("clicked()", guarded(self._activate))
         ui.rollBackButton.connect("clicked()", guarded(self._roll_back))
         ui.adapterBox.connect("currentIndexChanged(int)", guarded(lambda _index: self._enable()))
+        ui.learnerBox.connect("activated(int)", guarded(self._on_learner))
+        ui.modelBox.connect("currentIndexChanged(int)", guarded(lambda _i: self._show_learners()))
         ui.trainButton.setIcon(panel.icon("teach"))
 
     def heard(self, topic: str) -> None:
         """Show what changed."""
+        if topic == "server":
+            self._show_learners()
         if topic in ("server", "corrections", "adapters"):
             self._show_new()
         if topic in ("server", "training"):
@@ -33,9 +39,45 @@ class TeachSection:
         if topic in ("server", "training", "adapters", "corrections"):
             self._enable()
 
+    def _show_learners(self) -> None:
+        """Offer the server's models; the answering one is taught unless the reader chooses another."""
+        ui, session = self._ui, self._session
+        if session.state in ("away", "connecting"):
+            self._chosen = None
+        reasons, models = session.reasons_not_to_learn, session.models
+        able = [name for name in models if not reasons.get(name)]
+        wanted = (self._chosen, self._panel.server.model, *able, *models)
+        learner = next((name for name in wanted if name in (able or models)), None)
+        items = [
+            (_("{model} (cannot learn: {why})").format(model=name, why=reasons[name]), name)
+            if reasons.get(name)
+            else (name, name)
+            for name in models
+        ]
+        fill(ui.learnerBox, items, learner)
+        for index, name in enumerate(models):
+            if name not in able:
+                ui.learnerBox.setItemData(index, 0, _FLAGS)
+        show(bool(models), ui.learnerLabel, ui.learnerBox)
+        session.teach_model(learner)
+
+    def _on_learner(self, _index: int) -> None:
+        self._chosen = chosen_in(self._ui.learnerBox)
+        self._show_learners()
+        self._enable()
+
+    def _reason(self) -> str:
+        """Return why the model to be taught cannot learn; empty if it can."""
+        session = self._session
+        name = session.learner or (session.info.checkpoint if session.info else "")
+        why = session.reasons_not_to_learn.get(name)
+        return _("{model} cannot learn here: it {why}.").format(model=name, why=why) if why else ""
+
     def _show_new(self) -> None:
         if self._session.state != "connected":
             text = _("Connect to a server to teach it.")
+        elif self._reason():
+            text = self._reason()
         else:
             count = len(self._session.corrections_to_learn())
             text = _("Corrections to learn from: {count}.").format(count=count)
@@ -74,8 +116,9 @@ class TeachSection:
     def _enable(self) -> None:
         ui, session = self._ui, self._session
         is_connected = session.state == "connected"
+        can_learn = is_connected and not self._reason()
         ui.trainButton.enabled = (
-            is_connected and not session.is_training and bool(session.corrections_to_learn())
+            can_learn and not session.is_training and bool(session.corrections_to_learn())
         )
         ui.stopTrainingButton.enabled = is_connected and session.is_training
         show(is_connected, ui.trainButton, ui.stopTrainingButton)

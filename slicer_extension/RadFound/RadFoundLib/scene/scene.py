@@ -7,7 +7,6 @@ server gets the same volume with or without a parent transform.
 import json
 import os
 import re
-import tempfile
 from typing import Any, Optional
 
 import numpy as np
@@ -16,11 +15,14 @@ import vtk
 
 from ..net.errors import ClientError
 from ..translation import _
+from .evidencemap import EvidenceMap
 from .volumefile import VolumeContent
 
 CORRECTION_ATTRIBUTE = "RadFound.Correction"
 EVIDENCE_ATTRIBUTE = "RadFound.EvidenceOf"
 LAYERS_ATTRIBUTE = "RadFound.LayersBefore"
+TEXT_ATTRIBUTE = "RadFound.MapOf"
+STRONGEST_ATTRIBUTE = "RadFound.StrongestPlace"
 ANSWER_ATTRIBUTE = "RadFound.Answer"
 CONVERSATION_ATTRIBUTE = "RadFound.Conversation"
 _VOLUME_ROLE = "RadFoundVolume"
@@ -58,6 +60,15 @@ def state_of(volume: Any) -> tuple:
     volume.GetIJKToRASMatrix(matrix)
     geometry = tuple(slicer.util.arrayFromVTKMatrix(matrix).ravel())
     return (image.GetMTime() if image is not None else None, geometry)
+
+
+def volumes() -> list:
+    """Return the volumes of the scene that can be asked about: no label maps, and none that is hidden."""
+    return [
+        node
+        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        if not node.GetHideFromEditors() and not node.IsA("vtkMRMLLabelMapVolumeNode")
+    ]
 
 
 def describe(volume: Any) -> str:
@@ -216,7 +227,7 @@ def _through(parent: Any, points: np.ndarray, from_world: bool) -> np.ndarray:
 # Evidence -------------------------------------------------------------------------------------
 
 
-def show_evidence(volume: Any, nrrd: bytes, opacity: float = 0.5) -> Any:
+def show_evidence(volume: Any, found: EvidenceMap, opacity: float = 0.5, text: str = "") -> Any:
     """Lay an evidence map over the volume and return its node.
 
     Only views with this volume in the background change; if there are none, all views of the
@@ -225,10 +236,11 @@ def show_evidence(volume: Any, nrrd: bytes, opacity: float = 0.5) -> Any:
     Parameters
     ----------
     volume : vtkMRMLScalarVolumeNode
-    nrrd : bytes
-        A map of non-negative values, in the volume's RAS.
+    found : EvidenceMap
     opacity : float
         From 0 to 1.
+    text : str
+        What the map is of, such as a sentence; `evidence_text` returns it.
     """
     remove_evidence()
     name = _("Evidence in {volume}").format(volume=volume.GetName())
@@ -236,20 +248,20 @@ def show_evidence(volume: Any, nrrd: bytes, opacity: float = 0.5) -> Any:
     node.SetHideFromEditors(True)
     node.SetSaveWithScene(False)
     node.SetAttribute(EVIDENCE_ATTRIBUTE, volume.GetID())
-    try:
-        _read_nrrd(nrrd, node)
-    except ClientError:
-        slicer.mrmlScene.RemoveNode(node)
-        raise
+    node.SetAttribute(TEXT_ATTRIBUTE, text)
+    node.SetAttribute(STRONGEST_ATTRIBUTE, json.dumps(found.strongest))
     node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    # Before the voxels, whose histogram Slicer would compute for a new display node.
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
-    highest = max(float(slicer.util.arrayFromVolume(node).max()), 1e-12)
-    display.SetAndObserveColorNodeID(_colour_table().GetID())
     display.SetAutoWindowLevel(False)
+    highest = max(found.highest, 1e-12)
+    display.SetAndObserveColorNodeID(_colour_table().GetID())
     display.SetWindowLevelMinMax(0.0, highest)
     display.SetThreshold(_SHOWN_FROM * highest, highest)
     display.SetApplyThreshold(True)
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(found.affine))
+    node.SetAndObserveImageData(found.image)
     views = _composite_nodes()
     showing = [view for view in views if view.GetBackgroundVolumeID() == volume.GetID()] or views
     before = {view.GetID(): _layers_of(view) for view in showing}
@@ -268,6 +280,12 @@ def evidence_node() -> Any:
     return None
 
 
+def evidence_text() -> str:
+    """Return what the map in the scene is of; empty if there is none."""
+    node = evidence_node()
+    return (node.GetAttribute(TEXT_ATTRIBUTE) or "") if node is not None else ""
+
+
 def set_evidence_opacity(opacity: float) -> None:
     """Set the opacity of the map over the volume, from 0 to 1."""
     node = evidence_node()
@@ -277,11 +295,9 @@ def set_evidence_opacity(opacity: float) -> None:
 
 def jump_to_strongest(node: Any) -> Optional[list]:
     """Move the views with the map to its maximum; return it in world RAS, or None if uniform."""
-    values = slicer.util.arrayFromVolume(node)
-    strongest = np.argwhere(values == values.max())
-    if len(strongest) == values.size:
+    ijk = json.loads(node.GetAttribute(STRONGEST_ATTRIBUTE) or "null")
+    if ijk is None:
         return None
-    ijk = strongest[len(strongest) // 2][::-1]
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
     ras = (slicer.util.arrayFromVTKMatrix(matrix) @ [*ijk, 1.0])[:3]
@@ -342,20 +358,6 @@ def _set_layers(view: Any, layers: dict) -> None:
     if "opacity" in layers:
         view.SetForegroundOpacity(layers["opacity"])
     view.SetLinkedControl(is_linked)
-
-
-def _read_nrrd(content: bytes, node: Any) -> None:
-    storage = slicer.vtkMRMLNRRDStorageNode()
-    with tempfile.TemporaryDirectory(prefix="radfound-") as folder:
-        path = os.path.join(folder, "evidence.nrrd")
-        with open(path, "wb") as file:
-            file.write(content)
-        storage.SetFileName(path)
-        is_read = content.startswith(b"NRRD") and storage.ReadData(node)
-    if not is_read or node.GetImageData() is None:
-        raise ClientError(
-            _("The server sent an unreadable evidence map; tell whoever runs it."), "protocol"
-        )
 
 
 def evidence_colour(share: float) -> tuple:

@@ -1,5 +1,6 @@
 """A stub server for the self test, with fixed answers and no model."""
 
+import gzip
 import json
 import re
 import threading
@@ -24,6 +25,11 @@ _SECTIONS = {
     "findings": "A round lesion of 20 mm in the left lung. No effusion.",
     "impression": "Lesion of the left lung; follow up.",
 }
+
+_NOTE = (
+    "This answer comes from a reader, which has no evidence map. A map for it shows where the language model "
+    "looks for the same words."
+)
 
 
 class StubServer:
@@ -54,6 +60,8 @@ class StubServer:
         Confidence of an answer to a question.
     models : tuple of str
         Names of the models, if there are several.
+    cannot_learn : dict
+        Why a model cannot be taught, by its name.
     templates : list of dict
         The department's templates.
     archive : str
@@ -67,6 +75,10 @@ class StubServer:
     wordings : list of dict
         Templates of the department's wording.
     withdrawn : list of (correction, author)
+    explained, trained : list of dict
+        The bodies of requests for a map and for a training.
+    adapters_of : list of str or None
+        The model of each request about adapters.
     requests : list of (method, path)
     """
 
@@ -78,6 +90,7 @@ class StubServer:
         self.evidence = True
         self.confidence: Optional[float] = 0.83
         self.models: tuple = ()
+        self.cannot_learn: dict = {}
         self.templates: list = []
         self.changes: dict = {}
         self.readers: dict = {}
@@ -94,7 +107,9 @@ class StubServer:
         self.active: Optional[str] = None
         self.history: list = []
         self.asked: list = []
-        self.inferred: list = []
+        self.explained: list = []
+        self.trained: list = []
+        self.adapters_of: list = []
         self.requests: list = []
         self.cancelled = threading.Event()
         self._training: Optional[float] = None
@@ -133,7 +148,11 @@ class StubServer:
             "corrections": len(self.corrections),
             "training": self._is_training,
             "models": [
-                {**protocol.HEALTH_STATUS["models"][0], "name": name}
+                {
+                    **protocol.HEALTH_STATUS["models"][0],
+                    "name": name,
+                    "cannot_learn": self.cannot_learn.get(name),
+                }
                 for name in self.models or (_MODEL["name"],)
             ],
             **({"pacs": {"write": self.archive}} if self.archive else {}),
@@ -170,6 +189,7 @@ class StubServer:
             "uncertainty": 0.2,
             **self.changes,
             **(reader or {}),
+            **({"evidence_note": _NOTE} if reader and "evidence_note" not in reader else {}),
             "model": {
                 **protocol.MODEL_VERSION,
                 **_MODEL,
@@ -178,17 +198,28 @@ class StubServer:
             },
         }
 
-    def _map(self, image: str) -> bytes:
-        """Return an evidence map in the geometry of an uploaded NRRD image."""
-        head, _end, _voxels = self.images[image].partition(b"\n\n")
-        lines = head.decode("ascii").split("\n")
-        sizes = next(line for line in lines if line.startswith("sizes: "))
-        shape = [int(size) for size in sizes.split()[1:]][-3:][::-1]
-        axes = np.meshgrid(*(np.linspace(-1, 1, count) for count in shape), indexing="ij")
-        far = sum((axis - middle) ** 2 for axis, middle in zip(axes, (0.25, 0.12, 0.5)))
-        changed = {"type": "type: float", "encoding": "encoding: raw", "endian": "endian: little"}
-        lines = [changed.get(line.split(":")[0], line) for line in lines]
-        return "\n".join([*lines, "", ""]).encode() + np.exp(-20 * far).astype("<f4").tobytes()
+    def _map(self, image: str, text: str) -> bytes:
+        """Return an evidence map in the geometry of a known NRRD image; another one for another text."""
+        known = self.images.get(image) or self.studies[image]
+        head, _end, _voxels = known.partition(b"\n\n")
+        lines = dict(line.split(": ", 1) for line in head.decode("ascii").split("\n")[1:])
+        sizes = lines["sizes"].split()[-3:]
+        axes = np.meshgrid(
+            *(np.linspace(-1, 1, int(size)) for size in reversed(sizes)), indexing="ij"
+        )
+        middle = (0.25, 0.12, 0.5 - len(text) % 11 / 10)
+        far = sum((axis - place) ** 2 for axis, place in zip(axes, middle))
+        lines.update(
+            type="unsigned char",
+            dimension="3",
+            sizes=" ".join(sizes),
+            kinds="domain domain domain",
+            encoding="gzip",
+        )
+        lines["space directions"] = lines["space directions"].replace("none ", "")
+        values = np.rint(255 * np.exp(-20 * far)).astype(np.uint8)
+        text_lines = ["NRRD0004", *(f"{key}: {value}" for key, value in lines.items()), "", ""]
+        return "\n".join(text_lines).encode("ascii") + gzip.compress(values.tobytes(), 1)
 
     # Training ---------------------------------------------------------------------------------
 
@@ -292,8 +323,8 @@ class _Handler(BaseHTTPRequestHandler):
         stub, route = self.stub, (self.command, path)
         if route == ("POST", "/radfound/ask"):
             self._stream(json.loads(body))
-        elif path.startswith("/infer/"):
-            self._infer(path, query, body)
+        elif route == ("POST", protocol.EVIDENCE):
+            self._evidence(json.loads(body))
         elif path == "/datastore/image":
             self._image(query["image"], body)
         elif route == ("GET", "/info/"):
@@ -309,6 +340,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path.startswith(protocol.WORDINGS):
             self._wordings(path, body)
         elif path.startswith("/radfound/adapters"):
+            stub.adapters_of.append(query.get("model"))
             self._adapters(path)
         elif route == ("GET", protocol.STUDIES):
             self._reply(200, {"studies": stub.listed_studies()})
@@ -320,6 +352,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif route == ("GET", protocol.TRAINING):
             self._reply(200, stub._training_status())
         elif path.startswith("/train/"):
+            if body:
+                stub.trained.append(json.loads(body))
             act = {"POST": stub._train, "DELETE": stub._stop}
             self._reply(*act[self.command]())
         elif path.startswith("/activelearning/"):
@@ -344,23 +378,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(f"event: {name}\ndata: {json.dumps(data)}\n\n".encode())
         self.wfile.flush()
 
-    def _infer(self, path: str, query: dict, body: bytes) -> None:
+    def _evidence(self, body: dict) -> None:
         stub = self.stub
-        params = json.loads(parse_qs(body.decode())["params"][0])
-        stub.inferred.append(params)
-        task = path.rsplit("_", 1)[1]
-        answer = stub._answer({**params, "task": task, "image": query["image"]})
-        if not stub.evidence or query["image"] not in stub.images:
-            self._reply(200, answer)
-            return
-        parts = (
-            b'--x\r\nContent-Disposition: form-data; name="params"\r\n\r\n',
-            json.dumps(answer).encode(),
-            b'\r\n--x\r\nContent-Disposition: form-data; name="image"; filename="e.nrrd"\r\n\r\n',
-            stub._map(query["image"]),
-            b"\r\n--x--\r\n",
-        )
-        self._reply(200, b"".join(parts), "multipart/form-data; boundary=x")
+        stub.explained.append(body)
+        if not stub.evidence:
+            message = "evidence: stub has no evidence maps; ask for the answer alone"
+            self._reply(422, {"detail": {"code": "not_supported", "message": message}})
+        else:
+            time.sleep(stub.pause_s)
+            text = body.get("text") or body["answer"]["text"]
+            content = stub._map(body["answer"]["images"][0], text)
+            self._reply(200, content, "application/octet-stream")
 
     def _image(self, image: str, body: bytes) -> None:
         stub = self.stub

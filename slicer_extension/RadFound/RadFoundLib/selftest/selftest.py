@@ -15,7 +15,7 @@ _PATIENCE_S = 30.0
 def run(widget: Any, make_volume: Callable[[], Any]) -> None:
     """Test the way of a day's work, from connecting to a lost server.
 
-    Consent, asking, a report sentence by sentence, a folded answer, evidence, correcting, keeping,
+    Consent, asking, a report sentence by sentence, a folded answer, evidence of an answer and of a sentence, correcting, keeping,
     the list of studies, all volumes at once, what comes from a reader or is not answered, taking a
     correction back, the department's wording, and teaching.
 
@@ -40,6 +40,7 @@ def run(widget: Any, make_volume: Callable[[], Any]) -> None:
         _connect(panel, stub)
         _ask(panel, stub)
         _see_evidence(panel)
+        _see_where(panel, stub)
         _edit_a_report(panel, stub)
         _correct(panel, stub)
         _fold(panel, stub)
@@ -111,6 +112,15 @@ def _see_evidence(panel: Any) -> None:
     panel.ui.jumpButton.click()
     panel.ui.removeEvidenceButton.click()
     _check(scene.evidence_node() is None, "the evidence map to be gone")
+
+
+def _see_where(panel: Any, stub: StubServer) -> None:
+    ui = panel.ui
+    ui.whereSentenceButton.click()
+    _until(lambda: scene.evidence_node() is not None, "the map of a sentence")
+    _check(ui.mapOfText.text == stub.explained[-1]["text"], "the sentence in the legend")
+    ui.removeEvidenceButton.click()
+    _until(lambda: not panel.session.is_busy, "the end of the request")
 
 
 def _edit_a_report(panel: Any, stub: StubServer) -> None:

@@ -38,6 +38,8 @@ class Connection:
         The token of each server that asked for one, by `Address.origin`; in memory only.
     ca_files : dict of str to str
         Files of further certificates to trust, by `Address.origin`.
+    learner : str or None
+        The model that is taught, and whose adapters are listed; None for the server's default one.
     is_certificate_trusted : bool
         False if the server's TLS certificate was refused.
     work, errands : Jobs
@@ -57,6 +59,7 @@ class Connection:
         self.consents: set = set()
         self.tokens: dict = {}
         self.ca_files: dict = {}
+        self.learner: Optional[str] = None
         self.is_certificate_trusted = True
         self._listeners: list = []
         self._looked = self._looked_at_training = 0.0
@@ -119,6 +122,29 @@ class Connection:
         return names if len(names) > 1 else []
 
     @property
+    def reasons_not_to_learn(self) -> dict:
+        """Why a model of the server cannot be taught, by its name; empty for one that can."""
+        models = self.health.get("models")
+        rows = [
+            row for row in (models if isinstance(models, list) else []) if isinstance(row, dict)
+        ]
+        return {str(row.get("name")): str(row.get("cannot_learn") or "") for row in rows}
+
+    def teach_model(self, model: Optional[str]) -> None:
+        """Choose the model to teach, and fetch its adapters."""
+        client = self.client
+        if model == self.learner or client is None or self.state != "connected":
+            return
+        self.learner = model
+
+        def done(found: dict) -> None:
+            if self.learner == model:
+                self.adapters = found
+                self._tell("adapters")
+
+        self._errand(lambda job: client.adapters(job.cancellation, model), done)
+
+    @property
     def can_write_archive(self) -> bool:
         """Whether the server writes a reader's reports to an archive."""
         pacs = self.health.get("pacs")
@@ -149,14 +175,14 @@ class Connection:
     def disconnect(self) -> None:
         """Disconnect from the server."""
         self.errands.cancel_all()
-        self.client = self.info = self.training = None
+        self.client = self.info = self.training = self.learner = None
         self.health = {}
         self.adapters = {"active": None, "adapters": []}
         self._set_state("away")
         self._tell("training", "adapters")
 
     def _greet(self) -> None:
-        client = self.client
+        client, learner = self.client, self.learner
         assert client is not None
 
         def done(found: tuple) -> None:
@@ -170,7 +196,7 @@ class Connection:
             lambda job: (
                 client.info(job.cancellation),
                 client.health(job.cancellation),
-                client.adapters(job.cancellation),
+                client.adapters(job.cancellation, learner),
                 client.training_status(job.cancellation),
             ),
             done,
@@ -235,8 +261,11 @@ class Connection:
     # Teaching ---------------------------------------------------------------------------------
 
     def train(self, failed: Callable[[str], None]) -> None:
-        """Start fine-tuning on the server's corrections."""
-        self._command(lambda client, cancel: client.train(cancel=cancel), failed, is_training=True)
+        """Start fine-tuning the chosen model on the server's corrections."""
+        settings = {"base": self.learner} if self.learner else {}
+        self._command(
+            lambda client, cancel: client.train(settings, cancel), failed, is_training=True
+        )
 
     def stop_training(self, failed: Callable[[str], None]) -> None:
         """Stop the training."""
@@ -244,11 +273,13 @@ class Connection:
 
     def activate(self, adapter: Optional[str], failed: Callable[[str], None]) -> None:
         """Activate an adapter (None: the base model)."""
-        self._command(lambda client, cancel: client.activate(adapter, cancel), failed)
+        model = self.learner
+        self._command(lambda client, cancel: client.activate(adapter, cancel, model), failed)
 
     def roll_back(self, failed: Callable[[str], None]) -> None:
         """Return to the adapter that was active before."""
-        self._command(lambda client, cancel: client.rollback(cancel), failed)
+        model = self.learner
+        self._command(lambda client, cancel: client.rollback(cancel, model), failed)
 
     def look_at_training(self) -> None:
         """Fetch the training's progress; at its end, also the active adapter."""

@@ -5,7 +5,7 @@ import uuid
 from dataclasses import asdict, dataclass, field
 from typing import Any, Optional
 
-from .draft import Draft, Sentence
+from .draft import Draft, Sentence, split_sentences
 from .origin import is_silent, own_text
 
 _TURNS_AS_CONTEXT = 8
@@ -39,7 +39,7 @@ class Turn:
     correction : str
         The reader's text in place of the answer.
     draft : Draft or None
-        The sentences of a report.
+        The sentences of a report or of a long caption.
     is_unfolded : bool
         Whether the reader has opened what is folded: an unsure answer, or the model's own text.
     has_open_slices : bool
@@ -85,6 +85,11 @@ class Turn:
         return self.verdict is None and self.answer is not None and is_silent(self.answer)
 
     @property
+    def can_be_explained(self) -> bool:
+        """Whether a server can map where the model looked; not for a template, nor where nothing was answered."""
+        return self.answer is not None and not self.template and not is_silent(self.answer)
+
+    @property
     def model_text(self) -> str:
         """The model's own text, also where another one is shown in its place."""
         return own_text(self.answer or {}) or self.text
@@ -103,7 +108,8 @@ class Turn:
     def receive(self, answer: dict) -> None:
         """Take the complete answer."""
         self.answer, self.text, self.state = answer, answer["text"], "answered"
-        self.draft = Draft.of_answer(answer) if self.task == "report" else None
+        is_long = self.task == "caption" and len(split_sentences(self.text)) > 1
+        self.draft = Draft.of_answer(answer) if self.task == "report" or is_long else None
 
 
 @dataclass

@@ -16,7 +16,7 @@ def source_of(answer: Mapping[str, Any]) -> str:
 
 def is_silent(answer: Mapping[str, Any]) -> bool:
     """Whether the server does not answer, since the model cannot tell it from the picture."""
-    return source_of(answer) == "field" and answer.get("text") == CANNOT_TELL
+    return not is_readers(answer) and answer.get("text") == CANNOT_TELL
 
 
 def is_readers(answer: Mapping[str, Any]) -> bool:

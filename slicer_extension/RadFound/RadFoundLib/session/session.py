@@ -1,17 +1,17 @@
 """The session with a server: questions, answers, corrections and the next study."""
 
-import json
 from collections.abc import Hashable, Sequence
 from typing import Any, Callable, Optional
 
 from ..net.client import Client
 from ..net.errors import ClientError
+from ..scene.evidencemap import EvidenceMap
 from ..translation import _
 from .connection import Done, words_of
 from .conversation import Conversation, Turn
 from .jobs import Job
 from .outbox import Flushed, Outbox, new_correction
-from .study import Sending, Study, throttled, upload
+from .study import Part, Sending, Study, throttled, upload
 from .teaching import Teaching
 from .template import Template
 
@@ -35,7 +35,6 @@ class Session(Teaching):
     def __init__(self, outbox: Outbox):
         super().__init__()
         self.outbox = outbox
-        self.corrections: list = []
         self.corrections_of: tuple = ()
         self.sending: Optional[Sending] = None
         self.turn: Optional[Turn] = None
@@ -132,15 +131,18 @@ class Session(Teaching):
         self.turn = turn
 
         def work(job: Job) -> dict:
+            images = self._bring(job, client, study)
+            if study.prior_part is not None:
+                turn.prior = self._bring_part(job, client, study.prior_part)
             return client.ask(
                 task,
-                self._bring(job, client, study),
+                images,
                 question,
                 history,
                 study.region,
                 model=model,
                 recall=recall,
-                prior=study.prior,
+                prior=turn.prior,
                 on_token=lambda text: job.report(text),
                 cancel=job.cancellation,
             )
@@ -155,34 +157,45 @@ class Session(Teaching):
             self._job.cancel()
 
     def show_evidence(
-        self, study: Study, turn: Turn, done: Done, failed: Callable[[str], None]
+        self,
+        study: Study,
+        turn: Turn,
+        text: Optional[str],
+        done: Callable[[EvidenceMap], None],
+        failed: Callable[[str], None],
     ) -> None:
-        """Ask a turn's question again, for its evidence map; `done` gets (answer, NRRD bytes or None)."""
-        client = self._ready(study)
-        model = str(turn.answer["model"]["name"]) if turn.answer and self.models else None
+        """Fetch the language model's evidence map of an answer, or of a sentence of it.
 
-        def work(job: Job) -> Any:
-            images = self._bring(job, client, study)
-            return client.evidence(
-                turn.task,
-                images,
-                turn.question,
-                turn.history,
-                turn.region,
-                model=model,
-                prior=turn.prior,
-                cancel=job.cancellation,
+        Parameters
+        ----------
+        study : Study
+            The whole study of the turn.
+        turn : Turn
+            Answered by a server; see `Turn.can_be_explained`.
+        text : str or None
+            The sentence; None for the whole answer.
+        done : callable(EvidenceMap)
+        failed : callable(str)
+            Gets the reason in words.
+
+        Raises
+        ------
+        ClientError
+            As for `ask`.
+        """
+        client, answer = self._ready(study), turn.answer or {}
+
+        def work(job: Job) -> EvidenceMap:
+            if list(self._bring(job, client, study)) != list(answer["images"]):
+                raise ClientError(
+                    _("The volume has changed since this answer: ask again."), "request"
+                )
+            file = client.evidence(
+                answer, text, turn.history, turn.region, turn.prior, job.cancellation
             )
+            return EvidenceMap.read(file)
 
-        def on_error(error: Exception) -> None:
-            self._after_work(error)
-            failed(words_of(error))
-
-        def on_done(found: Any) -> None:
-            self._after_work(None)
-            done(found)
-
-        self._job = self.work.submit(work, on_done, on_error, self._progress)
+        self._fetch(work, done, failed)
 
     def _ready(self, study: Study) -> Client:
         if self.client is None or self.state in ("away", "connecting"):
@@ -234,14 +247,14 @@ class Session(Teaching):
 
     def _bring(self, job: Job, client: Client, study: Study) -> Sequence[str]:
         """Return the ids of a study's images, uploading missing ones; in a job's thread."""
-        images = []
-        for part in study.parts:
-            known = part.image or self._images.get((client.address, part.state))
-            if not known:
-                known = upload(job, client, part)
-                job.report((part.state, known))
-            images.append(known)
-        return list(dict.fromkeys(images))
+        return list(dict.fromkeys(self._bring_part(job, client, part) for part in study.parts))
+
+    def _bring_part(self, job: Job, client: Client, part: Part) -> str:
+        known = part.image or self._images.get((client.address, part.state))
+        if not known:
+            known = upload(job, client, part)
+            job.report((part.state, known))
+        return str(known)
 
     # Corrections ------------------------------------------------------------------------------
 
@@ -361,26 +374,6 @@ class Session(Teaching):
             for row in reversed(self.corrections)
             if set(row.get("images") or ()) & set(self.corrections_of)
         ]
-
-    def corrections_to_learn(self) -> list:
-        """Return the corrections that a training learns from, as the server chooses them.
-
-        The newest about each question, part and study; none without a text.
-        """
-        newest = {}
-        for row in self.corrections:
-            about = [row.get("images"), row.get("task"), row.get("question"), row.get("region")]
-            newest[json.dumps(about, sort_keys=True)] = row
-        return [row for row in newest.values() if str(row.get("text") or "").strip()]
-
-    def new_corrections(self) -> int:
-        """Return how many corrections to learn from are newer than the newest adapter."""
-        made = [
-            str((adapter.get("manifest") or {}).get("created", ""))
-            for adapter in self.adapters["adapters"]
-        ]
-        newest = max(made, default="")
-        return sum(str(row.get("created", "")) > newest for row in self.corrections_to_learn())
 
     # Department -------------------------------------------------------------------------------
 

@@ -113,6 +113,10 @@ def default_shortcuts() -> dict:
         "next": "Alt+4",
         "caption": "Alt+5",
         "report": "Alt+6",
+        "accept-sentence": "A",
+        "edit-sentence": "E",
+        "strike-sentence": "X",
+        "where-sentence": "W",
     }
 
 

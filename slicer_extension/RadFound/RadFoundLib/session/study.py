@@ -49,6 +49,8 @@ class Study:
         The same part in words.
     prior : str
         Id of an earlier study of the patient on the server; empty for none.
+    prior_part : Part or None
+        The same as a volume of the scene, which is sent if the server does not have it.
     """
 
     key: Hashable
@@ -56,11 +58,13 @@ class Study:
     region: Optional[dict] = None
     where: str = ""
     prior: str = ""
+    prior_part: Optional[Part] = None
 
     @property
     def must_be_sent(self) -> bool:
         """Whether a part may have to leave this computer."""
-        return any(not part.image for part in self.parts)
+        parts = (*self.parts, self.prior_part) if self.prior_part else self.parts
+        return any(not part.image for part in parts)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What corrections teach at once: their effect, taking one back, and the department's wording."""
 
+import json
 from typing import Any, Callable
 
 from ..net.errors import ClientError
@@ -13,6 +14,8 @@ class Teaching(Connection):
 
     Attributes
     ----------
+    corrections : list of dict
+        Those of the server, oldest first.
     wordings : list of dict
         The templates of the department's wording that are proposed or applied.
     effect : dict
@@ -23,6 +26,7 @@ class Teaching(Connection):
 
     def __init__(self) -> None:
         super().__init__()
+        self.corrections: list = []
         self.wordings: list = []
         self.effect: dict = {}
         self.previews = Jobs()
@@ -43,6 +47,26 @@ class Teaching(Connection):
         """Stop all jobs; no callback is called afterwards."""
         super().close()
         self.previews.close()
+
+    def corrections_to_learn(self) -> list:
+        """Return the corrections that a training learns from, as the server chooses them.
+
+        The newest about each question, part and study; none without a text.
+        """
+        newest = {}
+        for row in self.corrections:
+            about = [row.get("images"), row.get("task"), row.get("question"), row.get("region")]
+            newest[json.dumps(about, sort_keys=True)] = row
+        return [row for row in newest.values() if str(row.get("text") or "").strip()]
+
+    def new_corrections(self) -> int:
+        """Return how many corrections to learn from are newer than the newest adapter."""
+        made = [
+            str((adapter.get("manifest") or {}).get("created", ""))
+            for adapter in self.adapters["adapters"]
+        ]
+        newest = max(made, default="")
+        return sum(str(row.get("created", "")) > newest for row in self.corrections_to_learn())
 
     def refresh_wordings(self) -> None:
         """Fetch the templates that a person may accept or refuse; none from an older server."""
