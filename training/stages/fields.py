@@ -19,6 +19,7 @@ from radfound.fields.catalogue import FIELDS
 from radfound.fields.features import FrameFeatures, load_stem
 from radfound.fields.model import FieldHead, FieldModel, FindingHead
 from radfound.model.checkpoints import shipped_folder
+from training.fields.composed import composed_table
 from training.fields.extract import extract
 from training.fields.fit import (
     FINDING_PARTS,
@@ -88,11 +89,15 @@ def fit_all(
     findings, finding_table = _findings(samples, values, seeds)
     nearness = fit_nearness(samples, values, used, 0)
     model = FieldModel(features, nearness, heads, tuple(findings))
+    controls = {
+        name: picture_features(strange_pictures()[name], features) for name in ("blank", "noise")
+    }
     tables = {
         "fields": fields,
         "findings": finding_table,
         "near": _near(model, samples, values),
         "strange": _strange(model, samples, values, used),
+        "composed": composed_table(model, samples, values, controls),
     }
     return model, tables
 
