@@ -29,7 +29,7 @@ def tables(data: str, model: str, limit: int | None = None) -> str:
         with progress_bar("closed questions", 2 * closed) as advance:
             lines += silence.closed_curve(engine, vqa, advance)
         with progress_bar("films", 0) as advance:
-            lines += silence.film_table(engine, Path(data), advance)
+            lines += silence.film_table(engine, Path(data), advance, limit)
         with progress_bar("fields", len(metadata.items)) as advance:
             lines += silence.field_table(engine, metadata, advance)
     finally:

@@ -189,9 +189,11 @@ def _cell(interval: Interval) -> str:
 # Films and fields -------------------------------------------------------------------------------
 
 
-def film_table(engine: Engine, data: Path, advance: Advance) -> list[str]:
+def film_table(engine: Engine, data: Path, advance: Advance, limit: int | None = None) -> list[str]:
     """Return what is said to `FILM_QUESTIONS` about held-out chest films of patients with pneumonia."""
-    films = [read_study(data / "findings" / name) for name in held_out_films(data)[:_FILMS]]
+    films = [
+        read_study(data / "findings" / name) for name in held_out_films(data)[: limit or _FILMS]
+    ]
     shown = [(film, text) for text in FILM_QUESTIONS for film in films]
     answers = ask(engine, shown, advance)
     blank = films[0].blanked()

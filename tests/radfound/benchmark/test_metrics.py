@@ -8,8 +8,11 @@ from radfound.benchmark.scoring.metrics import (
     Metric,
     accuracy,
     answer_metrics,
+    balanced_accuracy,
     bleu_metrics,
     cider,
+    closed_accuracy,
+    closed_match,
     exact_match,
     finding_metrics,
     meteor,
@@ -141,3 +144,31 @@ def test_meteor_gives_a_text_itself_the_most():
     metric = meteor()
     assert score(metric, TRUTHS, TRUTHS) == pytest.approx(1.0, abs=0.01)
     assert 0 < score(metric, ANSWERS, TRUTHS) < 0.9
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth", "right"),
+    [
+        ("Yes", "yes", 1),
+        ("Yes, there is an effusion.", "Yes", 1),
+        ("There is no fracture.", "No", 1),
+        ("No. It does not say yes.", "Yes", 0),
+        ("It is normal.", "No", 0),
+        ("", "No", 0),
+        ("CT", "ct", 1),
+        ("A CT", "MRI", 0),
+    ],
+)
+def test_the_first_yes_or_no_of_a_sentence_counts(answer, truth, right):
+    assert closed_match(answer, truth) == right
+
+
+def test_who_always_says_no_has_half_of_the_balanced_accuracy():
+    truths, answers = ["No"] * 9 + ["Yes", "CT"], ["No"] * 11
+    metric = balanced_accuracy(("yes", "no"), closed_match)
+    assert score(closed_accuracy(), answers, truths) == pytest.approx(9 / 11)
+    assert score(metric, answers, truths) == 0.5
+    parts = metric.statistics(answers, truths)
+    assert parts.sum(0)[metric.counted] == 10  # "CT" is neither
+    assert math.isnan(score(metric, ["CT"], ["CT"]))
+    assert metric.value(np.stack([parts.sum(0), parts[:9].sum(0)])).tolist() == [0.5, 1.0]
