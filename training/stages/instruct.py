@@ -99,7 +99,7 @@ class InstructConfig(StageConfig):
     ground_steps: int = 600
     words: float = 0.3
     wording: float = 0.1
-    grid_steps: int = 1000
+    grid_steps: int = 400
     grid: float = 0.3
     swap: float = 0.0
 
