@@ -29,7 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RUN, SAVED, SHOWN, INSTALLS = "run", "saved", "shown", "installs"
 BLOCK_S, INSTALL_S = 600, 3600
-_BLOCK = re.compile(r"(?:^<!-- (.+?) -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"(?:^<!-- ([^\n]+?) -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _OPTION = re.compile(r"with (--[a-z-]+)")
 _SAVE, _SERVE = re.compile(r"save as (\S+)"), re.compile(r"serves (\d+)")
 _EXTRA = re.compile(r"pip install '\.\[([a-z-]+)\]'")

@@ -58,6 +58,12 @@ def test_a_block_that_nobody_thought_of_is_named(mark, tmp_path):
         _ = block.kind
 
 
+def test_a_comment_far_above_a_block_is_not_its_mark(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text("<!-- begin -->\ntext\n<!-- end -->\n\n<!-- shown: why -->\n```sh\nls\n```\n")
+    assert [block.mark for block in blocks(page)] == ["shown: why"]
+
+
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
     """Someone beside a checkout with the sample studies, in an environment with every extra."""
