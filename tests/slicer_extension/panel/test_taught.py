@@ -149,6 +149,12 @@ def test_a_prior_study_is_sent_with_the_question(desk):
     assert "compared with study-8" in desk.shown
 
 
+def offset_of(view):
+    from RadFoundLib.scene import scene
+
+    return scene.slice_node(view).GetSliceOffset()
+
+
 def test_another_volume_has_no_prior_until_one_is_chosen(desk):
     with_studies(desk)
     desk.ui.priorBox.currentIndex = desk.ui.priorBox.findData("study-8")
@@ -208,6 +214,8 @@ def test_a_prior_study_is_shown_beside_the_current_one_with_linked_views(desk):
         if node.GetLayoutName() in ("Red", "Yellow")
     ]
     assert planes == ["Axial", "Axial"]
+    assert offset_of("Yellow") == pytest.approx(offset_of("Red"))
+    assert desk.ui.nextText.text == "study-8 is shown in the second view."
 
 
 # Which model learns

@@ -230,6 +230,8 @@ class StudySection:
             scene.show_beside(self._panel.volume, prior)
         except ClientError as error:
             self._say(error.message)
+        else:
+            self._say(_("{study} is shown in the second view.").format(study=prior.GetName()))
 
     # Next study -------------------------------------------------------------------------------
 
@@ -291,10 +293,10 @@ class StudySection:
             return
         self._end_fetching()
         self._panel.remember_origin(volume, image)
-        self._then(volume)
         reason = str(choice.get("reason") or "").strip()
         text = _("{image}: {reason}.").format(image=image, reason=reason) if reason else image
         self._say(text)
+        self._then(volume)
         self._panel.tell("study")
 
     def _choose(self, volume: Any) -> None:

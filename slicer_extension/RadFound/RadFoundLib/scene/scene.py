@@ -130,6 +130,7 @@ def show_beside(volume: Any, prior: Any) -> None:
     composites = {node.GetLayoutName(): node for node in _composite_nodes()}
     first, second = nodes[:2]
     second.SetOrientation(first.GetOrientation())
+    second.SetSliceOffset(first.GetSliceOffset())
     pair = [composites[node.GetLayoutName()] for node in (first, second)]
     for composite, shown in zip(pair, (volume, prior)):
         composite.SetLinkedControl(False)  # the background would spread to the other view
