@@ -10,6 +10,7 @@
 # make test-engines  the backend's tests on vLLM (CPU) and `transformers serve`, in an environment of 3.5 GB
 # make bench   speeds and memory beside what others take, as a table
 # make bench-model   RadVLBench: what the model sees beside controls; DATA=dir is the data kit
+# make bench-minutes the time of a training on ten corrections; BESIDE=checkout compares another version in the same run
 # make bench-load    50 clients for 5 minutes at a real server: percentiles, failures, lost corrections
 # make bench-kill    SIGKILL at 50 random moments: lost writes, broken adapters, strays
 # make bench-disk    a disk that is full at 20 random moments: lost writes, starts (Linux)
@@ -23,6 +24,7 @@ CONF ?=
 MODEL ?= radfound-mini
 DATA ?= $(or $(RADFOUND_DATA),../shared/data)
 BENCH_OUT ?= runs/bench
+BESIDE ?=
 # what users have, and what tests and their tools have
 RUN := .venv/bin/python
 DEV := .venv-dev/bin/python
@@ -30,7 +32,7 @@ DEV := .venv-dev/bin/python
 export GOMP_SPINCOUNT ?= 1000
 
 .PHONY: serve can-serve test test-slow test-pacs test-pacs-slow test-engines check lint acceptance test-extras bench bench-model
-.PHONY: screenshots bench-load bench-kill bench-disk fuzz
+.PHONY: screenshots bench-minutes bench-load bench-kill bench-disk fuzz
 .NOTPARALLEL:
 
 .venv/.ready: requirements.txt setup.py scripts/make_venv.py
@@ -91,6 +93,9 @@ bench: .venv-dev/.ready
 
 bench-model: .venv-dev/.ready
 	@$(DEV) -m radfound.cli bench --model "$(MODEL)" --data "$(DATA)" --out "$(BENCH_OUT)" --train-questions 150
+
+bench-minutes: .venv-dev/.ready
+	@$(DEV) -W ignore -m training.experiments.minutes --data "$(DATA)" $(if $(BESIDE),--beside "$(BESIDE)")
 
 bench-load: .venv/.ready
 	@$(RUN) scripts/load.py

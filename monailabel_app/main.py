@@ -32,12 +32,7 @@ from monailabel_app.lib.infers.batch import RadFoundBatch  # noqa: E402
 from monailabel_app.lib.lifecycle.background import hide_requests  # noqa: E402
 from monailabel_app.lib.lifecycle.leftovers import remove_leftovers  # noqa: E402
 from monailabel_app.lib.lifecycle.quiet import keep_log, quieten_monailabel  # noqa: E402
-from monailabel_app.lib.lifecycle.settings import (  # noqa: E402
-    check_conf,
-    is_writable,
-    readers_who_confirm,
-    state_folder,
-)
+from monailabel_app.lib.lifecycle.settings import check_conf, readers_who_confirm  # noqa: E402
 from monailabel_app.lib.lifecycle.shutdown import at_shutdown  # noqa: E402
 from monailabel_app.lib.pacs.connection import PacsConnection, records_path  # noqa: E402
 from monailabel_app.lib.pacs.datastore import PacsDatastore  # noqa: E402
@@ -55,6 +50,7 @@ from radfound.records.answers import AnswerJournal, journal_path  # noqa: E402
 from radfound.records.corrections import CorrectionLog, log_path  # noqa: E402
 from radfound.records.durable import keep_private  # noqa: E402
 from radfound.records.scores import ScoreBook, scores_path  # noqa: E402
+from radfound.records.state import is_writable, state_folder  # noqa: E402
 from radfound.teaching import Teaching  # noqa: E402
 from radfound.teaching.decisions import Decisions, decisions_path  # noqa: E402
 

@@ -202,6 +202,8 @@ def _gate_lines(manifest: dict[str, Any]) -> list[str]:
         f"    {_OUTCOMES[check['passed']]}  {check['name']}: {_words_of(check)}"
         for check in gate.get("checks", ())
     ]
+    if manifest.get("calibration"):
+        lines.append(f"    {_OUTCOMES[None]}  confidence: {manifest['calibration']}")
     if gate.get("forced"):
         lines.append(f"    published all the same by {manifest.get('author') or 'someone unnamed'}")
     return lines

@@ -150,8 +150,8 @@ class Answer:
     sections : dict or None
         {"findings": str, "impression": str} for a report.
     confidence : float or None
-        Calibrated probability of a correct answer, in [0, 1]; None without a calibration: for captions
-        and reports, for checkpoints without one, and with an adapter.
+        Calibrated probability of a correct answer, in [0, 1]; None without a calibration: for captions and
+        reports, and for checkpoints, adapters and kinds of question without one.
     uncertainty : float or None
         Mean entropy of the answer's tokens divided by the entropy of a uniform choice, in [0, 1]; for a
         classifier's answer, 1 minus its confidence.

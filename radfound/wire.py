@@ -323,7 +323,7 @@ class TrainingStatus(BaseModel):
     step, steps : int
         Of the phase; 0 of 0 if it has no steps.
     seconds_left : float or None
-        Estimate for the phase.
+        Estimate for the rest of the run; of another model than RadFound's own, for the rest of the phase.
     loss : float or None
     corrections : int or None
         Number of corrections that it learns from.

@@ -39,7 +39,7 @@ from radfound.records.adapters import AdapterStore, store_path
 from radfound.records.corrections import CorrectionLog, log_path
 from radfound.records.durable import TEMPORARY_PREFIX
 from radfound.wire import correction_from_json
-from training.corrections.finetune import EVALUATING
+from training.corrections.phases import CHECKING
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINT = "radfound-tiny"
@@ -115,7 +115,7 @@ class Place:
         def watch() -> None:
             while process.is_alive():
                 found = state.read()
-                if found.phase == EVALUATING or found.state not in ("idle", "running"):
+                if found.phase == CHECKING or found.state not in ("idle", "running"):
                     break
                 time.sleep(0.01)
             is_examining.set()

@@ -25,6 +25,7 @@ from monailabel_app.lib.lifecycle import settings  # noqa: E402
 from radfound.engine.models.choice import MINI, parse_choice  # noqa: E402
 from radfound.exceptions import RadFoundError  # noqa: E402
 from radfound.records.durable import replace_with_copy  # noqa: E402
+from radfound.records.state import state_folder  # noqa: E402
 
 if TYPE_CHECKING:
     from requests import Response
@@ -167,7 +168,7 @@ class Server:
         if studies == ROOT / "studies":
             _make_samples(studies)
         self.studies, self.url = studies, f"http://{HOST}:{port}"
-        self.state = settings.state_folder(studies, conf.get("state", ""))
+        self.state = state_folder(studies, conf.get("state", ""))
         self.log = self.state / ".radfound" / "server.log"
         self._command = [
             *(sys.executable, "-m", "monailabel.main", "start_server"),

@@ -6,9 +6,11 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
+from radfound.engine.confidence import Calibration
 from radfound.engine.protocol import Backend
-from radfound.exceptions import AdapterError, NotFoundError, RadFoundError
+from radfound.exceptions import AdapterError, CheckpointError, NotFoundError, RadFoundError
 from radfound.records.adapters import AdapterStore
 
 logger = logging.getLogger(__name__)
@@ -40,7 +42,8 @@ class ActiveAdapter:
         self._backend, self._store = backend, store
         self._adapter: str | None = None
         self._refused: _Refused | None = None
-        self._available: dict[str, None] = {}  # adapters that the backend has, oldest first
+        # Adapters that the backend has, oldest first, with the calibration of each.
+        self._available: dict[str, Calibration | None] = {}
         self._lock = threading.RLock()
 
     def next(self) -> tuple[str | None, str | None]:
@@ -108,6 +111,10 @@ class ActiveAdapter:
             if adapter not in self._available:
                 self._add(adapter, self._store, model.revision)
 
+    def calibration(self, adapter: str) -> Calibration | None:
+        """Return the calibration of an adapter that the backend has; None if it was trained without one."""
+        return self._available.get(adapter)
+
     def forget(self, adapter: str) -> None:
         """Give an adapter to the backend again before its next use, because the backend has lost it."""
         with self._lock:
@@ -121,9 +128,18 @@ class ActiveAdapter:
             raise AdapterError(
                 f"adapter {adapter}: trained on base model {base}, but {revision} is loaded; train it again"
             )
-        self._backend.use_adapter(adapter, store.path(adapter))
-        self._available[adapter] = None
+        folder = store.path(adapter)
+        self._backend.use_adapter(adapter, folder)
+        self._available[adapter] = _calibration(folder, revision)
         for oldest in list(self._available)[:-_MAX_ADAPTERS]:
             if oldest != self._adapter:
                 del self._available[oldest]
                 self._backend.drop_adapter(oldest)
+
+
+def _calibration(folder: Path, revision: str) -> Calibration | None:
+    try:
+        return Calibration.read(folder, revision)
+    except CheckpointError as error:
+        logger.error("adapter %s: its answers have no confidence: %s", folder.name, error)
+        return None

@@ -43,6 +43,8 @@ class AnswerStream:
         Called if the backend can no longer use the answer's adapter.
     instead : Instead, optional
         Takes the place of the model's text; it comes as one piece. So does what a checked stream puts in its place.
+    no_confidence : str, optional
+        Reason of an answer to a question that the calibration gives no confidence.
     """
 
     def __init__(
@@ -56,8 +58,10 @@ class AnswerStream:
         cancel: threading.Event | None = None,
         on_lost: Callable[[], None] | None = None,
         instead: Instead | None = None,
+        no_confidence: str | None = None,
     ):
         self._stream, self._given = tokens, instead
+        self._no_confidence = no_confidence
         self._is_told = False  # whether the text instead was given as a piece
         self._study, self._question, self._model = study, question, model
         self._vocabulary, self._calibration = vocabulary, calibration
@@ -152,6 +156,11 @@ class AnswerStream:
         question, generated = self._question, Generated.of(self._tokens)
         text = generated.text.strip()
         probability = length_normalised_probability(generated.log_probabilities or ())
+        confidence = (
+            self._calibration.confidence(question.task, question.text, probability)
+            if self._calibration
+            else None
+        )
         answer = Answer(
             task=question.task,
             images=(self._study.id,),
@@ -159,9 +168,8 @@ class AnswerStream:
             text=text,
             model=self._model,
             sections=split_report(text) if question.task == "report" else None,
-            confidence=self._calibration.confidence(question.task, question.text, probability)
-            if self._calibration
-            else None,
+            confidence=confidence,
+            reason=self._no_confidence if confidence is None and question.task == "vqa" else None,
             uncertainty=normalised_entropy(generated.entropies or (), self._vocabulary)
             if self._vocabulary
             else None,

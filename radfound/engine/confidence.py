@@ -96,7 +96,7 @@ class Calibration:
         return None if curve is None or probability is None else curve.apply(probability)
 
     def write(self, folder: Path) -> Path:
-        """Write `calibration.json` beside a checkpoint's weights; return its path."""
+        """Write `calibration.json` beside the weights of a checkpoint or an adapter; return its path."""
         data = {
             "schema": CALIBRATION_SCHEMA,
             "revision": self.revision,
@@ -113,7 +113,18 @@ class Calibration:
 
     @classmethod
     def read(cls, folder: Path, revision: str) -> Calibration | None:
-        """Return the calibration in a checkpoint's folder, or None if there is none for this revision.
+        """Return the calibration in the folder of a checkpoint or an adapter.
+
+        Parameters
+        ----------
+        folder : Path
+        revision : str
+            Of the base weights.
+
+        Returns
+        -------
+        Calibration or None
+            None if there is none for this revision.
 
         Raises
         ------

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from radfound.fields.model import FieldModel
 
 _NOT_SEEN = "on held-out questions of this kind its answers did not depend on the picture"
+_NO_CONFIDENCE = "no confidence: too few answers to such questions could be checked when this adapter was trained"
 
 
 class Engine:
@@ -49,7 +50,7 @@ class Engine:
     adapters : AdapterStore, optional
         The active adapter is looked up here before each answer.
     calibration : Calibration, optional
-        Of the base model's probabilities.
+        Of the base model's probabilities; an adapter has its own in its folder.
     name : str
         The model's name in answers; the backend's own if empty.
     fields : FieldModel, optional
@@ -213,11 +214,12 @@ class Engine:
             asked,
             self._version(adapter),
             self.backend.describe().vocabulary,
-            # The calibration was fitted to the base model and does not hold for an adapter.
-            self.calibration if adapter is None else None,
+            # The base model's calibration does not hold for an adapter, which has its own.
+            self.calibration if adapter is None else self._adapters.calibration(adapter),
             cancel,
             None if adapter is None else partial(self._adapters.forget, adapter),
             instead,
+            None if adapter is None else _NO_CONFIDENCE,
         )
 
     def _instead(self, study: Study, question: Question) -> tuple[Instead | None, bool]:

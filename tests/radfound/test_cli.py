@@ -308,18 +308,21 @@ def test_adapters_are_listed_with_what_the_gate_said(studies, capsys):
     bad = {"name": "corrections", "passed": False, "told": "40% of 10 reproduced", "numbers": {}}
     gate = {"passed": False, "forced": True, "checks": [good, bad]}
     store = AdapterStore(store_path(studies))
-    store.publish(studies / "trained", {"gate": gate, "author": "an annotator"})
+    told = "closed questions: 40 answers, fitted"
+    manifest = {"gate": gate, "author": "an annotator", "calibration": told}
+    store.publish(studies / "trained", manifest)
     store.note_refusal({"gate": {**gate, "forced": False, "checks": [bad]}, "reason": "too few"})
     assert main(["adapters", "list", "--studies", str(studies)]) == 0
     lines = capsys.readouterr().out.splitlines()[3:]
     assert lines[0].startswith("* a-0003 ")
-    assert lines[1:4] == [
+    assert lines[1:5] == [
         "    passed  answers end: 100% of 32",
         "    FAILED  corrections: 40% of 10 reproduced",
+        "            confidence: closed questions: 40 answers, fitted",
         "    published all the same by an annotator",
     ]
-    assert lines[4].startswith("  refused  2")
-    assert lines[5:] == ["    FAILED  corrections: 40% of 10 reproduced"]
+    assert lines[5].startswith("  refused  2")
+    assert lines[6:] == ["    FAILED  corrections: 40% of 10 reproduced"]
 
 
 def test_adapters_of_another_served_model_are_listed_apart(studies, capsys):

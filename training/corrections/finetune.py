@@ -17,26 +17,41 @@ from radfound.exceptions import TrainingError
 from radfound.records.adapters import AdapterStore
 from radfound.records.corrections import CorrectionLog, rows_digest
 from radfound.study.study import Study
+from radfound.teaching import Teaching
 from radfound.teaching.recall import confirmed_rows
-from training.corrections.frozen_base import FrozenBase
-from training.corrections.judge import FinetuneConfig, Judge, Report
-from training.corrections.lessons import lessons_of
-from training.corrections.visual_tokens import TokenSource, VisualTokens
-from training.loop.config import Progress
+from training.corrections.frozen.base import KEPT_FOLDERS, OWN_ANSWERS, FrozenBase
+from training.corrections.frozen.kept import Kept
+from training.corrections.frozen.lessons import lessons_of
+from training.corrections.frozen.visual_tokens import VISUAL_TOKENS, TokenSource, VisualTokens
+from training.corrections.gate import Verdict
+from training.corrections.judge import FinetuneConfig, Judge
+from training.corrections.phases import (
+    CHECKING,
+    COMPARING,
+    LEARNING,
+    LOADING,
+    READING,
+    REHEARSING,
+    Phases,
+    Report,
+)
 
 __all__ = [
-    "EVALUATING",
     "FinetuneConfig",
     "FinetuneResult",
+    "KEPT_FOLDERS",
+    "conclude",
     "finetune",
     "finetune_in",
-    "skipped_of",
     "snapshot_of",
 ]
 
-EVALUATING = "evaluating the new adapter"
-"""The last phase: the gate, then publishing."""
+PACE_FILE = "pace.json"
+"""The speed of earlier runs, among what is kept."""
 _SKIPPED_NAMED = 10
+# Work that is expected before the model is loaded: steps of training, and answers of the bundled studies.
+_STEPS, _STEPS_EACH = 20, 0.5
+_TO_COMPARE, _TO_CHECK = 1600, 720
 
 
 @dataclass(frozen=True)
@@ -74,6 +89,7 @@ def finetune(
     config: FinetuneConfig | None = None,
     version: Callable[[str], str] | None = None,
     cache: Path | None = None,
+    teaching: Teaching | None = None,
     author: str = "",
     force: bool = False,
     progress: Report | None = None,
@@ -91,14 +107,18 @@ def finetune(
     checkpoint : str or Path
         The base model.
     config : FinetuneConfig, optional
-    version, cache : callable and Path, optional
-        From an image's id to a text that changes when its file does, and the folder of cached visual tokens.
+    version : callable, optional
+        From an image's id to a text that changes when its file does.
+    cache : Path, optional
+        Where to keep what later runs need not compute again, in folders of their own; see `KEPT_FOLDERS`.
+    teaching : Teaching, optional
+        What readers' corrections answer without an adapter: the adapter has to be better.
     author : str
         Who started the run; kept with the adapter.
     force : bool
         Publish even if the gate fails; the manifest keeps the verdict and that it was overruled.
     progress : callable, optional
-        Called at every phase and every few steps.
+        Called at every phase and every second or few steps.
 
     Returns
     -------
@@ -110,12 +130,37 @@ def finetune(
         If no correction says what the answer should be, or no corrected study can be read.
     """
     config = config or FinetuneConfig()
-    snapshot_of(log, config.newest, config.confirm)  # raises before the model is loaded
-    frozen = FrozenBase(checkpoint, config.layers, config.replay_studies)
-    visuals = VisualTokens(frozen.base, read, version, cache)
-    return finetune_in(
-        frozen, log, store, visuals, config=config, author=author, force=force, progress=progress
+    try:
+        _, wanted = snapshot_of(log, config.newest, config.confirm)
+    except TrainingError:
+        _forget(cache)  # every correction was withdrawn
+        raise
+    phases = Phases(
+        _with_count(progress, len(wanted)),
+        _expected_work(len(wanted), config, cache),
+        None if cache is None else cache / PACE_FILE,
     )
+    phases.begin(LOADING, 1)
+    frozen = FrozenBase(checkpoint, config.layers, config.replay_studies, folder=cache)
+    phases.advance(1)
+    visuals = VisualTokens(
+        frozen.base, read, version, None if cache is None else cache / VISUAL_TOKENS
+    )
+    result = finetune_in(
+        frozen,
+        log,
+        store,
+        visuals,
+        config=config,
+        teaching=teaching,
+        author=author,
+        force=force,
+        phases=phases,
+    )
+    visuals.kept.forget_unused()
+    frozen.own.kept.forget_unused()
+    phases.end()
+    return result
 
 
 def finetune_in(
@@ -125,30 +170,27 @@ def finetune_in(
     visuals: TokenSource,
     *,
     config: FinetuneConfig,
+    teaching: Teaching | None = None,
     author: str = "",
     force: bool = False,
-    progress: Report | None = None,
+    phases: Phases | None = None,
 ) -> FinetuneResult:
     """Do what `finetune` does with a base model in memory, which several runs may share."""
     began = time.monotonic()
+    phases = phases or Phases(None, {})
     snapshot, wanted = snapshot_of(log, config.newest, config.confirm)
-
-    def report(news: Progress) -> None:
-        if progress is not None:
-            progress(replace(news, corrections=len(wanted)))
-
-    _report_phase(report, "encoding the corrected studies")
-    lessons = lessons_of(frozen.base, wanted, visuals)
+    phases.begin(READING, len(wanted))
+    lessons = lessons_of(frozen.base, wanted, visuals, frozen.own, phases.advance)
     parent = store.active()
-    _report_phase(report, "evaluating the active adapter")
-    judge = Judge(frozen, store, parent, lessons, config)
+    phases.begin(COMPARING, frozen.left_to_compute(store, parent))
+    frozen.prepare(phases.advance)
+    by_id = {each.id: each for each in wanted}
+    judge = Judge(frozen, store, parent, lessons, config, by_id, phases, teaching)
     steps, verdict = 0, judge.check_corrections()
     if verdict.passed or force:
-        steps = judge.train(report)
-        _report_phase(report, EVALUATING)
+        steps = judge.train()
         verdict = judge.verdict(force)
-    gate_json = verdict.to_json()
-    skipped = skipped_of(wanted, lessons.left_out)
+    frozen.keep_activations()
     metrics = {
         "corrections": float(sum(len(lesson.branches) for lesson in lessons.corrected)),
         "steps": float(steps),
@@ -162,21 +204,83 @@ def finetune_in(
         "snapshot": snapshot,
         "corrections": [each for lesson in lessons.corrected for each in lesson.corrections],
         "left_out": lessons.left_out,
-        "gate": gate_json,
+        "gate": verdict.to_json(),
         "metrics": metrics,
     }
+    result = conclude(
+        store,
+        manifest,
+        verdict,
+        wanted,
+        lambda told: _publish(frozen.base, store, told, judge),
+        config.kept_adapters,
+    )
+    if result.adapter and judge.after and frozen.regression_set:
+        frozen.keep_evaluation(store, result.adapter, judge.after)
+    return result
+
+
+def conclude(
+    store: AdapterStore,
+    manifest: dict[str, Any],
+    verdict: Verdict,
+    wanted: Sequence[Correction],
+    publish: Callable[[dict[str, Any]], str],
+    kept_adapters: int,
+) -> FinetuneResult:
+    """Publish an adapter that passed, or keep why it did not.
+
+    Parameters
+    ----------
+    store : AdapterStore
+    manifest : dict
+        With "metrics" and "left_out".
+    verdict : Verdict
+    wanted : sequence of Correction
+        All that should have been learnt.
+    publish : callable
+        Takes the manifest and returns the adapter's id.
+    kept_adapters : int
+        Number of the newest adapters that keep their weights.
+    """
+    metrics, gate = manifest["metrics"], manifest["gate"]
+    skipped = _skipped_of(wanted, manifest["left_out"])
     if not (verdict.passed or verdict.forced):
         store.note_refusal(manifest | {"reason": verdict.reason})
-        return FinetuneResult(None, False, verdict.reason, metrics, gate_json, skipped)
-    adapter = _publish(frozen.base, store, manifest)
-    if judge.after and frozen.regression_set:
-        frozen.keep_evaluation(store, adapter, judge.after)
-    store.prune(config.kept_adapters)
+        return FinetuneResult(None, False, verdict.reason, metrics, gate, skipped)
+    adapter = publish(manifest)
+    store.prune(kept_adapters)
     reason = f"published {adapter}" + (f" although {verdict.reason}" if verdict.forced else "")
-    return FinetuneResult(adapter, True, reason, metrics, gate_json, skipped)
+    return FinetuneResult(adapter, True, reason, metrics, gate, skipped)
 
 
-def skipped_of(
+def _expected_work(corrections: int, config: FinetuneConfig, cache: Path | None) -> dict[str, int]:
+    """Return what is expected before the model is loaded, so that an estimate is there at once."""
+    is_first = cache is None or not (cache / "activations").is_dir()
+    steps = min(config.max_steps, round(_STEPS + _STEPS_EACH * corrections))
+    return {
+        LOADING: 1,
+        READING: corrections,
+        COMPARING: _TO_COMPARE if is_first else 0,
+        REHEARSING: steps,
+        LEARNING: max(1, 3 * steps // 4),
+        CHECKING: _TO_CHECK,
+    }
+
+
+def _with_count(progress: Report | None, corrections: int) -> Report | None:
+    if progress is None:
+        return None
+    return lambda news: progress(replace(news, corrections=corrections))
+
+
+def _forget(cache: Path | None) -> None:
+    """Remove what earlier runs have kept of corrected studies."""
+    for name in (VISUAL_TOKENS, OWN_ANSWERS) if cache is not None else ():
+        Kept(cache / name, name, 0).forget_all()
+
+
+def _skipped_of(
     wanted: Sequence[Correction], left_out: Mapping[str, str]
 ) -> tuple[dict[str, str], ...]:
     """Return the first studies whose corrections were not learnt, and why, from the reasons by correction."""
@@ -185,16 +289,15 @@ def skipped_of(
     return tuple({"id": image, "reason": reason} for image, reason in named)
 
 
-def _publish(base: LocalModel, store: AdapterStore, manifest: dict[str, Any]) -> str:
-    """Save the trained adapter, publish it and return its id."""
+def _publish(base: LocalModel, store: AdapterStore, manifest: dict[str, Any], judge: Judge) -> str:
+    """Save the trained adapter with its calibration, publish it and return its id."""
+    found = judge.calibration()
     with store.scratch() as folder:
         base.model.language_model.save_pretrained(folder, save_embedding_layers=False)
         base.check_adapter(folder)
-        return store.publish(folder, manifest)
-
-
-def _report_phase(report: Report, phase: str) -> None:
-    report(Progress(0, 0, float("nan"), float("nan"), phase))
+        if found.calibration is not None:
+            found.calibration.write(folder)
+        return store.publish(folder, manifest | {"calibration": found.told})
 
 
 def snapshot_of(log: CorrectionLog, newest: int, confirm: int = 1) -> tuple[str, list[Correction]]:

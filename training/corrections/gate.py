@@ -6,6 +6,7 @@ test. The verdict, with all numbers, is kept in the adapter's manifest.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,15 +14,16 @@ import numpy as np
 from scipy.stats import binomtest, wilcoxon
 
 from radfound.validation import NotNegative
-from training.corrections.frozen_base import Evaluation
+from training.corrections.frozen.examination import Evaluation
+from training.corrections.frozen.scoring import AnswerScores
 from training.corrections.plausibility import Implausible
-from training.corrections.trainer import AnswerScores
 
 SIGNIFICANT = 0.05
 NAMES = (
     "base model",
     "plausible corrections",
     "held-out corrections",
+    "memory and heads",
     "corrections",
     "changes the answers",
     "regression",
@@ -31,6 +33,7 @@ NAMES = (
 """The checks of a checkpoint with a regression set; the name of one may go on after these words."""
 # Of fewer texts, one reader's personal style may exceed the tolerated share.
 _FEWEST_TEXTS = 20
+_FEWEST_COMPARED = 5  # held-out corrections; fewer decide nothing
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,32 @@ def held_out(before: AnswerScores, after: AnswerScores, bounds: Bounds) -> Check
     }
     limit = -bounds.tolerance_nats
     return Check("held-out corrections", not worse, words, numbers, -fall, limit)
+
+
+def beats_memory(without: Sequence[bool], adapter: Sequence[bool], remembered: int) -> Check:
+    """Check that the adapter is right more often than what corrections teach without one.
+
+    Parameters
+    ----------
+    without : sequence of bool
+        For each held-out correction, whether the answer without the adapter is right: that of recall, wording or
+        heads where they have one, otherwise that of the active model.
+    adapter : sequence of bool
+        Whether the adapter's answer is right.
+    remembered : int
+        How many of them recall, wording or heads answer.
+    """
+    was, now, count = sum(without), sum(adapter), len(adapter)
+    words = f"{now} of {count} held-out corrections right, {was} with recall, wording and heads, which answer {remembered}"
+    passed = now > was or count < _FEWEST_COMPARED
+    if not passed:
+        words += "; the memory of the corrections is as good, and it answers already, so no adapter is needed"
+    elif now <= was:
+        words += f"; fewer than {_FEWEST_COMPARED} decide nothing"
+    numbers = {
+        "n": float(count), "right_without": float(was), "right_after": float(now), "remembered": float(remembered),
+    }  # fmt: skip
+    return Check("memory and heads", passed, words, numbers, float(now), float(was))
 
 
 def regression(before: Evaluation, after: Evaluation, bounds: Bounds) -> Check:

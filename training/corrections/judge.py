@@ -6,20 +6,30 @@ The checks are those of `training.corrections.gate`; here is when each is made, 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
+from radfound.benchmark.scoring.metrics import exact_match
+from radfound.correction import Correction
 from radfound.model import checkpoints
 from radfound.records.adapters import AdapterStore
+from radfound.teaching import Teaching
 from radfound.validation import Count, Positive, Truth
 from training.corrections import gate
-from training.corrections.frozen_base import BASE_MODEL, Evaluation, FrozenBase
-from training.corrections.lessons import Lesson, Lessons
+from training.corrections.calibration import (
+    AdapterCalibration,
+    Answered,
+    fit_adapter_calibration,
+)
+from training.corrections.frozen.base import BASE_MODEL, FrozenBase
+from training.corrections.frozen.examination import Evaluation, Said
+from training.corrections.frozen.lessons import Lesson, Lessons
+from training.corrections.frozen.scoring import logit_change
+from training.corrections.memory import remembered
+from training.corrections.phases import CHECKING, LEARNING, REHEARSING, Phases
 from training.corrections.plausibility import find_implausible
-from training.corrections.trainer import Recipe, logit_change, train_adapter
+from training.corrections.trainer import Recipe, train_adapter
 from training.loop.config import Progress
-
-Report = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,11 @@ class Judge:
         The active adapter.
     lessons : Lessons
     config : FinetuneConfig
+    corrections : dict of str to Correction
+        By id, those of the lessons.
+    phases : Phases
+    teaching : Teaching, optional
+        What readers' corrections answer without an adapter.
     """
 
     def __init__(
@@ -73,20 +88,28 @@ class Judge:
         parent: str | None,
         lessons: Lessons,
         config: FinetuneConfig,
+        corrections: Mapping[str, Correction],
+        phases: Phases,
+        teaching: Teaching | None = None,
     ):
-        self._frozen, self._config = frozen, config
+        self._frozen, self._config, self._phases = frozen, config, phases
+        self._store, self._parent = store, parent
         self._corrected = lessons.corrected
         self._replay = lessons.replay + frozen.replay
         # A checkpoint without a regression set is evaluated on what it should not change.
         self._questions = frozen.regression_set or self._replay or self._corrected
         self._learnt = set(store.manifest(parent).get("corrections", ())) if parent else set()
         self._held_out = _held_out(lessons.corrected, self._learnt, config)
+        self._asked = [corrections[each] for some in self._held_out for each in some.corrections]
+        self._remembered = remembered(teaching, self._asked)
         self._start_from = store.path(parent) if parent and not config.from_scratch else None
-        self._before = [self._evaluation_of(store, None)]
+        self._before = [self._evaluation_of(None)]
         if parent:
-            self._before.append(self._evaluation_of(store, parent))
+            self._before.append(self._evaluation_of(parent))
         with frozen.loaded(store, parent):
             self._held_out_before = frozen.score(self._held_out)
+            self._said_before = self._answers() if any(self._remembered) else []
+        self._said_after: list[Said] = []
         self._checks: list[gate.Check] = []
         self.after: Evaluation | None = None
 
@@ -104,7 +127,7 @@ class Judge:
             self._checks.append(gate.plausible(found, self._config))
         return gate.Verdict(tuple(self._checks))
 
-    def train(self, report: Report) -> int:
+    def train(self) -> int:
         """Train the adapter; return the number of steps.
 
         Studies that are held out at first are learnt too, once the adapter has been scored on them.
@@ -113,16 +136,41 @@ class Judge:
         steps = 0
         if self._held_out:
             rest = [each for each in self._corrected if each not in self._held_out]
-            steps += self._train_on(rest, report, "training without the held-out studies")
-            after = self._frozen.score(self._held_out)
-            self._checks.append(gate.held_out(self._held_out_before, after, self._config))
-        return steps + self._train_on(self._corrected, report, "training on all corrections")
+            steps += self._train_on(rest, REHEARSING)
+            self._examine()
+        return steps + self._train_on(self._corrected, LEARNING)
+
+    def _examine(self) -> None:
+        """Score the adapter on the held-out studies, which it has not learnt yet."""
+        after = self._frozen.score(self._held_out)
+        self._checks.append(gate.held_out(self._held_out_before, after, self._config))
+        self._frozen.base.tune()  # the weights have changed since the last answer
+        self._said_after = self._answers()
+        if any(self._remembered):
+            right = [each.text for each in self._asked]
+            without = [
+                text or said.text
+                for text, said in zip(self._remembered, self._said_before, strict=True)
+            ]
+            self._checks.append(
+                gate.beats_memory(
+                    [bool(exact_match(*pair)) for pair in zip(without, right, strict=True)],
+                    [
+                        bool(exact_match(said.text, text))
+                        for said, text in zip(self._said_after, right, strict=True)
+                    ],
+                    sum(text is not None for text in self._remembered),
+                )
+            )
 
     def verdict(self, force: bool) -> gate.Verdict:
         """Evaluate the trained adapter."""
         frozen, bounds = self._frozen, self._config
+        self._phases.begin(CHECKING, _examined(self._questions))
         corrections = frozen.precompute(self._corrected)
-        after = self.after = frozen.evaluate("the new adapter", self._questions)
+        after = self.after = frozen.evaluate(
+            "the new adapter", self._questions, self._phases.advance
+        )
         checks = [
             gate.same_base(frozen.base.revision, checkpoints.revision(frozen.checkpoint)),
             gate.changes_logits(logit_change(frozen.base, frozen.upper, corrections)),
@@ -139,21 +187,61 @@ class Judge:
         passed = all(check.passed for check in checks)
         return gate.Verdict(tuple(checks), forced=force and not passed)
 
-    def _evaluation_of(self, store: AdapterStore, adapter: str | None) -> Evaluation:
-        if self._frozen.regression_set:
-            return self._frozen.evaluation_of(store, adapter)
-        with self._frozen.loaded(store, adapter):
-            return self._frozen.evaluate(adapter or BASE_MODEL, self._questions)
+    def calibration(self) -> AdapterCalibration:
+        """Fit the confidence of the trained adapter to the answers of `train` and `verdict`."""
+        held_out = [
+            Answered(
+                each.task,
+                each.question,
+                said.probability,
+                bool(exact_match(said.text, each.text)),
+                each.images[0],
+            )
+            for each, said in zip(self._asked, self._said_after, strict=bool(self._said_after))
+        ]
+        said = self.after.said if self.after else ()
+        pairs = self._frozen.regression_pairs if said else []
+        regression = [
+            Answered(
+                "vqa",
+                question,
+                each.probability,
+                bool(exact_match(each.text, right)),
+                f"regression {study}",
+            )
+            for (study, question, right), each in zip(pairs, said, strict=True)
+        ]
+        return fit_adapter_calibration(self._frozen.base.revision, held_out, regression)
 
-    def _train_on(self, corrected: list[Lesson], report: Report, phase: str) -> int:
+    def _answers(self) -> list[Said]:
+        """Return the answers to the held-out corrections, of the adapter that is loaded."""
+        branches = [(lesson, each) for lesson in self._held_out for each in lesson.branches]
+        rejected = [each for lesson in self._held_out for each in lesson.rejected]
+        return self._frozen.answers(
+            [(lesson.visual, each.question) for lesson, each in branches],
+            [
+                [each.answer, *([other.answer] if other else [])]
+                for (_, each), other in zip(branches, rejected, strict=True)
+            ],
+        )
+
+    def _evaluation_of(self, adapter: str | None) -> Evaluation:
+        frozen, advance = self._frozen, self._phases.advance
+        if frozen.regression_set:
+            return frozen.evaluation_of(self._store, adapter, advance)
+        with frozen.loaded(self._store, adapter):
+            return frozen.evaluate(adapter or BASE_MODEL, self._questions, advance)
+
+    def _train_on(self, corrected: list[Lesson], phase: str) -> int:
         steps = 0
 
         def count_and_report(progress: Progress) -> None:
             nonlocal steps
             steps = progress.step
-            report(replace(progress, message=phase))
+            self._phases.step(progress)
 
         frozen = self._frozen
+        self._phases.begin(phase)
         train_adapter(
             frozen.base,
             frozen.upper,
@@ -164,6 +252,11 @@ class Judge:
             frozen.precompute_rejected(corrected) if self._config.preference else (),
         )
         return steps
+
+
+def _examined(lessons: Sequence[Lesson]) -> int:
+    """Return how many answers an evaluation looks at: with the image, with a blank one, and its own."""
+    return 3 * sum(len(each.branches) for each in lessons)
 
 
 def _not_learnt(corrected: Sequence[Lesson], learnt: Collection[str]) -> list[Lesson]:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.corrections.frozen_base import FrozenBase
-from training.corrections.lessons import Lesson
+from training.corrections.frozen.base import FrozenBase
+from training.corrections.frozen.lessons import Lesson
 from training.packing import Branch
 
 _OTHER_QUESTIONS = 8
@@ -79,18 +79,32 @@ def find_implausible(
         if not is_known
     ]
     limit = np.quantile(missed, _UNLIKELY) if missed else -np.inf
-    rng = random.Random(0)
-
-    def suits_others(text: _Text) -> bool:
-        others = [each for each in texts if each.branch.question != text.branch.question]
-        if text.log_probability >= limit or not others:
-            return False
-        some = rng.sample(others, min(_OTHER_QUESTIONS, len(others)))
-        elsewhere = frozen.score([text.asked_as(other) for other in some]).log_probability
-        return float(np.mean(elsewhere)) >= text.log_probability
-
-    found = [each for each in texts if repeats(each.branch.answer) or suits_others(each)]
+    trials = _trials([each for each in texts if each.log_probability < limit], texts)
+    # All of them together: one pass over many answers is quicker than many over a few.
+    elsewhere = iter(
+        frozen.score([each for lessons in trials.values() for each in lessons]).log_probability
+    )
+    suits_others = {
+        text
+        for text, lessons in trials.items()
+        if float(np.mean([next(elsewhere) for _ in lessons])) >= text.log_probability
+    }
+    found = [each for each in texts if repeats(each.branch.answer) or each in suits_others]
     return Implausible(tuple(each.lesson.corrections[each.number] for each in found), len(texts))
+
+
+def _trials(unlikely: Sequence[_Text], texts: Sequence[_Text]) -> dict[_Text, list[Lesson]]:
+    """Return each unlikely text as an answer to some other questions."""
+    rng = random.Random(0)
+    trials: dict[_Text, list[Lesson]] = {}
+    for text in unlikely:
+        if repeats(text.branch.answer):
+            continue
+        others = [each for each in texts if each.branch.question != text.branch.question]
+        if others:
+            some = rng.sample(others, min(_OTHER_QUESTIONS, len(others)))
+            trials[text] = [text.asked_as(other) for other in some]
+    return trials
 
 
 def repeats(answer: Sequence[int]) -> bool:

@@ -18,12 +18,12 @@ from torch import nn
 from radfound.engine.local.model import LocalModel
 from radfound.exceptions import TrainingError
 from radfound.validation import Count, NotNegative, Positive
-from training.corrections.upper_layers import AnswerLogits, CachedAnswer, UpperLayers
+from training.corrections.frozen.scoring import autocast, score_answers
+from training.corrections.frozen.upper_layers import AnswerLogits, CachedAnswer, UpperLayers
 from training.loop.config import LoopConfig, Progress, learning_rate_factor
 
 logger = logging.getLogger(__name__)
 
-_BATCH = 32  # answers scored in one forward pass
 _BETA = 0.1  # of direct preference optimisation, as its authors have it
 _WARMUP_STEPS, _CLIP_NORM = 5, 1.0
 _REPORT_EVERY, _SMOOTHING = 5, 0.95
@@ -223,7 +223,7 @@ def train_adapter(
     objective = _Objective(upper, corrected, replay, recipe, rejected)
     began, smooth = time.monotonic(), math.nan
     for step in range(1, recipe.max_steps + 1):
-        with torch.autocast(base.model.device.type, torch.bfloat16):
+        with autocast(base.model):
             loss = objective.next_loss()
         if loss is None:
             logger.info("every correction is reproduced after %d steps", step - 1)
@@ -243,49 +243,3 @@ def train_adapter(
         if step % _REPORT_EVERY == 0 or step == recipe.max_steps:
             left_s = (time.monotonic() - began) / step * (recipe.max_steps - step)
             report(Progress(step, recipe.max_steps, smooth, left_s))
-
-
-@dataclass(frozen=True, eq=False)
-class AnswerScores:
-    """Scores of given answers, in their order.
-
-    Parameters
-    ----------
-    correct : list of bool
-        Whether every token, the stop token too, is the most likely one: then greedy decoding gives this answer.
-    log_probability : list of float
-        Mean over the answer's tokens.
-    least_probability : list of float
-        The probability of its least likely token.
-    """
-
-    correct: list[bool]
-    log_probability: list[float]
-    least_probability: list[float]
-
-
-@torch.no_grad()
-def score_answers(upper: UpperLayers, cached: Sequence[CachedAnswer]) -> AnswerScores:
-    """Score given answers by teacher forcing, with the adapter that is loaded."""
-    scores = AnswerScores([], [], [])
-    for start in range(0, len(cached), _BATCH):
-        some = cached[start : start + _BATCH]
-        with torch.autocast(some[0].hidden.device.type, torch.bfloat16):
-            output = upper.forward(some)
-        log_probabilities = output.logits.log_softmax(-1)
-        best = (log_probabilities.argmax(-1) == output.targets).split(output.lengths)
-        chosen = log_probabilities.gather(-1, output.targets[:, None])[:, 0]
-        for correct, tokens in zip(best, chosen.split(output.lengths), strict=True):
-            scores.correct.append(bool(correct.all()))
-            scores.log_probability.append(float(tokens.mean()))
-            scores.least_probability.append(float(tokens.min().exp()))
-    return scores
-
-
-@torch.no_grad()
-def logit_change(base: LocalModel, upper: UpperLayers, cached: Sequence[CachedAnswer]) -> float:
-    """Return the largest change that the adapter makes to a logit of the first answers."""
-    with_adapter = upper.forward(cached[:_BATCH]).logits
-    with base.without_adapter():
-        without = upper.forward(cached[:_BATCH]).logits
-    return float((with_adapter - without).abs().max())

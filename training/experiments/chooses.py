@@ -25,7 +25,7 @@ from radfound.question import Question as Prompt
 from radfound.records.corrections import CorrectionLog
 from radfound.records.ranking import Choice, Score, at_random, by_both, by_diversity, by_uncertainty
 from training.corrections.finetune import FinetuneConfig
-from training.corrections.lessons import lessons_of
+from training.corrections.frozen.lessons import lessons_of
 from training.corrections.trainer import train_adapter
 from training.experiments.reader import WARDS, Question, Visuals, Ward, divided, judged, open_ward
 

@@ -25,8 +25,8 @@ from radfound.model.checkpoints import REGRESSION, bundled
 from radfound.question import Question as Prompt
 from radfound.study.region import Box, Plane
 from radfound.study.study import Study
-from training.corrections.frozen_base import FrozenBase
-from training.corrections.lessons import Lesson
+from training.corrections.frozen.base import FrozenBase
+from training.corrections.frozen.lessons import Lesson
 from training.packing import branch
 
 _LITTLE_WORDS = set(

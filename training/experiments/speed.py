@@ -36,9 +36,10 @@ from radfound.datasets.example import Example
 from radfound.engine.local.model import LocalModel
 from radfound.study.study import Study
 from training.corrections.finetune import FinetuneConfig
-from training.corrections.frozen_base import FrozenBase
-from training.corrections.lessons import Lesson
-from training.corrections.upper_layers import CachedAnswer, UpperLayers
+from training.corrections.frozen.base import FrozenBase
+from training.corrections.frozen.lessons import Lesson
+from training.corrections.frozen.scoring import autocast
+from training.corrections.frozen.upper_layers import CachedAnswer, UpperLayers
 from training.loop.config import Draw, LoopConfig
 from training.loop.optimise import optimise
 from training.packing import branch
@@ -206,7 +207,7 @@ class _Watch(TrainerCallback):
 
 def learn_plainly(learnt: Sequence[Case], held: Sequence[Case], settings: Settings) -> Outcome:
     """Train as in the documentation of peft and Trainer; the frozen encoder runs at every step."""
-    frozen = FrozenBase(settings.model, settings.layers)
+    frozen = FrozenBase(settings.model, settings.layers, dtype=torch.bfloat16)
     model, collate = frozen.base.model, Collator(frozen.base.processor)
     model.language_model.set_attn_implementation("sdpa")  # transformers' default
     frozen.new_adapter(settings.rank)
@@ -318,6 +319,7 @@ def learn_ours(
         warmup_steps=_WARMUP_STEPS,
         weight_decay=0.0,
         seed=settings.seed,
+        precision="bf16" if frozen.base.model.dtype == torch.bfloat16 else "fp32",
     )
     began = Seconds.now()
     optimise(objective, {1.0: adapter}, loop)
@@ -359,7 +361,7 @@ def _our_loss(upper: UpperLayers, cached: Sequence[CachedAnswer], batch_size: in
     total, count = 0.0, 0
     for start in range(0, len(cached), batch_size):
         batch = cached[start : start + batch_size]
-        with torch.autocast(batch[0].hidden.device.type, torch.bfloat16):
+        with autocast(batch[0].hidden):
             run = upper.forward(batch)
         total += float(F.cross_entropy(run.logits, run.targets, reduction="sum"))
         count += len(run.targets)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -94,6 +95,14 @@ class Progress:
     seconds_left: float
     message: str = ""
     corrections: int | None = None
+
+
+Advance = Callable[[int], None]
+"""Called with the amount of work that was done since the last call."""
+
+
+def no_advance(_: int) -> None:
+    """Do nothing, where nobody asks for the progress."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from pathlib import Path, PurePosixPath
 
 from radfound.commands import run_command
 from radfound.exceptions import NotFoundError, RequestError
+from radfound.records.state import state_folder
 from radfound.study.study import Study
 from training.loop.config import Progress
 
+_SHARED_SETTINGS = ("state", "confirm")
 _OUTCOMES = {True: "passed", False: "FAILED", None: "      "}
 
 
@@ -44,6 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="NAME",
         help="the served model that gets the adapter; default: the server's default model",
     )
+    parser.add_argument(
+        "--conf",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a setting of the server that training shares: state (its state folder) or confirm",
+    )
     parser.add_argument("--recipe", help="default: the one that fits the model")
     parser.add_argument("--device", help='such as "cuda"; default: chosen automatically')
     parser.add_argument("--dtype", default="bfloat16", help="default: %(default)s")
@@ -58,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.studies.is_dir():
         raise RequestError(f"--studies: there is no folder {args.studies}")
 
+    conf = _conf(args.conf)
+    state = state_folder(args.studies, conf.get("state", ""))
     served = _served(args.models, args.publish_for)
     folder = args.model or served.folder
     if folder is None:
@@ -80,15 +93,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     config = VlmConfig(
         rank=args.rank, alpha=args.alpha, learning_rate=args.learning_rate, epochs=args.epochs,
-        batch_size=args.batch_size, checkpointing=backend.model.device.type == "cuda",
+        batch_size=args.batch_size, confirm=int(conf.get("confirm", "1")), checkpointing=backend.model.device.type == "cuda",
     )  # fmt: skip
-    files = StudyFiles(args.studies)
+    files = StudyFiles(args.studies, state)
     try:
         served.check_revision(backend.describe().revision, folder)
         result = finetune(
-            CorrectionLog(log_path(args.studies)),
-            AdapterStore(store_path(args.studies, served.name)), files.read, backend,
-            config=config, version=files.version, cache=store_path(args.studies).parent / "pictures",
+            CorrectionLog(log_path(state)),
+            AdapterStore(store_path(state, served.name)), files.read, backend,
+            config=config, version=files.version, cache=store_path(state).parent / "pictures",
             author=args.author, progress=_show,
         )  # fmt: skip
     finally:
@@ -99,6 +112,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{_OUTCOMES[check['passed']]}  {check['name']}: {check['words']}")
     print(result.reason)
     return 0 if result.adapter else 1
+
+
+def _conf(given: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Return the settings of `--conf`; RequestError for one that training does not share with the server."""
+    conf = dict(given)
+    for name in conf:
+        if name not in _SHARED_SETTINGS:
+            expected = " or ".join(_SHARED_SETTINGS)
+            raise RequestError(f"--conf: found {name[:40]!r}; expected {expected}")
+    if not re.fullmatch("[1-9]", conf.get("confirm", "1")):
+        raise RequestError("confirm: expected a number of readers, 1 to 9")
+    if (state := conf.get("state")) is not None and not Path(state).is_dir():
+        raise RequestError(
+            f"state: there is no folder {state}; name the one that the server was started with"
+        )
+    return conf
 
 
 @dataclass(frozen=True)
@@ -165,11 +194,14 @@ class StudyFiles:
     Parameters
     ----------
     folder : Path
-        With the uploads of the server in `.radfound`; an upload takes precedence.
+    state : Path, optional
+        Folder of the server's state, with the uploads in `.radfound`; by default the folder of studies. An upload
+        takes precedence.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, state: Path | None = None):
         self._folder = folder
+        self._uploads = (state or folder) / ".radfound" / "uploads"
 
     def read(self, image: str) -> Study:
         """Return a study; raises what `read_study` and `path` raise."""
@@ -188,7 +220,7 @@ class StudyFiles:
 
         below = PurePosixPath(image)
         if not below.is_absolute() and not any(part.startswith(".") for part in below.parts):
-            for root in (self._folder / ".radfound" / "uploads", self._folder):
+            for root in (self._uploads, self._folder):
                 folder = root / below.parent
                 for each in sorted(folder.iterdir()) if folder.is_dir() else ():
                     suffix = each.name.removeprefix(below.name).lower()

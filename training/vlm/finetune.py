@@ -19,8 +19,9 @@ from radfound.records.adapters import AdapterStore
 from radfound.records.corrections import CorrectionLog
 from radfound.study.study import Study
 from radfound.validation import Count
-from training.corrections.finetune import EVALUATING, FinetuneResult, skipped_of, snapshot_of
+from training.corrections.finetune import FinetuneResult, conclude, snapshot_of
 from training.corrections.gate import Check, Verdict
+from training.corrections.phases import CHECKING, LEARNING, READING, Report
 from training.loop.config import Progress
 from training.loop.processes import is_first_process
 from training.vlm.examples import Examples, examples_of
@@ -100,68 +101,99 @@ def finetune(
         if progress is not None:
             progress(replace(news, corrections=len(wanted)))
 
-    def begin(phase: str) -> None:
-        report(Progress(0, 0, math.nan, math.nan, phase))
-
-    begin("processing the corrected studies")
+    _begin(report, READING)
     pictures = ProcessedPictures(backend, read, version, cache)
     examples = examples_of(backend, wanted, pictures, config.replay_studies)
-    description = backend.describe()
     with store.scratch() as folder:
-        adapted, steps = train(
-            backend.model,
-            examples,
-            config,
-            lambda news: report(replace(news, message="training on all corrections")),
-        )
+        steps = _train_into(folder, backend, examples, config, report)
         if not is_first_process():
             return FinetuneResult(None, False, "the first process checks and publishes")
+        _begin(report, CHECKING)
+        verdict = _verdict(backend, folder, examples, config, force)
+        metrics = _metrics(examples, steps, began)
+        manifest = _manifest(backend, examples, config, snapshot, author, verdict, metrics)
+        return conclude(
+            store,
+            manifest,
+            verdict,
+            wanted,
+            lambda told: store.publish(folder, told),
+            config.kept_adapters,
+        )
+
+
+def _begin(report: Report, phase: str) -> None:
+    report(Progress(0, 0, math.nan, math.nan, phase))
+
+
+def _train_into(
+    folder: Path,
+    backend: TransformersBackend,
+    examples: Examples,
+    config: VlmConfig,
+    report: Report,
+) -> int:
+    """Train an adapter and save it in a folder; return the number of steps. The model has no adapter afterwards."""
+    adapted, steps = train(
+        backend.model, examples, config, lambda news: report(replace(news, message=LEARNING))
+    )
+    if is_first_process():
         adapted.save_pretrained(folder, save_embedding_layers=False)
         adapted.unload()
-        begin(EVALUATING)
-        verdict = _verdict(backend, folder, examples, config)
-        verdict = replace(verdict, forced=force and not verdict.passed)
-        metrics = {
-            "corrections": float(len(examples.corrections)),
-            "replay": float(len(examples.replay)),
-            "steps": float(steps),
-            "seconds": round(time.monotonic() - began, 1),
-        }
-        manifest: dict[str, Any] = {
-            "base": description.name,
-            "base_revision": description.revision,
-            "recipe": description.recipe,
-            "rank": config.rank,
-            "alpha": config.alpha,
-            "target_modules": TARGETS,
-            "peft": peft.__version__,
-            "transformers": transformers.__version__,
-            "parent": None,
-            "author": author,
-            "snapshot": snapshot,
-            "corrections": [each.correction for each in examples.corrections],
-            "left_out": examples.left_out,
-            "gate": verdict.to_json(),
-            "metrics": metrics,
-        }
-        skipped = skipped_of(wanted, examples.left_out)
-        if not (verdict.passed or verdict.forced):
-            store.note_refusal(manifest | {"reason": verdict.reason})
-            return FinetuneResult(None, False, verdict.reason, metrics, manifest["gate"], skipped)
-        adapter = store.publish(folder, manifest)
-    store.prune(config.kept_adapters)
-    reason = f"published {adapter}" + (f" although {verdict.reason}" if verdict.forced else "")
-    return FinetuneResult(adapter, True, reason, metrics, manifest["gate"], skipped)
+    return steps
+
+
+def _metrics(examples: Examples, steps: int, began: float) -> dict[str, float]:
+    return {
+        "corrections": float(len(examples.corrections)),
+        "replay": float(len(examples.replay)),
+        "steps": float(steps),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def _manifest(
+    backend: TransformersBackend,
+    examples: Examples,
+    config: VlmConfig,
+    snapshot: str,
+    author: str,
+    verdict: Verdict,
+    metrics: dict[str, float],
+) -> dict[str, Any]:
+    """Return what is kept with the adapter, or with the record of its refusal."""
+    description = backend.describe()
+    return {
+        "base": description.name,
+        "base_revision": description.revision,
+        "recipe": description.recipe,
+        "rank": config.rank,
+        "alpha": config.alpha,
+        "target_modules": TARGETS,
+        "peft": peft.__version__,
+        "transformers": transformers.__version__,
+        "parent": None,
+        "author": author,
+        "snapshot": snapshot,
+        "corrections": [each.correction for each in examples.corrections],
+        "left_out": examples.left_out,
+        "gate": verdict.to_json(),
+        "metrics": metrics,
+    }
 
 
 def _verdict(
-    backend: TransformersBackend, folder: Path, examples: Examples, bounds: Bounds
+    backend: TransformersBackend, folder: Path, examples: Examples, bounds: Bounds, force: bool
 ) -> Verdict:
     try:
         backend.use_adapter(_CANDIDATE, folder)
     except AdapterError as error:
-        return Verdict((Check("changes the answers", False, str(error), {}),))
+        return _forced(Verdict((Check("changes the answers", False, str(error), {}),)), force)
     try:
-        return gate(backend, _CANDIDATE, examples, bounds)
+        return _forced(gate(backend, _CANDIDATE, examples, bounds), force)
     finally:
         backend.drop_adapter(_CANDIDATE)
+
+
+def _forced(verdict: Verdict, force: bool) -> Verdict:
+    return replace(verdict, forced=force and not verdict.passed)

@@ -9,8 +9,8 @@ from radfound.records.durable import remove_temporary_files
 
 from ..studies.uploads import remove_stale
 
-VISUAL_TOKENS = "visual"
-"""Folder of cached visual tokens, beside the status of the newest training."""
+KEPT = ("visual", "own_answers", "evaluations", "activations")
+"""Folders of what trainings keep for later ones, beside the status of the newest training."""
 PICTURES = "pictures"
 """Folder of processed pictures for vision-language models, in the same place."""
 
@@ -25,10 +25,10 @@ def remove_leftovers(app_dir: Path, own_files: Path) -> None:
     app_dir : Path
         As MONAI Label knows it.
     own_files : Path
-        The folder of corrections, adapters and visual tokens.
+        The folder of corrections, adapters and what trainings keep.
     """
     remove_stale()
-    for folder in (own_files, own_files / VISUAL_TOKENS, own_files / PICTURES):
+    for folder in (own_files, *(own_files / name for name in (*KEPT, PICTURES))):
         remove_temporary_files(folder)
     _remove_log_settings(app_dir / "logs")
 

@@ -1,4 +1,4 @@
-"""Settings of the server: names, allowed values, and the folder of its state.
+"""Settings of the server: names and allowed values.
 
 Imports the standard library and `radfound.exceptions` only, because `make serve` checks settings
 before it installs anything.
@@ -7,14 +7,12 @@ before it installs anything.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from radfound.exceptions import RequestError, StorageError
+from radfound.exceptions import RequestError
 
 SETTINGS = {
     "checkpoint": "earlier name of model",
@@ -119,47 +117,6 @@ def check_studies(folder: Path) -> None:
     near = difflib.get_close_matches(folder.name, beside, 1)
     hint = f"did you mean {folder.with_name(near[0])}?" if near else "check how it is spelt"
     raise RequestError(f"{folder}: no such folder; {hint}")
-
-
-_STATE = ("corrections.sqlite", "adapters", "uploads")
-"""What would be missed if a server went on without it; logs and caches would not."""
-
-
-def state_folder(studies: Path, chosen: str = "") -> Path:
-    """Return the folder of the server's state: the folder of studies, if writable.
-
-    Parameters
-    ----------
-    studies : Path
-    chosen : str
-        The setting `state`.
-
-    Raises
-    ------
-    StorageError
-        If the folder of studies already holds state but is no longer writable.
-    """
-    if chosen:
-        return Path(chosen)
-    if is_writable(studies):
-        return studies
-    if any((studies / ".radfound" / name).exists() for name in _STATE):
-        raise StorageError(
-            f"{studies}: cannot be written, and .radfound in it holds corrections; make it writable, or "
-            "name another folder for new ones with --conf state DIR"
-        )
-    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    key = hashlib.sha256(os.fsencode(studies.resolve())).hexdigest()[:12]
-    return data / "radfound" / f"{studies.resolve().name}-{key}"
-
-
-def is_writable(folder: Path) -> bool:
-    """Whether files can be created in a folder; permissions alone do not show that."""
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
 
 
 def _expected(found: str, known: Collection[str]) -> str:

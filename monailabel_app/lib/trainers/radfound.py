@@ -21,7 +21,7 @@ from radfound.validation import validate
 from radfound.wire import GateCheck, Skipped, TrainingStatus
 
 from ..answering.service import RadFoundService
-from ..lifecycle.leftovers import PICTURES, VISUAL_TOKENS
+from ..lifecycle.leftovers import PICTURES
 from ..lifecycle.quiet import without_progress_bars
 from .state import TrainingState
 
@@ -122,23 +122,27 @@ class RadFoundTrainer(TrainTask):
 
         return finetune(
             checkpoint=checkpoint_of(base),
-            config=_config(base.backend, {"confirm": self._confirm, **request}),
-            cache=self._state.path.with_name(VISUAL_TOKENS),
+            config=self._settings(base, request),
+            cache=self._state.path.parent,
+            teaching=self._service.teaching,
             **self._common(base, request),
         )
 
-    @property
-    def _confirm(self) -> int:
+    def _settings(self, base: ModelSettings, request: Mapping[str, Any]) -> Any:
+        """Return the settings of a run: the request's, and how many readers must agree on this server."""
         teaching = self._service.teaching
-        return 1 if teaching is None else teaching.confirm
+        confirm = 1 if teaching is None else teaching.confirm
+        return _config(base.backend, {"confirm": confirm, **request})
 
     def _finetune_vlm(self, base: ModelSettings, request: Mapping[str, Any]) -> FinetuneResult:
         from radfound.engine.transformers.backend import TransformersBackend
         from training.corrections.finetune import snapshot_of
         from training.vlm.finetune import finetune
 
-        config = _config(base.backend, request)
-        snapshot_of(self._service.log, config.newest)  # raises before the model is loaded
+        config = self._settings(base, request)
+        snapshot_of(
+            self._service.log, config.newest, config.confirm
+        )  # raises before the model is loaded
         self._save(TrainingStatus(state="running", phase=f"loading {base.name}"))
         backend = build_backend(base)
         assert isinstance(backend, TransformersBackend)

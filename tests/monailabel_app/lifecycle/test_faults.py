@@ -35,6 +35,7 @@ from radfound.records.corrections import CorrectionLog, log_path
 from radfound.records.scores import ScoreBook, scores_path
 from radfound.study.study import Study, StudyImage
 from radfound.wire import parse_ask
+from training.corrections.finetune import KEPT_FOLDERS
 
 from ..conftest import CT, QUICK_TRAINING, ROOT, VOLUME, fill_with_studies, running_server
 
@@ -225,9 +226,10 @@ def test_uploads_of_a_killed_server_are_removed_and_those_of_a_running_one_stay(
 def test_a_start_removes_what_a_killed_training_and_its_launcher_left(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     own, app = tmp_path / "studies" / ".radfound", tmp_path / "app"
-    for folder in (own / "visual", tmp_path / "tmp"):
+    for folder in (*(own / name for name in KEPT_FOLDERS), tmp_path / "tmp"):
         folder.mkdir(parents=True)
     left = [own / ".tmp-a", own / "visual" / ".tmp-b", tmp_path / "tmp" / "tmp1.json"]
+    left += [own / name / ".tmp-c" for name in KEPT_FOLDERS]
     kept = [own / "training.json", own / "visual" / "a.safetensors", tmp_path / "tmp" / "tmp2.json"]
     for path in (*left, *kept):
         path.write_text("{}")

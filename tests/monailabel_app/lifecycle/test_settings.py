@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from monailabel_app.lib.lifecycle import settings
-from monailabel_app.lib.lifecycle.settings import SETTINGS, check_conf, check_studies, state_folder
+from monailabel_app.lib.lifecycle.settings import SETTINGS, check_conf, check_studies
 from radfound.exceptions import DeviceError, RequestError, StorageError
 from radfound.model.devices import device_of
+from radfound.records import state
+from radfound.records.state import state_folder
 from scripts import serve
 
 from ..conftest import ROOT, free_port
@@ -126,7 +127,7 @@ def test_state_is_beside_the_studies_or_where_it_was_named(tmp_path):
 
 
 def test_state_of_an_archive_that_cannot_be_written_is_among_the_users_data(tmp_path, monkeypatch):
-    monkeypatch.setattr(settings, "is_writable", lambda _: False)
+    monkeypatch.setattr(state, "is_writable", lambda _: False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     archives = [tmp_path / name / "archive" for name in ("a", "b")]
     for each in archives:
@@ -139,7 +140,7 @@ def test_state_of_an_archive_that_cannot_be_written_is_among_the_users_data(tmp_
 def test_corrections_in_an_archive_that_cannot_be_written_any_more_are_not_hidden(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(settings, "is_writable", lambda _: False)
+    monkeypatch.setattr(state, "is_writable", lambda _: False)
     (tmp_path / ".radfound" / "logs").mkdir(parents=True)
     assert state_folder(tmp_path) != tmp_path  # logs alone are not missed
     (tmp_path / ".radfound" / "corrections.sqlite").touch()

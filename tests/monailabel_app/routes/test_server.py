@@ -224,7 +224,7 @@ def test_one_call_chooses_an_adapter_and_one_goes_back(server, correction):
     response = server.post("/train/radfound", json=QUICK_TRAINING)
     assert response.ok
     phases = phases_of_a_training(server)
-    assert phases[0] == "starting" and "training on all corrections" in phases
+    assert phases[0] == "starting" and "learning the corrections" in phases
     state = server.get("/radfound/training").json()
     assert (state["state"], state["schema"]) == ("published", "radfound.training_status/1")
     assert all(check["passed"] in (True, None) and check["words"] for check in state["checks"])

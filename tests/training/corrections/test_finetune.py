@@ -5,13 +5,14 @@ import pytest
 
 from radfound.correction import Correction
 from radfound.engine.engine import Engine
+from radfound.engine.local.model import LocalModel
 from radfound.exceptions import StudyUnreadableError, TrainingError
 from radfound.records.adapters import AdapterStore
 from radfound.records.corrections import CorrectionLog
 from radfound.study.study import Study, StudyImage
 from training.corrections.finetune import FinetuneConfig, finetune
+from training.corrections.frozen.lessons import Lesson
 from training.corrections.judge import _held_out
-from training.corrections.lessons import Lesson
 
 QUICK = FinetuneConfig(max_steps=300, learning_rate=2e-2)
 
@@ -221,3 +222,71 @@ def test_a_text_that_is_too_long_to_learn_is_left_out_and_named(place):
     kept = store.manifest(result.adapter)
     assert kept["corrections"] == ["short"]
     assert list(kept["left_out"]) == ["endless"] and "at most 256" in kept["left_out"]["endless"]
+
+
+def test_what_one_run_kept_is_not_computed_again_by_the_next(place, tmp_path, monkeypatch):
+    log, store = place
+    for image in STUDIES:
+        log.append(corrected(image, f"Answer {image}."))
+    kept = {"version": lambda image: "1", "cache": tmp_path / "kept"}
+    run(place, **kept)
+    monkeypatch.setattr(LocalModel, "generate", only_nothing)
+    again = finetune(log, store, never, checkpoint="radfound-tiny", config=HASTY, **kept)
+    assert again.metrics["corrections"] == 3
+
+
+def never(image):
+    raise AssertionError(f"{image} was read again")
+
+
+def only_nothing(self, visual, questions, *limits):
+    assert not questions, "an own answer was generated again"
+    return []
+
+
+def test_a_withdrawn_correction_leaves_nothing_behind(place, tmp_path):
+    log, store = place
+    kept = {"version": lambda image: image, "cache": tmp_path / "kept"}
+    log.append(corrected("ct00", "Stays.", id="stays"))
+    run(place, **kept)
+    before = files_of(tmp_path / "kept")
+    log.append(corrected("ct01", "Goes.", id="goes"))
+    run(place, **kept)
+    assert files_of(tmp_path / "kept") > before
+    log.withdraw("goes", "a")
+    run(place, **kept)
+    assert files_of(tmp_path / "kept") == before
+    log.withdraw("stays", "a")
+    with pytest.raises(TrainingError, match="edit or accept"):
+        run(place, **kept)
+    assert files_of(tmp_path / "kept") == set()
+
+
+def files_of(folder):
+    """What is kept of corrected studies."""
+    return {
+        (name, file.name)
+        for name in ("visual", "own_answers")
+        for file in (folder / name).glob("*")
+    }
+
+
+def test_a_run_says_at_once_how_long_it_takes_and_names_its_phases(place, tmp_path):
+    log, _ = place
+    for image in STUDIES:
+        log.append(corrected(image, f"Answer {image}."))
+    news = []
+    run(
+        place, config=replace(HASTY, held_out_share=0.4), progress=news.append, cache=tmp_path / "k"
+    )
+    assert all(each.seconds_left >= 0 and each.corrections == 3 for each in news)
+    assert news[0].message == "loading the model" and news[0].seconds_left > 0
+    assert list(dict.fromkeys(each.message for each in news)) == [
+        "loading the model",
+        "reading the studies",
+        "checking what the model answers now",
+        "learning all but a few studies, to examine it on these",
+        "learning the corrections",
+        "checking against known questions",
+    ]
+    assert (tmp_path / "k" / "pace.json").is_file()

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from training.corrections import gate
-from training.corrections.frozen_base import Evaluation
+from training.corrections.frozen.examination import Evaluation
+from training.corrections.frozen.scoring import AnswerScores
 from training.corrections.gate import Bounds, Check, Verdict
 from training.corrections.plausibility import Implausible
-from training.corrections.trainer import AnswerScores
 
 BOUNDS = Bounds(
     tolerance=0.02, tolerance_nats=0.1, tolerance_stops=0.05, least_image=0.5, least_kept=0.8
@@ -86,6 +86,18 @@ def test_a_fall_that_is_small_or_rests_on_few_answers_is_tolerated():
     ).passed
     few = gate.held_out(scores([True] * 4, old[:4]), scores([True] * 4, [-9.0] * 4), BOUNDS)
     assert few.passed and few.numbers["p"] == 1.0
+
+
+def test_an_adapter_that_is_no_better_than_the_memory_is_not_published():
+    better = gate.beats_memory([True] * 3 + [False] * 5, [True] * 4 + [False] * 4, 6)
+    assert better.passed and better.words == (
+        "4 of 8 held-out corrections right, 3 with recall, wording and heads, which answer 6"
+    )
+    as_good = gate.beats_memory([True] * 4 + [False] * 4, [True] * 4 + [False] * 4, 6)
+    assert not as_good.passed and "the memory of the corrections is as good" in as_good.words
+    assert (as_good.value, as_good.limit) == (4.0, 4.0)
+    few = gate.beats_memory([True] * 4, [False] * 4, 4)
+    assert few.passed and few.words.endswith("fewer than 5 decide nothing")
 
 
 def test_lost_right_answers_fail_the_regression_check_with_their_numbers():
@@ -168,6 +180,7 @@ def test_the_numbers_of_every_check_are_json():
         gate.changes_logits(0.1),
         gate.reproduces(before.with_image, BOUNDS),
         gate.held_out(before.with_image, after.with_image, BOUNDS),
+        gate.beats_memory([True], [False], 1),
         gate.regression(before, after, BOUNDS),
         gate.others_stay(after.with_image, BOUNDS),
         gate.stops(before, after, BOUNDS),

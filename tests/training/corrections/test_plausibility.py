@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from training.corrections.lessons import Lesson
+from training.corrections.frozen.lessons import Lesson
+from training.corrections.frozen.scoring import AnswerScores
 from training.corrections.plausibility import find_implausible, repeats
-from training.corrections.trainer import AnswerScores
 from training.packing import Branch
 
 MISSED = [-1.0 - 0.1 * n for n in range(20)]  # one in ten is less likely than -2.7

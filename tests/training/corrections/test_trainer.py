@@ -4,10 +4,11 @@ import torch
 
 from radfound.correction import Correction
 from radfound.study.study import Study, StudyImage
-from training.corrections.frozen_base import FrozenBase
-from training.corrections.lessons import lessons_of
-from training.corrections.trainer import Recipe, score_answers, train_adapter
-from training.corrections.visual_tokens import VisualTokens
+from training.corrections.frozen.base import FrozenBase
+from training.corrections.frozen.lessons import lessons_of
+from training.corrections.frozen.scoring import score_answers
+from training.corrections.frozen.visual_tokens import VisualTokens
+from training.corrections.trainer import Recipe, train_adapter
 
 # Answers are never certain enough, so that runs are of one length.
 BRIEF = {"layers": 2, "max_steps": 15, "learning_rate": 5e-3, "confident": 1.1}

@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 import torch
 
-from training.corrections.upper_layers import UpperLayers
+from training.corrections.frozen.upper_layers import UpperLayers
 from training.experiments import speed
 from training.experiments.speed import Case, Settings, learn_ours, learn_plainly
 

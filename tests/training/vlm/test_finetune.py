@@ -120,7 +120,7 @@ def test_a_failed_gate_can_be_overruled_which_is_kept_with_the_adapter(backends,
     assert result.published and result.reason.startswith("published a-0001 although corrections:")
     assert store.manifest("a-0001")["gate"]["forced"] is True
     assert list(dict.fromkeys(phases)) == [
-        "processing the corrected studies", "training on all corrections", "evaluating the new adapter",
+        "reading the studies", "learning the corrections", "checking against known questions",
     ]  # fmt: skip
 
 
@@ -203,6 +203,41 @@ def test_the_command_finds_uploads_folders_and_dotted_names(tmp_path):
     for image in ("ct", "../one", "/one", ".radfound", "", "three"):
         with pytest.raises(NotFoundError, match="no study"):
             files.path(image)
+
+
+def test_the_command_trains_for_a_server_whose_state_is_in_another_folder(tmp_path, capsys):
+    studies, state = tmp_path / "archive", tmp_path / "state"
+    studies.mkdir()
+    for folder, name in ((studies, "ct01"), (state / ".radfound" / "uploads", "ct02")):
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(name).images[0].voxels[0].astype(np.uint8)).save(
+            folder / f"{name}.png"
+        )
+    log = CorrectionLog(log_path(state))
+    log.append(correction("ct01", "Is there an effusion?", "Yes."))
+    log.append(correction("ct02", "Is there an effusion?", "No."))
+    options = ["--studies", str(studies), "--model", str(build("llava", tmp_path / "llava"))]
+    fast = ["--device", "cpu", "--dtype", "float32", "--learning-rate", "1e-2", "--epochs", "100"]
+    assert main([*options, *fast, "--conf", "state", str(state)]) == 0
+    assert "published a-0001" in capsys.readouterr().out
+    store = AdapterStore(store_path(state))
+    assert store.active() == "a-0001" and len(store.manifest("a-0001")["corrections"]) == 2
+    assert [each.name for each in studies.iterdir()] == ["ct01.png"]
+    with pytest.raises(TrainingError, match="with 2 readers who agree"):
+        main([*options, *fast, "--conf", "state", str(state), "--conf", "confirm", "2"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "named"),
+    [
+        ("stat", "x", "--conf: found 'stat'; expected state or confirm"),
+        ("state", "/no/such/folder", "state: there is no folder"),
+        ("confirm", "many", "confirm: expected a number of readers"),
+    ],
+)
+def test_a_mistyped_setting_of_the_command_is_named(tmp_path, name, value, named):
+    with pytest.raises(RequestError, match=re.escape(named)):
+        main(["--studies", str(tmp_path), "--model", "x", "--conf", name, value])
 
 
 def test_the_command_publishes_into_the_store_of_the_served_model(tmp_path, capsys):

@@ -21,13 +21,16 @@ from radfound.exceptions import RadFoundError, TrainingError
 from radfound.model.checkpoints import REPLAY, bundled
 from radfound.question import Question
 from radfound.study.region import region_key
-from training.corrections.visual_tokens import TokenSource
+from training.corrections.frozen.own_answers import OwnAnswers
+from training.corrections.frozen.visual_tokens import TokenSource
+from training.loop.config import Advance, no_advance
 from training.packing import Branch, branch
 
 _REPLAY_QUESTIONS = tuple(wordings[0] for wordings in METADATA_QUESTIONS.values())
 _REPLAY_STUDIES = 48  # newest corrected studies whose other answers are replayed
 _REPLAY_ELSEWHERE = 6  # questions corrected in other studies, for each of these studies
 _REPLAY_CAPTIONS = 4  # of these studies: captions are long
+_REPLAY_TOKENS = 64  # longest answer that is replayed
 LONGEST_ANSWER = 256  # tokens
 
 
@@ -74,9 +77,24 @@ class Lessons:
 
 
 def lessons_of(
-    base: LocalModel, corrections: Sequence[Correction], visuals: TokenSource
+    base: LocalModel,
+    corrections: Sequence[Correction],
+    visuals: TokenSource,
+    own: OwnAnswers | None = None,
+    advance: Advance = no_advance,
 ) -> Lessons:
     """Group corrections by study and region, and add the base model's answers to other questions there.
+
+    Parameters
+    ----------
+    base : LocalModel
+        Without an adapter.
+    corrections : sequence of Correction
+    visuals : TokenSource
+    own : OwnAnswers, optional
+        Answers that earlier runs have kept.
+    advance : callable, optional
+        Called with the number of corrections that have been read since the last call.
 
     Raises
     ------
@@ -95,6 +113,8 @@ def lessons_of(
         except RadFoundError as error:
             found.left_out.update({each.id: str(error) for each in some})
             continue
+        finally:
+            advance(len(some))
         tokenised = [
             (each, branch(base.processor, each.task, each.question, each.text, None))
             for each in some
@@ -114,7 +134,7 @@ def lessons_of(
     if not found.corrected:
         reasons = sorted(set(found.left_out.values()))
         raise TrainingError(f"corrections: none can be learnt from ({'; '.join(reasons[:3])})")
-    found.replay.extend(_own_answers(base, found.corrected, views))
+    found.replay.extend(_own_answers(own or OwnAnswers(base), base, found.corrected, views))
     return found
 
 
@@ -129,7 +149,7 @@ def bundled_lessons(base: LocalModel, checkpoint: str | Path, count: int) -> lis
     """Return at most `count` bundled studies with the base model's answers of when it was released."""
     return [
         Lesson(
-            study.visual.to(base.model.device)[None],
+            study.visual.to(base.model.device, base.model.dtype)[None],
             [
                 branch(base.processor, "vqa" if question else "caption", question or None, answer)
                 for question, answer in study.pairs
@@ -140,7 +160,10 @@ def bundled_lessons(base: LocalModel, checkpoint: str | Path, count: int) -> lis
 
 
 def _own_answers(
-    base: LocalModel, lessons: Sequence[Lesson], views: Sequence[Sequence[Correction]]
+    own: OwnAnswers,
+    base: LocalModel,
+    lessons: Sequence[Lesson],
+    views: Sequence[Sequence[Correction]],
 ) -> list[Lesson]:
     """Return the base model's own complete answers about corrected studies, to questions that were not corrected."""
     corrected = [{each.question for each in some if each.question} for some in views]
@@ -155,14 +178,15 @@ def _own_answers(
         ):
             asked.append((number, Question("caption")))
     asked.sort(key=lambda each: each[1].task)  # captions are longest: keep them in one batch
-    generated = base.generate(
-        [lessons[number].visual for number, _ in asked], [each for _, each in asked], 64
+    answers = own.of(
+        [lessons[number].visual for number, _ in asked],
+        [each for _, each in asked],
+        _REPLAY_TOKENS,
     )
     branches: list[list[Branch]] = [[] for _ in lessons]
-    for (number, question), answer in zip(asked, generated, strict=True):
-        if answer.complete and answer.text.strip():
-            piece = branch(base.processor, question.task, question.text, answer.text.strip())
-            branches[number].append(piece)
+    for (number, question), answer in zip(asked, answers, strict=True):
+        if answer:
+            branches[number].append(branch(base.processor, question.task, question.text, answer))
     return [
         Lesson(lesson.visual, some, lesson.study)
         for lesson, some in zip(lessons, branches, strict=True)

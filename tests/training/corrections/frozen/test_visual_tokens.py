@@ -6,7 +6,7 @@ import torch
 
 from radfound.exceptions import StudyUnreadableError
 from radfound.study.region import Plane, PointAndNormal
-from training.corrections.visual_tokens import VisualTokens
+from training.corrections.frozen.visual_tokens import VisualTokens
 
 
 class Base:
@@ -16,6 +16,7 @@ class Base:
 
     class model:  # noqa: N801
         device = torch.device("cpu")
+        dtype = torch.float32
 
     def encode(self, study, region):
         return torch.full((1, 4, 8), float(len(study.images)))
@@ -90,7 +91,7 @@ def test_a_damaged_file_is_encoded_again(make, tmp_path, caplog, content):
     file.write_bytes(content)
     again = make()
     assert torch.equal(again.of(["ct01"], None), tokens) and again.encoded == 1
-    assert "encoded again" in caplog.text
+    assert "visual tokens" in caplog.text and "made again" in caplog.text
     last = make()
     last.of(["ct01"], None)
     assert last.encoded == 0

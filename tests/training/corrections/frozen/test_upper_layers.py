@@ -4,7 +4,7 @@ from peft import LoraConfig, get_peft_model
 
 from radfound.engine.local.model import LocalModel
 from radfound.question import Question
-from training.corrections.upper_layers import UpperLayers, _groups_of_like_length
+from training.corrections.frozen.upper_layers import UpperLayers, _groups_of_like_length
 from training.packing import branch
 
 SAID = [[("Is it CT?", "No."), ("What is it?", "An MRI of the brain.")], [("Where?", "Left.")]]

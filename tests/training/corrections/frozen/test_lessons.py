@@ -5,7 +5,7 @@ import torch
 from radfound.correction import Correction
 from radfound.engine.generated import Generated
 from radfound.engine.local.model import LocalModel
-from training.corrections.lessons import lessons_of
+from training.corrections.frozen.lessons import lessons_of
 
 
 class Visuals:
@@ -29,7 +29,7 @@ def asked_by(monkeypatch, corrections):
     """Return the questions whose own answers are replay, study by study."""
     base, asked = LocalModel.load("radfound-tiny"), []
 
-    def generate(visual, prompts, max_new_tokens):
+    def generate(visual, prompts, max_new_tokens, batch_size):
         asked.extend(prompts)
         return [Generated("said", (), (), True)] * len(prompts)
 
