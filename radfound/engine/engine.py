@@ -18,7 +18,15 @@ from radfound.engine.instead import Instead
 from radfound.engine.protocol import Backend
 from radfound.engine.stream import ended_stream
 from radfound.exceptions import RequestError
-from radfound.question import CANNOT_TELL, TASKS, Answer, ModelVersion, Question, Turn
+from radfound.question import (
+    CANNOT_TELL,
+    TASKS,
+    Answer,
+    ModelVersion,
+    Question,
+    Turn,
+    WorkedExample,
+)
 from radfound.records.adapters import AdapterStore
 from radfound.study.evidence_map import Evidence
 from radfound.study.region import Box, Plane, region_from_json
@@ -171,13 +179,15 @@ class Engine:
         max_new_tokens: int | None = None,
         cancel: threading.Event | None = None,
         model_only: bool = False,
+        examples: Sequence[WorkedExample] = (),
     ) -> AnswerStream:
         """Queue a question and return the stream of its text, which ends with the Answer.
 
-        Iterate over it with `for` or `async for`; parameters and errors as for `answer`.
+        Iterate over it with `for` or `async for`; parameters and errors as for `answer`. `examples` are shown before
+        the study by backends that can.
         """
         limit = _token_limit(task, max_new_tokens)
-        asked = Question(task, question, tuple(history), region_from_json(region))
+        asked = Question(task, question, tuple(history), region_from_json(region), tuple(examples))
         adapter = self._adapters.current()
         instead, is_asked = (None, True) if model_only else self._instead(study, asked)
         return AnswerStream(
