@@ -11,6 +11,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from radfound.study.region import Box, Plane
+from radfound.study.study import Study
 from radfound.validation import Text
 
 
@@ -81,6 +82,27 @@ class Turn:
 
 
 @dataclass(frozen=True)
+class WorkedExample:
+    """A reader's answer to the same question about another study, which a model is shown before the question.
+
+    Parameters
+    ----------
+    correction : str
+        Id of the correction.
+    study : Study
+    question, answer : str
+    source : str
+        In words for people: "Dr A, 2026-08-01".
+    """
+
+    correction: str
+    study: Study = field(compare=False, repr=False)
+    question: str
+    answer: str
+    source: str
+
+
+@dataclass(frozen=True)
 class Question:
     """A question about a study, or a task without one; hashable.
 
@@ -93,12 +115,15 @@ class Question:
         Earlier turns about the same study, oldest first.
     region : Box, Plane or None
         Part of the study that it is about; None for all of it.
+    examples : tuple of WorkedExample
+        Shown before the study by backends that can (`Abilities.examples`); others ignore them.
     """
 
     task: str = "vqa"
     text: str | None = None
     history: tuple[Turn, ...] = ()
     region: Box | Plane | None = None
+    examples: tuple[WorkedExample, ...] = ()
 
 
 class ShownSlices(TypedDict):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from radfound.engine.shown import Picture, Shown
 from radfound.exceptions import RequestError
 from radfound.question import TASKS, Question
+from radfound.study.study import Study
 
 
 @dataclass(frozen=True)
@@ -43,3 +44,8 @@ def instruction(question: Question) -> str:
     if not text:
         raise RequestError("question: missing; ask one, or request a caption or a report")
     return text
+
+
+def prompt_key(study: Study, question: Question) -> str:
+    """Return what the pictures of a prompt depend on, region and adapter excepted: the study and the worked examples."""
+    return " ".join((study.digest, *(each.correction for each in question.examples)))

@@ -27,6 +27,7 @@ from radfound.question import (
     ModelVersion,
     Question,
     Turn,
+    WorkedExample,
 )
 from radfound.records.adapters import AdapterStore
 from radfound.study.evidence_map import Evidence
@@ -192,13 +193,15 @@ class Engine:
         max_new_tokens: int | None = None,
         cancel: threading.Event | None = None,
         model_only: bool = False,
+        examples: Sequence[WorkedExample] = (),
     ) -> AnswerStream:
         """Queue a question and return the stream of its text, which ends with the Answer.
 
-        Iterate over it with `for` or `async for`; parameters and errors as for `answer`.
+        Iterate over it with `for` or `async for`; parameters and errors as for `answer`. `examples` are shown before
+        the study by backends that can.
         """
         limit = _token_limit(task, max_new_tokens)
-        asked = Question(task, question, tuple(history), region_from_json(region))
+        asked = Question(task, question, tuple(history), region_from_json(region), tuple(examples))
         adapter = self._adapters.current()
         instead, is_asked = (None, True) if model_only else self._instead(study, asked)
         tokens = ended_stream()

@@ -35,6 +35,8 @@ class Abilities:
         Whether the verb of that name is supported.
     adapters : {"none", "at start", "while running"}
         Whether adapters can be used: none, those the server was started with, or any.
+    examples : bool
+        Whether worked examples can be shown before a question.
     """
 
     probabilities: Literal["none", "top", "all"]
@@ -43,6 +45,7 @@ class Abilities:
     embed: bool = False
     evidence: bool = False
     adapters: Literal["none", "at start", "while running"] = "none"
+    examples: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Taken before the layers that the alignment has collapsed to a few labels. Three 
 
 - `pooled`: the mean of the last features over the frame and its mirror image;
 - `sides`: the last features of the left half of the frame less those of the right half;
-- `inner`: mean and standard deviation of the features of two inner layers, which tell how a picture was made.
+- `inner`: mean and standard deviation of the features of four inner layers, which tell how a picture was made.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from radfound.study.region import Box, Plane
 
 PARTS = ("pooled", "sides", "inner")
-INNER_LAYERS = (4, 10)
+INNER_LAYERS = (4, 7, 10, 13)
 """Blocks of the stem whose moments are taken; the alignment froze the first of them."""
 _STEM = "vision_model.stem."
 _BATCH = 16

@@ -1,7 +1,8 @@
 """The classifiers of fields and findings, and the test of distance to the pictures that they were fitted to.
 
-Plain numpy: logistic regression with a temperature (Guo et al. 2017, arXiv 1706.04599), and the distance to the nearest
-training pictures (Sun et al. 2022, arXiv 2204.06507).
+Plain numpy: logistic regression with a temperature (Guo et al. 2017, arXiv 1706.04599), the distance to the nearest
+training pictures (Sun et al. 2022, arXiv 2204.06507) and the relative distance to the nearest kind of picture (Ren et al.
+2021, arXiv 2106.09022).
 """
 
 from __future__ import annotations
@@ -79,13 +80,38 @@ class Subspace:
 
 
 @dataclass(frozen=True, eq=False)
+class Kinds:
+    """The kinds of training pictures as normal distributions of one shape around different centres.
+
+    Parameters
+    ----------
+    turn : float array, shape (K, K)
+        Maps whitened coordinates to those in which every kind has unit variance.
+    centres : float array, shape (C, K)
+        Centre of each kind, turned.
+    """
+
+    turn: np.ndarray
+    centres: np.ndarray
+
+    def relative(self, along: np.ndarray) -> np.ndarray:
+        """Return the squared distance to the nearest kind less that to all pictures together, for (N, K), shape (N,)."""
+        turned = along @ self.turn
+        squares = (turned**2).sum(1)[:, None] + (self.centres**2).sum(1)[None]
+        squares = squares - 2 * turned @ self.centres.T
+        return np.asarray(squares.min(1) - (along**2).sum(1))
+
+
+@dataclass(frozen=True, eq=False)
 class Nearness:
-    """Distance of a picture to the training pictures, in units of a limit that nearly all held-out pictures keep.
+    """Distance of a picture to the training pictures, between what is typical and a limit that nearly all held-out pictures keep.
 
     Parameters
     ----------
     inner, pooled : Subspace
         Of the features "inner", which tell how a picture is made, and "pooled", which tell what it shows.
+    kinds : Kinds
+        In the whitened inner coordinates.
     references : float array, shape (R, K)
         Whitened inner coordinates of some training pictures.
     sets : int array, shape (R,)
@@ -94,30 +120,35 @@ class Nearness:
         Names of the sets.
     set_limits : float array, shape (len(names),)
         For each set, the distance within which 95 % of its held-out pictures lie.
-    limits : float array, shape (3,)
-        Limits of the distance to the nearest references of any set, and of the lengths left out by `inner` and `pooled`.
+    typical, limits : float arrays, shape (4,)
+        Median and limit of each of the distances that `raw` returns.
     """
 
     inner: Subspace
     pooled: Subspace
+    kinds: Kinds
     references: np.ndarray
     sets: np.ndarray
     names: tuple[str, ...]
     set_limits: np.ndarray
+    typical: np.ndarray
     limits: np.ndarray
 
     neighbours = 3
 
     def strangeness(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return how far pictures are from all training pictures, shape (N,); above 1 a kind is not known."""
-        return (self.raw(features) / self.limits).max(1)
+        return ((self.raw(features) - self.typical) / (self.limits - self.typical)).max(1)
 
     def raw(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the three distances that `limits` divide, shape (N, 3)."""
+        """Return four distances, shape (N, 4).
+
+        To the nearest references of any set; the lengths left out by `inner` and `pooled`; relative to the nearest kind.
+        """
         along, left = self.inner.project(features["inner"])
         _, left_pooled = self.pooled.project(features["pooled"])
         nearest = self._nearest(along, np.ones(len(self.sets), dtype=bool))
-        return np.stack([nearest, left, left_pooled], axis=1)
+        return np.stack([nearest, left, left_pooled, self.kinds.relative(along)], axis=1)
 
     def to_sets(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the distance to each set, in units of the set's limit, shape (N, len(names))."""

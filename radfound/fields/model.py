@@ -16,7 +16,7 @@ from radfound.exceptions import CheckpointError
 from radfound.fields.catalogue import FIELDS, WORDS
 from radfound.fields.compose import UNKNOWN_PICTURE, compose
 from radfound.fields.features import FrameFeatures, field_frames, load_stem
-from radfound.fields.heads import Head, Nearness, Subspace
+from radfound.fields.heads import Head, Kinds, Nearness, Subspace
 from radfound.fields.questions import Asked, asked_for
 from radfound.fields.stated import stated_fields
 from radfound.fields.values import FieldAnswer, FieldValue, FindingValue
@@ -26,7 +26,7 @@ from radfound.study.study import Study
 if TYPE_CHECKING:
     from radfound.study.region import Box, Plane
 
-SCHEMA = "radfound.fields/1"
+SCHEMA = "radfound.fields/2"
 JSON_FILE, WEIGHTS_FILE = "fields.json", "fields.safetensors"
 _REMEMBERED = 16
 # Slices of volumes lie further from the training figures, which a person had chosen and windowed.
@@ -170,10 +170,12 @@ class FieldModel:
             nearness = Nearness(
                 inner,
                 pooled,
+                Kinds(tensors["nearness.kinds.turn"], tensors["nearness.kinds.centres"]),
                 tensors["nearness.references"],
                 tensors["nearness.sets"].astype(int),
                 tuple(near["names"]),
                 np.array(near["set_limits"]),
+                np.array(near["typical"]),
                 np.array(near["limits"]),
             )
             fields = {
@@ -211,6 +213,8 @@ class FieldModel:
         tensors: dict[str, np.ndarray] = {
             "nearness.references": self.nearness.references,
             "nearness.sets": self.nearness.sets,
+            "nearness.kinds.turn": self.nearness.kinds.turn,
+            "nearness.kinds.centres": self.nearness.kinds.centres,
         }
         for space in ("inner", "pooled"):
             for name in _SUBSPACE:
@@ -220,6 +224,7 @@ class FieldModel:
             "nearness": {
                 "names": list(self.nearness.names),
                 "set_limits": [round(float(limit), 4) for limit in self.nearness.set_limits],
+                "typical": [round(float(each), 4) for each in self.nearness.typical],
                 "limits": [round(float(limit), 4) for limit in self.nearness.limits],
             },
             "fields": {},

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from radfound.fields.features import FrameFeatures, field_frames
+from radfound.fields.features import INNER_LAYERS, FrameFeatures, field_frames
 from training.fields.samples import Sample
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def _pixels(samples: Sequence[Sample]) -> torch.Tensor:
 
 def _name(samples: Sequence[Sample], features: FrameFeatures) -> str:
     """Return a name that changes with the pictures and with what computes their features."""
-    sha = hashlib.sha256()
+    sha = hashlib.sha256(repr(INNER_LAYERS).encode())
     for sample in samples:
         sha.update(f"{sample.file}{sample.footer}".encode())
     for tensor in list(features.stem.state_dict().values())[-5:]:

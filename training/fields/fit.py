@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from radfound.fields.catalogue import FIELDS
-from radfound.fields.heads import Head, Nearness, Subspace
+from radfound.fields.heads import Head, Kinds, Nearness, Subspace
 from radfound.optional import library
 from training.fields.samples import Sample
 
@@ -29,11 +29,15 @@ _SETS_OF = {
 }
 # Sets whose licence does not allow weights that are shipped.
 NOT_SHIPPED = ("head_ct_hemorrhage", "kidney_ct")
-_INNER_DIRECTIONS, _POOLED_DIRECTIONS = 48, 64
+_INNER_DIRECTIONS, _POOLED_DIRECTIONS = 64, 64
 _REFERENCES, _MEDPIX_REFERENCES = 120, 600
-_KEPT = 0.99  # share of all held-out pictures within each limit, before it is widened
-_KNOWN = 0.97  # share of the held-out pictures of every set that are known
+_KEPT = 0.99  # share of all held-out pictures within each limit, before all are scaled
+_KNOWN = (
+    0.98  # share of MedPix's validation figures that keep all limits; docs/fields.md has the curve
+)
 _FEWEST_TO_CALIBRATE = 40
+# Its validation pictures are of too few patients to choose by.
+_ALWAYS_CROSSED = ("weighting",)
 # A set with fewer pictures than this has no limit of its own.
 _FEWEST_OF_A_SET = 20
 
@@ -90,8 +94,8 @@ def fit_field(
 ) -> tuple[Head, tuple[str, ...], float]:
     """Fit a field's head: on the validation split, the penalty by accuracy, then the temperature by loss.
 
-    Where that holds fewer than 40 pictures of the field, temperature and penalty come from a cross-validation over
-    the patients of the training split.
+    Where that holds fewer than 40 pictures of the field or too few patients (MR weighting), temperature and penalty come
+    from a cross-validation over the patients of the training split.
 
     Returns
     -------
@@ -119,7 +123,7 @@ def fit_field(
     of_test = any(samples[i].split == "test" for i in np.flatnonzero(rows))
     scored = {}
     for c in penalties:
-        if of_test and len(check) >= _FEWEST_TO_CALIBRATE:
+        if of_test and len(check) >= _FEWEST_TO_CALIBRATE and field not in _ALWAYS_CROSSED:
             head = fit_linear(values[train], target, c)
             logits, classes, right = head.logits(values[check]), head.classes, truth[check]
         else:
@@ -218,11 +222,16 @@ def fit_finding(
 
 
 def fit_nearness(
-    samples: Sequence[Sample], features: Features, used: np.ndarray, seed: int
+    samples: Sequence[Sample],
+    features: Features,
+    used: np.ndarray,
+    seed: int,
+    known: float = _KNOWN,
 ) -> Nearness:
     """Fit the test of distance: directions on the training pictures, limits on those held out.
 
-    The held-out pictures of a set are those of its validation split, or training pictures that are no references.
+    The held-out pictures of a set are those of its validation split, or training pictures that are no references;
+    `known` is the share of those of MedPix that keep all limits.
     """
     sets = np.array([s.set for s in samples])
     validation = np.array([s.split == "validation" for s in samples])
@@ -242,22 +251,31 @@ def fit_nearness(
         owners += [index] * kept
         held = np.flatnonzero(validation & (sets == name))
         spare.append(held if len(held) >= _FEWEST_OF_A_SET else rows[kept:])
-    free = np.ones(len(names)), np.ones(3)
-    draft = Nearness(inner, pooled, along[references], np.array(owners), names, *free)
+    modality = np.array([s.labels["modality"] for s in samples])
+    kinds = fit_kinds(along[used], modality[used])
+    parts = (inner, pooled, kinds, along[references], np.array(owners), names)
+    draft = Nearness(*parts, np.ones(len(names)), np.zeros(4), np.ones(4))
     set_limits = [
         float(np.quantile(draft.to_sets(rows_of(features, rows))[:, index], 0.95))
         for index, rows in enumerate(spare)
     ]
-    limits = np.quantile(draft.raw(rows_of(features, np.concatenate(spare))), _KEPT, axis=0)
-    # A set whose pictures differ more from one another than those of others needs wider limits.
-    widest = max(
-        float(np.quantile((draft.raw(rows_of(features, rows)) / limits).max(1), _KNOWN))
-        for rows in spare
-    )
-    limits = limits * max(1.0, widest)
-    return Nearness(
-        inner, pooled, along[references], np.array(owners), names, np.array(set_limits), limits
-    )
+    raw = [draft.raw(rows_of(features, rows)) for rows in spare]
+    typical = np.median(np.concatenate(raw), axis=0)
+    spans = np.quantile(np.concatenate(raw), _KEPT, axis=0) - typical
+    # MedPix's figures differ most from one another, and are most like what people ask about.
+    figures = (raw[names.index("medpix")] - typical) / spans
+    spans = spans * float(np.quantile(figures.max(1), known))
+    return Nearness(*parts, np.array(set_limits), typical, typical + spans)
+
+
+def fit_kinds(along: np.ndarray, kinds: np.ndarray) -> Kinds:
+    """Fit the centres of kinds of pictures and their common shape to whitened coordinates (N, K)."""
+    names = sorted(set(kinds))
+    centres = np.stack([along[kinds == name].mean(0) for name in names])
+    rest = along - centres[np.searchsorted(names, kinds)]
+    shape = rest.T @ rest / len(rest) + 1e-3 * np.eye(along.shape[1])
+    turn = np.linalg.inv(np.linalg.cholesky(shape)).T
+    return Kinds(turn.astype(np.float32), (centres @ turn).astype(np.float32))
 
 
 def rows_of(features: Features, rows: np.ndarray) -> dict[str, np.ndarray]:

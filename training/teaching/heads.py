@@ -20,16 +20,19 @@ from radfound.question import Question
 from radfound.records.corrections import CorrectionLog
 from radfound.teaching import Teaching
 from radfound.teaching.decisions import Decisions
+from training.fields.fit import fit_linear
 from training.teaching.corrected import accuracy, balanced, read_until
 from training.teaching.wards import Ward, divided, open_ward
 
+_FOLDS = 5
+_PENALTY = 0.003  # as the shipped head of the field has it
 COLUMNS = ("read", "base", "majority", "head", "balanced", "used", "answered", "ECE", "ms")
 
 
-def trial(ward: Ward, seed: int, wrong: int, stem: str, folder: Path) -> dict[str, float]:
+def trial(ward: Ward, seed: int, wrong: int, folder: Path) -> dict[str, float]:
     """Teach one reader's corrections, and return what the answers on other patients are worth."""
     inside, outside = divided(list(ward.patients), seed)
-    features = dict(zip(ward.digests.tolist(), ward.features[stem], strict=True))
+    features = dict(zip(ward.digests.tolist(), ward.features, strict=True))
     patients = dict(zip(ward.digests.tolist(), ward.patients.tolist(), strict=True))
     log = CorrectionLog(folder / "corrections.sqlite")
     rows = read_until(ward, inside.tolist(), wrong)
@@ -87,40 +90,73 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, help="the data kit; needed once to fill the cache")
     parser.add_argument("--cache", type=Path, required=True, help="folder for features and answers")
     parser.add_argument("--wards", nargs="+", default=["contrast", "projection"])
-    parser.add_argument("--stems", nargs="+", default=["shipped", "imagenet"])
     parser.add_argument(
         "--wrong", type=int, nargs="+", default=[30], help="wrong answers corrected"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20)))
     args = parser.parse_args(arguments)
-    print("| ward | features | wrong | seed | " + " | ".join(COLUMNS) + " |")
-    print("| --- " * (len(COLUMNS) + 4) + "|", flush=True)
+    print("| ward | wrong | seed | " + " | ".join(COLUMNS) + " |")
+    print("| --- " * (len(COLUMNS) + 3) + "|", flush=True)
     for name in args.wards:
         ward = open_ward(name, args.cache, args.data)
-        for stem in args.stems:
-            for wrong in args.wrong:
-                table = []
-                for seed in args.seeds:
-                    with tempfile.TemporaryDirectory() as folder:
-                        found = trial(ward, seed, wrong, stem, Path(folder))
-                    table.append([found[column] for column in COLUMNS])
-                    print(_line(name, stem, wrong, str(seed), table[-1]), flush=True)
-                print(_line(name, stem, wrong, "mean", np.nanmean(table, axis=0)))
-                print(_line(name, stem, wrong, "lowest", np.nanmin(table, axis=0)))
-                ready = [row for row in table if row[4] >= 70 and row[3] >= row[2] + 10]
-                above = sum(row[3] >= row[1] for row in table)
-                print(
-                    f"{name}, {stem}, {wrong} wrong: balanced >= 70 and >= 10 above the majority in "
-                    f"{len(ready)} of {len(table)}; not below the base in {above} of {len(table)}"
-                )
+        for wrong in args.wrong:
+            table = []
+            for seed in args.seeds:
+                with tempfile.TemporaryDirectory() as folder:
+                    found = trial(ward, seed, wrong, Path(folder))
+                table.append([found[column] for column in COLUMNS])
+                print(_line(name, wrong, str(seed), table[-1]), flush=True)
+            print(_line(name, wrong, "mean", np.nanmean(table, axis=0)))
+            print(_line(name, wrong, "lowest", np.nanmin(table, axis=0)))
+            ready = [row for row in table if is_reached(row[4], row[3], row[2])]
+            above = sum(row[3] >= row[1] for row in table)
+            print(
+                f"{name}, {wrong} wrong: balanced >= 70 and >= 10 above the majority in "
+                f"{len(ready)} of {len(table)}; not below the base in {above} of {len(table)}"
+            )
+        print(f"{name}, the field's own head: {field_alone(ward, args.seeds)}", flush=True)
 
 
-def _line(name: str, stem: str, wrong: int, seed: str, row: Sequence[float]) -> str:
+def is_reached(balanced_right: float, right: float, majority: float) -> bool:
+    """Return whether the goal of docs/teaching.md is reached; all in per cent."""
+    return balanced_right >= 70 and right >= majority + 10
+
+
+def field_alone(ward: Ward, seeds: Sequence[int]) -> str:
+    """Return what the classifier of the ward's field reaches before any correction, in words.
+
+    The shipped one learnt from patients of the ward, so that it is fitted again in five folds, and never asked about a
+    patient that it was fitted to.
+    """
+    right = np.char.lower(ward.right)
+    given = np.empty_like(right)
+    for fold in range(_FOLDS):
+        _, numbers = np.unique(ward.patients, return_inverse=True)
+        chance = np.random.default_rng(0).permutation(numbers.max() + 1)
+        left = chance[numbers] % _FOLDS == fold
+        head = fit_linear(ward.features[~left], right[~left], _PENALTY)
+        given[left] = np.array(head.names)[head.probabilities(ward.features[left]).argmax(1)]
+    table = []
+    for seed in seeds:
+        inside, outside = divided(list(ward.patients), seed)
+        common = Counter(right[inside].tolist()).most_common(1)[0][0]
+        truth, answers = right[outside], given[outside]
+        scores = balanced(truth, answers), accuracy(truth, answers), float((truth == common).mean())
+        table.append([100 * score for score in scores])
+    means, lowest = np.mean(table, axis=0), np.min(table, axis=0)
+    reached = sum(is_reached(*row) for row in table)
+    return (
+        f"right {means[1]:.1f}, balanced {means[0]:.1f} (lowest {lowest[0]:.1f}), balanced >= 70 and >= 10 above the "
+        f"majority in {reached} of {len(table)}"
+    )
+
+
+def _line(name: str, wrong: int, seed: str, row: Sequence[float]) -> str:
     numbers = [
         f"{n:.2f}" if c in ("used", "ECE") else f"{n:.1f}"
         for c, n in zip(COLUMNS, row, strict=True)
     ]
-    return f"| {name} | {stem} | {wrong} | {seed} | " + " | ".join(numbers) + " |"
+    return f"| {name} | {wrong} | {seed} | " + " | ".join(numbers) + " |"
 
 
 if __name__ == "__main__":

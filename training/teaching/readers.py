@@ -90,7 +90,7 @@ def corrections_of(
 def trial(ward: Ward, kind: str, shared: float, sure: float, seed: int) -> list[float]:
     """Return the columns of the table for one simulation."""
     inside, outside = divided(list(ward.patients), seed)
-    features = dict(zip(ward.digests.tolist(), ward.features["shipped"], strict=True))
+    features = dict(zip(ward.digests.tolist(), ward.features, strict=True))
     right = dict(zip(ward.digests.tolist(), ward.right.tolist(), strict=True))
     known = set(np.random.default_rng(seed).permutation(ward.digests)[: round(sure * len(ward))])
     rows = corrections_of(ward, inside.tolist(), kind, shared, seed)
@@ -108,9 +108,7 @@ def trial(ward: Ward, kind: str, shared: float, sure: float, seed: int) -> list[
         head = fit_head(taught, features.get)
         share = float("nan")
         if head is not None and head.compared.is_better:
-            given = np.array(
-                [head.answer(vector)[0] for vector in ward.features["shipped"][outside]]
-            )
+            given = np.array([head.answer(vector)[0] for vector in ward.features[outside]])
             share = balanced(ward.right[outside], given)
         heads.append(100 * share)
         learnt = len(taught)

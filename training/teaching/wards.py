@@ -6,7 +6,8 @@ a PA or an AP film?". `house-style`: MedPix's validation and test figures with t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,6 @@ from radfound.records.durable import make_directory
 
 CONTRAST = "Was intravenous contrast given?"
 PROJECTION = "Is this a PA or an AP film?"
-STEMS = ("imagenet", "shipped")
 _GIVEN = {
     "CT w/contrast (IV)": "Yes",
     "CT - GI & IV Contrast": "Yes",
@@ -51,8 +51,11 @@ class Ward:
     question : str
     digests, patients, right : arrays of str, shape (N,)
     base : arrays of str by question, shape (N,)
-        The model's answers.
-    features : float32 arrays by stem, shape (N, 1280)
+        The language model's answers.
+    features : float32 array, shape (N, D)
+        As the server keeps them for heads.
+    fields : tuple of N mappings
+        The fields that the shipped classifiers name in each study.
     """
 
     question: str
@@ -60,7 +63,8 @@ class Ward:
     patients: np.ndarray
     right: np.ndarray
     base: dict[str, np.ndarray]
-    features: dict[str, np.ndarray]
+    features: np.ndarray
+    fields: tuple[Mapping[str, str], ...]
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -127,27 +131,25 @@ def open_ward(name: str, cache: Path, data: Path | None = None) -> Ward:
         np.savez(file, **_made(name, Kit(data)))
     found = np.load(file)
     base = {key[5:]: found[key] for key in found.files if key.startswith("base ")}
-    features = {stem: found[f"features {stem}"] for stem in STEMS}
     digests, patients, right = (found[key] for key in ("digests", "patients", "right"))
-    return Ward(str(found["question"]), digests, patients, right, base, features)
+    fields = tuple(json.loads(str(each)) for each in found["fields"])
+    return Ward(str(found["question"]), digests, patients, right, base, found["features"], fields)
 
 
 def _made(name: str, kit: Kit) -> dict[str, np.ndarray]:
-    """Load each study once: features of two stems and the model's answers."""
+    """Load each study once: what the classifiers know of it, and the language model's answers."""
     import torch
 
     from radfound.engine.local.model import LocalModel
-    from radfound.model.stem import EfficientNetLite0Stem, load_imagenet_stem
+    from radfound.fields.model import FieldModel
+    from radfound.model.checkpoints import shipped_folder
 
     questions, rows = WARDS[name](kit)
     model = LocalModel.load("radfound-mini", "cpu")
     model.tune()
-    imagenet = EfficientNetLite0Stem().eval()
-    load_imagenet_stem(imagenet)
-    imagenet.to(torch.bfloat16)
-    shipped = model.model.vision_model
-    found: dict[str, list] = {key: [] for key in ("digests", "patients", "right", *questions)}
-    features: dict[str, list[np.ndarray]] = {stem: [] for stem in STEMS}
+    classifiers = FieldModel.load(shipped_folder("radfound-mini"))
+    keys = ("digests", "patients", "right", "features", "fields")
+    found: dict[str, list] = {key: [] for key in (*keys, *questions)}
     for start in tqdm(range(0, len(rows), _BATCH), desc=name, unit="batch"):
         encoded = []
         for example, right in rows[start : start + _BATCH]:
@@ -156,24 +158,19 @@ def _made(name: str, kit: Kit) -> dict[str, np.ndarray]:
             except StudyError:
                 continue
             inputs = model.processor.image_processor.preprocess(study, regions=[None])
-            pixels = inputs["pixel_values"][0].to(torch.bfloat16)
             with torch.no_grad():
-                grids = {
-                    "imagenet": imagenet(pixels * 2 - 1),
-                    "shipped": shipped.stem_features(pixels),
-                }
                 encoded.append(model.model.get_image_features(**inputs.to(model.model.device)))
-            for stem, grid in grids.items():
-                features[stem].append(grid.float().mean((0, 2, 3)).numpy())
+            reading = classifiers.reading(study)
+            found["features"].append(reading.vector)
+            found["fields"].append(json.dumps(reading.values))
             found["digests"].append(study.digest)
             found["patients"].append(example.key)
             found["right"].append(right)
         for question in questions:
             answers = model.generate(encoded, [Question("vqa", question)] * len(encoded), _LIMIT)
             found[question] += [answer.text.strip() for answer in answers]
-    made = {key: np.array(found[key]) for key in ("digests", "patients", "right")}
+    made = {key: np.array(found[key]) for key in keys}
     made |= {f"base {question}": np.array(found[question]) for question in questions}
-    made |= {f"features {stem}": np.stack(some) for stem, some in features.items()}
     return made | {"question": np.array(questions[0])}
 
 

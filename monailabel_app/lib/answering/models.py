@@ -82,6 +82,10 @@ class ServedModels:
         """Return the adapters of a model; ModelSettingsError if there is no such model."""
         return self._stores[self.settings.named(name).name]
 
+    def measured(self, name: str | None = None) -> Path:
+        """Return the folder with what was measured of a model here; ModelSettingsError if there is no such model."""
+        return self.adapters(name).root.parent
+
     def trainable(self, name: str | None = None) -> ModelSettings:
         """Return the settings of a model that can be fine-tuned in this app, with its device.
 
@@ -144,7 +148,7 @@ class ServedModels:
             send_images_to=self.settings.send_images_to,
             adapters=store,
             device=self._device,
-            calibration=store.root.parent,
+            calibration=self.measured(model.name),
             free_text=self._free_text,
         )
 

@@ -20,7 +20,7 @@ from radfound.exceptions import (
     RadFoundError,
     RequestError,
 )
-from radfound.question import Answer, Question
+from radfound.question import Answer, Question, WorkedExample
 from radfound.reading import read_study
 from radfound.records.adapters import AdapterStore
 from radfound.records.answers import AnswerJournal
@@ -28,6 +28,7 @@ from radfound.records.corrections import CorrectionLog
 from radfound.records.scores import ScoreBook
 from radfound.study.region import Box, Plane
 from radfound.study.study import Study
+from radfound.teaching.examples import ExamplesGain, worked_examples
 from radfound.wire import AskRequest, answer_from_json, parse_ask
 
 from ..metrics import Metrics
@@ -396,6 +397,35 @@ class RadFoundService:
             region=ask.region,
             max_new_tokens=ask.max_new_tokens,
             model_only=ask.model_only,
+            examples=self._examples(engine, inquiry),
+        )
+
+    def _examples(self, engine: Engine, inquiry: Inquiry) -> tuple[WorkedExample, ...]:
+        """Return corrected studies to show before a question; none unless they were measured to help this model."""
+        model = engine.backend.describe()
+        question = inquiry.question
+        if (
+            self.teaching is None
+            or not (inquiry.wants_teaching and model.abilities.examples)
+            or question.task != "vqa"
+            or question.region is not None
+            or engine.model_version.adapter is not None  # the base model was measured
+        ):
+            return ()
+        try:
+            gain = ExamplesGain.read(self.models.measured(inquiry.ask.model), model.revision)
+        except RadFoundError as error:
+            logger.warning("no worked examples are shown: %s", error)
+            return ()
+        if gain is None or not gain.wins:
+            return ()
+        return worked_examples(
+            self.teaching.memory.asked(question),
+            inquiry.study,
+            self.study,
+            self.teaching.features,
+            confirm=self.teaching.confirm,
+            count=gain.count,
         )
 
     def _finished(self, answer: Answer, inquiry: Inquiry, source: OpenAnswer) -> Answer:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -36,6 +37,7 @@ T = TypeVar("T")
 
 _MOST_CHARS_PER_TOKEN = 4.5  # of a text as long as the context
 _LARGEST_UNKNOWN = 0.05  # part of a choice's probability that may belong to any option
+_TOO_LONG = (400, 413, 422)  # statuses of a prompt that the server cannot take
 _WIDE_TOP = 1_000  # likely tokens for a choice, where the server has no limit of 20
 
 
@@ -121,6 +123,7 @@ class OpenAIBackend:
                 score=self._can_score,
                 choose=bool(server.top),
                 adapters=server.kind_of_adapters,
+                examples=server.takes_pictures and not self._studies.recipe.single,
             ),
         )
 
@@ -242,7 +245,8 @@ class OpenAIBackend:
         try:
             with anyio.fail_after(self._limits.answer_s):
                 async with self._slots:
-                    for last_try in (False, True):
+                    has_narrowed = False
+                    while True:
                         began = time.monotonic()
                         parts = await self._parts(study, question)
                         stream.encode_ms = round(1000 * (time.monotonic() - began))
@@ -254,8 +258,12 @@ class OpenAIBackend:
                                 await self._generate(stream, body, limit)
                             break
                         except openai.APIStatusError as error:
-                            if last_try or not self._shows_fewer(error):
+                            if question.examples and error.status_code in _TOO_LONG:
+                                question = replace(question, examples=())
+                            elif has_narrowed or not self._shows_fewer(error):
                                 raise
+                            else:
+                                has_narrowed = True
             stream.end()
         except asyncio.CancelledError as error:
             stream.fail(explain(error, asked))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from radfound.engine.chat import conversation
+from radfound.engine.chat import conversation, prompt_key
 from radfound.engine.recipes import Recipe
 from radfound.engine.shown import Picture, Shown
 from radfound.question import Question, Turn
@@ -87,7 +87,7 @@ class Studies:
     def parts(self, study: Study, question: Question) -> Parts:
         """Return the parts of a study for a question."""
         recipe = self.recipe
-        key = (study.digest, question.region, recipe.max_slices)
+        key = (prompt_key(study, question), question.region, recipe.max_slices)
         with self._lock:
             found = self._cache.get(key)
         if found is None:
@@ -105,7 +105,8 @@ def _size(parts: Parts) -> int:
 
 
 def _part(part: str | Picture) -> dict[str, Any]:
-    return text_part(part) if isinstance(part, str) else picture_part(part.pixels)
+    # The texts of worked examples are a person's, as the question is.
+    return text_part(_plain(part)) if isinstance(part, str) else picture_part(part.pixels)
 
 
 def text_part(text: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from radfound.engine.recipes.pictures import fit, montage
 from radfound.engine.recipes.sampling import middles
 from radfound.engine.shown import Picture, Shown
 from radfound.exceptions import RequestError
-from radfound.question import Question
+from radfound.question import Question, WorkedExample
 from radfound.study.region import Box, Plane
 from radfound.study.slices import Slice, box_crop, oriented_slice, plane_slice, slicing_axis
 from radfound.study.study import Study, StudyImage
@@ -23,6 +23,8 @@ SOFT_TISSUE = Windows(((-160.0, 240.0),) * 3)
 WIDE_SOFT_LUNG = Windows(((-600.0, 1000.0), (-160.0, 240.0), (-1350.0, 150.0)))
 _FLATTEST = 3.0  # an axial slice across thicker slices than this shows too little
 _MOST_TILES = 16
+_EXAMPLE_SLICES = 4
+_EXAMPLE_SHARE = 8  # part of the pixel budget that one worked example may take: an eighth
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,9 @@ class Recipe:
         ----------
         study : Study
         question : Question
-            Its region narrows the slices: a box keeps those that cross it, cropped; a plane is one slice.
+            Its region narrows the slices: a box keeps those that cross it, cropped; a plane is one slice. Its worked
+            examples come first, each in at most four pictures, as long as all pictures together are no more than the
+            model takes.
 
         Raises
         ------
@@ -112,7 +116,48 @@ class Recipe:
             budget = self.most_pixels and self.most_pixels / taken
             parts = tuple(part for each in series for part in self._parts(each, series, budget))
         notes = [note for each in series for note in each.notes(self.single, len(series))]
+        if examples := self._examples(question.examples, taken):
+            worked = tuple(part for each in examples for part in each[1])
+            parts = (*worked, "THE STUDY IN QUESTION:\n", *parts)
+            told = "; ".join(f"{each.answer} ({each.source})" for each, _ in examples)
+            count = "1 worked example" if len(examples) == 1 else f"{len(examples)} worked examples"
+            notes.append(f"with {count}: {told}")
         return Shown(self.name, parts, self.system, "; ".join(dict.fromkeys(notes)) or None)
+
+    def _examples(
+        self, examples: tuple[WorkedExample, ...], taken: int
+    ) -> list[tuple[WorkedExample, tuple[str | Picture, ...]]]:
+        """Return the worked examples that there is room for beside a study's pictures, each with its parts."""
+        if self.single:
+            return []
+        small = replace(
+            self,
+            max_slices=_EXAMPLE_SLICES,
+            max_images=_EXAMPLE_SLICES,
+            most_pixels=self.most_pixels and self.most_pixels // _EXAMPLE_SHARE,
+            instruction=None,
+        )
+        found: list[tuple[WorkedExample, tuple[str | Picture, ...]]] = []
+        room = max(self.max_slices, self.max_images) - taken
+        for example in examples:
+            if len(example.study.images) > _EXAMPLE_SLICES:
+                continue
+            shown = small.show(example.study, Question())
+            room -= len(shown.pictures)
+            if room < 0:
+                break
+            number = len(found) + 1
+            found.append(
+                (
+                    example,
+                    (
+                        f"EXAMPLE {number}, ANOTHER STUDY:\n",
+                        *(_of_example(part, number) for part in shown.parts),
+                        f"QUESTION: {example.question}\nANSWER: {example.answer}\n",
+                    ),
+                )
+            )
+        return found
 
     def check_images(self, count: int) -> None:
         """Raise RequestError if a study has more images than the model takes."""
@@ -254,6 +299,13 @@ class _Series:
             yield named + self.remark
         if single and (len(self.slices) > 1 or several > 1):
             yield "in one montage, because the model takes one picture"
+
+
+def _of_example(part: str | Picture, number: int) -> str | Picture:
+    """Return a part of a worked example; its pictures name the example and no slice of the study."""
+    if isinstance(part, str):
+        return part
+    return Picture(part.pixels, f"worked example {number}, {part.caption}", part.image)
 
 
 def _when(series: _Series, every: list[_Series]) -> str:

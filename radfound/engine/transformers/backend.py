@@ -6,14 +6,14 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from radfound.engine.chat import instruction
+from radfound.engine.chat import instruction, prompt_key
 from radfound.engine.hidden import HiddenText
 from radfound.engine.protocol import Abilities, Description
 from radfound.engine.recipes import Recipe, recipe_for
@@ -69,7 +69,12 @@ class TransformersBackend:
             vocabulary=text.vocab_size,
             recipe=recipe.name,
             abilities=Abilities(
-                probabilities="all", score=True, choose=True, embed=True, adapters="while running"
+                probabilities="all",
+                score=True,
+                choose=True,
+                embed=True,
+                adapters="while running",
+                examples=not recipe.single,
             ),
         )
         self._stops = _stop_tokens(loaded.model, self._tokenizer)
@@ -255,9 +260,12 @@ class TransformersBackend:
     def _prepare(
         self, study: Study, question: Question, adapter: str | None, limit: int
     ) -> _Prepared:
-        """Return the prompt of a question; processes the pictures only if their prefix is not cached."""
+        """Return the prompt of a question; processes the pictures only if their prefix is not cached.
+
+        Worked examples are left out where they do not fit into the context.
+        """
         shown = self.recipe.show(study, question)
-        key: Key = (study.digest, question.region, adapter)
+        key: Key = (prompt_key(study, question), question.region, adapter)
         prefix = self.prefixes.get(key)
         part = None
         if prefix is None:
@@ -271,7 +279,12 @@ class TransformersBackend:
                 if self._is_separable
                 else self.prompts.pictures_part(shown, question)[1]
             )
-        self._check_context(shown, count, len(rest) + limit)
+        try:
+            self._check_context(shown, count, len(rest) + limit)
+        except RequestError:
+            if not question.examples:
+                raise
+            return self._prepare(study, replace(question, examples=()), adapter, limit)
         return _Prepared(shown, key, prefix, part, rest)
 
     def _check_context(self, shown: Shown, pictures: int, others: int) -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from radfound.fields.heads import Head, Nearness, Subspace
+from radfound.fields.heads import Head, Kinds, Nearness, Subspace
 
 
 def test_probabilities_add_up_to_one_and_classes_of_one_name_are_added():
@@ -24,13 +24,21 @@ def test_a_picture_far_from_all_references_is_strange():
     near = Nearness(
         plain,
         plain,
+        Kinds(np.eye(2), np.array([[0.0, 0.0], [5.0, 5.0]])),
         references,
         np.array([0, 0, 0, 1, 1, 1]),
         ("one", "two"),
         np.ones(2),
-        np.ones(3),
+        np.zeros(4),
+        np.ones(4),
     )
     features = {"inner": np.array([[0.0, 0, 0], [2.5, 2.5, 0], [0, 0, 4.0]])}
     features["pooled"] = features["inner"]
     assert (near.strangeness(features) > 1).tolist() == [False, True, True]
     assert near.to_sets(features)[0].argmin() == 0
+
+
+def test_a_picture_between_two_kinds_is_further_than_one_of_a_kind():
+    kinds = Kinds(np.eye(2) / 0.3, np.array([[-1.0, 0.0], [1.0, 0.0]]) / 0.3)
+    of_a_kind, between = kinds.relative(np.array([[1.0, 0.1], [0.0, 0.1]]))
+    assert of_a_kind < 0 < between

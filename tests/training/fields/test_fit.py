@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.fields.fit import fit_linear, fit_subspace, fit_temperature
+from training.fields.fit import fit_kinds, fit_linear, fit_subspace, fit_temperature
 from training.fields.measure import auroc, by_patient, calibration_error
 
 
@@ -44,6 +44,15 @@ def test_a_subspace_leaves_out_what_it_has_not_met():
     space = fit_subspace(values, 2)
     _, left = space.project(np.array([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]))
     assert left[0] < 1e-3 < left[1]
+
+
+def test_kinds_have_unit_variance_around_their_centres():
+    chance = np.random.default_rng(0)
+    names = np.repeat(["CT", "MRI"], 500)
+    values = chance.normal(0, 0.2, (1000, 3)) + 2 * (names == "MRI")[:, None]
+    kinds = fit_kinds(values, names)
+    rest = values @ kinds.turn - np.repeat(kinds.centres, 500, axis=0)
+    assert np.cov(rest.T) == pytest.approx(np.eye(3), abs=0.05)
 
 
 def test_an_interval_by_patient_is_wider_than_one_by_picture():

@@ -8,7 +8,7 @@ from PIL import Image
 from radfound.engine.recipes import RECIPES, recipe_for
 from radfound.engine.shown import Picture
 from radfound.exceptions import RequestError
-from radfound.question import Question
+from radfound.question import Question, WorkedExample
 from radfound.study.region import region_from_json
 from radfound.study.study import Study, StudyImage
 
@@ -273,3 +273,51 @@ def test_images_of_a_prior_study_are_named_as_such():
     assert "SERIES 1, CURRENT" in words and "SERIES 2, PRIOR" in words
     captions = [picture.caption for picture in shown.pictures]
     assert [text.startswith("prior study, ") for text in captions] == [False] * 4 + [True] * 4
+
+
+def worked(number, study):
+    return WorkedExample(f"c{number}", study, "Any effusion?", f"Yes {number}", "Dr A, 2026-08-01")
+
+
+def film(shape=(40, 20)):
+    return Study((radiograph(shape),))
+
+
+def with_examples(name, study, *examples):
+    return RECIPES[name].show(study, Question(text="Any effusion?", examples=examples))
+
+
+def test_worked_examples_come_before_the_study_with_pictures_and_answers():
+    shown = with_examples("plain", film(), worked(1, film((30, 30))), worked(2, volume(20)))
+    assert [each.pixels.shape[0] for each in shown.pictures[:1]] == [30]
+    assert len(shown.pictures) == 1 + 4 + 1
+    texts = [part for part in shown.parts if isinstance(part, str)]
+    assert "QUESTION: Any effusion?\nANSWER: Yes 1\n" in texts
+    assert texts.index("THE STUDY IN QUESTION:\n") > texts.index(
+        "QUESTION: Any effusion?\nANSWER: Yes 2\n"
+    )
+    assert shown.pictures[0].caption.startswith("worked example 1, ")
+    assert shown.pictures[1].slice is None
+    assert shown.note == (
+        "with 2 worked examples: Yes 1 (Dr A, 2026-08-01); Yes 2 (Dr A, 2026-08-01)"
+    )
+
+
+def test_the_study_itself_is_shown_as_without_examples():
+    alone, shown = (
+        with_examples("qwen_vl", film()),
+        with_examples("qwen_vl", film(), worked(1, film())),
+    )
+    assert shown.parts[-len(alone.parts) :] != () and len(alone.pictures) == 1
+    assert np.array_equal(shown.pictures[-1].pixels, alone.pictures[0].pixels)
+
+
+def test_examples_that_there_is_no_room_for_are_left_out():
+    assert with_examples("plain", volume(300), worked(1, film())).note == "8 of 300 slices"
+    shown = with_examples("plain", volume(4), worked(1, volume(9)), worked(2, film()))
+    assert shown.note.startswith("with 1 worked example: Yes 1")
+
+
+def test_a_model_that_takes_one_picture_gets_no_examples():
+    shown = with_examples("single_picture", film(), worked(1, film()))
+    assert len(shown.pictures) == 1 and shown.note is None

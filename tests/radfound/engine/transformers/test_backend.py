@@ -6,7 +6,7 @@ import torch
 
 from radfound.engine.transformers.backend import TransformersBackend
 from radfound.exceptions import AdapterError, Busy, Cancelled, RequestError
-from radfound.question import Question
+from radfound.question import Question, WorkedExample
 from radfound.study.region import region_from_json
 
 from ..tiny_models import STOP, build_adapter
@@ -56,6 +56,18 @@ def test_too_many_slices_for_the_context_say_how_many_fit(fresh):
         answer(backend, noise(1, depth=16), QUESTION)
     region = region_from_json({"box_mm": [[-60, -60, 0], [60, 60, 9]]})
     assert answer(backend, noise(1, depth=16), Question(text="What?", region=region))
+
+
+def test_worked_examples_that_the_context_has_no_room_for_are_left_out(fresh):
+    backend = fresh("smolvlm")
+    example = WorkedExample("c1", noise(7, depth=9), "What is shown?", "A heart.", "Dr A")
+    asked = Question(text="What is shown?", examples=(example,))
+    alone = text(answer(backend, noise(1), QUESTION))
+    assert "worked example" in backend._prepare(noise(1), asked, None, LIMIT).shown.note
+    few = backend._prepare(noise(1), QUESTION, None, LIMIT)
+    room = len(few.part.ids if few.part else few.prefix.ids) + len(few.rest) + LIMIT
+    backend._description = dataclasses.replace(backend._description, context_tokens=room)
+    assert text(answer(backend, noise(1), asked)) == alone
 
 
 def test_the_caches_of_studies_keep_within_their_memory(fresh):

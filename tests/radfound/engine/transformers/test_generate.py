@@ -11,7 +11,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from radfound.engine.shown import Picture
 from radfound.engine.transformers.backend import TransformersBackend
-from radfound.question import Question, Turn
+from radfound.question import Question, Turn, WorkedExample
 from radfound.study.study import Study, StudyImage
 
 from ..tiny_models import FAMILIES
@@ -78,6 +78,19 @@ def test_first_question_and_follow_ups_give_the_text_of_plain_generate(family, b
         expected = generate(folders(family), family, shown, question)
         assert expected
         assert text(answer(backend, study, question)) == expected
+
+
+@pytest.mark.parametrize("family", ["gemma3", "qwen2_vl", "smolvlm"])
+def test_worked_examples_are_part_of_the_prompt_and_of_no_other(family, backends, folders):
+    backend, study = backends(family), noise(1)
+    example = WorkedExample("c1", noise(7), "What is shown?", "A heart.", "Dr A, 2026-08-01")
+    plain = Question(text="What is shown?")
+    asked = Question(text="What is shown?", examples=(example,))
+    alone = text(answer(backend, study, plain))
+    shown = backend.recipe.show(study, asked)
+    assert len(shown.pictures) > len(backend.recipe.show(study, plain).pictures)
+    assert text(answer(backend, study, asked)) == generate(folders(family), family, shown, asked)
+    assert text(answer(backend, study, plain)) == alone
 
 
 def test_a_follow_up_prefills_the_question_alone(backend, monkeypatch):
