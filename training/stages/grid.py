@@ -134,16 +134,6 @@ def spread(vectors: torch.Tensor, least: float = 0.5) -> torch.Tensor:
     return F.relu(least - std).mean() / least + off / vectors.shape[1] ** 2 * 4.0
 
 
-def effective_rank(vectors: torch.Tensor) -> float:
-    """Return exp of the entropy of the normalised singular values of centred vectors (N, width).
-
-    Roy and Vetterli, The effective rank, EUSIPCO 2007. Between 1 and min(N - 1, width).
-    """
-    values = torch.linalg.svdvals((vectors - vectors.mean(0)).double())
-    share = values / values.sum().clamp(min=1e-12)
-    return float(torch.special.entr(share).sum().exp())
-
-
 def align_grid(objective: GridObjective, *, steps: int, seed: int = 0) -> None:
     """Train the grid projector alone; about a minute on a CPU."""
     objective.grid.requires_grad_(True)

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
+from radfound.benchmark.scoring.rank import effective_rank
 from radfound.datasets.example import Example
 from radfound.datasets.kit import Kit
 from radfound.datasets.texts import radiology_texts
@@ -42,7 +43,7 @@ from training.packing import Branch, branch, pack, packed_losses
 from training.stages.align import caption_embeddings
 from training.stages.common import StageConfig, load_parts, save_parts, stage_examples, stage_model
 from training.stages.config import run_stage
-from training.stages.grid import GridObjective, align_grid, effective_rank
+from training.stages.grid import GridObjective, align_grid
 from training.stages.grounding import ground, slot_words, words_loss
 
 logger = logging.getLogger(__name__)
@@ -497,7 +498,7 @@ def grid_rank(model: RadFoundForConditionalGeneration, studies: EncodedStudies) 
         studies.visual(model.connector, list(chunk))[:, -cells:].float().mean(1)
         for chunk in torch.arange(len(studies)).split(32)
     ]
-    return effective_rank(torch.cat(parts))
+    return effective_rank(torch.cat(parts).cpu().numpy())
 
 
 def grid_objective(
