@@ -30,7 +30,7 @@ def test_an_adapter_answers_with_a_confidence_of_its_own_or_says_why_it_has_none
     assert (before["confidence"], before["reason"]) == (None, None)  # this checkpoint has none
 
     assert server.post("/train/radfound", json=TRAINING).ok
-    assert server.training_status()["status"] == "DONE"
+    assert server.training_status(timeout_s=900)["status"] == "DONE"
     (adapter,) = server.get("/radfound/adapters").json()["adapters"]
     assert adapter["manifest"]["calibration"].startswith("closed questions: 4")
 
