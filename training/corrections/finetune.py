@@ -276,7 +276,9 @@ def _with_count(progress: Report | None, corrections: int) -> Report | None:
 
 def _forget(cache: Path | None) -> None:
     """Remove what earlier runs have kept of corrected studies."""
-    for name in (VISUAL_TOKENS, OWN_ANSWERS) if cache is not None else ():
+    if cache is None:
+        return
+    for name in (VISUAL_TOKENS, OWN_ANSWERS):
         Kept(cache / name, name, 0).forget_all()
 
 

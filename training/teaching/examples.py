@@ -95,11 +95,12 @@ def measure(
             f"--studies: found {len(pairs)} corrections of questions that were asked of {FEWEST} studies or more; "
             f"expected {FEWEST}; correct more answers to the same question first"
         )
-    patients, alone, shown = (np.array(each) for each in zip(*pairs, strict=True))
-    low, high = _interval(patients, shown.astype(float) - alone)
+    patients = np.array([each for each, _, _ in pairs])
+    before, after = (np.array(each, dtype=float) for each in list(zip(*pairs, strict=True))[1:])
+    low, high = _interval(patients, after - before)
     return ExamplesGain(
-        model.revision, count, len(pairs), len(set(patients)), round(float(alone.mean()), 4),
-        round(float(shown.mean()), 4), round(low, 4), round(high, 4),
+        model.revision, count, len(pairs), len(set(patients)), round(float(before.mean()), 4),
+        round(float(after.mean()), 4), round(low, 4), round(high, 4),
     )  # fmt: skip
 
 
