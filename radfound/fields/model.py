@@ -31,6 +31,7 @@ JSON_FILE, WEIGHTS_FILE = "fields.json", "fields.safetensors"
 _REMEMBERED = 16
 # Slices of volumes lie further from the training figures, which a person had chosen and windowed.
 _VOLUME_LIMIT = 1.2
+_OF_THE_SLICES = 0.25  # the first and last slices of a volume show little, so that a quarter is enough
 _SUBSPACE = ("mean", "scale", "vectors", "spread")
 
 
@@ -301,8 +302,9 @@ class FieldModel:
             Findings are judged for one picture only, not for volumes and several views.
         """
         stated = stated or {}
-        limit = _VOLUME_LIMIT if study is not None and study.images[0].is_volume else 1.0
-        is_known = bool(np.median(self.nearness.strangeness(features)) <= limit)
+        is_volume = study is not None and study.images[0].is_volume
+        share, limit = (_OF_THE_SLICES, _VOLUME_LIMIT) if is_volume else (0.5, 1.0)
+        is_known = bool(np.quantile(self.nearness.strangeness(features), share) <= limit)
         fields: dict[str, FieldValue] = {}
         chances: dict[str, Mapping[str, float]] = {}
         several = study is not None and len(study.images) > 1
@@ -331,7 +333,7 @@ class FieldModel:
             else:
                 chances[name] = _chances(head.head, head.parts, features)
                 fields[name] = _named(head, chances[name])
-        one_picture = len(features["pooled"]) == 1 and not (study and study.images[0].is_volume)
+        one_picture = len(features["pooled"]) == 1 and not is_volume
         findings = self._findings(features) if one_picture and is_known else {}
         return Reading(fields, findings, chances, is_known, features["pooled"].mean(0))
 
@@ -388,7 +390,7 @@ class FieldModel:
 
     def _open(self, found: Reading, asked: Asked) -> FieldAnswer:
         name = str(asked.field)
-        if name == "plane" and "projection" in found.fields:
+        if name == "plane" and "plane" not in found.fields and "projection" in found.fields:
             name = "projection"
         value = found.fields.get(name)
         if value is None:

@@ -64,6 +64,14 @@ def test_the_file_states_modality_and_plane_of_a_volume(model, ct):
     assert model.answer(ct, Question(text="Is this an MRI?")).text == "No"
 
 
+def test_the_plane_of_a_file_is_told_of_a_volume_of_no_known_kind(model):
+    noise = np.random.default_rng(2).uniform(0, 255, (12, 64, 64)).astype(np.float32)
+    volume = Study((StudyImage(noise, np.diag([-2.0, -2.0, 4.0, 1.0])),))
+    assert model.read(volume)["modality"].reason == UNKNOWN_PICTURE
+    answer = model.answer(volume, Question(text="In which plane is this image?"))
+    assert (answer.text, answer.source) == ("Axial", "file")
+
+
 def test_a_field_that_does_not_apply_is_not_answered(model, ct):
     assert "weighting" not in model.read(ct)
     answer = model.answer(ct, Question(text="What is the MR weighting?"))
