@@ -104,7 +104,7 @@ def test_make_targets_named_in_the_text_exist(target):
 @pytest.mark.parametrize("command", inline("radfound"))
 def test_commands_named_in_the_text_exist(command):
     with pytest.raises(SystemExit, match="^0$"):
-        main([*command.split(), "--help"])
+        sys.exit(main([*command.split(), "--help"]))
 
 
 def test_python_modules_and_scripts_named_in_the_text_exist():

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -27,6 +28,7 @@ from monailabel_app.lib.studies.uploads import received, remove_stale
 from radfound.correction import Correction
 from radfound.engine.answer_stream import AnswerStream
 from radfound.engine.models.settings import one_model
+from radfound.engine.protocol import Abilities
 from radfound.engine.stream import Stream, Token
 from radfound.exceptions import Busy, Cancelled, StorageError
 from radfound.question import ModelVersion, Question
@@ -245,6 +247,10 @@ class HeldEngine:
 
     def __init__(self):
         self.streams = []
+        self.backend = self
+
+    def describe(self):
+        return SimpleNamespace(abilities=Abilities("none"), revision="0")
 
     def stream(self, study, task, question, **_):
         stream = Stream()
@@ -298,6 +304,7 @@ INQUIRY = Inquiry(
 async def ask_many(service, count):
     answers = [asyncio.ensure_future(service.answer_soon(INQUIRY)) for _ in range(count)]
     while len(service.models.engine().streams) < count or service.running < 8:
+        assert not any(each.done() and each.exception() for each in answers)
         await asyncio.sleep(0.01)
     return answers
 

@@ -134,12 +134,18 @@ def test_evidence_is_given_for_shorter_prompts_than_an_answer(engine, study):
 
 
 def test_a_cancelled_answer_stops_and_frees_the_engine(engine, study):
-    cancel = threading.Event()
-    stream = engine.stream(study, "vqa", "Why?", max_new_tokens=500, cancel=cancel)
-    next(stream)
-    cancel.set()
-    with pytest.raises(Cancelled):
-        list(stream)
+    def cancelled_on_the_way():
+        cancel = threading.Event()
+        stream = engine.stream(study, "vqa", "Why?", max_new_tokens=500, cancel=cancel)
+        next(stream)
+        cancel.set()
+        try:
+            list(stream)
+        except Cancelled:
+            return True
+        return False  # a busy machine may write all tokens before this thread runs again
+
+    assert any(cancelled_on_the_way() for _ in range(5))
     assert engine.answer(study, "vqa", "Why?", max_new_tokens=2)
 
 
