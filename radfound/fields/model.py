@@ -31,7 +31,9 @@ JSON_FILE, WEIGHTS_FILE = "fields.json", "fields.safetensors"
 _REMEMBERED = 16
 # Slices of volumes lie further from the training figures, which a person had chosen and windowed.
 _VOLUME_LIMIT = 1.2
-_OF_THE_SLICES = 0.25  # the first and last slices of a volume show little, so that a quarter is enough
+_OF_THE_SLICES = (
+    0.25  # the first and last slices of a volume show little, so that a quarter is enough
+)
 _SUBSPACE = ("mean", "scale", "vectors", "spread")
 
 
