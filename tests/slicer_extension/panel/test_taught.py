@@ -30,6 +30,7 @@ def test_a_correction_tells_what_it_changes(desk):
 def test_a_correction_without_effect_says_so(desk):
     corrected(desk)
     desk.until(lambda: "no other study yet" in desk.ui.correctMessage.text)
+    assert "unread studies" not in desk.ui.correctMessage.text
 
 
 def test_a_correction_is_taken_back_under_its_answer(desk):
