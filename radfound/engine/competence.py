@@ -7,22 +7,18 @@ are guesses, and are not shown as answers.
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from radfound.engine.silence.kinds import broad_kind, kind_of_question
-from radfound.exceptions import CheckpointError, StorageError
-from radfound.records.durable import replace_text
+from radfound.records.measured import MeasuredFile
 
-logger = logging.getLogger(__name__)
-
-COMPETENCE_FILE = "competence.json"
-COMPETENCE_SCHEMA = "radfound.competence/2"
-"""Files of the first schema hold only the leads of `broad_kind`; they are read as well."""
+COMPETENCE = MeasuredFile(
+    "competence.json", ("radfound.competence/2", "radfound.competence/1"), "radfound bench"
+)
+"""Files of the first schema hold only the leads of `broad_kind`."""
 
 DEFAULT_MOVE = 0.02
 """Least change of an answer's probability that is no rounding, where no other was measured."""
@@ -94,51 +90,19 @@ class Competence:
             results["model"]["revision"], leads, DEFAULT_MOVE if move is None else round(move, 4)
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the content of `competence.json`."""
-        return {
-            "schema": COMPETENCE_SCHEMA,
-            "revision": self.revision,
-            "least_move": self.least_move,
-            "leads": {kind: asdict(lead) for kind, lead in self.leads.items()},
-        }
-
     def write(self, folder: Path) -> Path:
-        """Write `competence.json` into a folder; return its path."""
-        path = folder / COMPETENCE_FILE
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            replace_text(path, json.dumps(self.to_json(), indent=2) + "\n", private=False)
-        except OSError as error:
-            raise StorageError(
-                f"{path}: cannot be written ({error.strerror}); name a folder that is writable"
-            ) from error
-        return path
+        """Write `competence.json` into a folder and return its path; StorageError if that fails."""
+        leads = {kind: asdict(lead) for kind, lead in self.leads.items()}
+        return COMPETENCE.write(
+            folder, self.revision, {"least_move": self.least_move, "leads": leads}
+        )
 
     @classmethod
     def read(cls, folder: Path, revision: str) -> Competence | None:
-        """Return the competence in a folder, or None if there is none for this revision.
+        """Return the competence in a folder; None or CheckpointError as for `MeasuredFile.read`."""
 
-        Raises
-        ------
-        CheckpointError
-            If the file is damaged.
-        """
-        path = folder / COMPETENCE_FILE
-        if not path.is_file():
-            return None
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+        def parse(data: dict[str, Any]) -> Competence:
             leads = {kind: Lead(**lead) for kind, lead in data["leads"].items()}
-            found = cls(str(data["revision"]), leads, float(data.get("least_move", DEFAULT_MOVE)))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(
-                f"{path.name}: cannot be read ({error}); delete it, or measure again with `radfound bench`"
-            ) from error
-        if found.revision != revision:
-            logger.warning(
-                "%s belongs to other weights (%s, but %s are loaded): it is not used",
-                COMPETENCE_FILE, found.revision, revision,
-            )  # fmt: skip
-            return None
-        return found
+            return cls(revision, leads, float(data.get("least_move", DEFAULT_MOVE)))
+
+        return COMPETENCE.read(folder, revision, parse)

@@ -7,20 +7,17 @@ answers, maps the probability to the probability of a correct answer.
 
 from __future__ import annotations
 
-import json
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from radfound.exceptions import CheckpointError, StorageError
-from radfound.records.durable import replace_text
+from radfound.records.measured import MeasuredFile
 
-logger = logging.getLogger(__name__)
-
-CALIBRATION_FILE = "calibration.json"
-CALIBRATION_SCHEMA = "radfound.calibration/1"
+CALIBRATION = MeasuredFile(
+    "calibration.json", ("radfound.calibration/1",), "radfound bench --calibrate"
+)
 _EPSILON = 1e-6  # probabilities are clipped to [epsilon, 1 - epsilon]
 _ASKS_YES_OR_NO = frozenset(
     "is are was were am does do did has have had can could will would should any".split()
@@ -96,57 +93,16 @@ class Calibration:
         return None if curve is None or probability is None else curve.apply(probability)
 
     def write(self, folder: Path) -> Path:
-        """Write `calibration.json` beside the weights of a checkpoint or an adapter; return its path."""
-        data = {
-            "schema": CALIBRATION_SCHEMA,
-            "revision": self.revision,
-            "curves": {name: asdict(curve) for name, curve in self.curves.items()},
-        }
-        path = folder / CALIBRATION_FILE
-        try:
-            replace_text(path, json.dumps(data, indent=2) + "\n", private=False)
-        except OSError as error:
-            raise StorageError(
-                f"{path}: cannot be written ({error.strerror}); copy the checkpoint to a writable folder"
-            ) from error
-        return path
+        """Write `calibration.json` beside the weights of a checkpoint or an adapter; errors as for `MeasuredFile.write`."""
+        curves = {name: asdict(curve) for name, curve in self.curves.items()}
+        return CALIBRATION.write(folder, self.revision, {"curves": curves})
 
     @classmethod
     def read(cls, folder: Path, revision: str) -> Calibration | None:
-        """Return the calibration in the folder of a checkpoint or an adapter.
+        """Return the calibration of a checkpoint or an adapter; None or CheckpointError as for `MeasuredFile.read`."""
 
-        Parameters
-        ----------
-        folder : Path
-        revision : str
-            Of the base weights.
+        def parse(data: dict[str, Any]) -> Calibration:
+            curves = data["curves"].items()
+            return cls(revision, {name: Curve(**curve) for name, curve in curves})
 
-        Returns
-        -------
-        Calibration or None
-            None if there is none for this revision.
-
-        Raises
-        ------
-        CheckpointError
-            If the file is damaged.
-        """
-        path = folder / CALIBRATION_FILE
-        if not path.is_file():
-            return None
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            curves = {name: Curve(**curve) for name, curve in data["curves"].items()}
-            found = cls(str(data["revision"]), curves)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(
-                f"{path.name}: cannot be read ({error}); delete it, or fit it again with `radfound bench --calibrate`"
-            ) from error
-        if found.revision != revision:
-            logger.warning(
-                "%s belongs to other weights (%s, but %s are loaded): answers have no confidence "
-                "until `radfound bench --calibrate` is run",
-                CALIBRATION_FILE, found.revision, revision,
-            )  # fmt: skip
-            return None
-        return found
+        return CALIBRATION.read(folder, revision, parse)

@@ -5,26 +5,27 @@ They are off unless they were measured to win on held-out corrections (`python -
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from radfound.correction import Correction
-from radfound.exceptions import CheckpointError, RadFoundError
+from radfound.exceptions import RadFoundError
 from radfound.question import WorkedExample
-from radfound.records.durable import replace_text
+from radfound.records.measured import MeasuredFile
 from radfound.study.study import Study
 from radfound.teaching.heads import Features
 from radfound.teaching.recall import confirmed_rows
 
 logger = logging.getLogger(__name__)
 
-EXAMPLES_FILE = "examples.json"
-EXAMPLES_SCHEMA = "radfound.examples/1"
+EXAMPLES = MeasuredFile(
+    "examples.json", ("radfound.examples/1",), "python -m training.teaching.examples"
+)
 MOST_EXAMPLES = 2
 _LONGEST_ANSWER = 300  # characters, which bounds the tokens of the prompt
 _READ_AHEAD = 3  # corrections for each example, as the files of some may be gone
@@ -70,35 +71,19 @@ class ExamplesGain:
             f"{self.patients} patients: {verdict}"
         )
 
-    def write(self, folder: Path) -> None:
-        """Write `examples.json` into a folder; StorageError if that fails."""
-        folder.mkdir(parents=True, exist_ok=True)
-        content = {"schema": EXAMPLES_SCHEMA, **asdict(self)}
-        replace_text(folder / EXAMPLES_FILE, json.dumps(content, indent=1) + "\n")
+    def write(self, folder: Path) -> Path:
+        """Write `examples.json` into a folder and return its path; StorageError if that fails."""
+        content = asdict(self)
+        return EXAMPLES.write(folder, content.pop("revision"), content)
 
     @classmethod
     def read(cls, folder: Path, revision: str) -> ExamplesGain | None:
-        """Return what was measured in a folder, or None if nothing was for this revision.
+        """Return what was measured in a folder; None or CheckpointError as for `MeasuredFile.read`."""
 
-        Raises
-        ------
-        CheckpointError
-            If the file is damaged.
-        """
-        path = folder / EXAMPLES_FILE
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            if data.pop("schema") != EXAMPLES_SCHEMA:
-                raise ValueError("another schema")
-            found = cls(**data)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(
-                f"{path.name}: cannot be read ({error}); delete it, or measure again with "
-                "`python -m training.teaching.examples`"
-            ) from error
-        return found if found.revision == revision else None
+        def parse(data: dict[str, Any]) -> ExamplesGain:
+            return cls(revision, **data)
+
+        return EXAMPLES.read(folder, revision, parse)
 
 
 def nearest_corrections(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from radfound.engine.answer_stream import AnswerStream
-from radfound.engine.competence import COMPETENCE_FILE, DEFAULT_MOVE, Competence, Lead
+from radfound.engine.competence import COMPETENCE, DEFAULT_MOVE, Competence, Lead
 from radfound.engine.engine import Engine
 from radfound.engine.models import build
 from radfound.engine.models.settings import one_model
@@ -96,7 +96,7 @@ def test_files_of_the_first_schema_are_read(tmp_path):
         "open": {"value": 0.051, "low": 0.005, "score": "RadVLBench, open questions"},
     }
     old = {"schema": "radfound.competence/1", "revision": "r1", "leads": leads}
-    (tmp_path / COMPETENCE_FILE).write_text(json.dumps(old))
+    (tmp_path / COMPETENCE.name).write_text(json.dumps(old))
     found = Competence.read(tmp_path, "r1")
     assert not found.looks("vqa", "Is the heart enlarged?") and found.looks("vqa", "Where is it?")
     assert found.least_move == DEFAULT_MOVE
@@ -110,7 +110,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 def test_a_damaged_file_is_an_error_and_a_missing_one_is_not(tmp_path):
     assert Competence.read(tmp_path, "r1") is None
-    (tmp_path / COMPETENCE_FILE).write_text("{")
+    (tmp_path / COMPETENCE.name).write_text("{")
     with pytest.raises(CheckpointError, match="competence.json"):
         Competence.read(tmp_path, "r1")
 
@@ -127,6 +127,6 @@ def test_a_sites_own_model_has_its_competence_in_its_state_folder(tmp_path, monk
 
 def test_the_shipped_model_says_nothing_about_findings():
     folder = shipped_folder("radfound-mini")
-    revision = json.loads((folder / COMPETENCE_FILE).read_text())["revision"]
+    revision = json.loads((folder / COMPETENCE.name).read_text())["revision"]
     found = Competence.read(folder, revision)
     assert found is not None and not found.looks("vqa", "Is there a tumor?")

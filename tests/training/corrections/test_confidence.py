@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from radfound.correction import Correction
-from radfound.engine.confidence import CALIBRATION_FILE, Calibration
+from radfound.engine.confidence import CALIBRATION, Calibration
 from radfound.engine.engine import Engine
 from radfound.records.adapters import AdapterStore
 from radfound.records.corrections import CorrectionLog
@@ -43,7 +43,7 @@ def trained(tmp_path_factory):
 def test_a_training_keeps_the_calibration_with_the_adapter(trained):
     _, store, result = trained
     manifest = store.manifest(result.adapter)
-    assert CALIBRATION_FILE in manifest["files"]
+    assert CALIBRATION.name in manifest["files"]
     assert manifest["calibration"].startswith("closed questions: 4")
     assert manifest["calibration"].endswith("fitted")
     found = Calibration.read(store.path(result.adapter), manifest["base_revision"])
@@ -89,7 +89,7 @@ def test_a_calibration_that_cannot_be_used_costs_the_confidence_alone(trained, t
     folder.mkdir()
     for file in store.path(result.adapter).glob("adapter_*"):
         (folder / file.name).write_bytes(file.read_bytes())
-    (folder / CALIBRATION_FILE).write_text(json.dumps({"revision": "x"}))
+    (folder / CALIBRATION.name).write_text(json.dumps({"revision": "x"}))
     damaged = AdapterStore(tmp_path / "adapters")
     damaged.publish(folder, {})
     answer = Engine.load(checkpoint, adapters=damaged).answer(read("ct0"), "vqa", QUESTION)
