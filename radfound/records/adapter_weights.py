@@ -18,6 +18,11 @@ CONFIG_FILE = "adapter_config.json"
 
 Shape = tuple[int, ...]
 
+_MOST_BYTES = (
+    4 * 2**30
+)  # LoRA weights of the largest language models are smaller, and they are read at once
+_LANGUAGE = re.compile(r"(?:(?:.*\.)?(?:language_model|text_model)|model\.layers)\..*")
+_VISION = re.compile(r".*(?:vision|visual|image_encoder).*")
 _NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 # safetensors' dtype: numpy's unsigned type of that width, and the exponent bits, all 1 in NaN and infinity.
 _EXPONENTS = {
@@ -29,7 +34,10 @@ _EXPONENTS = {
 
 
 def check_weights(folder: Path, linears: Mapping[str, Shape] | None = None) -> None:
-    """Raise unless a folder holds a valid LoRA adapter as saved by peft; imports neither torch nor peft.
+    """Raise unless a folder holds a valid LoRA adapter of a language model as saved by peft.
+
+    Servers of models ignore weights of the vision encoder and the projector without a word, so that the model that
+    answers would not be the one that passed the gate. Imports neither torch nor peft.
 
     Parameters
     ----------
@@ -40,13 +48,14 @@ def check_weights(folder: Path, linears: Mapping[str, Shape] | None = None) -> N
     Raises
     ------
     AdapterError
-        If the weights cannot be read, hold values that are not finite, do not come in pairs of one rank,
-        or do not fit `linears`.
+        If the weights cannot be read, are too many, hold values that are not finite or are of another part of the
+        model, do not come in pairs of one rank, or do not fit `linears`.
     """
     named = f"adapter {folder.name}"
     targets = _targets(folder, named)
     pairs: dict[str, dict[str, Shape]] = {}
     for name, tensor in _tensors(folder, named):
+        _check_part(named, name)
         if not _is_finite(tensor):
             raise AdapterError(f"{named}: {name} holds values that are not finite; train it again")
         match = _NAME.fullmatch(name)
@@ -81,12 +90,35 @@ def _tensors(folder: Path, named: str) -> list[tuple[str, dict[str, Any]]]:
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         raise AdapterError(f"{named}: holds no {WEIGHTS_FILE}; weights in a pickle are not loaded")
+    if (size := path.stat().st_size) > _MOST_BYTES:
+        raise AdapterError(
+            f"{named}: its weights take {size / 2**30:.1f} GB; expected at most {_MOST_BYTES >> 30} GB; train it with "
+            "a lower rank"
+        )
     try:
         return list(safetensors.deserialize(path.read_bytes()))
     except (OSError, safetensors.SafetensorError) as error:
         raise AdapterError(
             f"{named}: its {WEIGHTS_FILE} is no safetensors file ({error}); train it again"
         ) from error
+
+
+def _check_part(named: str, name: str) -> None:
+    """Raise AdapterError if a tensor is not of LoRA in the language model."""
+    if ".lora_" not in name:
+        raise AdapterError(
+            f"{named}: holds whole layers ({name}); servers of models load LoRA only: train without modules_to_save"
+        )
+    if not is_of_language_model(name.removeprefix("base_model.model.")):
+        raise AdapterError(
+            f"{named}: {name} is not of the language model; servers of models ignore it without a word: train the "
+            "language model's layers alone"
+        )
+
+
+def is_of_language_model(module: str) -> bool:
+    """Whether a module of a vision-language model, named from its root, or of a language model, is one of its layers."""
+    return bool(_LANGUAGE.fullmatch(module)) and not _VISION.fullmatch(module)
 
 
 def _is_finite(tensor: Mapping[str, Any]) -> bool:

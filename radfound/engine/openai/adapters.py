@@ -7,7 +7,6 @@ model.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -15,7 +14,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import openai
-import safetensors
 
 from radfound.engine.openai.connection import Connection
 from radfound.engine.openai.failures import Asked, explain
@@ -23,11 +21,10 @@ from radfound.engine.openai.server import Server
 from radfound.engine.openai.turns import Turns
 from radfound.exceptions import AdapterError, ModelServerError, RadFoundError, UnsupportedError
 from radfound.records.adapter_weights import WEIGHTS_FILE, check_weights
+from radfound.records.durable import sha256_of
 
 _PROBE = "Name one organ of the chest."
 _LEAST_CHANGE = 1e-3  # of a log-probability
-_MOST_BYTES = 4 * 2**30
-_OF_THE_LANGUAGE_MODEL = (".language_model.", ".text_model.", "model.model.layers.")
 
 
 class Adapters:
@@ -196,36 +193,5 @@ def _scales(adapters: Mapping[str, int], name: str | None) -> list[dict[str, Any
 
 def _name(adapter: str, folder: Path) -> str:
     """Return the adapter's name at the server: one for these weights, whoever else loads adapters there."""
-    _check_parts(adapter, folder)
-    sha = hashlib.sha256()
-    with open(folder / WEIGHTS_FILE, "rb") as file:
-        while block := file.read(1 << 20):
-            sha.update(block)
-    return f"radfound-{adapter}-{sha.hexdigest()[:12]}"
-
-
-def _check_parts(adapter: str, folder: Path) -> None:
-    """Raise AdapterError unless an adapter holds LoRA of the language model alone.
-
-    vLLM loads an adapter of the vision tower without an error, and ignores that part.
-    """
-    path = folder / WEIGHTS_FILE
-    if path.is_file() and path.stat().st_size > _MOST_BYTES:
-        raise AdapterError(
-            f"adapter {adapter}: its weights take {path.stat().st_size / 2**30:.1f} GB; expected at most "
-            f"{_MOST_BYTES >> 30} GB, as LoRA weights are small"
-        )
     check_weights(folder)
-    with safetensors.safe_open(path, "np") as file:
-        names = list(file.keys())
-    for name in names:
-        if ".lora_" not in name:
-            raise AdapterError(
-                f"adapter {adapter}: holds whole layers ({name}); a model server loads LoRA only: train "
-                "without modules_to_save"
-            )
-        if not any(part in name for part in _OF_THE_LANGUAGE_MODEL):
-            raise AdapterError(
-                f"adapter {adapter}: {name} is not of the language model; a model server ignores it without "
-                "a word: train with LoRA on the language model only"
-            )
+    return f"radfound-{adapter}-{sha256_of(folder / WEIGHTS_FILE)[:12]}"

@@ -1,61 +1,18 @@
-"""LoRA adapters of a vision-language model: checks before loading, and switching between requests."""
+"""LoRA adapters of a vision-language model: loading, and switching between requests."""
 
 from __future__ import annotations
 
-import json
-import logging
 import re
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 
 from radfound.exceptions import AdapterError, NotFoundError
-from radfound.records.adapter_weights import CONFIG_FILE, WEIGHTS_FILE, check_weights
-
-logger = logging.getLogger(__name__)
+from radfound.records.adapter_weights import check_weights, is_of_language_model
 
 TARGETS = r".*\.(language_model|text_model)\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """The linear layers of the language model in every family, and none of the vision encoder."""
-
-MOST_BYTES = 2 * 2**30
-_LANGUAGE = re.compile(r"(?:.*\.)?(?:language_model|text_model)\..*")
-_VISION = re.compile(r".*(?:vision|visual|image_encoder).*")
-
-
-def check_adapter(folder: Path, model: Any) -> None:
-    """Raise AdapterError unless a folder holds a LoRA adapter of the language model alone.
-
-    vLLM and llama.cpp silently ignore weights of the vision encoder and the projector, so that the model that
-    is served would not be the model that passed the gate.
-
-    Parameters
-    ----------
-    folder : Path
-    model : PreTrainedModel
-    """
-    named = f"adapter {folder.name}"
-    path = folder / WEIGHTS_FILE
-    size = path.stat().st_size if path.is_file() else 0
-    if size > MOST_BYTES:
-        raise AdapterError(
-            f"{named}: {size / 2**30:.1f} GB; expected at most {MOST_BYTES / 2**30:.0f} GB; train it with a lower rank"
-        )
-    config = _config(folder, named)
-    if config.get("modules_to_save"):
-        raise AdapterError(
-            f"{named}: trained whole layers too ({', '.join(map(str, config['modules_to_save']))}), which servers "
-            "ignore; train it again without modules_to_save"
-        )
-    if size:
-        for module in _modules(path, named):
-            if not _is_language(module):
-                raise AdapterError(
-                    f"{named}: changes {module}, which is not part of the language model; servers ignore "
-                    "weights of the vision encoder and the projector; train the language model's layers alone"
-                )
-    check_weights(folder, _linears(model))
 
 
 class Adapters:
@@ -89,7 +46,7 @@ class Adapters:
         """
         if adapter in self._loaded:
             return
-        check_adapter(folder, self._model)
+        check_weights(folder, _linears(self._model))
         self.use(None)
         if self._base is None:
             self._base = self._log_probabilities()
@@ -156,36 +113,13 @@ class Adapters:
         return found
 
 
-def _config(folder: Path, named: str) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AdapterError(f"{named}: its {CONFIG_FILE} is missing or damaged") from error
-    return found if isinstance(found, dict) else {}
-
-
-def _modules(path: Path, named: str) -> list[str]:
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            names = list(file.keys())
-    except (OSError, safetensors.SafetensorError) as error:
-        raise AdapterError(
-            f"{named}: its {WEIGHTS_FILE} is no safetensors file ({error})"
-        ) from error
-    return [name.removeprefix("base_model.model.") for name in names]
-
-
-def _is_language(module: str) -> bool:
-    return bool(_LANGUAGE.fullmatch(module)) and not _VISION.fullmatch(module)
-
-
 def _linears(model: Any) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the language model's linear layers by name, quantised ones included."""
     found: dict[str, tuple[int, ...]] = {}
     for name, module in model.named_modules():
         name = name.replace(".base_layer", "")
         if (
-            _is_language(name)
+            is_of_language_model(name)
             and hasattr(module, "in_features")
             and hasattr(module, "out_features")
         ):

@@ -77,6 +77,14 @@ def test_what_is_no_sound_adapter_is_not_published(tmp_path, damage):
     assert store.list() == [] and store.active() is None
 
 
+def test_a_huge_adapter_is_refused_unread(tmp_path):
+    folder = save_adapter(tmp_path / "trained")
+    with open(folder / WEIGHTS, "wb") as file:
+        file.truncate(10 * 2**30)  # takes no room on the disk
+    with pytest.raises(AdapterError, match="take 10.0 GB; expected at most 4 GB"):
+        check_weights(folder)
+
+
 @pytest.mark.parametrize(
     ("modules", "found"),
     [
