@@ -101,7 +101,7 @@ class RadFoundApp(MONAILabelApp):
             description="Captions, answers and reports about radiology studies. Not a medical device.",
             version=__version__,
         )
-        self.service.sessions = self.sessions()
+        self.service.studies.sessions = self.sessions()
         # Automatic scoring would load a second model at every start and every choice of a study;
         # `POST /scoring/radfound` scores on request.
         self._auto_update_scoring = False

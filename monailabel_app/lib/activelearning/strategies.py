@@ -120,7 +120,7 @@ class NextStudy(Strategy):
         self, image: str, reader: str, skipped: list[dict[str, str]], shared: bool = False
     ) -> bool:
         try:
-            self._service.study([image])  # loads the study for the reader's first question
+            self._service.studies.get([image])  # loads the study for the reader's first question
         except PacsUnreachableError:  # nor can the next one be fetched
             raise
         except RadFoundError as error:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from radfound.exceptions import RadFoundError
 from radfound.question import CANNOT_TELL, Answer
 
+from .inquiry import Inquiry
 from .open_answers import OpenAnswer
-from .service import Inquiry, RadFoundService
+from .service import RadFoundService
 
 _LEAST_COMMON = 0.5  # of the words of the shorter answer
 _POLARITY = {"yes": True, "no": False}

@@ -8,42 +8,36 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from radfound.correction import Correction
-from radfound.exceptions import (
-    Busy,
-    CorrectionError,
-    NotFoundError,
-    RadFoundError,
-    RequestError,
-)
-from radfound.question import Answer, Question, WorkedExample
-from radfound.reading import read_study
+from radfound.exceptions import Busy, RadFoundError, RequestError
+from radfound.question import Answer, WorkedExample
 from radfound.records.adapters import AdapterStore
 from radfound.records.answers import AnswerJournal
 from radfound.records.corrections import CorrectionLog
 from radfound.records.scores import ScoreBook
 from radfound.study.region import Box, Plane
 from radfound.study.study import Study
-from radfound.teaching.examples import ExamplesGain, worked_examples
-from radfound.wire import AskRequest, answer_from_json, parse_ask
+from radfound.wire import answer_from_json, parse_ask
 
 from ..metrics import Metrics
 from ..studies.datastore import Parts
 from ..studies.sessions import StudySessions
-from ..studies.uploads import Upload, received
 from .features import StudyFeatures
+from .inquiry import Inquiry, Place, Source
+from .loading import ServedStudies
 from .models import ServedModels
 from .open_answers import OpenAnswer, OpenAnswers
-from .priors import check_same_patient, joined
-from .shelf import Selection, StudyShelf, version_of
+from .recording import record
 from .shown import ShownPictures
-from .taught import applied, recalled
+from .taught import applied, examples_for, recalled
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from radfound.engine.engine import Engine
     from radfound.study.evidence_map import Evidence
     from radfound.teaching import Teaching
@@ -53,43 +47,6 @@ logger = logging.getLogger(__name__)
 EVIDENCE_NAME = "evidence.nrrd"
 
 _LOADER_THREADS = 4
-
-
-@dataclass(frozen=True)
-class Inquiry:
-    """A validated request and its loaded study.
-
-    Parameters
-    ----------
-    task : {"vqa", "caption", "report"}
-    images : tuple of str
-        The caller's ids of the study's images.
-    study : Study
-    ask : AskRequest
-    load_ms, read_ms : int
-        Time to load the model and the study.
-    parts : Parts or None
-        What the study was made from, if it is from the datastore.
-    """
-
-    task: str
-    images: tuple[str, ...]
-    study: Study
-    ask: AskRequest
-    load_ms: int
-    read_ms: int
-    parts: Parts | None = None
-
-    @property
-    def wants_teaching(self) -> bool:
-        """Whether readers' corrections may answer."""
-        return self.ask.recall and not self.ask.model_only
-
-    @property
-    def question(self) -> Question:
-        """The question as a model gets it."""
-        text = self.ask.question if self.task == "vqa" else None
-        return Question(self.task, text, self.ask.history, self.ask.region)
 
 
 class RadFoundService:
@@ -123,7 +80,7 @@ class RadFoundService:
         features: StudyFeatures | None = None,
     ):
         self.datastore = datastore
-        self.sessions = sessions
+        self.studies = ServedStudies(datastore, sessions)
         self.teaching = teaching
         self.features = features or StudyFeatures(log.path.parent / "features")
         self.log = log
@@ -136,7 +93,6 @@ class RadFoundService:
         self.readers = ThreadPoolExecutor(_LOADER_THREADS, thread_name_prefix="radfound-load")
         self.open_answers = OpenAnswers()
         self.shown = ShownPictures()
-        self._shelf = StudyShelf()
 
     @property
     def is_loaded(self) -> bool:
@@ -164,7 +120,8 @@ class RadFoundService:
 
     def cache_counts(self) -> dict[tuple[str, str], int]:
         """Return the hits and misses of each cache by (cache, "hit" or "miss")."""
-        counts = {("study", "hit"): self._shelf.hits, ("study", "miss"): self._shelf.misses}
+        shelf = self.studies.shelf
+        counts = {("study", "hit"): shelf.hits, ("study", "miss"): shelf.misses}
         # Models in this process have a prefix cache here; servers of models count their own.
         for engine in self.models.loaded().values():
             prefixes = getattr(engine.backend, "prefixes", None)
@@ -180,15 +137,7 @@ class RadFoundService:
 
     # Questions --------------------------------------------------------------------------------
 
-    def inquire(
-        self,
-        task: str,
-        params: object,
-        *,
-        image: str = "",
-        session_id: str = "",
-        upload: Upload | None = None,
-    ) -> Inquiry:
+    def inquire(self, task: str, params: object, **place: Unpack[Place]) -> Inquiry:
         """Check a request and load its study.
 
         Parameters
@@ -197,10 +146,8 @@ class RadFoundService:
         params : object
             As received; `images`, `series`, `volume` and `prior` (the id of an earlier study of the
             patient) select what is loaded.
-        image : str
-            Id in the datastore.
-        session_id, upload : str, (file name, content)
-            Alternatives to `image`; an upload takes precedence over a session, a session over an image.
+        image, session_id, upload
+            See `Place`.
 
         Raises
         ------
@@ -208,10 +155,9 @@ class RadFoundService:
             RequestError, NotFoundError or what `read_study` raises.
         """
         ask = parse_ask(params)
-        selection, prior = selection_of(params), _prior(params)
+        source = Source.of(params, ask.images, place)
         if task == "vqa" and ask.question is None:
             raise RequestError("question: missing; expected a question in params")
-        images = (session_id,) if session_id else _unique(image, ask.images)
         began = time.monotonic()
         for model in ask.models or (ask.model,):
             self.engine(model).check(
@@ -219,66 +165,22 @@ class RadFoundService:
                 ask.question,
                 history=ask.history,
                 max_new_tokens=ask.max_new_tokens,
-                images=len(images) + bool(prior),
+                images=source.count,
                 evidence=ask.evidence,
             )
         loaded = time.monotonic()
-        parts: Parts | None = None
-        if upload is not None:
-            study = _read_upload(upload, selection)
-            images = (study.id,)
-        elif session_id:
-            study = self._shelf.get([self._session_path(session_id)], session_id, selection)
-        else:
-            parts = self.parts(images, selection)
-            study = self._shelf.get(parts.paths, images[0], selection)
-            if prior:
-                study, parts = self._with_prior(study, parts, prior)
+        found = self.studies.load(source)
         ended = time.monotonic()
         load_ms, read_ms = (round(1000 * seconds) for seconds in (loaded - began, ended - loaded))
-        return Inquiry(task, images, study, ask, load_ms, read_ms, parts)
+        return Inquiry(task, found.images, found.study, ask, load_ms, read_ms, found.parts)
 
-    async def inquire_soon(
-        self,
-        task: str,
-        params: object,
-        *,
-        image: str = "",
-        session_id: str = "",
-        upload: Upload | None = None,
-    ) -> Inquiry:
+    async def inquire_soon(self, task: str, params: object, **place: Unpack[Place]) -> Inquiry:
         """Do what `inquire` does in a loader's thread; Busy if the server is stopping."""
         try:
-            future = self.readers.submit(
-                self.inquire, task, params, image=image, session_id=session_id, upload=upload
-            )
+            future = self.readers.submit(partial(self.inquire, task, params, **place))
         except RuntimeError as error:
             raise Busy("the server is stopping; ask again when it is back") from error
         return await asyncio.wrap_future(future)
-
-    def study(self, images: Sequence[str], selection: Selection | None = None) -> Study:
-        """Return one study made of images of the datastore, one view each."""
-        selection = selection or Selection()
-        return self._shelf.get(self.parts(images, selection).paths, images[0], selection)
-
-    def parts(self, images: Sequence[str], selection: Selection) -> Parts:
-        """Return the files or folders that make up images of the datastore."""
-        if not images:
-            raise RequestError("image: missing; expected image, session_id or a file")
-        found = [self.datastore.parts(image, selection.series) for image in images]
-        return joined(found)
-
-    def _with_prior(self, study: Study, parts: Parts, prior: str) -> tuple[Study, Parts]:
-        """Add an earlier study of the patient, whose images are marked as prior."""
-        earlier = self.parts((prior,), Selection())
-        check_same_patient(parts.paths, earlier.paths)
-        images = self._shelf.get(earlier.paths, prior, Selection()).images
-        marked = tuple(replace(image, prior=True) for image in images)
-        return Study(study.images + marked, id=study.id), joined([parts, earlier])
-
-    def version(self, image: str) -> str:
-        """Return a version key of an image's file; the key changes with the file."""
-        return repr(version_of(self._image_path(image)))
 
     # Answers ----------------------------------------------------------------------------------
 
@@ -370,11 +272,7 @@ class RadFoundService:
             raise RequestError("text: expected a sentence of the answer")
         ask = parse_ask({key: params[key] for key in ("history", "region") if key in params})
         engine = self.models.engine_of(answer.model)
-        selection = selection_of(params)
-        parts = self.parts(answer.images, selection)
-        study = self._shelf.get(parts.paths, answer.images[0], selection)
-        if prior := _prior(params):
-            study, _ = self._with_prior(study, parts, prior)
+        study = self.studies.load(Source.of(params, answer.images)).study
         return study, engine.evidence(
             study, answer, text=text, history=ask.history, region=ask.region
         )
@@ -401,32 +299,10 @@ class RadFoundService:
         )
 
     def _examples(self, engine: Engine, inquiry: Inquiry) -> tuple[WorkedExample, ...]:
-        """Return corrected studies to show before a question; none unless they were measured to help this model."""
-        model = engine.backend.describe()
-        question = inquiry.question
-        if (
-            self.teaching is None
-            or not (inquiry.wants_teaching and model.abilities.examples)
-            or question.task != "vqa"
-            or question.region is not None
-            or engine.model_version.adapter is not None  # the base model was measured
-        ):
+        if self.teaching is None:
             return ()
-        try:
-            gain = ExamplesGain.read(self.models.measured(inquiry.ask.model), model.revision)
-        except RadFoundError as error:
-            logger.warning("no worked examples are shown: %s", error)
-            return ()
-        if gain is None or not gain.wins:
-            return ()
-        return worked_examples(
-            self.teaching.memory.asked(question),
-            inquiry.study,
-            self.study,
-            self.teaching.features,
-            confirm=self.teaching.confirm,
-            count=gain.count,
-        )
+        measured = self.models.measured(inquiry.ask.model)
+        return examples_for(self.teaching, engine, inquiry, measured, self.studies.get)
 
     def _finished(self, answer: Answer, inquiry: Inquiry, source: OpenAnswer) -> Answer:
         """Return an answer as the caller gets it, and record it."""
@@ -472,87 +348,8 @@ class RadFoundService:
     # Corrections ------------------------------------------------------------------------------
 
     def record(self, corrections: Sequence[Correction]) -> list[bool]:
-        """Append corrections to the log, all or none; False for each that is already there.
-
-        A correction without a region takes the region of its answer.
-
-        Raises
-        ------
-        CorrectionError
-            If an image is not in the datastore, or the id belongs to a different correction.
-        """
-        corrections = [self._with_region(correction) for correction in corrections]
-        for correction in corrections:
-            self._check_recordable(correction)
-        hashed = [self._with_image_hash(correction) for correction in corrections]
-        return self.log.extend(hashed)
-
-    def _check_recordable(self, correction: Correction) -> None:
-        for image in correction.images:
-            try:
-                self.datastore.check_known(image)
-            except NotFoundError as error:
-                raise CorrectionError(
-                    "images: one is not in the datastore, so the correction cannot be trained on; "
-                    "upload it first with PUT /datastore/image"
-                ) from error
-
-    def _with_region(self, correction: Correction) -> Correction:
-        if correction.region is not None or correction.answer_id is None:
-            return correction
-        try:
-            return replace(correction, region=self.journal.get(correction.answer_id).region)
-        except RadFoundError as error:
-            logger.info("a corrected answer is not in the journal: %s", error.code)
-            return correction
-
-    def _with_image_hash(self, correction: Correction) -> Correction:
-        """Add the hash of the image content; keep the correction even if the image is unreadable."""
-        if correction.image_hash is not None:
-            return correction
-        try:
-            return replace(correction, image_hash=self.study(correction.images).digest)
-        except RadFoundError as error:
-            logger.warning("a correction is recorded without image hash: %s", error.code)
-            return correction
-
-    # Paths ------------------------------------------------------------------------------------
-
-    def _image_path(self, image: str) -> Path:
-        path: Path = self.datastore.path_of(image)
-        return path
-
-    def _session_path(self, session_id: str) -> Path:
-        if self.sessions is None:
-            raise RequestError("session_id: sessions are turned off on this server")
-        return self.sessions.path_of(session_id)
-
-
-def _read_upload(upload: Upload, selection: Selection) -> Study:
-    with received(*upload) as path:
-        return read_study(path, series=selection.series, volume=selection.volume)
-
-
-def selection_of(params: object) -> Selection:
-    """Return the series and volume that a request names; RequestError if they are of the wrong kind."""
-    series = params.get("series") if isinstance(params, Mapping) else None
-    volume = params.get("volume") if isinstance(params, Mapping) else None
-    if series is not None and not isinstance(series, str):
-        raise RequestError("series: expected text, a series number or instance UID")
-    if volume is not None and (isinstance(volume, bool) or not isinstance(volume, int)):
-        raise RequestError("volume: expected a whole number, from 0")
-    return Selection(series, volume)
-
-
-def _prior(params: object) -> str:
-    prior = params.get("prior") if isinstance(params, Mapping) else None
-    if prior is not None and not isinstance(prior, str):
-        raise RequestError("prior: expected text, the id of an earlier study of the patient")
-    return prior or ""
-
-
-def _unique(image: str, others: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([image, *others] if image else others))
+        """Append corrections to the log, all or none; see `recording.record`."""
+        return record(corrections, self.log, self.journal, self.studies)
 
 
 def _as_requested(answer: Answer, inquiry: Inquiry) -> Answer:

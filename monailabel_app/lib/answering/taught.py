@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from radfound.question import Answer, ModelVersion, Question, ReaderText, split_report
+from radfound.exceptions import RadFoundError
+from radfound.question import (
+    Answer,
+    ModelVersion,
+    Question,
+    ReaderText,
+    WorkedExample,
+    split_report,
+)
 from radfound.study.study import Study
 from radfound.teaching import Taught, Teaching
+from radfound.teaching.examples import ExamplesGain, worked_examples
+
+from .inquiry import Inquiry
 
 if TYPE_CHECKING:
+    from radfound.engine.engine import Engine
     from radfound.engine.shown import Shown
+
+logger = logging.getLogger(__name__)
 
 
 class RecalledAnswer:
@@ -102,4 +118,48 @@ def applied(answer: Answer, taught: Taught) -> Answer:
         corrected_on=taught.corrected_on,
         sections=split_report(taught.text) if answer.task == "report" else None,
         finished=True,
+    )
+
+
+def examples_for(
+    teaching: Teaching,
+    engine: Engine,
+    inquiry: Inquiry,
+    measured: Path,
+    read: Callable[[tuple[str, ...]], Study],
+) -> tuple[WorkedExample, ...]:
+    """Return corrected studies to show before a question; none unless they were measured to help this model.
+
+    Parameters
+    ----------
+    teaching : Teaching
+    engine : Engine
+    inquiry : Inquiry
+    measured : Path
+        Folder with what was measured of the model.
+    read : callable
+        From the ids of images to their study.
+    """
+    model, question = engine.backend.describe(), inquiry.question
+    if (
+        not (inquiry.wants_teaching and model.abilities.examples)
+        or question.task != "vqa"
+        or question.region is not None
+        or engine.model_version.adapter is not None  # the base model was measured
+    ):
+        return ()
+    try:
+        gain = ExamplesGain.read(measured, model.revision)
+    except RadFoundError as error:
+        logger.warning("no worked examples are shown: %s", error)
+        return ()
+    if gain is None or not gain.wins:
+        return ()
+    return worked_examples(
+        teaching.memory.asked(question),
+        inquiry.study,
+        read,
+        teaching.features,
+        confirm=teaching.confirm,
+        count=gain.count,
     )

@@ -145,7 +145,7 @@ def _maps(study: Study, evidence: Evidence) -> tuple[Picture, ...]:
 
 def _pictures(image: str, series: str | None, volume: int | None) -> tuple[Picture, ...]:
     service: RadFoundService = app_instance().service
-    study = service.study((image,), Selection(series, volume))
+    study = service.studies.get((image,), Selection(series, volume))
     if study not in _prepared:
         _prepared[study] = pictures_of(study)
     return _prepared[study]

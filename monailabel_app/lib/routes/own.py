@@ -35,9 +35,10 @@ from radfound.wire import (
     error_to_json,
 )
 
+from ..answering.inquiry import Inquiry
 from ..answering.open_answers import OpenAnswer
 from ..answering.opinions import agree, one_for_each, opinions
-from ..answering.service import Inquiry, RadFoundService
+from ..answering.service import RadFoundService
 from .fields import json_body, sound_body
 from .pacs.archive import archive_state
 from .running import run_for

@@ -95,7 +95,7 @@ class RadFoundScoring(ScoringMethod):
         return report
 
     def _score(self, image: str, questions: tuple[str, ...]) -> None:
-        study, engine = self._service.study([image]), self._service.engine()
+        study, engine = self._service.studies.get([image]), self._service.engine()
         if engine.backend.describe().abilities.embed:
             self._service.scores.record_embedding(image, engine.model_version, engine.embed(study))
         for question in questions:

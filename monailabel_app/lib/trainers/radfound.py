@@ -162,8 +162,8 @@ class RadFoundTrainer(TrainTask):
         return {
             "log": service.log,
             "store": service.models.adapters(base.name),
-            "read": lambda image: service.study([image]),
-            "version": service.version,
+            "read": lambda image: service.studies.get([image]),
+            "version": service.studies.version,
             "author": str(request.get("author") or ""),
             "force": request.get("force") is True,
             "progress": lambda progress: self._report(progress, _names_of(base.backend)),

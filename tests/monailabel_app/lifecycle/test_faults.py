@@ -20,8 +20,9 @@ import psutil
 import pytest
 import requests
 
+from monailabel_app.lib.answering.inquiry import Inquiry
 from monailabel_app.lib.answering.models import ServedModels
-from monailabel_app.lib.answering.service import Inquiry, RadFoundService
+from monailabel_app.lib.answering.service import RadFoundService
 from monailabel_app.lib.lifecycle.leftovers import remove_leftovers
 from monailabel_app.lib.studies.datastore import StudyDatastore
 from monailabel_app.lib.studies.uploads import received, remove_stale

@@ -95,7 +95,7 @@ def _unread(service: RadFoundService) -> Iterator[Unread]:
 
 def _digest(service: RadFoundService, image: str) -> str | None:
     try:
-        return service.study((image,)).digest
+        return service.studies.get((image,)).digest
     except RadFoundError:  # unreadable: no question about it has an answer
         return None
 
