@@ -1,7 +1,7 @@
 """Merge the output of instruction tuning into a Hugging Face checkpoint folder, to serve or benchmark.
 
 `python -m training.stages.merge --trained DIR --out FOLDER [--model NAME] [--language-model FOLDER]`, with the model
-and language model used in training; then `make serve CHECKPOINT=FOLDER`.
+and language model used in training; then `make serve MODEL=FOLDER`.
 """
 
 from __future__ import annotations

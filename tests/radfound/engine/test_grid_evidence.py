@@ -4,7 +4,7 @@ import torch
 
 from radfound.engine.local.attribution import patch_evidence
 from radfound.model.checkpoints import load
-from tests.training.stages.test_grid import with_grid
+from tests.training.stages.instruct.test_grid import with_grid
 
 
 def relevance(model):

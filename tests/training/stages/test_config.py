@@ -8,6 +8,8 @@ import pytest
 from radfound.exceptions import TrainingError
 from training.stages.config import load_config, run_stage
 
+ROOT = Path(__file__).parents[3]
+
 
 @dataclass(frozen=True)
 class Inner:
@@ -140,6 +142,6 @@ def test_an_error_of_a_stage_is_one_line_and_no_traceback(capsys):
 def test_the_settings_that_come_along_are_read(stage):
     module = importlib.import_module(f"training.stages.{stage}")
     cls = getattr(module, f"{stage.capitalize()}Config")
-    path = Path(module.__file__).parent / "configs" / f"{stage}.yaml"
+    path = ROOT / "training" / "stages" / "configs" / f"{stage}.yaml"
     folders = ["data=kit", "out=run", *(["vision=v.safetensors"] if stage != "pretrain" else [])]
     assert load_config(cls, path, folders).loop.steps > 0

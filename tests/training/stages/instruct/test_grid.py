@@ -10,7 +10,7 @@ from radfound.datasets.example import Example
 from radfound.model.checkpoints import load
 from radfound.model.configuration_radfound import RadFoundConfig
 from radfound.model.modeling_radfound import RadFoundForConditionalGeneration
-from training.stages.grid import GridObjective, align_grid, spread
+from training.stages.instruct.grid import GridObjective, align_grid, spread
 
 
 def with_grid(tokens=8, grid=4):

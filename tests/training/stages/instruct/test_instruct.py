@@ -12,21 +12,18 @@ from radfound.exceptions import TrainingError
 from radfound.model.checkpoints import load
 from radfound.model.processing_radfound import pad_frames
 from radfound.study.frames import FrameConfig, make_frames
-from tests.training.stages.test_grid import with_grid
+from tests.training.stages.instruct.test_grid import with_grid
 from training.loop.config import Draw, LoopConfig
 from training.loop.optimise import optimise
 from training.stages.common import load_parts, save_parts
 from training.stages.grounding import SLOTS
-from training.stages.instruct import (
-    EncodedStudies,
-    InstructConfig,
-    InstructObjective,
-    grid_objective,
-    ground_projector,
-    learning_parts,
-    merge_by_image,
-    save,
-)
+from training.stages.instruct import InstructConfig
+from training.stages.instruct.encoded import EncodedStudies
+from training.stages.instruct.examples import merge_by_image
+from training.stages.instruct.grid import grid_objective
+from training.stages.instruct.objective import InstructObjective
+from training.stages.instruct.saving import save
+from training.stages.instruct.stage import ground_projector, learning_parts
 
 CONFIG = InstructConfig(
     out=Path("out"),
@@ -148,9 +145,7 @@ def test_an_encoded_study_has_the_tokens_that_the_model_gives_it(seeing):
 
 
 def test_the_swap_learns_to_tell_the_right_image_from_another(seeing):
-    groups = learning_parts(seeing.model, seeing.config)
-    readouts = [p for n, p in seeing.grid.named_parameters() if not n.startswith("grid.")]
-    groups[1.0] = [*groups[1.0], *readouts]
+    groups = learning_parts(seeing.model, seeing.config, seeing.grid)
     log = optimise(seeing.train(), groups, replace(seeing.config.loop, steps=40, log_every=1))
     assert {"answers", "words", "swap", "grid"} <= set(log[0])
     first, last = (sum(r["swap"] for r in part) for part in (log[:10], log[-10:]))

@@ -15,10 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from radfound.benchmark.scoring.rank import effective_rank
 from radfound.datasets.example import Example
-from radfound.model.modeling_radfound import GridProjector
+from radfound.model.modeling_radfound import GridProjector, RadFoundForConditionalGeneration
+from radfound.model.processing_radfound import RadFoundProcessor
 from training.loop.config import Draw, LoopConfig
 from training.loop.optimise import optimise
+from training.stages.align import caption_embeddings
+from training.stages.instruct.encoded import EncodedStudies
 from training.stages.objectives import contrast
 
 _SHARED = 256  # width in which pictures and captions are compared
@@ -142,3 +146,34 @@ def align_grid(objective: GridObjective, *, steps: int, seed: int = 0) -> None:
         steps, 1e-3, batch_size=128, warmup_steps=20, log_every=100, seed=seed, precision="fp32"
     )
     optimise(objective.train(), {1.0: learning}, loop)
+
+
+def grid_objective(
+    model: RadFoundForConditionalGeneration, processor: RadFoundProcessor, studies: EncodedStudies
+) -> GridObjective | None:
+    """Return the alignment of the grid tokens to the labels and captions of studies; None without grid tokens."""
+    if model.connector.grid is None:
+        return None
+    captions = [e.text for e in studies.examples]
+    known = [n for n, text in enumerate(captions) if text]
+    texts = torch.zeros(len(captions), model.config.text_config.hidden_size)
+    if known:
+        texts[known] = caption_embeddings(
+            model.language_model, processor.tokenizer, [captions[n] for n in known]
+        )
+    scale = float(model.get_input_embeddings().weight.detach().float().std())
+    objective = GridObjective(
+        model.connector.grid, studies.cells[0], studies.examples, texts, scale
+    )
+    return objective.to(model.device)
+
+
+@torch.no_grad()
+def grid_rank(model: RadFoundForConditionalGeneration, studies: EncodedStudies) -> float:
+    """Return the effective rank of the mean grid token of studies."""
+    cells = model.config.num_grid_tokens
+    parts = [
+        studies.visual(model.connector, list(chunk))[:, -cells:].float().mean(1)
+        for chunk in torch.arange(len(studies)).split(32)
+    ]
+    return effective_rank(torch.cat(parts).cpu().numpy())
