@@ -13,71 +13,66 @@ from radfound.exceptions import RequestError
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    add = command.add_argument
-    add(
+    _add_model(command.add_argument_group("model"))
+    _add_questions(command.add_argument_group("questions"))
+    _add_results(command.add_argument_group("results"))
+    command.set_defaults(run=_bench)
+
+
+def _add_model(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--model",
         default="radfound-mini",
         help="radfound-mini, a folder of weights, openai:ADDRESS#NAME, or a name in the file of --models",
     )
-    add(
+    group.add_argument(
         "--models",
         type=Path,
         metavar="FILE",
         help="settings file with several models (docs/models.md)",
     )
-    add(
+    group.add_argument(
         "--send-images-to",
         action="append",
         default=[],
         metavar="HOST",
         help="another machine that may receive images",
     )
-    add(
+    group.add_argument("--device", help='such as "cuda"; default: chosen automatically')
+    group.add_argument(
         "--at-once",
         type=int,
         default=64,
         metavar="N",
         help="most questions at once; default: %(default)s",
     )
-    add("--tasks", default="metadata,vqa,caption,report", help="default: %(default)s")
-    add(
+
+
+def _add_questions(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--data",
         help="folder of the data kit, your own .jsonl file, or NAME=FOLDER such as slake=data/Slake1.0 (docs/data.md)",
     )
-    add(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="output folder for tables and plots; a run that was ended goes on there",
+    group.add_argument(
+        "--tasks", default="metadata,vqa,caption,report", help="default: %(default)s"
     )
-    add(
+    group.add_argument(
         "--train-questions",
         type=int,
         default=0,
         metavar="N",
         help="also ask about N questions that the model was trained on; default: none",
     )
-    add(
-        "--store",
-        type=Path,
-        metavar="DIR",
-        help="also write competence.json there: the checkpoint's folder, or STUDIES/.radfound of a server",
+    group.add_argument(
+        "--limit", type=int, metavar="N", help="at most N studies per split, for a trial run"
     )
-    add("--limit", type=int, metavar="N", help="at most N studies per split, for a trial run")
-    add(
-        "--table",
-        type=Path,
-        nargs="+",
-        metavar="DIR",
-        help="print the results of several finished runs side by side, and run nothing",
-    )
-    add("--compare", type=Path, metavar="DIR", help="the --out folder of another model's run")
-    add(
+    group.add_argument("--seed", type=int, default=0, help="default: 0")
+    group.add_argument(
         "--calibrate",
         action="store_true",
         help="first fit the confidence calibration on the validation split and save it in the checkpoint's folder",
     )
-    add(
+    group.add_argument(
         "--radeval",
         nargs="?",
         const="radgraph,bertscore",
@@ -85,15 +80,37 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="SCORES",
         help="also compute these RadEval scores, if RadEval is installed; default: %(const)s",
     )
-    add(
+
+
+def _add_results(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="output folder for tables and plots; a run that was ended goes on there",
+    )
+    group.add_argument(
+        "--compare", type=Path, metavar="DIR", help="the --out folder of another model's run"
+    )
+    group.add_argument(
+        "--store",
+        type=Path,
+        metavar="DIR",
+        help="also write competence.json there: the checkpoint's folder, or STUDIES/.radfound of a server",
+    )
+    group.add_argument(
         "--write-docs",
         type=Path,
         metavar="FILE",
         help="insert the tables between the marks of this Markdown file",
     )
-    add("--device", help='such as "cuda"; default: chosen automatically')
-    add("--seed", type=int, default=0, help="default: 0")
-    command.set_defaults(run=_bench)
+    group.add_argument(
+        "--table",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="print the results of several finished runs side by side, and run nothing",
+    )
 
 
 def _bench(args: argparse.Namespace) -> str:

@@ -54,8 +54,8 @@ class FakeEngine:
 @pytest.fixture
 def engine(monkeypatch):
     fake = FakeEngine()
-    monkeypatch.setattr("radfound.cli._load_engine", fake.load)
-    monkeypatch.setattr("radfound.cli._read_study", lambda *arguments: arguments)
+    monkeypatch.setattr("radfound.cli.ask._load_engine", fake.load)
+    monkeypatch.setattr("radfound.cli.ask._read_study", lambda *arguments: arguments)
     return fake
 
 
@@ -153,7 +153,7 @@ def test_model_adapters_region_and_token_limit_reach_the_engine(engine, studies)
 
 def test_timings_count_the_reading(engine, capsys, monkeypatch):
     moments = iter([1.0, 1.25])
-    monkeypatch.setattr("radfound.cli.time.monotonic", lambda: next(moments))
+    monkeypatch.setattr("radfound.cli.ask.time.monotonic", lambda: next(moments))
     assert main(["caption", "ct.nii.gz", "--json"]) == 0
     timings = json.loads(capsys.readouterr().out)["timings_ms"]
     assert timings == {"read": 250, "encode": 255, "first_token": 257, "total": 259}
@@ -163,7 +163,7 @@ def test_unreadable_study_is_one_line_and_the_model_is_not_loaded(engine, capsys
     def fail(*_):
         raise StudyUnreadableError("ct.nii.gz: not NIfTI;\nfound text")
 
-    monkeypatch.setattr("radfound.cli._read_study", fail)
+    monkeypatch.setattr("radfound.cli.ask._read_study", fail)
     assert "ct.nii.gz: not NIfTI; found text" in refusal(capsys, "caption", "ct.nii.gz")
     assert engine.loaded == []
 
@@ -195,7 +195,7 @@ def test_interrupt_ends_without_a_traceback(engine, capsys, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("radfound.cli._read_study", interrupt)
+    monkeypatch.setattr("radfound.cli.ask._read_study", interrupt)
     assert main(["caption", "ct.nii.gz"]) == 130
     assert capsys.readouterr() == ("", "radfound: interrupted\n")
 

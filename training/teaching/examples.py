@@ -29,7 +29,7 @@ from radfound.teaching.examples import MOST_EXAMPLES, ExamplesGain, worked_examp
 from radfound.teaching.heads import Features, closed_questions
 from radfound.teaching.questions import same_answer
 from radfound.teaching.recall import Memory, confirmed_rows
-from training.vlm.__main__ import StudyFiles
+from training.vlm.study_files import StudyFiles
 
 logger = logging.getLogger(__name__)
 

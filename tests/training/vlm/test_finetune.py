@@ -16,12 +16,13 @@ from radfound.records.adapters import AdapterStore, store_path
 from radfound.records.corrections import CorrectionLog, log_path, rows_digest
 from radfound.study.study import Study, StudyImage
 from tests.radfound.engine.tiny_models import build
-from training.vlm.__main__ import StudyFiles, main
+from training.vlm.__main__ import main
 from training.vlm.examples import examples_of
 from training.vlm.finetune import VlmConfig, finetune
 from training.vlm.gate import NAMES
 from training.vlm.objective import answer_logits
 from training.vlm.pictures import ProcessedPictures
+from training.vlm.study_files import StudyFiles
 
 FAMILIES = ("llava", "gemma3", "qwen2_vl", "smolvlm")
 # Random weights need larger steps than trained ones. The trainings are of LLaVA, whose tiny
