@@ -46,6 +46,25 @@ def instruction(question: Question) -> str:
     return text
 
 
+def too_long(question: Question, tokens: int, fits: str) -> RequestError:
+    """Return the error of a prompt that does not fit, which tells what to leave out.
+
+    Parameters
+    ----------
+    question : Question
+    tokens : int
+        Of the prompt.
+    fits : str
+        How many fit, in words.
+    """
+    part, advice = (
+        ("history", "leave out the oldest turns")
+        if question.history
+        else ("question", "shorten it")
+    )
+    return RequestError(f"{part}: the prompt has {tokens:,} tokens; {fits}; {advice}")
+
+
 def prompt_key(study: Study, question: Question) -> str:
     """Return what the pictures of a prompt depend on, region and adapter excepted: the study and the worked examples."""
     return " ".join((study.digest, *(each.correction for each in question.examples)))

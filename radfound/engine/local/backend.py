@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from cachetools import LRUCache
 
+from radfound.engine.chat import too_long
 from radfound.engine.local.kv_cache import KVCache, PrefixCache
 from radfound.engine.local.model import LocalModel
 from radfound.engine.local.scheduler import MAX_RUNNING, Request, Scheduler
@@ -245,15 +246,8 @@ class LocalBackend:
         most = MAX_EVIDENCE_TOKENS if with_evidence else MAX_PROMPT_TOKENS
         allowed = min(most, self.model.room - limit)
         if len(ids) > allowed:
-            part, advice = (
-                ("history", "leave out the oldest turns")
-                if question.history
-                else ("question", "shorten it")
-            )
-            raise RequestError(
-                f"{part}: the prompt has {len(ids):,} tokens; at most {allowed:,} fit beside the study "
-                f"and an answer of {limit}; {advice}"
-            )
+            fits = f"at most {allowed:,} fit beside the study and an answer of {limit}"
+            raise too_long(question, len(ids), fits)
         return ids
 
     def _prefix(self, study: Study, region: Box | Plane | None) -> KVCache:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from radfound.engine.chat import instruction, prompt_key
+from radfound.engine.chat import instruction, prompt_key, too_long
 from radfound.engine.hidden import HiddenText
 from radfound.engine.protocol import Abilities, Description
 from radfound.engine.recipes import Recipe, recipe_for
@@ -30,7 +30,7 @@ from radfound.question import Question
 from radfound.study.study import Study
 
 if TYPE_CHECKING:
-    from radfound.model.attribution import Evidence
+    from radfound.study.evidence_map import Evidence
 
 PREFIX_BYTES = 2 * 2**30
 _PROBE = "Is there a fracture? Answer yes or no."
@@ -147,14 +147,7 @@ class TransformersBackend:
         found = len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
         room = (self._description.context_tokens or math.inf) - limit
         if found >= room:
-            part, advice = (
-                ("history", "leave out the oldest turns")
-                if question.history
-                else ("question", "shorten it")
-            )
-            raise RequestError(
-                f"{part}: the prompt has {found:,} tokens; fewer than {room:,} fit beside an answer of {limit}; {advice}"
-            )
+            raise too_long(question, found, f"fewer than {room:,} fit beside an answer of {limit}")
 
     def stream(
         self, study: Study, question: Question, *, adapter: str | None, limit: int
