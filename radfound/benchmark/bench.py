@@ -46,11 +46,13 @@ from radfound.benchmark.tasks import (
     Task,
     calibration_items,
     load_task,
+    studies_of,
     trained_task,
 )
 from radfound.correction import utc_now
 from radfound.engine.competence import Competence
 from radfound.engine.confidence import Calibration, calibration_group
+from radfound.engine.engine import load_fields
 from radfound.engine.generated import AT_ONCE
 from radfound.engine.local.backend import LocalBackend
 from radfound.engine.models.build import build_backend, checkpoint_of
@@ -58,7 +60,6 @@ from radfound.engine.models.settings import ModelSettings, load_models, one_mode
 from radfound.engine.protocol import Backend
 from radfound.engine.silence.live import LiveCheck, ShippedReferences
 from radfound.exceptions import DatasetError, RequestError, UnsupportedError
-from radfound.fields.model import JSON_FILE, FieldModel
 from radfound.model.checkpoints import shipped_folder
 from radfound.optional import library
 
@@ -170,13 +171,13 @@ def _looking(options: Options, backend: Backend, tasks: Sequence[Task]) -> dict[
             trained = {item.id for item in task.training}
             found["pairs"] = pair_rows(pairs, chances, trained, options.seed)
         if abilities.score:
-            examples = list({id(item.example): item.example for item in task.items}.values())
+            examples = studies_of(task.items)
             with progress_bar("questions that no picture answers", len(examples)) as advance:
                 found["least_move"] = least_move(
                     backend, _live_check(options, backend), examples, advance
                 )
     if "metadata" in by_name and isinstance(backend, LocalBackend):
-        examples = list({id(i.example): i.example for i in by_name["metadata"].items}.values())
+        examples = studies_of(by_name["metadata"].items)
         means = [free_token_mean(backend.tokens(example.read())) for example in examples]
         found["effective_rank"] = {
             "value": effective_rank(np.stack(means)), "n": len(means), "width": len(means[0]),
@@ -197,9 +198,7 @@ def _live_check(options: Options, backend: Backend) -> LiveCheck:
         return LiveCheck(backend)
     checkpoint = checkpoint_of(_model(options))
     references = ShippedReferences(backend, checkpoint)
-    folder = shipped_folder(checkpoint)
-    fields = FieldModel.load(folder) if (folder / JSON_FILE).is_file() else None
-    return LiveCheck(backend, references, fields)
+    return LiveCheck(backend, references, load_fields(shipped_folder(checkpoint)))
 
 
 def _model(options: Options) -> ModelSettings:

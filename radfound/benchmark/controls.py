@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from radfound.benchmark.scoring.metrics import words_of
-from radfound.benchmark.tasks import Item
+from radfound.benchmark.tasks import Item, studies_of
 from radfound.datasets import Example
 from radfound.exceptions import DatasetError
 from radfound.fields.model import FieldModel
@@ -57,8 +57,13 @@ def _central_text(texts: Sequence[str]) -> str:
     return texts[int((counts @ counts.sum(0)).argmax())]
 
 
-LIKENESS = ("modality and region", "region", "modality", "nothing")
-"""How alike another patient's image may be, the most alike first."""
+LIKENESS = {
+    "modality and region": ("modality", "region"),
+    "region": ("region",),
+    "modality": ("modality",),
+    "nothing": (),
+}
+"""How alike another patient's image may be, the most alike first, and the labels that are then equal."""
 
 
 def alike_patients(
@@ -81,33 +86,23 @@ def alike_patients(
     -------
     list of Example, and a count of items by `LIKENESS`
     """
-    studies = list({id(item.example): item.example for item in items}.values())
+    studies = studies_of(items)
     known = {id(example): labels(example) for example in studies}
     by_kind: dict[tuple[str, ...], list[Example]] = defaultdict(list)
     for example in studies:
-        for names in _WANTED.values():
+        for names in LIKENESS.values():
             values = [known[id(example)].get(name, "") for name in names]
             if all(values):
                 by_kind[(*names, *values)].append(example)
     chance = random.Random(seed)
     chosen: dict[tuple[int, str], tuple[Example, str]] = {}
+    found = []
     for item in items:
         key = id(item.example), item.group if item.group in ("modality", "region") else ""
         if key not in chosen:
             chosen[key] = _alike(item, known[id(item.example)], by_kind, chance)
-    found = [
-        chosen[id(item.example), item.group if item.group in ("modality", "region") else ""]
-        for item in items
-    ]
+        found.append(chosen[key])
     return [example for example, _ in found], Counter(how for _, how in found)
-
-
-_WANTED = {
-    "modality and region": ("modality", "region"),
-    "region": ("region",),
-    "modality": ("modality",),
-    "nothing": (),
-}
 
 
 def _alike(
@@ -116,7 +111,7 @@ def _alike(
     by_kind: Mapping[tuple[str, ...], list[Example]],
     chance: random.Random,
 ) -> tuple[Example, str]:
-    for how, names in _WANTED.items():
+    for how, names in LIKENESS.items():
         if item.group in names:
             continue
         key = (*names, *(own.get(name, "") for name in names))

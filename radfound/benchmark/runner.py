@@ -21,7 +21,7 @@ from radfound.benchmark.controls import (
 from radfound.benchmark.kept_answers import KeptAnswers
 from radfound.benchmark.looking.words import word_answers
 from radfound.benchmark.probe import image_features, probe_answers
-from radfound.benchmark.tasks import TRAINED, Item, Task
+from radfound.benchmark.tasks import TRAINED, Item, Task, studies_of
 from radfound.datasets import Example
 from radfound.engine.confidence import length_normalised_probability
 from radfound.engine.generated import AT_ONCE, Ask, Generated, generate
@@ -135,7 +135,7 @@ def run_tasks(
     """
     views, alike, labels = _Views(), [], picture_labels()
     for task in tasks:
-        studies = _studies(task.items)
+        studies = studies_of(task.items)
         other = dict(zip(map(id, studies), other_patients(studies, seed), strict=True))
         similar, likeness = alike_patients(task.items, labels, seed)
         alike.append(likeness)
@@ -191,7 +191,7 @@ def _run(task: Task, generated: Sequence[Generated], progress: Progress) -> Run:
     if task.name == "vqa":
         answers[WORDS], answers[NEAREST] = word_answers(task.items, task.published)
     if task.name == "metadata":
-        studies = len(_studies((*task.training, *task.items)))
+        studies = len(studies_of((*task.training, *task.items)))
         with progress("ImageNet features", studies) as advance:
             answers[PROBE] = probe_answers(
                 task.items, task.training, lambda examples: image_features(examples, advance)
@@ -204,10 +204,6 @@ def probability(answer: Generated) -> float | None:
     if answer.log_probabilities is None:
         return None
     return length_normalised_probability(answer.log_probabilities) or 0.0
-
-
-def _studies(items: Sequence[Item]) -> list[Example]:
-    return list({id(item.example): item.example for item in items}.values())
 
 
 def _generate(

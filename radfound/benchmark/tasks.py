@@ -208,7 +208,7 @@ def trained_task(source: Source, count: int) -> Task:
         If the data have no training questions.
     """
     items = source.items("vqa", "train")
-    studies = list({id(item.example): item.example for item in items}.values())
+    studies = studies_of(items)
     if not studies:
         raise DatasetError(f"{source.root}: no training questions; leave --train-questions out")
     wanted = max(2, round(len(studies) * min(1.0, count / len(items))))
@@ -216,6 +216,11 @@ def trained_task(source: Source, count: int) -> Task:
     return Task(
         TRAINED, tuple(_in_rows(item, item.group + IN_TRAINING) for item in chosen), tuple(items)
     )
+
+
+def studies_of(items: Iterable[Item]) -> list[Example]:
+    """Return the studies of items, each once."""
+    return list({id(item.example): item.example for item in items}.values())
 
 
 def is_new(item: Item) -> bool:

@@ -101,7 +101,7 @@ class Engine:
         revision = backend.describe().revision
         calibration = Calibration.read(shipped_folder(checkpoint), revision)
         competence = Competence.read(shipped_folder(checkpoint), revision)
-        fields = _load_fields(shipped_folder(checkpoint), backend)
+        fields = load_fields(shipped_folder(checkpoint))
         return cls(
             backend,
             adapters=adapters,
@@ -333,7 +333,7 @@ class Engine:
         return ModelVersion(self._name or model.name, model.revision, adapter)
 
 
-def _load_fields(folder: Path, backend: Backend) -> FieldModel | None:
+def load_fields(folder: Path) -> FieldModel | None:
     """Return the classifiers beside a checkpoint; None if it has none."""
     from radfound.fields.model import JSON_FILE, FieldModel
 

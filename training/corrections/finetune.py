@@ -191,11 +191,6 @@ def finetune_in(
         steps = judge.train()
         verdict = judge.verdict(force)
     frozen.keep_activations()
-    metrics = {
-        "corrections": float(sum(len(lesson.branches) for lesson in lessons.corrected)),
-        "steps": float(steps),
-        "seconds": round(time.monotonic() - began, 1),
-    }
     manifest = {
         "base": frozen.base.name,
         "base_revision": frozen.base.revision,
@@ -205,16 +200,17 @@ def finetune_in(
         "corrections": [each for lesson in lessons.corrected for each in lesson.corrections],
         "left_out": lessons.left_out,
         "gate": verdict.to_json(),
-        "metrics": metrics,
+        "metrics": {
+            "corrections": float(sum(len(lesson.branches) for lesson in lessons.corrected)),
+            "steps": float(steps),
+            "seconds": round(time.monotonic() - began, 1),
+        },
     }
-    result = conclude(
-        store,
-        manifest,
-        verdict,
-        wanted,
-        lambda told: _publish(frozen.base, store, told, judge),
-        config.kept_adapters,
-    )
+
+    def publish(told: dict[str, Any]) -> str:
+        return _publish(frozen.base, store, told, judge)
+
+    result = conclude(store, manifest, verdict, wanted, publish, config.kept_adapters)
     if result.adapter and judge.after and frozen.regression_set:
         frozen.keep_evaluation(store, result.adapter, judge.after)
     return result

@@ -6,12 +6,11 @@ The checks that need a regression set or the weights of the model are named as n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from radfound.engine.protocol import Backend
-from radfound.study.study import Study
 from radfound.validation import NotNegative
 from training.corrections.gate import Check, Verdict
 from training.vlm.examples import Example, Examples
@@ -107,7 +106,7 @@ def _sees_the_image(backend: Backend, adapter: str, examples: Sequence[Example])
             np.mean(
                 [
                     backend.score(each.study, each.question, each.text, adapter=name)
-                    - backend.score(_blank(each.study), each.question, each.text, adapter=name)
+                    - backend.score(each.study.blanked(), each.question, each.text, adapter=name)
                     for each in _some(examples)
                 ]
             )
@@ -124,15 +123,6 @@ def _answer(backend: Backend, adapter: str, example: Example) -> str:
     limit = example.answer_tokens + 1
     stream = backend.stream(example.study, example.question, adapter=adapter, limit=limit)
     return "".join(token.text for token in stream).strip()
-
-
-def _blank(study: Study) -> Study:
-    return Study(
-        [
-            replace(image, voxels=np.full_like(image.voxels, image.voxels.min()))
-            for image in study.images
-        ]
-    )
 
 
 def _some(examples: Sequence[Example]) -> Sequence[Example]:

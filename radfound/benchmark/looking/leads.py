@@ -48,39 +48,54 @@ def leads_by_kind(runs: Sequence[Run], seed: int = 0) -> dict[str, Any]:
         named by "over". Kinds with too few questions or patients are left out. Questions of VQA sets also count for
         their `broad_kind`.
     """
-    by_kind: dict[str, list[tuple[Item, dict[str, float]]]] = defaultdict(list)
+    return {
+        kind: _lead(rows, seed)
+        for kind, rows in sorted(_by_kind(runs).items())
+        if len(rows) >= FEWEST_QUESTIONS and len(set(_patients(rows))) >= FEWEST_PATIENTS
+    }
+
+
+_Rows = list[tuple[Item, dict[str, float]]]
+
+
+def _by_kind(runs: Sequence[Run]) -> dict[str, _Rows]:
+    """Return the questions of each kind with the scores of the model and its controls."""
+    found: dict[str, _Rows] = defaultdict(list)
     for run in runs:
         if run.task.name not in _ASKED:
             continue
         for item, scores in _scored(run):
             asked = item.turn.task, item.question.text
-            by_kind[str(kind_of_question(*asked))].append((item, scores))
+            found[str(kind_of_question(*asked))].append((item, scores))
             if run.task.name == "vqa":
-                by_kind[str(broad_kind(*asked))].append((item, scores))
-    found = {}
-    for kind, rows in sorted(by_kind.items()):
-        patients = [item.example.key for item, _ in rows]
-        if len(rows) < FEWEST_QUESTIONS or len(set(patients)) < FEWEST_PATIENTS:
-            continue
-        parts = {
-            name: parts_of_mean([scores[name] for _, scores in rows]) for name in (MODEL, *CONTROLS)
-        }
-        differences = {
-            name: paired(ratio, parts[MODEL], parts[name], patients, seed=seed) for name in CONTROLS
-        }
-        nearest = min(differences, key=lambda name: differences[name].low)
-        found[kind] = {
-            "n": len(rows),
-            "patients": len(set(patients)),
-            "score": SCORE,
-            **{
-                name: asdict(bootstrap(ratio, part, patients, seed=seed))
-                for name, part in parts.items()
-            },
-            "lead": asdict(differences[nearest]),
-            "over": CONTROLS[nearest],
-        }
+                found[str(broad_kind(*asked))].append((item, scores))
     return found
+
+
+def _patients(rows: _Rows) -> list[str]:
+    return [item.example.key for item, _ in rows]
+
+
+def _lead(rows: _Rows, seed: int) -> dict[str, Any]:
+    patients = _patients(rows)
+    parts = {
+        name: parts_of_mean([scores[name] for _, scores in rows]) for name in (MODEL, *CONTROLS)
+    }
+    differences = {
+        name: paired(ratio, parts[MODEL], parts[name], patients, seed=seed) for name in CONTROLS
+    }
+    nearest = min(differences, key=lambda name: differences[name].low)
+    return {
+        "n": len(rows),
+        "patients": len(set(patients)),
+        "score": SCORE,
+        **{
+            name: asdict(bootstrap(ratio, part, patients, seed=seed))
+            for name, part in parts.items()
+        },
+        "lead": asdict(differences[nearest]),
+        "over": CONTROLS[nearest],
+    }
 
 
 def _scored(run: Run) -> Iterator[tuple[Item, dict[str, float]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +108,7 @@ def check_model(backend: Backend, *, load_s: float = 0.0, adapter: Path | None =
     )
     if adapter is None:
         return report
-    return Report(**{**vars(report), "adapter": _try_adapter(backend, adapter)})
+    return replace(report, adapter=_try_adapter(backend, adapter))
 
 
 def _try(backend: Backend, name: str, study: Study) -> Asked:
@@ -117,7 +117,7 @@ def _try(backend: Backend, name: str, study: Study) -> Asked:
         began = time.monotonic()
         stream = backend.stream(study, QUESTION, adapter=None, limit=ANSWER_TOKENS)
         timed = [(time.monotonic() - began, token) for token in stream]
-        blank = list(backend.stream(_blank(study), QUESTION, adapter=None, limit=ANSWER_TOKENS))
+        blank = list(backend.stream(study.blanked(), QUESTION, adapter=None, limit=ANSWER_TOKENS))
     except RadFoundError as error:
         return Asked(name, problem=str(error))
     tokens = [token for _, token in timed]
@@ -131,22 +131,6 @@ def _try(backend: Backend, name: str, study: Study) -> Asked:
         tokens_per_s=(len(times) - 1) / span if times and (span := times[-1] - times[0]) else None,
         tokens=len(tokens),
         changed_by_picture=_differ(tokens, blank) if tokens else None,
-    )
-
-
-def _blank(study: Study) -> Study:
-    image = study.images[0]
-    least = -1000.0 if image.hounsfield else 0.0
-    return Study(
-        [
-            StudyImage(
-                np.full_like(image.voxels, least),
-                image.affine,
-                modality=image.modality,
-                hounsfield=image.hounsfield,
-                calibrated=image.calibrated,
-            )
-        ]
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 import anyio
 import numpy as np
 import openai
+from cachetools import LRUCache
 
 from radfound.engine.hidden import HiddenText
 from radfound.engine.openai.adapters import Adapters
@@ -38,6 +39,7 @@ T = TypeVar("T")
 _MOST_CHARS_PER_TOKEN = 4.5  # of a text as long as the context
 _LARGEST_UNKNOWN = 0.05  # part of a choice's probability that may belong to any option
 _TOO_LONG = (400, 413, 422)  # statuses of a prompt that the server cannot take
+_KNOWN_LENGTHS = 1_000  # prompts whose number of tokens is kept
 _WIDE_TOP = 1_000  # likely tokens for a choice, where the server has no limit of 20
 
 
@@ -88,7 +90,7 @@ class OpenAIBackend:
         recipe = recipe or recipe_for(model=address.model or self._server.model)
         self._studies = Studies(recipe, self._limits.pictures)
         self._slots = anyio.CapacityLimiter(self._limits.at_once)
-        self._prompt_lengths: dict[tuple[str, Question], int] = {}
+        self._prompt_lengths: LRUCache[tuple[str, Question], int] = LRUCache(_KNOWN_LENGTHS)
         self._lock = threading.Lock()
         self._name = name or self._server.model
         self._revision = revision or self._server.revision
@@ -361,8 +363,6 @@ class OpenAIBackend:
         if known is None:
             known = int((await self._connection.chat(body))["usage"]["prompt_tokens"])
             with self._lock:
-                if len(self._prompt_lengths) >= 1_000:
-                    self._prompt_lengths.clear()
                 self._prompt_lengths[key] = known
         return known
 

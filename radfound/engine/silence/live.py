@@ -186,39 +186,37 @@ class LiveCheck:
     def _others(
         self, study: Study, question: Question, text: str, adapter: str | None
     ) -> tuple[float, ...]:
-        kind = self._kind(study)
-        plain = replace(question, region=None)
-        shapes = tuple(image.voxels.shape for image in study.images)
-        for key, score in (
-            (
+        """Return the probability of a text about each reference of the study's kind, or about a blank."""
+        found = None
+        references = self._references
+        if references is not None and (kind := self._kind(study)) is not None:
+            plain = replace(question, region=None)
+            found = self._remembered(
                 (kind, plain, text, adapter),
-                lambda: self._about_references(kind, plain, text, adapter),
-            ),
-            (
+                lambda: references.scores(kind, plain, text, adapter),
+            )
+        if found is None:
+            shapes = tuple(image.voxels.shape for image in study.images)
+            found = self._remembered(
                 (shapes, question, text, adapter),
                 lambda: [self._backend.score(study.blanked(), question, text, adapter=adapter)],
-            ),
-        ):
-            with self._lock:
-                found = self._known.get(key)
-            if found is None:
-                scores = score()
-                found = None if scores is None else tuple(map(math.exp, scores))
-            if found is not None:
-                with self._lock:
-                    self._known[key] = found
-                return found
-        raise AssertionError("a blank is always scored")
+            )
+        assert found is not None  # the blank is always scored
+        return found
 
-    def _about_references(
-        self, kind: tuple[str, str] | None, question: Question, text: str, adapter: str | None
-    ) -> list[float] | None:
-        if kind is None or self._references is None:
-            return None
-        return self._references.scores(kind, question, text, adapter)
+    def _remembered(
+        self, key: Hashable, score: Callable[[], list[float] | None]
+    ) -> tuple[float, ...] | None:
+        with self._lock:
+            found = self._known.get(key)
+        if found is None and (scores := score()) is not None:
+            found = tuple(map(math.exp, scores))
+            with self._lock:
+                self._known[key] = found
+        return found
 
     def _kind(self, study: Study) -> tuple[str, str] | None:
-        if self._fields is None or self._references is None:
+        if self._fields is None:
             return None
         values = self._fields.reading(study).values
         return (
