@@ -8,16 +8,15 @@ from dataclasses import dataclass, field
 import torch
 
 from radfound.correction import Correction
-from radfound.datasets.metadata import METADATA_QUESTIONS
+from radfound.engine.shown import Shown
 from radfound.engine.transformers.backend import TransformersBackend
-from radfound.exceptions import RadFoundError, TrainingError
+from radfound.engine.transformers.prompts import PicturesPart
+from radfound.exceptions import RadFoundError
 from radfound.question import Question
-from radfound.study.region import region_key
 from radfound.study.study import Study
+from training.corrections.learnable import REPLAY_QUESTIONS, by_view, nothing_to_learn, too_long
 from training.vlm.pictures import ProcessedPictures
 
-LONGEST_ANSWER = 256  # tokens
-_REPLAY_QUESTIONS = tuple(wordings[0] for wordings in METADATA_QUESTIONS.values())
 _REPLAY_TOKENS = 48
 
 
@@ -77,43 +76,54 @@ def examples_of(
         If no correction can be learnt from.
     """
     found = Examples()
-    by_view: dict[tuple[tuple[str, ...], str | None], list[Correction]] = {}
-    for each in corrections:
-        by_view.setdefault((each.images, region_key(each.region)), []).append(each)
-    views = list(by_view.items())
-    for number, ((images, _), some) in enumerate(views):
-        region = some[0].region
+    views = by_view(corrections)
+    for number, some in enumerate(views):
+        images, region = some[0].images, some[0].region
         try:
             study = pictures.study(images)
-            part, shown = pictures.of(images, region, study)
+            prompt = pictures.of(images, region, study)
         except RadFoundError as error:
             found.left_out.update({each.id: str(error) for each in some})
             continue
-        asked = [
-            (Question(each.task, each.question, region=region), each.text.strip(), each.id)
-            for each in some
-        ]
+        for each in some:
+            question = Question(each.task, each.question, region=region)
+            made = _example(backend, study, prompt, question, each.text.strip(), each.id)
+            if reason := too_long(made.answer_tokens):
+                found.left_out[each.id] = reason
+            else:
+                found.corrections.append(made)
         if len(views) - number <= replay_studies:
-            corrected = {each.question for each in some}
-            for text in _REPLAY_QUESTIONS:
-                question = Question("vqa", text, region=region)
-                if text not in corrected and (own := _own_answer(backend, study, question)):
-                    asked.append((question, own, ""))
-        for question, text, correction in asked:
-            rest = backend.prompts.rest(shown, question)
-            answer = [*backend.prompts.answer(shown, question, text, rest), backend.stop_token]
-            if correction and len(answer) > LONGEST_ANSWER:
-                found.left_out[correction] = (
-                    f"text: {len(answer)} tokens; answers of at most {LONGEST_ANSWER} can be learnt"
-                )
-                continue
-            inputs = _lengthened(part.inputs, [*rest, *answer])
-            example = Example(study, question, text, inputs, len(answer), correction)
-            (found.corrections if correction else found.replay).append(example)
+            for question in _others(some):
+                if own := _own_answer(backend, study, question):
+                    found.replay.append(_example(backend, study, prompt, question, own))
     if not found.corrections:
-        reasons = "; ".join(sorted(set(found.left_out.values()))[:3])
-        raise TrainingError(f"corrections: none can be learnt from ({reasons})")
+        raise nothing_to_learn(found.left_out)
     return found
+
+
+def _others(some: Sequence[Correction]) -> list[Question]:
+    """Return the questions of replay that no correction of a study is about."""
+    corrected = {each.question for each in some}
+    return [
+        Question("vqa", text, region=some[0].region)
+        for text in REPLAY_QUESTIONS
+        if text not in corrected
+    ]
+
+
+def _example(
+    backend: TransformersBackend,
+    study: Study,
+    prompt: tuple[PicturesPart, Shown],
+    question: Question,
+    text: str,
+    correction: str = "",
+) -> Example:
+    part, shown = prompt
+    rest = backend.prompts.rest(shown, question)
+    answer = [*backend.prompts.answer(shown, question, text, rest), backend.stop_token]
+    inputs = _lengthened(part.inputs, [*rest, *answer])
+    return Example(study, question, text, inputs, len(answer), correction)
 
 
 def _own_answer(backend: TransformersBackend, study: Study, question: Question) -> str:

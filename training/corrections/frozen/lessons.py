@@ -15,23 +15,20 @@ from pathlib import Path
 import torch
 
 from radfound.correction import Correction
-from radfound.datasets.metadata import METADATA_QUESTIONS
 from radfound.engine.local.model import LocalModel
-from radfound.exceptions import RadFoundError, TrainingError
+from radfound.exceptions import RadFoundError
 from radfound.model.checkpoints import REPLAY, bundled
 from radfound.question import Question
-from radfound.study.region import region_key
 from training.corrections.frozen.own_answers import OwnAnswers
 from training.corrections.frozen.visual_tokens import TokenSource
+from training.corrections.learnable import REPLAY_QUESTIONS, by_view, nothing_to_learn, too_long
 from training.loop.config import Advance, no_advance
 from training.packing import Branch, branch
 
-_REPLAY_QUESTIONS = tuple(wordings[0] for wordings in METADATA_QUESTIONS.values())
 _REPLAY_STUDIES = 48  # newest corrected studies whose other answers are replayed
 _REPLAY_ELSEWHERE = 6  # questions corrected in other studies, for each of these studies
 _REPLAY_CAPTIONS = 4  # of these studies: captions are long
 _REPLAY_TOKENS = 64  # longest answer that is replayed
-LONGEST_ANSWER = 256  # tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,13 +98,10 @@ def lessons_of(
     TrainingError
         If no correction can be learnt from.
     """
-    by_view: dict[tuple[tuple[str, ...], str | None], list[Correction]] = {}
-    for correction in corrections:
-        view = (correction.images, region_key(correction.region))
-        by_view.setdefault(view, []).append(correction)
     found = Lessons([], [])
     views: list[list[Correction]] = []
-    for (images, _), some in by_view.items():
+    for some in by_view(corrections):
+        images = some[0].images
         try:
             visual = visuals.of(images, some[0].region)
         except RadFoundError as error:
@@ -115,16 +109,13 @@ def lessons_of(
             continue
         finally:
             advance(len(some))
-        tokenised = [
-            (each, branch(base.processor, each.task, each.question, each.text, None))
-            for each in some
-        ]
-        for each, piece in tokenised:
-            if len(piece.answer) > LONGEST_ANSWER:
-                found.left_out[each.id] = (
-                    f"text: {len(piece.answer)} tokens; answers of at most {LONGEST_ANSWER} can be learnt"
-                )
-        kept = [(each, piece) for each, piece in tokenised if each.id not in found.left_out]
+        kept: list[tuple[Correction, Branch]] = []
+        for each in some:
+            piece = branch(base.processor, each.task, each.question, each.text, None)
+            if reason := too_long(len(piece.answer)):
+                found.left_out[each.id] = reason
+            else:
+                kept.append((each, piece))
         if kept:
             ids = tuple(each.id for each, _ in kept)
             rejected = tuple(_rejected(base, each) for each, _ in kept)
@@ -132,8 +123,7 @@ def lessons_of(
             found.corrected.append(Lesson(visual, pieces, images[0], ids, rejected))
             views.append(some)
     if not found.corrected:
-        reasons = sorted(set(found.left_out.values()))
-        raise TrainingError(f"corrections: none can be learnt from ({'; '.join(reasons[:3])})")
+        raise nothing_to_learn(found.left_out)
     found.replay.extend(_own_answers(own or OwnAnswers(base), base, found.corrected, views))
     return found
 
@@ -171,7 +161,7 @@ def _own_answers(
     asked: list[tuple[int, Question]] = []
     for number in range(len(lessons))[-_REPLAY_STUDIES:]:
         elsewhere = rng.sample(everywhere, min(_REPLAY_ELSEWHERE, len(everywhere)))
-        questions = dict.fromkeys([*_REPLAY_QUESTIONS, *elsewhere])
+        questions = dict.fromkeys([*REPLAY_QUESTIONS, *elsewhere])
         asked += [(number, Question("vqa", q)) for q in questions if q not in corrected[number]]
         if len(lessons) - number <= _REPLAY_CAPTIONS and all(
             e.task != "caption" for e in views[number]
