@@ -138,6 +138,13 @@ def bench(options: Options) -> dict[str, Any]:
         "comparison": _comparison(scorer, runs, other, options.compare),
         "seconds": round(time.monotonic() - began, 1),
     }
+    text = _write(results, folder, options)
+    kept.finish()
+    return without_nan(results) | {"report": text}
+
+
+def _write(results: dict[str, Any], folder: Path, options: Options) -> str:
+    """Write the results, the competence and the plots; return the report."""
     write_json(results, folder)
     if results["competence"]["kinds"]:
         found = Competence.of_results(without_nan(results))
@@ -146,10 +153,9 @@ def bench(options: Options) -> dict[str, Any]:
     plots.draw(results, folder)
     text = report(results)
     (folder / "report.md").write_text(text, encoding="utf-8")
-    kept.finish()
     if options.write_docs:
         write_docs(text, options.write_docs)
-    return without_nan(results) | {"report": text}
+    return text
 
 
 def _looking(options: Options, backend: Backend, tasks: Sequence[Task]) -> dict[str, Any]:

@@ -215,45 +215,73 @@ def _generate(
     kept: KeptAnswers | None = None,
 ) -> tuple[list[Generated], dict[int, str]]:
     """Return the answers in the order of the questions, and why some could not be asked, by their place."""
-    keys = [""] * views.count
-    answers: dict[str, Generated | None] = {}
-    asked: deque[str] = deque()
-    problems: dict[str, str] = {}
-    answered = 0
+    asked = _Asked(backend, views, kept)
+    with progress("answering", len(views.by_files)) as advance:
+        for answer in generate(
+            backend, asked.each(advance), adapter=adapter, at_once=at_once, refused=asked.refuse
+        ):
+            asked.take(answer)
+    return asked.answers(), asked.problems()
 
-    def refused(error: RequestError) -> Generated:
-        problems[asked[0]] = str(error)
-        if not answered and len(problems) >= _MOST_REFUSED:
-            raise error
-        return _NOT_ANSWERED
 
-    def asks(advance: Callable[[int], None]) -> Iterator[Ask]:
-        for view in views.by_files.values():
+class _Asked:
+    """Asks the questions of the views, equal ones once, and collects the answers.
+
+    Parameters
+    ----------
+    backend : Backend
+    views : _Views
+    kept : KeptAnswers or None
+    """
+
+    def __init__(self, backend: Backend, views: _Views, kept: KeptAnswers | None):
+        self._backend, self._views, self._kept = backend, views, kept
+        self._keys = [""] * views.count
+        self._answers: dict[str, Generated | None] = {}
+        self._problems: dict[str, str] = {}
+        self._open: deque[str] = deque()
+        self._answered = 0
+
+    def each(self, advance: Callable[[int], None]) -> Iterator[Ask]:
+        """Yield each question that has no answer yet."""
+        for view in self._views.by_files.values():
             study = view.example.read()
             blank = study.blanked() if any(part[-1] for part in view.questions) else study
-            names = {False: study.digest, True: _name_of_blank(backend, blank, view.example)}
+            names = {False: study.digest, True: _name_of_blank(self._backend, blank, view.example)}
             for number, question, limit, is_blank in view.questions:
-                keys[number] = key = KeptAnswers.key(names[is_blank], question, limit)
-                if key in answers:
+                self._keys[number] = key = KeptAnswers.key(names[is_blank], question, limit)
+                if key in self._answers:
                     continue
-                answers[key] = None if kept is None else kept.get(key)
-                if answers[key] is None:
-                    asked.append(key)
+                self._answers[key] = None if self._kept is None else self._kept.get(key)
+                if self._answers[key] is None:
+                    self._open.append(key)
                     yield Ask(blank if is_blank else study, question, limit)
             advance(1)
 
-    with progress("answering", len(views.by_files)) as advance:
-        given = generate(backend, asks(advance), adapter=adapter, at_once=at_once, refused=refused)
-        for answer in given:
-            key = asked.popleft()
-            answers[key] = answer
-            if key in problems:
-                continue
-            answered += 1
-            if kept is not None:
-                kept.add(key, answer)
-    places = {k: problems[key] for k, key in enumerate(keys) if key in problems}
-    return [found for key in keys if (found := answers[key]) is not None], places
+    def refuse(self, error: RequestError) -> Generated:
+        """Note why the next answer is missing; a model that answers nothing at all raises the error."""
+        self._problems[self._open[0]] = str(error)
+        if not self._answered and len(self._problems) >= _MOST_REFUSED:
+            raise error
+        return _NOT_ANSWERED
+
+    def take(self, answer: Generated) -> None:
+        """Take the answer to the next question, also one that `refuse` gave."""
+        key = self._open.popleft()
+        self._answers[key] = answer
+        if key in self._problems:
+            return
+        self._answered += 1
+        if self._kept is not None:
+            self._kept.add(key, answer)
+
+    def answers(self) -> list[Generated]:
+        """Return the answers in the order of the questions."""
+        return [found for key in self._keys if (found := self._answers[key]) is not None]
+
+    def problems(self) -> dict[int, str]:
+        """Return why questions could not be asked, by their place."""
+        return {n: self._problems[key] for n, key in enumerate(self._keys) if key in self._problems}
 
 
 def _name_of_blank(backend: Backend, blank: Study, example: Example) -> Hashable:

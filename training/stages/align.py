@@ -271,6 +271,11 @@ def pictures(kit: Kit) -> list[Example]:
     ]
 
 
+def held_pictures(kit: Kit) -> Iterable[Example]:
+    """Return the kit's figures for validation."""
+    return kit.medpix_figures("validation")
+
+
 def single_frames(examples: Iterable[Example]) -> list[Example]:
     """Return the examples of one image that have a label or a caption."""
     return [e for e in examples if (e.labels or e.text) and len(e.files) == 1]
@@ -287,9 +292,7 @@ def align(config: AlignConfig) -> dict[str, float]:
     set_dropout(model, config.dropout)
     frames = FrameConfig(model.config.vision_config.image_size, max_frames=8)
     examples = single_frames(stage_examples(config, pictures))
-    held_back = single_frames(
-        stage_examples(config, lambda kit: kit.medpix_figures("validation"), "validation")
-    )
+    held_back = single_frames(stage_examples(config, held_pictures, "validation"))
     bank = FrameBank(examples, frames)
     classes = {
         name: sorted({e.labels[name] for e in bank.examples if name in e.labels}) for name in LABELS
@@ -304,11 +307,9 @@ def align(config: AlignConfig) -> dict[str, float]:
         targets = Targets(held.examples, classes, processor)
         validate = partial(objective.evaluate, held, targets)
     stem = frozen_stem(model, config.frozen_blocks)
-    rest = [p for p in objective.parameters() if p.requires_grad and p not in stem]
-    groups = {config.stem_factor: [p for p in stem if p.requires_grad], 1.0: rest}
     history = optimise(
         objective.train(),
-        {factor: group for factor, group in groups.items() if group},
+        learning_parts(objective, stem, config.stem_factor),
         config.loop,
         folder=config.out,
         validate=validate,
@@ -335,6 +336,17 @@ def frozen_stem(model: RadFoundForConditionalGeneration, blocks: int) -> set[nn.
         for early in (stem.first, *stem.blocks[:blocks]):
             early.requires_grad_(False)
     return set(stem.parameters())
+
+
+def learning_parts(
+    objective: nn.Module, stem: set[nn.Parameter], stem_factor: float
+) -> dict[float, list[nn.Parameter]]:
+    """Return the trainable parameters by rate factor, in an order that a resumed run finds again."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in objective.parameters():
+        if parameter.requires_grad:
+            groups.setdefault(stem_factor if parameter in stem else 1.0, []).append(parameter)
+    return groups
 
 
 def set_dropout(model: nn.Module, share: float) -> None:

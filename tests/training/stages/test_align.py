@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from training.loop.config import Draw, LoopConfig
-from training.stages.align import AlignObjective, AlignWeights, Targets, set_dropout
+from training.stages.align import (
+    AlignObjective,
+    AlignWeights,
+    Targets,
+    frozen_stem,
+    learning_parts,
+    set_dropout,
+)
 from training.stages.grounding import SLOTS, right_words, slot_words, words_loss
 
 CLASSES = {"modality": ["CT", "MRI"], "region": ["head"]}
@@ -64,6 +71,14 @@ def test_learning_reads_the_labels_off_the_pictures(words, tiny, bank):
         objective(Draw(step, 0, LoopConfig(10, 1e-3, batch_size=8)))[0].backward()
         optimizer.step()
     assert objective.evaluate(pictures, targets)["loss"] < before
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0])
+def test_the_stem_and_the_rest_learn_whatever_the_factor_between_them(objective, factor):
+    groups = learning_parts(objective, frozen_stem(objective.model, 0), factor)
+    learning = [id(p) for group in groups.values() for p in group]
+    assert sorted(learning) == sorted(id(p) for p in objective.parameters() if p.requires_grad)
+    assert set(groups) == {factor, 1.0}
 
 
 def test_dropout_is_set_everywhere(tiny):
