@@ -90,7 +90,8 @@ class ActiveAdapter:
         former = [name for name in dict.fromkeys(store.former()) if name != refused]
         for adapter in former[:_MAX_FALLBACKS]:
             try:
-                return self._use(adapter)
+                self._use(adapter)
+                return
             except (AdapterError, NotFoundError) as error:
                 logger.error("%s", error)
         self._use(None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from radfound.engine.local.kv_cache import Forward, KVCache, Layers
+from radfound.engine.local.kv_cache import Forward, KVCache, Layers, stacked
 from radfound.engine.local.sequence import RunningSequence
 from radfound.engine.stream import Token
 from radfound.model.processing_radfound import pad_left
@@ -107,10 +107,7 @@ class Batch:
     ) -> Prefill:
         """Prepare a chunked prefill; parameters as for `join`."""
         device = self._model.device
-        layers = tuple(
-            (torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer]))
-            for layer in zip(*(prefix.layers for prefix in prefixes), strict=True)
-        )
+        layers = stacked(prefixes)
         padded = pad_left(questions, self._processor.tokenizer.pad_token_id)
         own = padded["attention_mask"].to(device)
         mask = torch.cat([own.new_ones(len(own), layers[0][0].shape[2]), own], dim=1)

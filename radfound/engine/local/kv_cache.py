@@ -5,7 +5,7 @@ The only module that knows how transformers takes and returns a cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,14 @@ class KVCache:
     def nbytes(self) -> int:
         """Size in bytes."""
         return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
+
+
+def stacked(caches: Sequence[KVCache]) -> Layers:
+    """Return the KV caches of several prefixes of one length as those of one batch."""
+    return tuple(
+        (torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer]))
+        for layer in zip(*(cache.layers for cache in caches), strict=True)
+    )
 
 
 class PrefixCache:

@@ -16,7 +16,7 @@ from radfound.engine.generated import Generated
 from radfound.engine.local.attribution import find_evidence
 from radfound.engine.local.batch import Batch
 from radfound.engine.local.fast_llama import Llama, UnknownWeights
-from radfound.engine.local.kv_cache import KVCache, Layers, forward, forward_many
+from radfound.engine.local.kv_cache import KVCache, Layers, forward, forward_many, stacked
 from radfound.engine.stream import Token
 from radfound.exceptions import AdapterError
 from radfound.model import checkpoints
@@ -258,11 +258,7 @@ class LocalModel:
         self, prefixes: Sequence[KVCache], question: Question, text: str
     ) -> list[torch.Tensor]:
         """Return for each of several studies the log-probabilities of a text's tokens as the answer, in one pass."""
-        layers = tuple(
-            (torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer]))
-            for layer in zip(*(prefix.layers for prefix in prefixes), strict=True)
-        )
-        return self._log_probabilities(layers, question, [text] * len(prefixes))
+        return self._log_probabilities(stacked(prefixes), question, [text] * len(prefixes))
 
     def _log_probabilities(
         self, layers: Layers, question: Question, texts: Sequence[str]

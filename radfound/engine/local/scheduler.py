@@ -90,11 +90,6 @@ class Scheduler:
         """Whether no sequence is running and no prompt is being prefilled."""
         return not (self._running or self._prefilling)
 
-    @property
-    def adapter(self) -> str | None:
-        """Adapter of the running sequences, or of the last ones."""
-        return self._adapter
-
     def call(self, work: Callable[[], T]) -> T:
         """Run a function that uses the model between two steps, and return its result."""
         future: Future[T] = Future()

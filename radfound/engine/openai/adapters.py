@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -131,10 +131,8 @@ class Adapters:
             raise explain(error, self._asked) from None
 
     async def _unload(self, name: str) -> None:
-        try:
+        with suppress(openai.APIError):  # unloaded already, or the server is gone
             await self._connection.post("/unload_lora_adapter", {"lora_name": name})
-        except openai.APIError:
-            pass  # unloaded already, or the server is gone
 
     def _check_effect(self, adapter: str) -> None:
         if not self._server.top:

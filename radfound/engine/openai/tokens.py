@@ -66,10 +66,9 @@ def _tokens(
         if text:
             yield Token(text)
         return
-    *others, last = entries
     # Tokens that are parts of one character have no text of their own: the chunk's text is the last one's.
     words = [str(entry.get("token") or "") for entry in entries]
-    pieces = words if "".join(words) == text else [""] * len(others) + [text]
+    pieces = words if "".join(words) == text else [*[""] * (len(entries) - 1), text]
     for entry, piece in zip(entries, pieces, strict=True):
         yield Token(piece, _number(entry.get("logprob")), entropy(entry.get("top_logprobs") or ()))
 

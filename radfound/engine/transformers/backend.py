@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,7 +176,7 @@ class TransformersBackend:
             list(dict.fromkeys((option, option.lower(), option.capitalize(), option.upper())))
             for option in options
         ]
-        logs = iter(self._score_all(study, question, sum(spellings, []), adapter))
+        logs = iter(self._score_all(study, question, [*chain(*spellings)], adapter))
         totals = [np.logaddexp.reduce([sum(next(logs)) for _ in some]) for some in spellings]
         shares = np.exp(np.array(totals) - max(totals))
         return dict(zip(options, (shares / shares.sum()).tolist(), strict=True))

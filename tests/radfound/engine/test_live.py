@@ -190,7 +190,7 @@ def test_radfound_mini_is_compared_with_the_studies_it_is_shipped_with(mini):
         and ("Which body region is shown?", "head") in each.pairs
     ]  # fmt: skip
     alone = mini.model.score(shipped[0].visual[None], TUMOR, "No")
-    assert scores[0] == pytest.approx(alone, abs=0.05)
+    assert scores[0] == pytest.approx(alone, abs=0.1)  # in bfloat16 a batch rounds otherwise
     assert references.scores(("MRI", "hand"), TUMOR, "No", None) is None
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from radfound.engine.local.kv_cache import KVCache, cache_arguments
+from radfound.engine.local.kv_cache import KVCache, cache_arguments, stacked
 from radfound.engine.local.model import LocalModel
 from training.packing import Branch
 
@@ -208,8 +208,4 @@ def _stacked(
     studies: Sequence[KVCache], first: int = 0
 ) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
     """Return keys and values of some studies as one batch, by layer number."""
-    layers = zip(*(study.layers for study in studies), strict=True)
-    return {
-        number: (torch.cat([keys for keys, _ in layer]), torch.cat([v for _, v in layer]))
-        for number, layer in enumerate(layers, start=first)
-    }
+    return dict(enumerate(stacked(studies), start=first))
