@@ -60,7 +60,7 @@ def load(
         model, processor = _tiny()
         return model.eval(), processor, "radfound-tiny", revision(checkpoint)
     name = Path(checkpoint).name
-    source = mini_path() if checkpoint == "radfound-mini" else Path(checkpoint)
+    source = folder_of(checkpoint)
     try:
         model = RadFoundForConditionalGeneration.from_pretrained(
             source, dtype=dtype, use_safetensors=True, trust_remote_code=False
@@ -71,6 +71,11 @@ def load(
             f"checkpoint {name}: cannot be loaded ({error}); expected radfound-mini or a folder written by save_pretrained"
         ) from error
     return model.eval(), processor, name, revision(checkpoint)
+
+
+def folder_of(checkpoint: str | Path) -> Path:
+    """Return the Hugging Face folder of a checkpoint's weights; `radfound-mini` is assembled first."""
+    return mini_path() if checkpoint == "radfound-mini" else Path(checkpoint)
 
 
 def revision(checkpoint: str | Path) -> str:

@@ -17,6 +17,7 @@ from radfound.engine.local.attribution import find_evidence
 from radfound.engine.local.batch import Batch
 from radfound.engine.local.fast_llama import Llama, UnknownWeights
 from radfound.engine.local.kv_cache import KVCache, Layers, forward, forward_many, stacked
+from radfound.engine.local.precision import dtype_for
 from radfound.engine.stream import Token
 from radfound.exceptions import AdapterError
 from radfound.model import checkpoints
@@ -65,9 +66,16 @@ class LocalModel:
         cls,
         checkpoint: str | Path,
         device: str | None = None,
-        dtype: torch.dtype = torch.bfloat16,
+        dtype: torch.dtype | None = None,
     ) -> LocalModel:
         """Load a checkpoint as `radfound.model.checkpoints.load` does, onto CUDA if available.
+
+        Parameters
+        ----------
+        checkpoint : str or Path
+        device : str, optional
+        dtype : torch.dtype, optional
+            By default the quickest one of the device; see `dtype_for`.
 
         Raises
         ------
@@ -75,7 +83,9 @@ class LocalModel:
             If the device does not exist.
         """
         place = device_of(device)
-        model, processor, name, revision = checkpoints.load(checkpoint, dtype)
+        model, processor, name, revision = checkpoints.load(
+            checkpoint, dtype or dtype_for(checkpoint, place)
+        )
         model.to(place)
         return cls(model, processor, name, revision)
 

@@ -29,7 +29,6 @@ from training.corrections.frozen.examination import (
 from training.corrections.frozen.kept import Kept, digest_of, key_of
 from training.corrections.frozen.lessons import Lesson, bundled_lessons
 from training.corrections.frozen.own_answers import OwnAnswers
-from training.corrections.frozen.precision import quickest_dtype
 from training.corrections.frozen.scoring import AnswerScores, score_answers
 from training.corrections.frozen.upper_layers import CachedAnswer, UpperLayers
 from training.corrections.frozen.visual_tokens import VISUAL_TOKENS
@@ -65,7 +64,7 @@ class FrozenBase:
     replay_studies : int
         Largest number of bundled studies used for replay.
     dtype : torch.dtype, optional
-        By default the quickest one of this machine.
+        As for `LocalModel.load`.
     folder : Path, optional
         Where to keep between runs what needs no new corrections; nothing is kept by default.
     """
@@ -80,7 +79,7 @@ class FrozenBase:
         folder: Path | None = None,
     ):
         self.checkpoint = checkpoint
-        self.base = LocalModel.load(checkpoint, dtype=dtype or quickest_dtype())
+        self.base = LocalModel.load(checkpoint, dtype=dtype)
         self.base.model.requires_grad_(False)
         self.base.tune()
         # For questions of a dozen tokens plain products are quicker than a fused kernel's backward pass.

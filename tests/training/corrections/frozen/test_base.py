@@ -22,7 +22,8 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture
 def make(checkpoint, tmp_path):
     """Make what a new training process makes of the same folder."""
-    return lambda: FrozenBase(checkpoint, layers=1, folder=tmp_path / "kept")
+    # In float32: in bfloat16 a near tie of two tokens depends on the processor.
+    return lambda: FrozenBase(checkpoint, 1, dtype=torch.float32, folder=tmp_path / "kept")
 
 
 def never(*arguments, **options):
