@@ -1,4 +1,4 @@
-"""Error handling shared by the `python -m` commands."""
+"""What commands share: their errors, and the environment of a training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ from typing import TypeVar
 from radfound.exceptions import RadFoundError
 
 _Result = TypeVar("_Result")
+
+TRAINING_ENVIRONMENT = {
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+}
+"""For processes that train on a CPU with glibc, which reads it once, at their start.
+
+Every step frees tensors of many megabytes. By default they go back to the system, which has to find and clear pages for
+those of the next step. A training ends soon, and its memory with it, so that it may keep them.
+"""
 
 
 def run_command(main: Callable[[], _Result]) -> _Result:

@@ -14,6 +14,7 @@ from radfound import __version__
 from radfound.benchmark import cli as benchmark
 from radfound.cli import adapters, ask, corrections
 from radfound.cli.arguments import Parser, add_group
+from radfound.commands import TRAINING_ENVIRONMENT
 from radfound.engine.models import cli as models
 from radfound.exceptions import RadFoundError, RequestError
 from radfound.reader_study import cli as reader_study
@@ -60,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(argv: Sequence[str]) -> int:
     """Run `python -m training.vlm`, which imports this package and is not imported by it; return its status."""
-    return subprocess.run([sys.executable, "-m", "training.vlm", *argv]).returncode
+    command = [sys.executable, "-m", "training.vlm", *argv]
+    return subprocess.run(command, env={**TRAINING_ENVIRONMENT, **os.environ}).returncode
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

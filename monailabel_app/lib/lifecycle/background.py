@@ -21,6 +21,7 @@ from typing import Any
 from monailabel.utils.async_tasks import utils
 
 import monailabel_app
+from radfound.commands import TRAINING_ENVIRONMENT
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ def _environment(method: str) -> dict[str, str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     if method == "train":
         environment["MONAI_LABEL_DATASTORE_AUTO_RELOAD"] = "false"
+        environment = TRAINING_ENVIRONMENT | environment
     return environment
 
 

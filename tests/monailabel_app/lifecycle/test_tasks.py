@@ -11,13 +11,14 @@ import psutil
 import pytest
 from monailabel.utils.async_tasks import utils
 
-from monailabel_app.lib.lifecycle import tasks
+from monailabel_app.lib.lifecycle import background, tasks
 from monailabel_app.lib.lifecycle.tasks import MAX_WAITING, TaskQueues, TaskRunningError, is_over
 from radfound.exceptions import Busy, RadFoundError
 
 from ..conftest import VOLUME, fill_with_studies, running_server
 
 METHOD = "train"
+TRIM = "MALLOC_TRIM_THRESHOLD_"
 
 
 @pytest.fixture
@@ -252,3 +253,11 @@ def test_a_bad_active_adapter_is_told_by_health_and_questions_are_answered(own_s
         model = own_server.get("/radfound/health").json()["model"]
         assert model["adapter"] is None and model["problem"]
         assert own_server.get("/radfound/adapters").status_code in (200, 409)
+
+
+def test_a_training_keeps_the_memory_that_it_frees_unless_told_otherwise(monkeypatch):
+    monkeypatch.delenv(TRIM, raising=False)
+    assert int(background._environment("train")[TRIM]) > 2**30
+    assert TRIM not in background._environment("infer")
+    monkeypatch.setenv(TRIM, "131072")
+    assert background._environment("train")[TRIM] == "131072"
