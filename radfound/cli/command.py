@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 2 for bad input; 130 if the user interrupted.
+        0; 2 for bad input, or for results that cannot be written; 130 if the user interrupted.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream=sys.stderr,
             format="radfound: %(levelname)s: %(message)s",
         )
+        if not args.verbose:  # its advice is for those who build models
+            os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         result = args.run(args)
         if isinstance(sys.stdout, io.TextIOWrapper):
             # The terminal's encoding may lack a character of the answer.
@@ -56,6 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # a consumer such as `head` closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # results that cannot be written, such as to a full disk
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"radfound: error: {place}{error.strerror or error}", file=sys.stderr)
+        return 2
     return 0
 
 
