@@ -203,6 +203,7 @@ def finetune_in(
         "metrics": {
             "corrections": float(sum(len(lesson.branches) for lesson in lessons.corrected)),
             "steps": float(steps),
+            "strength": judge.strength,
             "seconds": round(time.monotonic() - began, 1),
         },
     }

@@ -31,6 +31,7 @@ NAMES = (
     "sees the image",
 )
 """The checks of a checkpoint with a regression set; the name of one may go on after these words."""
+_OTHER_ANSWERS = ("regression", "other answers", "answers end", "sees the image")
 # Of fewer texts, one reader's personal style may exceed the tolerated share.
 _FEWEST_TEXTS = 20
 _FEWEST_COMPARED = 5  # held-out corrections; fewer decide nothing
@@ -109,6 +110,12 @@ class Verdict:
     def passed(self) -> bool:
         """Whether no check failed."""
         return all(check.passed is not False for check in self.checks)
+
+    @property
+    def only_changes_others(self) -> bool:
+        """Whether it fails, and only by what becomes of other answers than the corrected ones."""
+        failed = [check.name for check in self.checks if check.passed is False]
+        return bool(failed) and all(name.startswith(_OTHER_ANSWERS) for name in failed)
 
     @property
     def reason(self) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from radfound.benchmark.scoring.metrics import exact_match
 from radfound.correction import Correction
@@ -30,6 +30,8 @@ from training.corrections.phases import CHECKING, LEARNING, REHEARSING, Phases
 from training.corrections.plausibility import find_implausible
 from training.corrections.trainer import Recipe, train_adapter
 from training.loop.config import Progress
+
+_WEAKER = (0.8, 0.6)
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class Judge:
         self._said_after: list[Said] = []
         self._checks: list[gate.Check] = []
         self.after: Evaluation | None = None
+        self.strength = 1.0  # of the adapter that is judged, relative to the one that was trained
 
     def check_corrections(self) -> gate.Verdict:
         """Return the checks that need no training: whether the new corrections are plausible."""
@@ -164,7 +167,36 @@ class Judge:
             )
 
     def verdict(self, force: bool) -> gate.Verdict:
-        """Evaluate the trained adapter."""
+        """Evaluate the trained adapter and, if all that it fails are other answers, weaker ones.
+
+        A weaker adapter changes other answers less and may still reproduce the corrections (WiSE-FT, arXiv
+        2109.01903). Where none passes, the whole one is judged.
+        """
+        whole = self._evaluated()
+        return (whole.only_changes_others and self._weakened()) or replace(
+            whole, forced=force and not whole.passed
+        )
+
+    def _weakened(self) -> gate.Verdict | None:
+        """Weaken the adapter until it passes; None, and the whole adapter, where it does not."""
+        whole = self.after
+        for strength in _WEAKER:
+            self._scale_adapter(strength)
+            if not gate.reproduces(self._frozen.score(self._corrected), self._config).passed:
+                break
+            weaker = self._evaluated()
+            if weaker.passed:
+                return weaker
+        self._scale_adapter(1.0)
+        self.after = whole
+        return None
+
+    def _scale_adapter(self, strength: float) -> None:
+        self._frozen.scale_adapter(strength / self.strength)
+        self.strength = strength
+
+    def _evaluated(self) -> gate.Verdict:
+        """Evaluate the adapter that is loaded."""
         frozen, bounds = self._frozen, self._config
         self._phases.begin(CHECKING, _examined(self._questions))
         corrections = frozen.precompute(self._corrected)
@@ -184,8 +216,7 @@ class Judge:
             checks.append(gate.sees_the_image(before, after, bounds))
         if not frozen.regression_set:
             checks.append(gate.others_stay(after.with_image, bounds))
-        passed = all(check.passed for check in checks)
-        return gate.Verdict(tuple(checks), forced=force and not passed)
+        return gate.Verdict(tuple(checks))
 
     def calibration(self) -> AdapterCalibration:
         """Fit the confidence of the trained adapter to the answers of `train` and `verdict`."""

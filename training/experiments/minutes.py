@@ -88,6 +88,7 @@ def train_once(folder: Path, corrections: Path) -> dict[str, Any]:
         "peak_mib": usage.ru_maxrss / 2**10,
         "steps": result.metrics["steps"],
         "published": result.published,
+        "strength": result.metrics.get("strength"),
         "checks": {check["name"]: check["passed"] for check in result.gate["checks"]},
         "words": {check["name"]: check["words"] for check in result.gate["checks"]},
     }

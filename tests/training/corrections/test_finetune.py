@@ -2,16 +2,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from radfound.correction import Correction
 from radfound.engine.engine import Engine
 from radfound.engine.local.model import LocalModel
 from radfound.exceptions import StudyUnreadableError, TrainingError
-from radfound.records.adapters import AdapterStore
+from radfound.records.adapters import WEIGHTS_FILE, AdapterStore
 from radfound.records.corrections import CorrectionLog
 from radfound.study.study import Study, StudyImage
 from training.corrections.finetune import FinetuneConfig, finetune
 from training.corrections.frozen.lessons import Lesson
+from training.corrections.gate import Check
 from training.corrections.judge import _held_out
 
 QUICK = FinetuneConfig(max_steps=300, learning_rate=2e-2)
@@ -173,6 +176,35 @@ def test_force_publishes_all_the_same_and_that_is_kept(place):
         kept["gate"]["forced"] and not kept["gate"]["passed"] and kept["author"] == "an annotator"
     )
     assert "although corrections: 0% of 1 reproduced" in result.reason
+
+
+# At 0.6 of its strength the adapter forgets the correction, so that it is not examined a third time.
+@pytest.mark.parametrize(
+    "kept, strength", [((True,), 1.0), ((False, True), 0.8), ((False, False), 1.0)]
+)
+def test_an_adapter_that_changes_other_answers_too_much_is_weakened(
+    place, monkeypatch, kept, strength
+):
+    log, store = place
+    log.append(corrected("ct00", "Learnt well."))
+    verdicts = iter(kept)
+    monkeypatch.setattr(
+        "training.corrections.gate.others_stay",
+        lambda scores, bounds: Check("other answers", next(verdicts), "", {}),
+    )
+    result = run(place, config=QUICK, force=True)
+    assert result.metrics["strength"] == strength and reproduced(result) == 1
+    assert result.gate["passed"] == kept[-1] and list(verdicts) == []
+    monkeypatch.undo()
+    other = AdapterStore(store.root.parent / "whole")
+    whole = run((log, other), config=QUICK, force=True)
+    for name, weights in weights_of(store, result).items():
+        factor = strength if ".lora_B." in name else 1.0
+        torch.testing.assert_close(weights, factor * weights_of(other, whole)[name])
+
+
+def weights_of(store, result):
+    return load_file(store.path(result.adapter) / WEIGHTS_FILE)
 
 
 def test_training_goes_on_from_the_adapter_that_answers_unless_asked_to_start_from_scratch(place):

@@ -173,6 +173,17 @@ def test_the_verdict_names_what_failed_and_is_json():
     }  # fmt: skip
 
 
+def test_a_verdict_tells_whether_only_other_answers_are_the_trouble():
+    good, lost = (
+        Check("corrections", True, "", {}),
+        Check("regression beside a-0001", False, "", {}),
+    )
+    blind, wrong = Check("sees the image", False, "", {}), Check("corrections", False, "", {})
+    assert Verdict((good, lost, blind)).only_changes_others
+    assert not Verdict((lost, wrong)).only_changes_others
+    assert not Verdict((good,)).only_changes_others
+
+
 def test_the_numbers_of_every_check_are_json():
     before, after = evaluation("a-0001", [True, False]), evaluation("new", [False, False])
     checks = (

@@ -193,6 +193,14 @@ class FrozenBase:
         self.base.model.language_model = adapted
         self.base.tune()
 
+    @torch.no_grad()
+    def scale_adapter(self, factor: float) -> None:
+        """Multiply by a factor what the adapter that is loaded adds to the base model's weights."""
+        for name, parameter in self.base.model.language_model.named_parameters():
+            if ".lora_B." in name:
+                parameter.mul_(factor)
+        self.base.tune()
+
     def prepare(self, advance: Advance = no_advance) -> None:
         """Compute the activations of the bundled studies, or find those of an earlier run."""
         if not self._find_activations():
