@@ -153,6 +153,14 @@ def test_correction_survives_the_wire():
     assert correction_to_json(read) == data
 
 
+def test_what_cannot_be_told_is_answered_and_not_accepted():
+    with pytest.raises(CorrectionError, match="^verdict: .*edited"):
+        correction_from_json(
+            correction_json(model_text=CANNOT_TELL, verdict="accepted", text=CANNOT_TELL)
+        )
+    assert correction_from_json(correction_json(model_text=CANNOT_TELL)).text == "Yes."
+
+
 def test_region_of_a_correction_survives_the_wire():
     data = correction_json(region={"box_mm": [[-10.0, 0.0, 5.5], [10.0, 20.0, 6.0]]})
     assert correction_to_json(correction_from_json(data)) == data
