@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 2 for bad input; 130 if the user interrupted.
+        0; 2 for bad input, or for results that cannot be written; 130 if the user interrupted.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
@@ -78,6 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # a consumer such as `head` closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # results that cannot be written, such as to a full disk
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"radfound: error: {place}{error.strerror or error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -222,6 +222,11 @@ def test_correction_that_is_no_object_is_refused(value):
 # Questions
 
 
+def test_a_long_question_is_counted_in_characters():
+    with pytest.raises(RequestError, match="question: found 5,000 characters; at most 4,000 fit"):
+        parse_ask({"question": "x" * 5000})
+
+
 def test_question_with_all_its_parts_is_read():
     asked = parse_ask(
         {

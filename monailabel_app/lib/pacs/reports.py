@@ -196,7 +196,7 @@ class Reports:
             self._evidence(images, series),
             self._store.settings.language,
         )
-        reader = Reader(correction.author, self._store.settings.organization)
+        reader = Reader(correction.author, self._store.settings.organization, correction.verdict)
         made = reader_report(document, reader, self._draft_of(correction))
         return self._records.add_document(*_outgoing(correction.id, READER, made))
 
