@@ -239,6 +239,8 @@ class Server:
 
     def ask(self, image: str, question: str) -> dict[str, Any]:
         """Return an answer; raises ServeError with the server's message."""
+        import requests
+
         try:
             response = self.call(
                 "POST",
@@ -248,6 +250,10 @@ class Server:
                 timeout=ANSWER_S,
             )
             return _checked(response)
+        except requests.Timeout as error:
+            raise ServeError(
+                f"no answer within {ANSWER_S} s; this machine may be busy, so ask later in the browser"
+            ) from error
         except (OSError, ValueError) as error:
             raise ServeError(f"no answer ({error})") from error
 
@@ -338,11 +344,14 @@ def _show(server: Server, image: str) -> bool:
 
 
 def _formatted(answer: dict[str, Any]) -> str:
-    notes = [f"{answer['timings_ms']['total'] / 1000:.1f} s"]
+    notes = []
     if answer["confidence"] is not None:
-        notes.insert(0, f"confidence {answer['confidence']:.2f}")
+        notes.append(f"confidence {answer['confidence']:.2f}")
+    if answer["reason"]:
+        notes.append(answer["reason"].rstrip("."))
+    notes.append(f"{answer['timings_ms']['total'] / 1000:.1f} s")
     text = " ".join(answer["text"].split())
-    return f"{text}   ({', '.join(notes)})"
+    return f"{text}   ({'; '.join(notes)})"
 
 
 if __name__ == "__main__":

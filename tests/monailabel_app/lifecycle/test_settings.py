@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import requests
 
 from monailabel_app.lib.lifecycle.settings import SETTINGS, check_conf, check_studies
 from radfound.exceptions import DeviceError, RequestError, StorageError
@@ -137,7 +138,8 @@ def test_a_study_that_cannot_be_read_is_not_the_first_answer(capsys, tmp_path, m
     def ask(image, question):
         if image == "broken":
             raise serve.ServeError("broken.nii: it holds text")
-        return {"text": "MRI", "confidence": None, "timings_ms": {"total": 10}}
+        answer = {"text": "MRI", "confidence": None, "reason": "stated in the file"}
+        return {**answer, "timings_ms": {"total": 10}}
 
     server = serve.Server(tmp_path, 8000, {"checkpoint": "radfound-tiny"})
     monkeypatch.setattr(server, "images", lambda: ["broken", "whole"])
@@ -145,7 +147,18 @@ def test_a_study_that_cannot_be_read_is_not_the_first_answer(capsys, tmp_path, m
     serve._introduce(server)
     shown = capsys.readouterr().out
     assert "broken.nii: it holds text" in shown
-    assert shown.count("Answer    MRI") == 3 and "Serving 2 studies" in shown
+    assert shown.count("Answer    MRI   (stated in the file; 0.0 s)") == 3
+    assert "Serving 2 studies" in shown
+
+
+def test_a_first_answer_that_takes_too_long_is_told_in_words(monkeypatch, tmp_path):
+    def call(*_, **__):
+        raise requests.Timeout("HTTPConnectionPool(host='127.0.0.1', port=8000): Read timed out.")
+
+    server = serve.Server(tmp_path, 8000, {"checkpoint": "radfound-tiny"})
+    monkeypatch.setattr(server, "call", call)
+    with pytest.raises(serve.ServeError, match=r"^no answer within \d+ s; this machine may be busy"):
+        server.ask("sample", "What is it?")
 
 
 class Reply:
