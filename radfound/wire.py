@@ -174,13 +174,13 @@ def correction_from_json(value: object) -> Correction:
         if value.get(name) is None:
             raise CorrectionError(f"{name}: missing; every correction must have it")
     fields = {name: part for name, part in value.items() if name != "schema" and part is not None}
-    found: Correction = _CORRECTION.validate_python(fields)
-    if found.verdict == "accepted" and found.text == CANNOT_TELL:
+    correction: Correction = _CORRECTION.validate_python(fields)
+    if correction.verdict == "accepted" and correction.text == CANNOT_TELL:
         # Recalled and learnt, it would keep every later model silent about this question.
         raise CorrectionError(
             "verdict: the model gave no answer, so there is none to accept; send the verdict edited with your answer"
         )
-    return found
+    return correction
 
 
 # Questions ------------------------------------------------------------------------------------

@@ -313,7 +313,8 @@ def _introduce(server: Server) -> None:
         images.sort(key=lambda image: image != BRAIN)
         print("asking first questions (the first time, the model is unpacked) ...", file=sys.stderr)
         any(_show(server, image) for image in islice(images, TRIED))
-    print(f"\nServing {len(images)} studies of {server.studies} (log: {server.log}).", end=" ")
+    count = f"{len(images)} {'study' if len(images) == 1 else 'studies'}"
+    print(f"\nServing {count} of {server.studies} (log: {server.log}).", end=" ")
     print("Not a medical device.")
     if server.state != server.studies:
         print(

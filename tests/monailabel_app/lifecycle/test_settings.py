@@ -157,7 +157,9 @@ def test_a_first_answer_that_takes_too_long_is_told_in_words(monkeypatch, tmp_pa
 
     server = serve.Server(tmp_path, 8000, {"checkpoint": "radfound-tiny"})
     monkeypatch.setattr(server, "call", call)
-    with pytest.raises(serve.ServeError, match=r"^no answer within \d+ s; this machine may be busy"):
+    with pytest.raises(
+        serve.ServeError, match=r"^no answer within \d+ s; this machine may be busy"
+    ):
         server.ask("sample", "What is it?")
 
 
