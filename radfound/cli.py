@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream=sys.stderr,
             format="radfound: %(levelname)s: %(message)s",
         )
+        if not args.verbose:  # its advice is for those who build models
+            os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         result = args.run(args)
         if isinstance(
             sys.stdout, io.TextIOWrapper
