@@ -189,6 +189,28 @@ def test_the_next_study_is_opened_with_the_reason_for_it(page, server):
     page.get_by_text("Why this study:").wait_for()
 
 
+def test_of_thousands_of_studies_some_are_listed_and_the_others_are_found(page, server):
+    studies = [
+        {"id": f"s{at}", "name": f"CT chest {at}", "state": "new", "drafts": 0}
+        for at in range(5000)
+    ]
+    page.route("**/radfound/studies", lambda route: route.fulfill(json={"studies": studies}))
+    open_panel(page, server, "?image=s4321")
+    rows = page.locator(".studies li")
+    assert rows.count() == 201 and "CT chest 4321" in rows.first.inner_text()
+    assert "4800 more" in page.locator(".studies .more").inner_text()
+    page.get_by_label("Find a study").fill("chest 4999")
+    page.locator(".studies li:has-text('CT chest 4999')").wait_for()
+    assert rows.count() == 2
+    page.get_by_label("Find a study").fill("brain")
+    page.get_by_text("No study has such a name.").wait_for()
+
+
+def test_few_studies_need_no_search(page, server):
+    open_panel(page, server)
+    assert not page.get_by_label("Find a study").is_visible()
+
+
 def test_a_study_of_several_series_offers_them(page, server):
     open_panel(page, server, "?image=two")
     offers = page.locator(".pictures .tasks button")
