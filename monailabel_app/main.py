@@ -32,7 +32,11 @@ from monailabel_app.lib.infers.batch import RadFoundBatch  # noqa: E402
 from monailabel_app.lib.lifecycle.background import hide_requests  # noqa: E402
 from monailabel_app.lib.lifecycle.leftovers import remove_leftovers  # noqa: E402
 from monailabel_app.lib.lifecycle.quiet import keep_log, quieten_monailabel  # noqa: E402
-from monailabel_app.lib.lifecycle.settings import check_conf, readers_who_confirm  # noqa: E402
+from monailabel_app.lib.lifecycle.settings import (  # noqa: E402
+    check_conf,
+    check_state_of_archive,
+    readers_who_confirm,
+)
 from monailabel_app.lib.lifecycle.shutdown import at_shutdown  # noqa: E402
 from monailabel_app.lib.pacs.connection import PacsConnection, records_path  # noqa: E402
 from monailabel_app.lib.pacs.datastore import PacsDatastore  # noqa: E402
@@ -81,13 +85,9 @@ class RadFoundApp(MONAILabelApp):
         self._models = models_of(conf)
         self._confirm = readers_who_confirm(conf)
         self._is_local = not studies.startswith(("http://", "https://"))
-        state = conf.get("state", "")
-        if not (state or self._is_local):
-            raise RequestError(
-                "state: missing; studies on a DICOM server need a folder for corrections and "
-                "adapters, as --conf state DIR"
-            )
-        self._state = state_folder(Path(studies), state)
+        if not self._is_local:
+            check_state_of_archive(conf)
+        self._state = state_folder(Path(studies), conf.get("state", ""))
         keep_private(self._own_files)
         keep_log(self._own_files / "logs" / f"server-{settings.MONAI_LABEL_SERVER_PORT}.log")
         hide_requests()

@@ -208,7 +208,8 @@ def _in_words(fault: Any, name: str) -> str:
         return "missing"
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"not a field of {name}"
-    if kind == "string_too_long":
+    # pydantic calls a text too long in either way, as it is declared.
+    if kind == "string_too_long" or (kind == "too_long" and isinstance(value, str)):
         return f"found {len(value):,} characters; at most {context['max_length']:,} fit"
     if kind == "too_long":
         return f"found {context['actual_length']} entries; at most {context['max_length']} fit"

@@ -26,7 +26,16 @@ from radfound.exceptions import (
     RequestError,
     StudyAmbiguousError,
 )
-from radfound.question import SOURCES, TASKS, Answer, ModelVersion, ReaderText, ShownSlices, Turn
+from radfound.question import (
+    CANNOT_TELL,
+    SOURCES,
+    TASKS,
+    Answer,
+    ModelVersion,
+    ReaderText,
+    ShownSlices,
+    Turn,
+)
 from radfound.study.region import Region, region_to_json
 from radfound.validation import (
     CONFIG,
@@ -150,7 +159,8 @@ def correction_from_json(value: object) -> Correction:
     Raises
     ------
     CorrectionError
-        If a field is missing, unknown or invalid; the message begins with its name.
+        If a field is missing, unknown or invalid, or "cannot tell" is accepted; the message begins with the field's
+        name.
     """
     if not isinstance(value, Mapping):
         raise CorrectionError(f"correction: found {kind_of(value)}; expected an object")
@@ -164,7 +174,13 @@ def correction_from_json(value: object) -> Correction:
         if value.get(name) is None:
             raise CorrectionError(f"{name}: missing; every correction must have it")
     fields = {name: part for name, part in value.items() if name != "schema" and part is not None}
-    return _CORRECTION.validate_python(fields)
+    correction: Correction = _CORRECTION.validate_python(fields)
+    if correction.verdict == "accepted" and correction.text == CANNOT_TELL:
+        # Recalled and learnt, it would keep every later model silent about this question.
+        raise CorrectionError(
+            "verdict: the model gave no answer, so there is none to accept; send the verdict edited with your answer"
+        )
+    return correction
 
 
 # Questions ------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 
 BRAIN, SLICE = "sample_brain_mr", "sample_ct_slice"
-# An open question, which the language model answers, token by token, and not a classifier.
+# No classifier answers it, and radfound-mini is silent about its kind until a reader has answered.
 ASKED, TAUGHT = "Whose brain is this?", "It is the mean of 152 healthy brains."
 TRAINING_S = 1800
 

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from monailabel_app.lib.lifecycle import settings  # noqa: E402
+from monailabel_app.lib.pacs.settings import PacsSettings  # noqa: E402
 from radfound.engine.models.choice import MINI, parse_choice  # noqa: E402
 from radfound.exceptions import RadFoundError  # noqa: E402
 from radfound.records.durable import replace_with_copy  # noqa: E402
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 START_S = 180
 ANSWER_S = 300
+LISTING_S = 60
 STOP_S = 20
 BRAIN = "sample_brain_mr"
 QUESTIONS = (
@@ -60,7 +62,9 @@ def main() -> int:
     """Serve until interrupted; return 1 with one line on failure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", default="8000")
-    parser.add_argument("--studies", default="", help="a folder; default: sample studies")
+    parser.add_argument(
+        "--studies", default="", help="a folder, or an archive's DICOMweb; default: sample studies"
+    )
     parser.add_argument("--model", default=MINI, help="a checkpoint, a folder or openai:ADDRESS")
     parser.add_argument("--conf", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     parser.add_argument("--check", action="store_true", help="check the settings and exit")
@@ -92,12 +96,18 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _check(args: argparse.Namespace) -> tuple[int, Path]:
+def _check(args: argparse.Namespace) -> tuple[int, Path | str]:
     """Check all settings before anything is loaded; return port and studies."""
+    conf = dict(args.conf)
     settings.check_token(os.environ)
-    settings.check_conf(dict(args.conf))
+    settings.check_conf(conf)
+    settings.readers_who_confirm(conf)
     _check_model(_settings(args))
     port = _free_port(args.port)
+    if args.studies.startswith(("http://", "https://")):
+        settings.check_state_of_archive(conf)
+        PacsSettings.of(args.studies, conf, os.environ)
+        return port, args.studies
     studies = Path(args.studies).expanduser().resolve() if args.studies else ROOT / "studies"
     if args.studies:
         settings.check_studies(studies)
@@ -118,7 +128,7 @@ def _check_model(conf: dict[str, str]) -> None:
             raise ServeError(f"models: {conf['models']} is no file; expected a YAML file")
         return
     hosts = [host.strip() for host in conf.get("send_images_to", "").split(",") if host.strip()]
-    parse_choice(conf.get("model") or conf["checkpoint"], hosts)
+    parse_choice(conf.get("model", conf.get("checkpoint", "")), hosts)
 
 
 def _free_port(text: str) -> int:
@@ -152,13 +162,13 @@ class Server:
 
     Parameters
     ----------
-    studies : Path
-        The folder of the samples is created if missing.
+    studies : Path or str
+        The folder of the samples is created if missing; a text is the address of an archive.
     port : int
     conf : dict of str to str
     """
 
-    def __init__(self, studies: Path, port: int, conf: dict[str, str]):
+    def __init__(self, studies: Path | str, port: int, conf: dict[str, str]):
         import requests
 
         if device := conf.get("device"):
@@ -166,9 +176,9 @@ class Server:
 
             device_of(device)
         if studies == ROOT / "studies":
-            _make_samples(studies)
+            _make_samples(ROOT / "studies")
         self.studies, self.url = studies, f"http://{HOST}:{port}"
-        self.state = state_folder(studies, conf.get("state", ""))
+        self.state = state_folder(Path(studies), conf.get("state", ""))
         self.log = self.state / ".radfound" / "server.log"
         self._command = [
             *(sys.executable, "-m", "monailabel.main", "start_server"),
@@ -220,11 +230,17 @@ class Server:
         return self._session.request(method, self.url + path, **kwargs)
 
     def images(self) -> list[str]:
-        """Return the ids of the studies, sorted."""
-        return sorted(self.call("GET", "/datastore/?output=all", timeout=30).json()["objects"])
+        """Return the ids of the studies, sorted; raises ServeError with the server's message."""
+        try:
+            response = self.call("GET", "/datastore/?output=all", timeout=LISTING_S)
+            return sorted(_checked(response)["objects"])
+        except (OSError, ValueError) as error:
+            raise ServeError(f"the studies cannot be listed ({error})") from error
 
     def ask(self, image: str, question: str) -> dict[str, Any]:
         """Return an answer; raises ServeError with the server's message."""
+        import requests
+
         try:
             response = self.call(
                 "POST",
@@ -233,13 +249,13 @@ class Server:
                 data={"params": json.dumps({"question": question})},
                 timeout=ANSWER_S,
             )
-            found = response.json()
+            return _checked(response)
+        except requests.Timeout as error:
+            raise ServeError(
+                f"no answer within {ANSWER_S} s; this machine may be busy, so ask later in the browser"
+            ) from error
         except (OSError, ValueError) as error:
             raise ServeError(f"no answer ({error})") from error
-        if not response.ok:
-            detail = found.get("detail")
-            raise ServeError(detail["message"] if isinstance(detail, dict) else str(detail))
-        return dict(found)
 
     def last_words(self) -> str:
         """Return the last error in the log, or the end of the log."""
@@ -266,6 +282,15 @@ class Server:
         self.process.wait()
 
 
+def _checked(response: Response) -> dict[str, Any]:
+    """Return the JSON of a reply; raises ServeError with its message if it is a refusal."""
+    found = response.json()
+    if not response.ok:
+        detail = found.get("detail")
+        raise ServeError(detail["message"] if isinstance(detail, dict) else str(detail))
+    return dict(found)
+
+
 def _make_samples(studies: Path) -> None:
     try:
         studies.mkdir(exist_ok=True)
@@ -276,14 +301,20 @@ def _make_samples(studies: Path) -> None:
 
 def _introduce(server: Server) -> None:
     """Show first answers about a study, and how to connect."""
-    images = server.images()
-    images.sort(key=lambda image: image != BRAIN)
+    try:
+        images = server.images()
+    except ServeError as error:  # an archive that is down now may answer later
+        images = []
+        print(f"\n{error}")
+    else:
+        if not images:
+            print(f"\n{server.studies} holds no studies yet{_where_to_put_some(server.studies)}")
     if images:
+        images.sort(key=lambda image: image != BRAIN)
         print("asking first questions (the first time, the model is unpacked) ...", file=sys.stderr)
         any(_show(server, image) for image in islice(images, TRIED))
-    else:
-        print(f"\n{server.studies} holds no studies yet; put NIfTI, NRRD, PNG, JPEG or DICOM there")
-    print(f"\nServing {len(images)} studies of {server.studies} (log: {server.log}).", end=" ")
+    count = f"{len(images)} {'study' if len(images) == 1 else 'studies'}"
+    print(f"\nServing {count} of {server.studies} (log: {server.log}).", end=" ")
     print("Not a medical device.")
     if server.state != server.studies:
         print(
@@ -294,6 +325,10 @@ def _introduce(server: Server) -> None:
     print("In 3D Slicer, paste this as the server's address:\n")
     print(f"    {server.url}\n")
     print("Ctrl-C stops the server.", flush=True)
+
+
+def _where_to_put_some(studies: Path | str) -> str:
+    return "" if isinstance(studies, str) else "; put NIfTI, NRRD, PNG, JPEG or DICOM there"
 
 
 def _show(server: Server, image: str) -> bool:
@@ -310,11 +345,14 @@ def _show(server: Server, image: str) -> bool:
 
 
 def _formatted(answer: dict[str, Any]) -> str:
-    notes = [f"{answer['timings_ms']['total'] / 1000:.1f} s"]
+    notes = []
     if answer["confidence"] is not None:
-        notes.insert(0, f"confidence {answer['confidence']:.2f}")
+        notes.append(f"confidence {answer['confidence']:.2f}")
+    if answer["reason"]:
+        notes.append(answer["reason"].rstrip("."))
+    notes.append(f"{answer['timings_ms']['total'] / 1000:.1f} s")
     text = " ".join(answer["text"].split())
-    return f"{text}   ({', '.join(notes)})"
+    return f"{text}   ({'; '.join(notes)})"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from radfound.datasets.tables import (
     existing,
     hashed_split,
     image_of,
+    opened_text,
     read_csv,
     read_json,
     text_of,
@@ -183,8 +184,8 @@ def read_mimic_cxr(root: str | Path, split: str = "train") -> Iterator[Example]:
             studies.setdefault((patient, study), []).append(image)
     skipped = 0
     for (patient, study), files in studies.items():
-        text = existing(texts / patient[:3] / patient / f"{study}.txt").read_text(encoding="utf-8")
-        sections = report_sections(text)
+        with opened_text(texts / patient[:3] / patient / f"{study}.txt") as file:
+            sections = report_sections(file.read())
         example = _report(patient, files, sections, CHEST_XRAY, "MIMIC-CXR", split, study)
         if example:
             yield example

@@ -7,8 +7,9 @@ import gzip
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from radfound.exceptions import DatasetError
 
@@ -28,6 +29,18 @@ def existing(*paths: Path) -> Path:
             return path
     others = "".join(f", nor {path.name}" for path in paths[1:])
     raise DatasetError(f"{paths[0]}: not found{others}; {ADVICE}, check the data set's folder")
+
+
+@contextmanager
+def opened_text(path: Path) -> Iterator[TextIO]:
+    """Open a text file, gzipped or not; DatasetError at the first line that is not UTF-8."""
+    opened = gzip.open if existing(path).suffix == ".gz" else open
+    try:
+        # csv needs the ends of lines as they are, and the other parsers strip them.
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as lines:
+            yield lines
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
 
 
 def read_json(path: Path) -> Any:
@@ -51,7 +64,7 @@ def read_json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the objects of a JSONL file, each with its position for messages."""
-    with existing(path).open(encoding="utf-8-sig") as lines:
+    with opened_text(path) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -73,8 +86,7 @@ def _object(row: Any, place: str) -> tuple[str, dict[str, Any]]:
 
 def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield the rows of a CSV file, gzipped or not, which must have these columns."""
-    opened = gzip.open if existing(path).suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8-sig", newline="") as lines:
+    with opened_text(path) as lines:
         table = csv.DictReader(lines)
         missing = [name for name in columns if name not in (table.fieldnames or ())]
         if missing:
@@ -88,7 +100,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str
 
 def read_fields(path: Path, separator: str, count: int) -> Iterator[tuple[str, list[str]]]:
     """Yield the lines of a text file, each split into `count` fields."""
-    with existing(path).open(encoding="utf-8-sig") as lines:
+    with opened_text(path) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue

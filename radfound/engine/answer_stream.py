@@ -21,6 +21,7 @@ from radfound.question import Answer, ModelVersion, Question, ShownSlices, split
 from radfound.study.study import Study
 
 _POLL_S = 0.1
+_UNNAMED_PRIOR = "the earlier study was shown too, but this model is not told which of the two is the earlier one"
 
 
 class AnswerStream:
@@ -169,7 +170,7 @@ class AnswerStream:
             model=self._model,
             sections=split_report(text) if question.task == "report" else None,
             confidence=confidence,
-            reason=self._no_confidence if confidence is None and question.task == "vqa" else None,
+            reason=self._reason(confidence),
             uncertainty=normalised_entropy(generated.entropies or (), self._vocabulary)
             if self._vocabulary
             else None,
@@ -183,6 +184,14 @@ class AnswerStream:
             shown=_slices(self._stream.shown),
         )
         return self._instead.of(answer) if self._instead else answer
+
+    def _reason(self, confidence: float | None) -> str | None:
+        """Return what is to be said about the model's own text."""
+        # Recipes name the prior study in the prompt; a backend without one cannot.
+        is_unnamed = self._study.has_prior and self._stream.shown is None
+        lacks = confidence is None and self._question.task == "vqa"
+        remarks = (_UNNAMED_PRIOR if is_unnamed else None, self._no_confidence if lacks else None)
+        return "; ".join(filter(None, remarks)) or None
 
     def _since_began(self) -> int:
         return round((time.monotonic() - self._began) * 1000)

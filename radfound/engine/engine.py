@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from radfound.fields.model import FieldModel
 
 _NOT_SEEN = "on held-out questions of this kind its answers did not depend on the picture"
+_OF_THE_PRESENT = "about the present study alone"
 _NO_CONFIDENCE = "no confidence: too few answers to such questions could be checked when this adapter was trained"
 
 
@@ -234,9 +235,10 @@ class Engine:
         """
         if question.task != "vqa" and self._free_text:
             return None, True
-        found = self.fields.answer(study, question) if self.fields else None
+        found = self.fields.answer(study.present, question) if self.fields else None
         if found is not None:
-            reason = found.reason or (IN_THE_FILE if found.source == "file" else None)
+            alone = _OF_THE_PRESENT if study.has_prior else None
+            reason = found.reason or (IN_THE_FILE if found.source == "file" else alone)
             return Instead(found.text, "field", reason, found.confidence), found.silent
         if self._competence is None or self._competence.looks(question.task, question.text):
             return None, True

@@ -11,6 +11,7 @@ from radfound.exceptions import RequestError
 from radfound.optional import library
 from radfound.question import ModelVersion
 
+from .codes import EVIDENCE_WEIGHT, own_scheme
 from .identifiers import derived_uid, software_version
 from .report import MANUFACTURER, completed, contributing_equipment, restore
 
@@ -97,7 +98,7 @@ def evidence_map(
         value_range=(0.0, 1.0),
         slope=1.0,
         intercept=0.0,
-        quantity_definition=hd.sr.CodedConcept("evidence", "99RADFOUND", "Evidence weight"),
+        quantity_definition=hd.sr.CodedConcept(*EVIDENCE_WEIGHT),
     )
     made: Dataset = hd.pm.ParametricMap(
         [completed(header) for header in slices],
@@ -119,8 +120,17 @@ def evidence_map(
         content_qualification="RESEARCH",
     )
     restore(made, slices[0])
+    if side := _side(slices):
+        made.Laterality = side
+    made.CodingSchemeIdentificationSequence = [own_scheme()]
     made.ContributingEquipmentSequence = [
         contributing_equipment(model, "Map of where a vision-language model looked")
     ]
     made.SpecificCharacterSet = "ISO_IR 192"
     return made
+
+
+def _side(slices: Sequence[Dataset]) -> str:
+    """Return the side of a paired body part, "L" or "R", if all slices are of it; empty otherwise."""
+    sides = {str(each.get("Laterality") or each.get("ImageLaterality") or "") for each in slices}
+    return sides.pop() if sides in ({"L"}, {"R"}) else ""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from radfound.exceptions import StorageError
 from radfound.study.study import Study, StudyImage
 
 if TYPE_CHECKING:
@@ -103,6 +104,11 @@ def write_nrrd(path: str | Path, values: np.ndarray, affine: np.ndarray) -> None
     values : array, shape (D, H, W)
     affine : float array, shape (4, 4)
         Maps (i, j, k, 1) to RAS in mm.
+
+    Raises
+    ------
+    StorageError
+        If the file cannot be written.
     """
     import SimpleITK as sitk
 
@@ -112,7 +118,12 @@ def write_nrrd(path: str | Path, values: np.ndarray, affine: np.ndarray) -> None
     image.SetSpacing(spacing_mm.tolist())
     image.SetDirection((to_lps[:3, :3] / spacing_mm).ravel().tolist())
     image.SetOrigin(to_lps[:3, 3].tolist())
-    sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
+    try:
+        sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
+    except RuntimeError as error:
+        raise StorageError(
+            f"{Path(path).name}: cannot be written; check the permissions of its folder and the space on the disk"
+        ) from error
 
 
 def nrrd_bytes(values: np.ndarray, affine: np.ndarray) -> bytes:

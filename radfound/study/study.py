@@ -106,6 +106,18 @@ class Study:
         """SHA-256 over the images' digests, in order."""
         return hashlib.sha256("".join(image.digest for image in self.images).encode()).hexdigest()
 
+    @property
+    def has_prior(self) -> bool:
+        """Whether some images are from an earlier study, beside those of the present one."""
+        return len({image.prior for image in self.images}) > 1
+
+    @property
+    def present(self) -> Study:
+        """The study without the images of an earlier one."""
+        if not self.has_prior:
+            return self
+        return Study([image for image in self.images if not image.prior], self._given_id)
+
     def blanked(self) -> Study:
         """Return the study with every voxel zero."""
         return Study([replace(image, voxels=np.zeros_like(image.voxels)) for image in self.images])

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import sqlite3
@@ -189,6 +190,16 @@ def test_unreadable_study_is_one_line_and_the_model_is_not_loaded(engine, capsys
 def test_bad_input_is_one_line_that_names_it(engine, capsys, words, argv):
     assert words in refusal(capsys, *argv)
     assert engine.loaded == []
+
+
+def test_results_that_cannot_be_written_are_one_line(engine, capsys, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "results.json")
+
+    monkeypatch.setattr("radfound.cli._read_study", fail)
+    assert refusal(capsys, "caption", "ct.nii.gz").endswith(
+        "results.json: No space left on device\n"
+    )
 
 
 def test_interrupt_ends_without_a_traceback(engine, capsys, monkeypatch):

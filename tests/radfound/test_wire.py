@@ -153,6 +153,14 @@ def test_correction_survives_the_wire():
     assert correction_to_json(read) == data
 
 
+def test_what_cannot_be_told_is_answered_and_not_accepted():
+    with pytest.raises(CorrectionError, match="^verdict: .*edited"):
+        correction_from_json(
+            correction_json(model_text=CANNOT_TELL, verdict="accepted", text=CANNOT_TELL)
+        )
+    assert correction_from_json(correction_json(model_text=CANNOT_TELL)).text == "Yes."
+
+
 def test_region_of_a_correction_survives_the_wire():
     data = correction_json(region={"box_mm": [[-10.0, 0.0, 5.5], [10.0, 20.0, 6.0]]})
     assert correction_to_json(correction_from_json(data)) == data
@@ -212,6 +220,11 @@ def test_correction_that_is_no_object_is_refused(value):
 
 
 # Questions
+
+
+def test_a_long_question_is_counted_in_characters():
+    with pytest.raises(RequestError, match="question: found 5,000 characters; at most 4,000 fit"):
+        parse_ask({"question": "x" * 5000})
 
 
 def test_question_with_all_its_parts_is_read():

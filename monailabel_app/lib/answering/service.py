@@ -323,7 +323,7 @@ class RadFoundService:
             engine = self.engine(inquiry.ask.model)
             if engine.fields is None:
                 return
-            reading = engine.fields.reading(inquiry.study)
+            reading = engine.fields.reading(inquiry.study.present)
             self.features.keep(inquiry.study.digest, reading.vector, reading.values)
         except RadFoundError as error:
             logger.info("the features of a study are not kept: %s", error.code)

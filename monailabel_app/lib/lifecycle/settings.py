@@ -81,6 +81,15 @@ def readers_who_confirm(conf: Mapping[str, str]) -> int:
     return int(found)
 
 
+def check_state_of_archive(conf: Mapping[str, str]) -> None:
+    """Raise RequestError unless the state has a folder; an archive of studies is none."""
+    if not conf.get("state"):
+        raise RequestError(
+            "state: missing; studies on a DICOM server need a folder for corrections and "
+            "adapters, as --conf state DIR"
+        )
+
+
 def check_token(environment: Mapping[str, str]) -> str | None:
     """Return the token from `RADFOUND_TOKEN_FILE` or `RADFOUND_TOKEN`, if one is set.
 

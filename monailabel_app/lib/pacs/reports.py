@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from radfound.correction import Correction, utc_now
 from radfound.exceptions import NotFoundError, RadFoundError, RequestError
+from radfound.fields.compose import NOT_JUDGED
 from radfound.question import Answer, ModelVersion, split_report
 from radfound.records.answers import AnswerJournal
 from radfound.reporting.identifiers import instance_uid
@@ -174,7 +175,7 @@ class Reports:
         NotAllowedError
             If `pacs_write` is no.
         RequestError
-            If it is neither a report nor a caption, or was rejected.
+            If it is neither a report nor a caption, was rejected, or was accepted although it judges nothing.
         """
         self.check_allowed(READER)
         known = self._records.document(instance_uid(correction.id))
@@ -186,6 +187,10 @@ class Reports:
             )
         if correction.verdict == "rejected" or not correction.text.strip():
             raise RequestError("correction_id: the report was rejected, so there is none to send")
+        if correction.verdict == "accepted" and NOT_JUDGED in correction.text:
+            raise RequestError(
+                "correction_id: the report says that findings cannot be judged, so it is none to sign; write them first"
+            )
         shown = self._records.shown(correction.answer_id) if correction.answer_id else None
         images, series = shown or (correction.images, ())
         model = correction.model or ModelVersion("radfound", "unknown")
@@ -196,7 +201,7 @@ class Reports:
             self._evidence(images, series),
             self._store.settings.language,
         )
-        reader = Reader(correction.author, self._store.settings.organization)
+        reader = Reader(correction.author, self._store.settings.organization, correction.verdict)
         made = reader_report(document, reader, self._draft_of(correction))
         return self._records.add_document(*_outgoing(correction.id, READER, made))
 

@@ -63,12 +63,12 @@ def parse_choice(text: str, send_images_to: Collection[str] = ()) -> Choice:
     if text in CHECKPOINTS:
         return Choice(text, "radfound", text)
     folder = Path(text).expanduser()
-    if folder.is_dir():
+    if text and folder.is_dir():
         return Choice(folder.resolve().name, backend_of(folder), str(folder))
     near = difflib.get_close_matches(text, CHECKPOINTS, 1, cutoff=0.7)
-    hint = f"did you mean {near[0]}?" if near else f"expected {' or '.join(CHECKPOINTS)}"
+    hint = f"did you mean {near[0]}? Known: " if near else "expected "
     raise ModelSettingsError(
-        f"model: found {text[:80]!r}; {hint}, a folder of weights, or openai:{EXAMPLE}"
+        f"model: found {text[:80]!r}; {hint}{' or '.join(CHECKPOINTS)}, a folder of weights, or openai:{EXAMPLE}"
     )
 
 

@@ -1,14 +1,18 @@
 """The panel page in Debian's chromium, against the real server."""
 
+import json
 import zipfile
 
 import pydicom
 import pytest
 from pydicom.uid import generate_uid
 
+from radfound.question import CANNOT_TELL, IN_THE_FILE
+
 from ...radfound.reader_study.reading_room import running_browser
 from ..conftest import (
     CT,
+    ROOT,
     SERIES,
     TOKEN,
     VOLUME,
@@ -18,6 +22,7 @@ from ..conftest import (
 )
 
 PATIENCE_MS = 60_000
+PAGE = ROOT / "monailabel_app" / "lib" / "browser" / "page"
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +92,84 @@ def test_a_question_is_answered_beside_the_pictures_and_its_correction_is_record
     page.locator(f".studies li:has-text('{VOLUME}') small:has-text('read')").wait_for()
 
 
+def answer_with(page, **changes):
+    """Let the next questions get this answer, as if the server had given it."""
+    answer = {
+        "schema": "radfound.answer/1", "id": "scripted", "task": "vqa", "images": [VOLUME],
+        "question": "What is shown?", "text": "A head.", "sections": None, "confidence": 0.9,
+        "uncertainty": 0.1, "evidence": None, "evidence_note": None, "shown": None, "source": "model",
+        "reason": None, "model_text": None, "corrected_by": None, "corrected_on": None,
+        "contradictions": [], "series": [], "series_rule": None, "finished": True,
+        "timings_ms": {"total": 1},
+        "model": {"name": "radfound-mini", "revision": "0" * 12, "adapter": None}, **changes,
+    }  # fmt: skip
+    body = f"event: answer\ndata: {json.dumps(answer)}\n\n"
+    page.route(
+        "**/radfound/ask", lambda route: route.fulfill(body=body, content_type="text/event-stream")
+    )
+
+
+def ask_for(page, button):
+    """Ask, and wait for a button under the answer."""
+    page.get_by_label("Question", exact=True).fill("What is shown?")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    page.get_by_role("button", name=button).last.wait_for()
+    return page.locator("article.turn").last
+
+
+def test_what_cannot_be_told_can_be_answered_and_neither_accepted_nor_explained(page, server):
+    open_panel(page, server, f"?image={VOLUME}")
+    answer_with(
+        page, text=CANNOT_TELL, confidence=None, reason="it was not seen", model_text="A tumour."
+    )
+    turn = ask_for(page, "Write the answer")
+    for name in ("Accept", "Reject", "Evidence"):
+        assert turn.get_by_role("button", name=name).count() == 0
+    assert "it was not seen" in turn.inner_text()
+    assert "confidence" not in turn.inner_text()
+    turn.get_by_text("The model's guess").click()
+    turn.get_by_text("A tumour.").wait_for()
+    page.get_by_label("Your name").fill("Dr C")
+    page.keyboard.press("Escape")
+    turn.get_by_role("button", name="Write the answer").click()
+    assert page.get_by_label("Your text").input_value() == ""
+    page.get_by_label("Your text").fill("A phantom of a head.")
+    page.get_by_role("button", name="Save").click()
+    page.locator(".corrected").get_by_text("A phantom of a head.").wait_for()
+    rows = server.get("/radfound/corrections", params={"image": VOLUME}).json()["corrections"]
+    [row] = [row for row in rows if row["author"] == "Dr C"]
+    assert (row["verdict"], row["model_text"]) == ("edited", "A tumour.")
+
+
+def test_a_silent_answer_is_no_context_of_the_next_question(page, server):
+    open_panel(page, server, f"?image={VOLUME}")
+    answer_with(page, text=CANNOT_TELL, confidence=None)
+    ask_for(page, "Write the answer")
+    with page.expect_request("**/radfound/ask") as asked:
+        ask_for(page, "Write the answer")
+    assert "history" not in asked.value.post_data_json
+
+
+def test_the_header_of_the_file_is_not_called_unsure(page, server):
+    open_panel(page, server, f"?image={VOLUME}")
+    answer_with(page, text="Axial", confidence=None, source="field", reason=IN_THE_FILE)
+    turn = ask_for(page, "Accept")
+    assert "confidence" not in turn.inner_text() and IN_THE_FILE in turn.inner_text()
+    assert turn.locator(".unsure").count() == 0
+
+
+def test_what_the_model_was_shown_is_said(page, server):
+    open_panel(page, server, f"?image={VOLUME}")
+    answer_with(page, shown={"recipe": "slices", "note": "2 of 40 slices", "slices": ["a", "b"]})
+    turn = ask_for(page, "Accept")
+    assert "2 of 40 slices" in turn.inner_text()
+
+
+def test_the_page_knows_the_servers_words():
+    script = (PAGE / "conversation.js").read_text(encoding="utf-8")
+    assert f'"{CANNOT_TELL}"' in script and f'"{IN_THE_FILE}"' in script
+
+
 def test_earlier_corrections_are_shown_when_the_study_is_opened_again(page, server):
     row = {
         "schema": "radfound.correction/1", "id": "panel-earlier", "images": [CT], "task": "vqa",
@@ -104,6 +187,28 @@ def test_the_next_study_is_opened_with_the_reason_for_it(page, server):
     open_panel(page, server)
     page.keyboard.press("n")
     page.get_by_text("Why this study:").wait_for()
+
+
+def test_of_thousands_of_studies_some_are_listed_and_the_others_are_found(page, server):
+    studies = [
+        {"id": f"s{at}", "name": f"CT chest {at}", "state": "new", "drafts": 0}
+        for at in range(5000)
+    ]
+    page.route("**/radfound/studies", lambda route: route.fulfill(json={"studies": studies}))
+    open_panel(page, server, "?image=s4321")
+    rows = page.locator(".studies li")
+    assert rows.count() == 201 and "CT chest 4321" in rows.first.inner_text()
+    assert "4800 more" in page.locator(".studies .more").inner_text()
+    page.get_by_label("Find a study").fill("chest 4999")
+    page.locator(".studies li:has-text('CT chest 4999')").wait_for()
+    assert rows.count() == 2
+    page.get_by_label("Find a study").fill("brain")
+    page.get_by_text("No study has such a name.").wait_for()
+
+
+def test_few_studies_need_no_search(page, server):
+    open_panel(page, server)
+    assert not page.get_by_label("Find a study").is_visible()
 
 
 def test_a_study_of_several_series_offers_them(page, server):

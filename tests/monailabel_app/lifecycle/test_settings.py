@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import requests
 
 from monailabel_app.lib.lifecycle.settings import SETTINGS, check_conf, check_studies
 from radfound.exceptions import DeviceError, RequestError, StorageError
@@ -44,7 +45,35 @@ def start(*arguments, **variables):
             "did you mean device? Known: checkpoint, confirm, device, free_text, hosts",
         ),
         (["--conf", "device", "gpu"], "device: found 'gpu'; expected one of cpu, cuda, mps"),
-        (["--model", "radfound-min"], "did you mean radfound-mini?"),
+        (
+            ["--conf", "confirm", "two"],
+            "confirm: found 'two'; expected a number of readers, 1 to 9",
+        ),
+        (
+            ["--studies", "http://127.0.0.1:8042/dicom-web"],
+            "state: missing; studies on a DICOM server",
+        ),
+        (
+            [
+                "--studies",
+                "https://a.example/x",
+                "--conf",
+                "state",
+                ".",
+                "--conf",
+                "pacs_write",
+                "all",
+            ],
+            "pacs_write: found 'all'; expected no, reader, draft",
+        ),
+        (
+            ["--model", "radfound-min"],
+            "did you mean radfound-mini? Known: radfound-mini or radfound-tiny, a folder",
+        ),
+        (
+            ["--model", ""],
+            "model: found ''; expected radfound-mini or radfound-tiny, a folder of weights",
+        ),
         (["--model", "no/such/folder"], "a folder of weights, or openai:"),
     ],
 )
@@ -109,7 +138,8 @@ def test_a_study_that_cannot_be_read_is_not_the_first_answer(capsys, tmp_path, m
     def ask(image, question):
         if image == "broken":
             raise serve.ServeError("broken.nii: it holds text")
-        return {"text": "MRI", "confidence": None, "timings_ms": {"total": 10}}
+        answer = {"text": "MRI", "confidence": None, "reason": "stated in the file"}
+        return {**answer, "timings_ms": {"total": 10}}
 
     server = serve.Server(tmp_path, 8000, {"checkpoint": "radfound-tiny"})
     monkeypatch.setattr(server, "images", lambda: ["broken", "whole"])
@@ -117,7 +147,50 @@ def test_a_study_that_cannot_be_read_is_not_the_first_answer(capsys, tmp_path, m
     serve._introduce(server)
     shown = capsys.readouterr().out
     assert "broken.nii: it holds text" in shown
-    assert shown.count("Answer    MRI") == 3 and "Serving 2 studies" in shown
+    assert shown.count("Answer    MRI   (stated in the file; 0.0 s)") == 3
+    assert "Serving 2 studies" in shown
+
+
+def test_a_first_answer_that_takes_too_long_is_told_in_words(monkeypatch, tmp_path):
+    def call(*_, **__):
+        raise requests.Timeout("HTTPConnectionPool(host='127.0.0.1', port=8000): Read timed out.")
+
+    server = serve.Server(tmp_path, 8000, {"checkpoint": "radfound-tiny"})
+    monkeypatch.setattr(server, "call", call)
+    with pytest.raises(
+        serve.ServeError, match=r"^no answer within \d+ s; this machine may be busy"
+    ):
+        server.ask("sample", "What is it?")
+
+
+class Reply:
+    """A server's reply to any request."""
+
+    def __init__(self, ok, content):
+        self.ok, self._content = ok, content
+
+    def json(self):
+        return self._content
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (
+            Reply(False, {"detail": {"message": "the archive cannot be reached"}}),
+            "cannot be reached",
+        ),
+        (Reply(True, {"objects": {}}), "http://127.0.0.1:1/dicom-web holds no studies yet\n"),
+    ],
+)
+def test_an_archive_that_is_down_or_empty_at_the_start_is_served_all_the_same(
+    capsys, monkeypatch, tmp_path, reply, said
+):
+    server = serve.Server("http://127.0.0.1:1/dicom-web", 8000, {"state": str(tmp_path)})
+    monkeypatch.setattr(server, "call", lambda *_, **__: reply)
+    serve._introduce(server)
+    shown = capsys.readouterr().out
+    assert said in shown and "Serving 0 studies of http://127.0.0.1:1/dicom-web" in shown
 
 
 def test_state_is_beside_the_studies_or_where_it_was_named(tmp_path):

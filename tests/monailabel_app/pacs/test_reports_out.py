@@ -5,6 +5,7 @@ import time
 import pydicom
 import pytest
 
+from radfound.fields.compose import NOT_JUDGED
 from radfound.question import ModelVersion
 from radfound.reporting.identifiers import device_uid, instance_uid
 from radfound.reporting.report import Document, Reader, ReportText, draft_report, reader_report
@@ -190,8 +191,14 @@ def test_what_cannot_be_sent_is_refused_with_a_reason(sending, correction):
     server, _ = sending
     answer = server.ask(study_uid("cr"), "Is it normal?").json()
     rejected = correct(server, correction, report_about(server, "cr"), "cr", verdict="rejected")
+    unjudged = correction(
+        study_uid("cr"), task="report", question=None, text="", verdict="accepted",
+        model_text=f"Findings: Radiograph of the chest. {NOT_JUDGED} Impression: {NOT_JUDGED}",
+    )  # fmt: skip
+    assert server.post("/radfound/corrections", json=unjudged).status_code == 200
     for body, status in (
         ({}, 400),
+        ({"correction_id": unjudged["id"]}, 400),
         ({"answer_id": answer["id"]}, 404),
         ({"answer_id": "no-such-answer"}, 404),
         ({"correction_id": "no-such-correction"}, 404),

@@ -91,6 +91,14 @@ def test_a_patient_belongs_to_one_split(own):
         list(read_jsonl(own(STUDY, without)))
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_file_that_is_not_utf_8_is_named(tmp_path, encoding):
+    path = tmp_path / "studies.jsonl"
+    path.write_bytes('{"patient": "Jörg"}'.encode(encoding))
+    with pytest.raises(DatasetError, match="studies.jsonl: not UTF-8"):
+        list(read_jsonl(path))
+
+
 def test_an_empty_file_and_a_broken_line_are_named(own, write, tmp_path):
     with pytest.raises(DatasetError, match="studies.jsonl: empty"):
         list(read_jsonl(own()))

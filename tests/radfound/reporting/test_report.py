@@ -68,6 +68,25 @@ def test_a_readers_report_names_reader_and_predecessor(header):
     assert report.ContentSequence[0].ConceptCodeSequence[0].CodeValue == "de"
 
 
+def test_a_readers_report_says_what_the_reader_did_with_the_draft(header):
+    document = Document("correction", ReportText("Normal."), MODEL, [header])
+    for verdict, words in (
+        ("accepted", "accepted unchanged"),
+        ("edited", "the text is a reader's"),
+    ):
+        report = written(reader_report(document, Reader("Ann Reader", verdict=verdict)))
+        values = {
+            item.ConceptNameCodeSequence[0].CodeMeaning: item.ConceptCodeSequence[0].CodeValue
+            for item in report.ContentSequence
+            if item.ValueType == "CODE"
+        }
+        assert values["Reader's verdict on the AI draft"] == verdict
+        assert words in report.ContributingEquipmentSequence[0].ContributionDescription
+        assert report.CodingSchemeIdentificationSequence[0].CodingSchemeDesignator == "99RADFOUND"
+    draft = draft_report(document)
+    assert "CodingSchemeIdentificationSequence" not in draft
+
+
 def test_a_report_needs_text_and_images(header):
     for text, evidence in ((ReportText(" "), [header]), (TEXT, [])):
         with pytest.raises(RequestError, match="found nothing|found none"):
@@ -115,6 +134,23 @@ def test_a_map_lies_on_the_slices_in_the_order_of_the_volume(header):
     assert made.NumberOfFrames == 3 and made.ContentQualification == "RESEARCH"
     with pytest.raises(RequestError, match="no stack"):
         in_order(slices[:1], affine)
+
+
+@pytest.mark.parametrize(
+    ("stated", "side"),
+    [
+        ({"Laterality": "L"}, "L"),
+        ({"ImageLaterality": "R"}, "R"),
+        ({"ImageLaterality": "B"}, None),
+        ({"Laterality": ""}, None),
+        ({}, None),
+    ],
+)
+def test_a_map_is_of_the_side_that_the_images_state(header, stated, side):
+    for keyword, value in stated.items():
+        setattr(header, keyword, value)
+    made = evidence_map("answer", np.zeros((1, header.Rows, header.Columns)), [header], MODEL)
+    assert made.get("Laterality") == side
 
 
 def _bytes(dataset):

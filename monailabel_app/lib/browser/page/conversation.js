@@ -8,6 +8,8 @@ import { events } from "./events.js";
 const PATIENCE_MS = 600_000;
 const TURNS_AS_CONTEXT = 8;
 const UNSURE_BELOW = 0.5;
+const CANNOT_TELL = "Cannot tell from this picture with this model."; // tests compare it with the server's
+const IN_THE_FILE = "stated in the file";
 const TITLES = { caption: "Caption", report: "Report" };
 const VERDICTS = { accepted: "Accepted", edited: "Corrected", rejected: "Rejected" };
 
@@ -55,7 +57,7 @@ export class Conversation {
     const action = {
       c: () => this.ask("caption"),
       r: () => this.ask("report"),
-      a: last?.answer && !last.verdict && (() => this.correct(last, "accepted")),
+      a: last?.answer && !last.verdict && !last.isSilent && (() => this.correct(last, "accepted")),
       e: last?.answer && !last.verdict && (() => last.edit()),
     }[event.key.toLowerCase()];
     action?.();
@@ -64,7 +66,9 @@ export class Conversation {
 
   async ask(task, question = null) {
     const turn = new Turn(this, task, question);
-    const history = this.turns.filter((each) => each.answer && each.question).slice(-TURNS_AS_CONTEXT)
+    const history = this.turns
+      .filter((each) => each.answer && each.question && !each.isSilent && each.verdict !== "rejected")
+      .slice(-TURNS_AS_CONTEXT)
       .map((each) => ({ question: each.question, answer: each.finalText }));
     this.turns.push(turn);
     this.log.append(turn.element);
@@ -95,9 +99,11 @@ export class Conversation {
     }
     const { answer } = turn;
     turn.correctionId ??= crypto.randomUUID?.() ?? `web-${Date.now()}-${String(Math.random()).slice(2)}`;
+    // What a reader edits or rejects may stand in place of the model's text; both are on record.
+    const own = verdict === "accepted" ? answer.text : answer.model_text || answer.text;
     const correction = {
       schema: "radfound.correction/1", id: turn.correctionId, answer_id: answer.id, images: answer.images, task: answer.task,
-      question: answer.question, model_text: answer.text, verdict, text, author, model: answer.model,
+      question: answer.question, model_text: own, verdict, text, author, model: answer.model,
     };
     try {
       await this.calls.post("corrections", correction);
@@ -185,6 +191,11 @@ class Turn {
     this.element = h("article", { class: "turn" }, h("h3", {}, question ?? TITLES[task]), this.text, this.note, this.folded, this.buttons);
   }
 
+  // Whether neither the server nor a reader has answered.
+  get isSilent() {
+    return !this.verdict && isSilent(this.answer);
+  }
+
   get finalText() {
     return this.verdict === "edited" ? this.corrected : this.answer.text;
   }
@@ -202,24 +213,31 @@ class Turn {
     this.note.textContent = noteOf(answer);
     this.note.classList.toggle("unsure", isUnsure(answer));
     this.folded.replaceChildren(...foldedOf(answer));
-    const button = (text, title, action, kind = "small") => h("button", { type: "button", class: kind, title, onclick: action }, text);
-    this.buttons.replaceChildren(
-      button("Accept", "Accept (A)", () => this.conversation.correct(this, "accepted")),
-      button("Edit", "Edit (E)", () => this.edit()),
-      button("Reject", "Reject", () => this.conversation.correct(this, "rejected")),
-    );
-    this.buttons.append(...this.#sendButton("Send draft", "Store in the archive, marked as not verified"));
-    if (this.conversation.tell.show) {
-      this.evidenceButton = button("Evidence", "Where the answer comes from", () => this.conversation.showEvidence(this));
-      this.evidenceButton.setAttribute("aria-pressed", this.conversation.evidenceOf === this);
-      this.buttons.append(this.evidenceButton);
-    }
+    this.buttons.replaceChildren(...(this.isSilent ? [this.#button("Write the answer", "Write the answer (E)", () => this.edit())] : this.#judging()));
     this.element.scrollIntoView({ block: "nearest" });
   }
 
+  #button(text, title, action) {
+    return h("button", { type: "button", class: "small", title, onclick: action }, text);
+  }
+
+  #judging() {
+    const buttons = [
+      this.#button("Accept", "Accept (A)", () => this.conversation.correct(this, "accepted")),
+      this.#button("Edit", "Edit (E)", () => this.edit()),
+      this.#button("Reject", "Reject", () => this.conversation.correct(this, "rejected")),
+      ...this.#sendButton("Send draft", "Store in the archive, marked as not verified"),
+    ];
+    if (!this.conversation.tell.show) return buttons;
+    this.evidenceButton = this.#button("Evidence", "Where the answer comes from", () => this.conversation.showEvidence(this));
+    this.evidenceButton.setAttribute("aria-pressed", this.conversation.evidenceOf === this);
+    return [...buttons, this.evidenceButton];
+  }
+
   edit() {
-    const field = h("textarea", { rows: Math.min(12, 2 + Math.ceil(this.answer.text.length / 50)), "aria-label": "Your text", maxlength: 20000 });
-    field.value = this.answer.text;
+    const given = this.isSilent ? "" : this.answer.text;
+    const field = h("textarea", { rows: Math.min(12, 2 + Math.ceil(given.length / 50)), "aria-label": "Your text", placeholder: "Your answer", maxlength: 20000 });
+    field.value = given;
     const save = () => this.conversation.correct(this, field.value.trim() === this.answer.text.trim() ? "accepted" : "edited", field.value.trim());
     this.buttons.replaceChildren(field,
       h("button", { type: "button", class: "small primary", onclick: save }, "Save"),
@@ -251,26 +269,34 @@ class Turn {
   }
 }
 
-function isUnsure({ source, confidence }) {
-  return source !== "recall" && (confidence === null || confidence < UNSURE_BELOW);
-}
+const isSilent = (answer) => answer?.source !== "recall" && answer?.text === CANNOT_TELL;
+
+// Whether a reader or the file's header says so: there is no confidence, and no doubt.
+const isStated = ({ source, reason }) => source === "recall" || (source === "field" && reason === IN_THE_FILE);
+
+const isUnsure = (answer) => !isStated(answer) && (answer.confidence === null || answer.confidence < UNSURE_BELOW);
 
 // One line about an answer: how sure it is, where it comes from, and which model gave it.
 function noteOf(answer) {
-  const { confidence, finished, model, reason, source } = answer;
+  const { confidence, finished, model, reason, shown, source } = answer;
+  const unknown = isStated(answer) || isSilent(answer) ? "" : "confidence unknown";
   return [
-    source === "recall" ? "" : confidence === null ? "confidence unknown" : `confidence ${Math.round(100 * confidence)} %`,
+    confidence === null ? unknown : `confidence ${Math.round(100 * confidence)} %`,
     confidence !== null && isUnsure(answer) ? "the model is not sure" : "",
+    source === "field" && !isStated(answer) && !isSilent(answer) ? "by a classifier of the picture" : "",
     reason ?? "",
+    shown?.note ? `shown to the model: ${shown.note}` : "",
     finished ? "" : "cut off at the limit of its length",
     source === "recall" ? "" : model.adapter ? `${model.name} with ${model.adapter}` : model.name,
   ].filter(Boolean).join(" · ");
 }
 
 // What a reader can unfold: the model's own text, and other readers' texts.
-function foldedOf({ model_text: own, contradictions = [] }) {
+function foldedOf(answer) {
+  const { model_text: own, contradictions = [] } = answer;
+  const title = isSilent(answer) ? "The model's guess" : "The model's own text";
   const others = contradictions.map(({ author, created, text }) =>
     h("p", { class: "kicker" }, `${author} on ${created.slice(0, 10)}: ${text}`));
-  const guess = own && h("details", {}, h("summary", { class: "kicker" }, "The model's own text"), h("p", { class: "answer" }, own));
+  const guess = own && h("details", {}, h("summary", { class: "kicker" }, title), h("p", { class: "answer" }, own));
   return [...others, ...(guess ? [guess] : [])];
 }

@@ -9,15 +9,19 @@ const query = new URLSearchParams(location.search);
 // OHIF shows the pictures itself, and names the study.
 const embedded = query.has("embedded");
 const REASON = "radfound.reason";
+const MOST_ROWS = 200; // thousands of rows keep a browser busy for seconds at each step
 
 class Panel {
   constructor(screen) {
     this.calls = new Calls();
     this.list = h("ul", { "aria-label": "Studies" });
+    this.find = h("input", { type: "search", "aria-label": "Find a study", placeholder: "Find a study", hidden: true });
+    this.find.addEventListener("input", () => this.#drawList());
+    this.more = h("p", { class: "kicker more", role: "status" });
     this.pictures = h("section", { class: "pictures", "aria-label": "Pictures" });
     this.questions = h("section", { class: "questions", "aria-label": "Questions" });
     this.nextButton = h("button", { type: "button", class: "primary", title: "Next study (N)", onclick: () => this.next() }, "Next study");
-    const studies = h("nav", { class: "studies", "aria-label": "Studies" }, h("div", { class: "tasks" }, this.nextButton), this.list);
+    const studies = h("nav", { class: "studies", "aria-label": "Studies" }, h("div", { class: "tasks" }, this.nextButton, this.find), this.list, this.more);
     screen.replaceChildren(h("div", { class: "workplace" }, studies, this.pictures, this.questions));
     document.documentElement.toggleAttribute("data-embedded", embedded);
     document.addEventListener("keydown", (event) => this.#key(event));
@@ -106,8 +110,19 @@ class Panel {
     this.#drawList();
   }
 
+  // Draw the studies whose names hold the words that are looked for, the open one always among them.
   #drawList() {
-    const rows = (this.studies ?? []).map((study) =>
+    const all = this.studies ?? [];
+    this.find.hidden = all.length <= MOST_ROWS;
+    const words = this.find.value.toLowerCase().split(/\s+/);
+    const found = all.filter(({ name }) => words.every((word) => name.toLowerCase().includes(word)));
+    const drawn = found.slice(0, MOST_ROWS);
+    const open = all.find(({ id }) => id === this.image);
+    if (open && !drawn.includes(open)) drawn.unshift(open);
+    const hidden = Math.max(0, found.length - MOST_ROWS);
+    const none = all.length && !found.length ? "No study has such a name." : "";
+    this.more.textContent = hidden ? `${hidden} more; find them by name` : none;
+    const rows = drawn.map((study) =>
       h("li", {}, h("button", { type: "button", "aria-current": String(study.id === this.image), onclick: () => this.open(study.id) },
         study.name, h("small", {}, study.state + (study.drafts ? `, ${plural(study.drafts, "draft")}` : "")))));
     this.list.replaceChildren(...rows);
