@@ -114,6 +114,14 @@ class Reading:
         """The values of the fields that are known."""
         return {name: each.value for name, each in self.fields.items() if each.value is not None}
 
+    @property
+    def all_chances(self) -> dict[str, dict[str, float]]:
+        """`chances`, and those of the findings: the probability of "yes" and "no"."""
+        found = {name: dict(each) for name, each in self.chances.items()}
+        for name, finding in self.findings.items():
+            found[name] = {"yes": finding.probability, "no": 1 - finding.probability}
+        return found
+
 
 class FieldModel:
     """Calibrated heads over frozen features. Thread-safe.
@@ -359,14 +367,18 @@ class FieldModel:
         FieldAnswer or None
             None if the question asks for anything else.
         """
+        if question.task == "vqa" and asked_for(question.text or "", self.finding_names) is None:
+            return None  # without a look at the study
+        return self.answer_from(self.reading(study, question.region), question)
+
+    def answer_from(self, found: Reading, question: Question) -> FieldAnswer | None:
+        """Answer a question from what is known of a study, as `answer` does."""
         if question.task != "vqa":
-            found = self.reading(study, question.region)
             text = compose(found.fields, question.task, found.findings)
             return FieldAnswer(text, None, question.task)
         asked = asked_for(question.text or "", self.finding_names)
         if asked is None:
             return None
-        found = self.reading(study, question.region)
         if asked.findings:
             return self._about_finding(found, asked)
         return self._yes_or_no(found, asked) if asked.wanted else self._open(found, asked)
