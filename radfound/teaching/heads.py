@@ -191,8 +191,8 @@ def fit_head(
     Returns
     -------
     Head or None
-        None if the answers are no closed set or there are too few of them. `compared.is_better` says whether the
-        head may be used.
+        None if the answers are no closed set or there are too few of them. `compared.is_better_than` says in whose
+        place it may answer.
     """
     found = _examples(rows, features, patient, known)
     if found is None:
