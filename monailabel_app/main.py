@@ -132,6 +132,7 @@ class RadFoundApp(MONAILabelApp):
                     Decisions(decisions_path(self._state)),
                     features=features.vector,
                     fields=features.fields,
+                    chances=features.chances,
                     confirm=self._confirm,
                 ),
                 features=features,

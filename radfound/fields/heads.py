@@ -85,26 +85,37 @@ class Kinds:
 
     Parameters
     ----------
+    names : tuple of C str
+        Their modalities.
     turn : float array, shape (K, K)
         Maps whitened coordinates to those in which every kind has unit variance.
     centres : float array, shape (C, K)
         Centre of each kind, turned.
     """
 
+    names: tuple[str, ...]
     turn: np.ndarray
     centres: np.ndarray
 
-    def relative(self, along: np.ndarray) -> np.ndarray:
-        """Return the squared distance to the nearest kind less that to all pictures together, for (N, K), shape (N,)."""
+    def relative(self, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Map whitened coordinates (N, K) to the nearest kind and how near it is, shape (N,) each.
+
+        Returns
+        -------
+        nearest : int array
+            Index into `names`.
+        distance : float array
+            Squared distance to the nearest kind less that to all pictures together.
+        """
         turned = along @ self.turn
         squares = (turned**2).sum(1)[:, None] + (self.centres**2).sum(1)[None]
         squares = squares - 2 * turned @ self.centres.T
-        return np.asarray(squares.min(1) - (along**2).sum(1))
+        return squares.argmin(1), squares.min(1) - (along**2).sum(1)
 
 
 @dataclass(frozen=True, eq=False)
 class Nearness:
-    """Distance of a picture to the training pictures, between what is typical and a limit that nearly all held-out pictures keep.
+    """Distance of a picture to the training pictures, between what is typical of its kind and what held-out pictures keep.
 
     Parameters
     ----------
@@ -120,8 +131,8 @@ class Nearness:
         Names of the sets.
     set_limits : float array, shape (len(names),)
         For each set, the distance within which 95 % of its held-out pictures lie.
-    typical, limits : float arrays, shape (4,)
-        Median and limit of each of the distances that `raw` returns.
+    typical, limits : float arrays, shape (C, 4)
+        For each kind, the median of each of the distances that `raw` returns, and the limit of one that is alone beyond it.
     """
 
     inner: Subspace
@@ -137,18 +148,30 @@ class Nearness:
     neighbours = 3
 
     def strangeness(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return how far pictures are from all training pictures, shape (N,); above 1 a kind is not known."""
-        return ((self.raw(features) - self.typical) / (self.limits - self.typical)).max(1)
+        """Return how far pictures are from all training pictures, shape (N,); above 1 a kind is not known.
 
-    def raw(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return four distances, shape (N, 4).
+        The length of what the distances are beyond the typical ones, in units of the limits of the nearest kind: several
+        distances that are each somewhat too long count as one that is far too long.
+        """
+        raw, nearest = self.raw(features)
+        typical = self.typical[nearest]
+        beyond = np.maximum((raw - typical) / (self.limits[nearest] - typical), 0.0)
+        return np.sqrt((beyond**2).sum(1))
+
+    def nearest_kinds(self, features: Mapping[str, np.ndarray]) -> set[str]:
+        """Return the modalities that the pictures are nearest to."""
+        return {self.kinds.names[index] for index in self.raw(features)[1]}
+
+    def raw(self, features: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Return four distances, shape (N, 4), and the nearest kind, int array, shape (N,).
 
         To the nearest references of any set; the lengths left out by `inner` and `pooled`; relative to the nearest kind.
         """
         along, left = self.inner.project(features["inner"])
         _, left_pooled = self.pooled.project(features["pooled"])
         nearest = self._nearest(along, np.ones(len(self.sets), dtype=bool))
-        return np.stack([nearest, left, left_pooled, self.kinds.relative(along)], axis=1)
+        kind, relative = self.kinds.relative(along)
+        return np.stack([nearest, left, left_pooled, relative], axis=1), kind
 
     def to_sets(self, features: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the distance to each set, in units of the set's limit, shape (N, len(names))."""

@@ -26,7 +26,7 @@ from radfound.study.study import Study
 if TYPE_CHECKING:
     from radfound.study.region import Box, Plane
 
-SCHEMA = "radfound.fields/2"
+SCHEMA = "radfound.fields/3"
 JSON_FILE, WEIGHTS_FILE = "fields.json", "fields.safetensors"
 _REMEMBERED = 16
 # Slices of volumes lie further from the training figures, which a person had chosen and windowed.
@@ -34,6 +34,8 @@ _VOLUME_LIMIT = 1.2
 _OF_THE_SLICES = (
     0.25  # the first and last slices of a volume show little, so that a quarter is enough
 )
+# A modality that the picture is not nearest to is named only if its own head is as sure as this.
+_SURE_AGAINST_NEAREST = 0.8
 _SUBSPACE = ("mean", "scale", "vectors", "spread")
 
 
@@ -114,6 +116,14 @@ class Reading:
         """The values of the fields that are known."""
         return {name: each.value for name, each in self.fields.items() if each.value is not None}
 
+    @property
+    def all_chances(self) -> dict[str, dict[str, float]]:
+        """`chances`, and those of the findings: the probability of "yes" and "no"."""
+        found = {name: dict(each) for name, each in self.chances.items()}
+        for name, finding in self.findings.items():
+            found[name] = {"yes": finding.probability, "no": 1 - finding.probability}
+        return found
+
 
 class FieldModel:
     """Calibrated heads over frozen features. Thread-safe.
@@ -173,7 +183,11 @@ class FieldModel:
             nearness = Nearness(
                 inner,
                 pooled,
-                Kinds(tensors["nearness.kinds.turn"], tensors["nearness.kinds.centres"]),
+                Kinds(
+                    tuple(near["kinds"]),
+                    tensors["nearness.kinds.turn"],
+                    tensors["nearness.kinds.centres"],
+                ),
                 tensors["nearness.references"],
                 tensors["nearness.sets"].astype(int),
                 tuple(near["names"]),
@@ -225,10 +239,11 @@ class FieldModel:
         data: dict[str, Any] = {
             "schema": SCHEMA,
             "nearness": {
+                "kinds": list(self.nearness.kinds.names),
                 "names": list(self.nearness.names),
                 "set_limits": [round(float(limit), 4) for limit in self.nearness.set_limits],
-                "typical": [round(float(each), 4) for each in self.nearness.typical],
-                "limits": [round(float(limit), 4) for limit in self.nearness.limits],
+                "typical": np.round(self.nearness.typical, 4).tolist(),
+                "limits": np.round(self.nearness.limits, 4).tolist(),
             },
             "fields": {},
             "findings": {},
@@ -305,8 +320,7 @@ class FieldModel:
         """
         stated = stated or {}
         is_volume = study is not None and study.images[0].is_volume
-        share, limit = (_OF_THE_SLICES, _VOLUME_LIMIT) if is_volume else (0.5, 1.0)
-        is_known = bool(np.quantile(self.nearness.strangeness(features), share) <= limit)
+        is_known = self._is_known(features, is_volume, "modality" in stated)
         fields: dict[str, FieldValue] = {}
         chances: dict[str, Mapping[str, float]] = {}
         several = study is not None and len(study.images) > 1
@@ -339,6 +353,21 @@ class FieldModel:
         findings = self._findings(features) if one_picture and is_known else {}
         return Reading(fields, findings, chances, is_known, features["pooled"].mean(0))
 
+    def _is_known(
+        self, features: Mapping[str, np.ndarray], is_volume: bool, modality_is_stated: bool
+    ) -> bool:
+        """Whether a study's pictures are like the training pictures, and of the modality that would be named."""
+        share, limit = (_OF_THE_SLICES, _VOLUME_LIMIT) if is_volume else (0.5, 1.0)
+        if np.quantile(self.nearness.strangeness(features), share) > limit:
+            return False
+        if modality_is_stated:
+            return True
+        head = self.fields["modality"]
+        chances = _chances(head.head, head.parts, features)
+        best = max(chances, key=chances.__getitem__)
+        nearest = self.nearness.nearest_kinds(features)
+        return best in nearest or chances[best] >= _SURE_AGAINST_NEAREST
+
     def _findings(self, features: Mapping[str, np.ndarray]) -> dict[str, FindingValue]:
         """Return the findings of the nearest set, if the picture lies within that set's limit."""
         distances = self.nearness.to_sets(features)[0]
@@ -359,14 +388,18 @@ class FieldModel:
         FieldAnswer or None
             None if the question asks for anything else.
         """
+        if question.task == "vqa" and asked_for(question.text or "", self.finding_names) is None:
+            return None  # without a look at the study
+        return self.answer_from(self.reading(study, question.region), question)
+
+    def answer_from(self, found: Reading, question: Question) -> FieldAnswer | None:
+        """Answer a question from what is known of a study, as `answer` does."""
         if question.task != "vqa":
-            found = self.reading(study, question.region)
             text = compose(found.fields, question.task, found.findings)
             return FieldAnswer(text, None, question.task)
         asked = asked_for(question.text or "", self.finding_names)
         if asked is None:
             return None
-        found = self.reading(study, question.region)
         if asked.findings:
             return self._about_finding(found, asked)
         return self._yes_or_no(found, asked) if asked.wanted else self._open(found, asked)

@@ -7,9 +7,12 @@ or the picture itself; any other word means that the question asks for more than
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from radfound.fields.catalogue import FIELDS, WORDS
 
 # Patterns of the words that name a field in an open question. The first match is the field.
 _NAMES: dict[str, str] = {
@@ -151,6 +154,61 @@ def asked_for(question: str, findings: Iterable[str] = ()) -> Asked | None:
         named = _findings_named(text, findings)
         return Asked(findings=named) if named else None
     return about
+
+
+def answer_chances(
+    question: str, answers: Iterable[str], chances: Mapping[str, Mapping[str, float]]
+) -> dict[str, float] | None:
+    """Return what is known of a study about some answers to a question.
+
+    Parameters
+    ----------
+    question : str
+    answers : iterable of str
+        In readers' words, such as "With contrast".
+    chances : mapping of str to mapping
+        For each field and finding that is known of the study, the probability of each class, as `Reading.chances`.
+
+    Returns
+    -------
+    dict of str to float, or None
+        Probability of each answer. None if the question asks for anything else, if that is not known of the study, or
+        if an answer is none of its values.
+    """
+    asked = asked_for(question, [name for name in chances if name not in FIELDS])
+    if asked is None:
+        return None
+    known: Mapping[str, float]
+    if asked.field is None:
+        known = _chances_of_yes_and_no(asked, chances)
+        values = {answer: _plain(answer) for answer in answers}
+    else:
+        known = chances.get(asked.field, {})
+        values = {answer: _value(asked.field, answer) for answer in answers}
+    if not all(value in known for value in values.values()):
+        return None
+    return {answer: known[value] for answer, value in values.items()}
+
+
+def _chances_of_yes_and_no(
+    asked: Asked, chances: Mapping[str, Mapping[str, float]]
+) -> dict[str, float]:
+    wanted = asked.wanted or {name: "yes" for name in asked.findings[:1]}
+    if not all(name in chances for name in wanted):
+        return {}
+    yes = math.prod(chances[name].get(value, 0.0) for name, value in wanted.items())
+    return {"yes": yes, "no": 1 - yes}
+
+
+def _value(field: str, answer: str) -> str:
+    """Return the value of a field that an answer names, "" if it names anything else too."""
+    text = _plain(answer)
+    for value in FIELDS[field].classes:
+        if text in (_plain(value), _plain(WORDS.get((field, value), value))):
+            return value
+    values, rest = _values_in(text)
+    is_clear = values.keys() == {field} and len(values[field]) == 1 and not _has_content(rest)
+    return values[field][0] if is_clear else ""
 
 
 def _plain(question: str) -> str:

@@ -1,14 +1,16 @@
 """Heads: a closed set of answers to one question, learnt from corrections on cached features.
 
 A head is used only after it gave more right answers than the model and than the commonest answer on
-corrections that it was not fitted to, and only for studies that resemble those it was fitted to.
+corrections that it was not fitted to, and only for studies that resemble those it was fitted to. Where the model is silent,
+it need only be better than the commonest answer. Where a field's classifier
+knows the answers, its answer is the one to beat, and the head learns only what has to be added to its log-probabilities.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +18,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from radfound.correction import Correction
+from radfound.question import CANNOT_TELL
 from radfound.teaching.logistic import Logistic, Span, fit
 from radfound.teaching.nearness import Nearness
 from radfound.teaching.questions import answer_key, question_key
@@ -23,17 +26,23 @@ from radfound.teaching.questions import answer_key, question_key
 Features = Callable[[str], "np.ndarray | None"]
 """From the digest of a study to its features, float array of shape (D,); None if they are not cached."""
 
+Known = Callable[[str, str, Sequence[str]], "Mapping[str, float] | None"]
+"""From the digest of a study, a question and answers to it to the probability of each, as far as a field's classifier
+knows it; None where it knows nothing."""
+
 MOST_CLASSES = 8
 FEWEST = 20
 FEWEST_OF_A_CLASS = 5
 _NEWEST = 400  # corrections that a head is fitted to, which bounds its time
 _PENALTY = 0.8  # for each feature; chosen on the wards of docs/teaching.md, flat from 0.2 to 2.4
+_BESIDE_KNOWN = 4.0  # times as much, where a field's classifier knows most of it already
 _FOLDS = 5
 _REPEATS = 3
 _CHANCE = 0.05  # of passing by luck, for each of the two comparisons
 _SIGNS = 4000
 _LONGEST_ANSWER = 40  # characters
 _NEVER = -30.0  # log-probability of an answer that no example had
+_LEAST = 0.01  # probability that a classifier leaves to an answer, so that readers can overrule what a file states
 
 
 @dataclass(frozen=True)
@@ -66,8 +75,16 @@ class Comparison:
 
         In balanced accuracy it must be so beyond chance; in plain accuracy it must not be worse.
         """
-        is_no_worse = self.head >= max(self.base, self.majority)
-        return is_no_worse and max(self.p_base, self.p_majority) < _CHANCE
+        return self.beats_guessing and self.head >= self.base and self.p_base < _CHANCE
+
+    @property
+    def beats_guessing(self) -> bool:
+        """Whether the head is better than the commonest answer, in the same two ways."""
+        return self.head >= self.majority and self.p_majority < _CHANCE
+
+    def is_better_than(self, text: str | None) -> bool:
+        """Return whether the head may take the place of the model's text; a silent one need not be beaten."""
+        return self.is_better or (text == CANNOT_TELL and self.beats_guessing)
 
     def told(self) -> str:
         """Return the comparison in words."""
@@ -98,6 +115,8 @@ class Head:
     nearness : Nearness
     modalities : frozenset of str
         Of the studies it was fitted to, in lower case, as far as they are known.
+    adds_to_known : bool
+        Whether it adds to what a field's classifier knows.
     """
 
     question: str
@@ -109,6 +128,7 @@ class Head:
     corrections: tuple[str, ...]
     nearness: Nearness
     modalities: frozenset[str] = frozenset()
+    adds_to_known: bool = False
 
     def knows(self, features: np.ndarray, modality: str | None = None) -> bool:
         """Return whether a study resembles those that the head was fitted to, also in its modality if known."""
@@ -116,9 +136,19 @@ class Head:
             return False
         return self.nearness.holds(features)
 
-    def answer(self, features: np.ndarray) -> tuple[str, float]:
-        """Return the likeliest answer and its calibrated probability."""
-        log_p = self.classifier.log_probabilities(features[None]) / self.temperature
+    def answer(
+        self, features: np.ndarray, known: Mapping[str, float] | None = None
+    ) -> tuple[str, float]:
+        """Return the likeliest answer and its calibrated probability.
+
+        Parameters
+        ----------
+        features : float array, shape (D,)
+        known : mapping of str to float, optional
+            Probability of each answer, as far as a field's classifier knows it.
+        """
+        offset = _log_odds(known, self.answers) if self.adds_to_known else 0.0
+        log_p = self.classifier.log_probabilities(features[None], offset) / self.temperature
         probability = np.exp(log_p[0] - np.logaddexp.reduce(log_p[0]))
         best = int(np.argmax(probability))
         return self.answers[best], float(probability[best])
@@ -132,6 +162,7 @@ class _Examples:
     answers: tuple[str, ...]
     groups: list[str]
     base_is_right: np.ndarray
+    known: np.ndarray
 
 
 def fit_head(
@@ -139,6 +170,7 @@ def fit_head(
     features: Features,
     patient: Callable[[Correction], str | None] | None = None,
     modality: Callable[[Correction], str | None] | None = None,
+    known: Known | None = None,
 ) -> Head | None:
     """Fit a head to the corrections of one question.
 
@@ -153,18 +185,20 @@ def fit_head(
         alone.
     modality : callable, optional
         From a correction to its study's modality.
+    known : callable, optional
+        What a field's classifier knows of the answers. Its answer then is the one to beat.
 
     Returns
     -------
     Head or None
-        None if the answers are no closed set or there are too few of them. `compared.is_better` says whether the
-        head may be used.
+        None if the answers are no closed set or there are too few of them. `compared.is_better_than` says in whose
+        place it may answer.
     """
-    found = _examples(rows, features, patient)
+    found = _examples(rows, features, patient, known)
     if found is None:
         return None
     span = Span.of(found.features)
-    held = _held_out(found, span.reduced, _PENALTY * found.features.shape[1])
+    offset, held = _best_start(found, span.reduced)
     classes = len(found.answers)
     chosen = held.mean(0).argmax(1)
     is_right = chosen == found.labels
@@ -182,7 +216,7 @@ def fit_head(
         p_base=_chance(is_right, found.base_is_right, weight),
         p_majority=_chance(is_right, is_commonest, weight),
     )
-    classifier = span.fit(found.labels, classes, _PENALTY * found.features.shape[1])
+    classifier = span.fit(found.labels, classes, _penalty(found, offset), offset)
     modalities = [modality(row) for row in found.rows] if modality else []
     ids = tuple(row.id for row in found.rows)
     return Head(
@@ -195,6 +229,7 @@ def fit_head(
         corrections=ids,
         nearness=Nearness.of(found.features),
         modalities=frozenset(each.lower() for each in modalities if each),
+        adds_to_known=bool(offset.any()),
     )
 
 
@@ -211,6 +246,7 @@ def _examples(
     rows: Sequence[Correction],
     features: Features,
     patient: Callable[[Correction], str | None] | None,
+    known: Known | None,
 ) -> _Examples | None:
     """Collect what a head is fitted to; answers that are too rare for a class are left out."""
     rows = rows[-_NEWEST:]
@@ -232,15 +268,52 @@ def _examples(
     if len(kept) < FEWEST or np.bincount(labels, minlength=len(common)).min() < FEWEST_OF_A_CLASS:
         return None
     spelling = {answer_key(row.text): row.text.strip() for row in kept}
-    base = [answer_key(row.model_text) == answer_key(row.text) for row in kept]
     groups = [(patient(row) if patient else None) or row.image_hash or row.id for row in kept]
     answers = tuple(spelling[answer] for answer in common)
-    return _Examples(kept, np.stack(vectors), labels, answers, groups, np.array(base))
+    told = [
+        known(row.image_hash or "", row.question or "", answers) if known else None for row in kept
+    ]
+    base = [
+        answer_key(_base(row, each)) == answer_key(row.text)
+        for row, each in zip(kept, told, strict=True)
+    ]
+    offset = np.stack([_log_odds(each, answers) for each in told])
+    return _Examples(kept, np.stack(vectors), labels, answers, groups, np.array(base), offset)
 
 
-def _held_out(found: _Examples, features: np.ndarray, penalty: float) -> np.ndarray:
+def _base(row: Correction, told: Mapping[str, float] | None) -> str:
+    """Return the answer without a head: the classifier's, since the text that was judged may be an earlier head's."""
+    return row.model_text if told is None else max(told, key=told.__getitem__)
+
+
+def _log_odds(known: Mapping[str, float] | None, answers: Sequence[str]) -> np.ndarray:
+    """Return log-probabilities less their mean, shape (K,); zeros where nothing is known."""
+    if known is None:
+        return np.zeros(len(answers))
+    log_p = np.log(np.maximum([known[answer] for answer in answers], _LEAST))
+    return np.asarray(log_p - log_p.mean())
+
+
+def _penalty(found: _Examples, offset: np.ndarray) -> float:
+    return _PENALTY * found.features.shape[1] * (_BESIDE_KNOWN if offset.any() else 1.0)
+
+
+def _best_start(found: _Examples, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the offset, what is known or none, that is better on held-out corrections, and `_held_out` with it."""
+    none = np.zeros_like(found.known)
+    starts = [none, found.known] if found.known.any() else [none]
+    held = [_held_out(found, features, start) for start in starts]
+    weight = 1 / np.bincount(found.labels)[found.labels]
+    likelihood = [
+        float((each[:, np.arange(len(weight)), found.labels] @ weight).mean()) for each in held
+    ]
+    best = int(np.argmax(likelihood))
+    return starts[best], held[best]
+
+
+def _held_out(found: _Examples, features: np.ndarray, offset: np.ndarray) -> np.ndarray:
     """Return log-probabilities of heads that were fitted without an example's patient, (repeats, N, K)."""
-    classes = len(found.answers)
+    classes, penalty = len(found.answers), _penalty(found, offset)
     names = sorted(set(found.groups))
     held = np.full((_REPEATS, len(found.labels), classes), _NEVER)
     for repeat in range(_REPEATS):
@@ -250,8 +323,9 @@ def _held_out(found: _Examples, features: np.ndarray, penalty: float) -> np.ndar
         for fold in range(_FOLDS):
             inside = folds != fold
             present, labels = np.unique(found.labels[inside], return_inverse=True)
-            weights, bias = fit(features[inside], labels, len(present), penalty)
-            log_p = log_softmax(features[~inside] @ weights + bias, axis=1)
+            start = offset[:, present]
+            weights, bias = fit(features[inside], labels, len(present), penalty, start[inside])
+            log_p = log_softmax(features[~inside] @ weights + bias + start[~inside], axis=1)
             held[repeat][np.ix_(~inside, present)] = log_p
     return held
 

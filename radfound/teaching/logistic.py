@@ -28,9 +28,11 @@ class Logistic:
     weights: np.ndarray
     bias: np.ndarray
 
-    def log_probabilities(self, features: np.ndarray) -> np.ndarray:
-        """Map features (N, D) to log-probabilities (N, K)."""
-        logits = ((features - self.mean) / self.scale) @ self.weights + self.bias
+    def log_probabilities(
+        self, features: np.ndarray, offset: np.ndarray | float = 0.0
+    ) -> np.ndarray:
+        """Map features (N, D), and an offset of the logits (N, K), to log-probabilities (N, K)."""
+        logits = ((features - self.mean) / self.scale) @ self.weights + self.bias + offset
         return np.asarray(log_softmax(logits, axis=1))
 
 
@@ -62,14 +64,24 @@ class Span:
         kept = singular > 1e-9 * max(1.0, float(singular.max(initial=0.0)))
         return cls(mean, scale, left[:, kept] * singular[kept], right[kept])
 
-    def fit(self, labels: np.ndarray, classes: int, penalty: float) -> Logistic:
+    def fit(
+        self,
+        labels: np.ndarray,
+        classes: int,
+        penalty: float,
+        offset: np.ndarray | float = 0.0,
+    ) -> Logistic:
         """Fit a classifier of the original features to all examples."""
-        weights, bias = fit(self.reduced, labels, classes, penalty)
+        weights, bias = fit(self.reduced, labels, classes, penalty, offset)
         return Logistic(self.mean, self.scale, self.back.T @ weights, bias)
 
 
 def fit(
-    features: np.ndarray, labels: np.ndarray, classes: int, penalty: float
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    penalty: float,
+    offset: np.ndarray | float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit weights (D, K) and bias (K,); every class weighs the same, however often it occurs.
 
@@ -83,6 +95,8 @@ def fit(
         K.
     penalty : float
         Of the squared weights, beside the sum of N losses.
+    offset : float array, shape (N, K), optional
+        Of the logits: what is known of each example without the features.
     """
     counts = np.bincount(labels, minlength=classes)
     weight = len(labels) / (classes * np.maximum(counts, 1))[labels]
@@ -91,7 +105,7 @@ def fit(
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         both = flat.reshape(size + 1, classes)
-        log_p = log_softmax(features @ both[:-1] + both[-1], axis=1)
+        log_p = log_softmax(features @ both[:-1] + both[-1] + offset, axis=1)
         error = weight[:, None] * (np.exp(log_p) - target)
         gradient = np.vstack([features.T @ error + penalty * both[:-1], error.sum(0)])
         value = -(weight * (log_p * target).sum(1)).sum() + penalty / 2 * (both[:-1] ** 2).sum()

@@ -11,6 +11,7 @@ import numpy as np
 
 from radfound.correction import Correction
 from radfound.exceptions import NotFoundError, RequestError
+from radfound.fields.questions import answer_chances
 from radfound.question import Question
 from radfound.records.corrections import Withdrawal
 from radfound.teaching.decisions import Decision, Decisions
@@ -22,6 +23,8 @@ from radfound.teaching.wording import FEWEST, Template, propose
 
 StudyFields = Callable[[str], Mapping[str, str]]
 """From the digest of a study to what is known of it, {field: value}; empty if nothing is cached."""
+StudyChances = Callable[[str], Mapping[str, Mapping[str, float]]]
+"""From the digest of a study to the probability of each class of each field and finding; empty if nothing is cached."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Teaching:
         From a study's digest to its cached features, for heads.
     fields : callable, optional
         From a study's digest to its cached fields, for wording.
+    chances : callable, optional
+        From a study's digest to its cached chances, from which the heads of questions about fields start.
     patient : callable, optional
         From a correction to its patient, whose studies are held out together when a head is examined.
     confirm : int
@@ -77,6 +82,7 @@ class Teaching:
         *,
         features: Features | None = None,
         fields: StudyFields | None = None,
+        chances: StudyChances | None = None,
         patient: Callable[[Correction], str | None] | None = None,
         confirm: int = 1,
     ):
@@ -86,6 +92,7 @@ class Teaching:
         self._decisions = decisions
         self._features = features
         self._fields = fields
+        self._chances = chances
         self._patient = patient
         self._confirm = confirm
         self._lock = threading.Lock()
@@ -134,7 +141,7 @@ class Teaching:
         """
         found = self.before_answer(digest, images, question)
         if found is None or found.text is None:
-            other = self._head_answer(digest, question, features) or self._worded(
+            other = self._head_answer(digest, question, model_text, features) or self._worded(
                 digest, question, fields
             )
             if found is not None and other is not None:
@@ -142,6 +149,14 @@ class Teaching:
                 other = replace(other, reason=reason, rejected_by=found.rejected_by)
             found = other or found
         return None if found is None else replace(found, model_text=model_text)
+
+    def takes_features(self, question: Question) -> bool:
+        """Return whether a head or a template answers this question about studies whose features are kept."""
+        head = self.head(question)
+        key = question_key(question.task, question.text)
+        return (
+            head is not None and head.compared.beats_guessing
+        ) or key in self._decisions.accepted()
 
     # Heads ------------------------------------------------------------------------------------
 
@@ -173,7 +188,14 @@ class Teaching:
             self._features,
             self._patient,
             lambda row: self.fields_of(row.image_hash).get("modality"),
+            self._known,
         )
+
+    def _known(
+        self, digest: str, question: str, answers: Sequence[str]
+    ) -> Mapping[str, float] | None:
+        """Return what the fields' classifiers know of the answers to a question, None if nothing."""
+        return answer_chances(question, answers, self._chances(digest)) if self._chances else None
 
     def heads(self) -> list[Head]:
         """Return the heads of all questions with enough corrections, used or not."""
@@ -182,17 +204,22 @@ class Teaching:
         return [head for head in found if head is not None]
 
     def _head_answer(
-        self, digest: str | None, question: Question, features: np.ndarray | None
+        self,
+        digest: str | None,
+        question: Question,
+        model_text: str | None,
+        features: np.ndarray | None,
     ) -> Taught | None:
         head = self.head(question)
-        if head is None or not head.compared.is_better:
+        if head is None or not head.compared.is_better_than(model_text):
             return None
         if features is None and digest is not None and self._features is not None:
             features = self._features(digest)
         modality = self.fields_of(digest).get("modality")
         if features is None or not head.knows(features, modality):
             return None
-        text, confidence = head.answer(features)
+        known = self._known(digest, question.text or "", head.answers) if digest else None
+        text, confidence = head.answer(features, known)
         reason = f"learnt from {len(head.corrections)} corrections: {head.compared.told()}"
         return Taught("head", text, reason, confidence=confidence, version=f"head {head.version}")
 
@@ -302,6 +329,7 @@ class Teaching:
             self._decisions,
             features=self._features,
             fields=self._fields,
+            chances=self._chances,
             patient=self._patient,
             confirm=self._confirm,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -31,10 +32,9 @@ _SETS_OF = {
 NOT_SHIPPED = ("head_ct_hemorrhage", "kidney_ct")
 _INNER_DIRECTIONS, _POOLED_DIRECTIONS = 64, 64
 _REFERENCES, _MEDPIX_REFERENCES = 120, 600
-_KEPT = 0.99  # share of all held-out pictures within each limit, before all are scaled
-_KNOWN = (
-    0.98  # share of MedPix's validation figures that keep all limits; docs/fields.md has the curve
-)
+_KEPT = 0.99  # share of a kind's held-out pictures within each limit, before all are scaled
+_KNOWN = 0.97  # share of MedPix's held-out figures that are known; docs/fields.md has the curve
+_FOLDS = 5
 _FEWEST_TO_CALIBRATE = 40
 # Its validation pictures are of too few patients to choose by.
 _ALWAYS_CROSSED = ("weighting",)
@@ -228,11 +228,51 @@ def fit_nearness(
     seed: int,
     known: float = _KNOWN,
 ) -> Nearness:
-    """Fit the test of distance: directions on the training pictures, limits on those held out.
+    """Fit the test of distance to the training pictures, its limits by a cross-validation over their patients.
 
-    The held-out pictures of a set are those of its validation split, or training pictures that are no references;
-    `known` is the share of those of MedPix that keep all limits.
+    `known` is the share of MedPix's figures that are known when their patients are left out: they differ most from one
+    another, and are most like what people ask about.
     """
+    draft = _without_limits(samples, features, used, seed)
+    raw, kinds, rows = _crossed_distances(samples, features, used, draft.kinds.names, seed)
+    typical, limits = np.median(raw, axis=0), np.quantile(raw, _KEPT, axis=0)
+    typical, limits = (np.tile(each, (len(draft.kinds.names), 1)) for each in (typical, limits))
+    for kind in range(len(draft.kinds.names)):
+        if (own := kinds == kind).sum() >= _FEWEST_OF_A_SET:
+            typical[kind] = np.median(raw[own], axis=0)
+            limits[kind] = np.quantile(raw[own], _KEPT, axis=0)
+    beyond = np.maximum((raw - typical[kinds]) / (limits - typical)[kinds], 0.0)
+    of_medpix = np.array([samples[row].set == "medpix" for row in rows])
+    length = float(np.quantile(np.sqrt((beyond[of_medpix] ** 2).sum(1)), known))
+    return replace(draft, typical=typical, limits=typical + (limits - typical) * length)
+
+
+def _crossed_distances(
+    samples: Sequence[Sample],
+    features: Features,
+    used: np.ndarray,
+    kinds: Sequence[str],
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return distances and nearest kinds of training pictures whose patients were left out, with their row numbers."""
+    rows = np.flatnonzero(used)
+    names, numbers = np.unique([samples[row].patient for row in rows], return_inverse=True)
+    fold_of = np.random.default_rng(seed).permutation(len(names))[numbers] % _FOLDS
+    raw, nearest = np.empty((len(rows), 4)), np.empty(len(rows), dtype=int)
+    for fold in range(_FOLDS):
+        left = fold_of == fold
+        fitted = used.copy()
+        fitted[rows[left]] = False
+        part = _without_limits(samples, features, fitted, seed)
+        raw[left], kind = part.raw(rows_of(features, rows[left]))
+        nearest[left] = [kinds.index(part.kinds.names[each]) for each in kind]
+    return raw, nearest, rows
+
+
+def _without_limits(
+    samples: Sequence[Sample], features: Features, used: np.ndarray, seed: int
+) -> Nearness:
+    """Fit all of the test of distance but what is typical and its limits."""
     sets = np.array([s.set for s in samples])
     validation = np.array([s.split == "validation" for s in samples])
     inner = fit_subspace(np.asarray(features["inner"], np.float32)[used], _INNER_DIRECTIONS)
@@ -254,28 +294,23 @@ def fit_nearness(
     modality = np.array([s.labels["modality"] for s in samples])
     kinds = fit_kinds(along[used], modality[used])
     parts = (inner, pooled, kinds, along[references], np.array(owners), names)
-    draft = Nearness(*parts, np.ones(len(names)), np.zeros(4), np.ones(4))
+    no_limits = np.zeros((len(kinds.names), 4)), np.ones((len(kinds.names), 4))
+    draft = Nearness(*parts, np.ones(len(names)), *no_limits)
     set_limits = [
         float(np.quantile(draft.to_sets(rows_of(features, rows))[:, index], 0.95))
         for index, rows in enumerate(spare)
     ]
-    raw = [draft.raw(rows_of(features, rows)) for rows in spare]
-    typical = np.median(np.concatenate(raw), axis=0)
-    spans = np.quantile(np.concatenate(raw), _KEPT, axis=0) - typical
-    # MedPix's figures differ most from one another, and are most like what people ask about.
-    figures = (raw[names.index("medpix")] - typical) / spans
-    spans = spans * float(np.quantile(figures.max(1), known))
-    return Nearness(*parts, np.array(set_limits), typical, typical + spans)
+    return replace(draft, set_limits=np.array(set_limits))
 
 
 def fit_kinds(along: np.ndarray, kinds: np.ndarray) -> Kinds:
     """Fit the centres of kinds of pictures and their common shape to whitened coordinates (N, K)."""
-    names = sorted(set(kinds))
+    names = tuple(sorted(set(kinds)))
     centres = np.stack([along[kinds == name].mean(0) for name in names])
     rest = along - centres[np.searchsorted(names, kinds)]
     shape = rest.T @ rest / len(rest) + 1e-3 * np.eye(along.shape[1])
     turn = np.linalg.inv(np.linalg.cholesky(shape)).T
-    return Kinds(turn.astype(np.float32), (centres @ turn).astype(np.float32))
+    return Kinds(names, turn.astype(np.float32), (centres @ turn).astype(np.float32))
 
 
 def rows_of(features: Features, rows: np.ndarray) -> dict[str, np.ndarray]:

@@ -20,6 +20,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 """Sets of each kind that is left out of training in turn."""
+_MODALITY = {"ultrasound": "ultrasound", "mammography": "mammography", "chest film": "X-ray"}
 
 
 def strange_pictures(seed: int = 0) -> dict[str, np.ndarray]:
@@ -75,5 +76,6 @@ def share_named(model: FieldModel, values: Mapping[str, np.ndarray], rows: np.nd
 
 
 def of_kind(samples: Sequence[Sample], kind: str) -> np.ndarray:
-    """Return which pictures are of a kind of `KINDS`."""
-    return np.array([sample.set in KINDS[kind] for sample in samples])
+    """Return which pictures are of a kind of `KINDS`; a set's pictures of another modality are not."""
+    modality = _MODALITY[kind]
+    return np.array([s.set in KINDS[kind] and s.labels["modality"] == modality for s in samples])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,19 +87,28 @@ def fit_all(
     blank = picture_features(np.zeros((256, 256), np.uint8), features)
     heads, fields = _fields(samples, values, blank, used, seeds)
     findings, finding_table = _findings(samples, values, seeds)
-    nearness = fit_nearness(samples, values, used, 0)
-    model = FieldModel(features, nearness, heads, tuple(findings))
+    model, tables = with_distance(samples, values, features, heads, findings)
+    return model, {"fields": fields, "findings": finding_table} | tables
+
+
+def with_distance(
+    samples: Sequence[Sample],
+    values: Features,
+    features: FrameFeatures,
+    heads: Mapping[str, FieldHead],
+    findings: Sequence[FindingHead],
+) -> tuple[FieldModel, dict[str, str]]:
+    """Fit the test of distance beside some heads; return the model and the tables that depend on it."""
+    used = capped(samples, 0)
+    model = FieldModel(features, fit_nearness(samples, values, used, 0), heads, tuple(findings))
     controls = {
         name: picture_features(strange_pictures()[name], features) for name in ("blank", "noise")
     }
-    tables = {
-        "fields": fields,
-        "findings": finding_table,
+    return model, {
         "near": _near(model, samples, values),
         "strange": _strange(model, samples, values, used),
         "composed": composed_table(model, samples, values, controls),
     }
-    return model, tables
 
 
 def _fields(
@@ -274,10 +283,8 @@ def _strange(
             f"| {kind}, left out of training, {len(rows)} pictures | - | {100 * share:.1f} % |"
         )
     rows = np.flatnonzero(held_out(samples) & np.array([s.set == "medpix" for s in samples]))
-    known = model.nearness.strangeness({n: v[rows] for n, v in values.items()}) <= 1
-    lines.append(
-        f"| MedPix, held out, {len(rows)} pictures | - | known: {100 * known.mean():.1f} % |"
-    )
+    named = 100 * share_named(model, values, rows)
+    lines.append(f"| MedPix, held out, {len(rows)} pictures | - | {named:.1f} % |")
     return "\n".join(lines)
 
 
@@ -292,11 +299,18 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder that keeps the features between runs")
     parser.add_argument("--tables", type=Path, help="file for the tables, in Markdown")
     parser.add_argument("--seeds", type=int, default=3, help="further draws of training patients")
+    parser.add_argument(
+        "--distance-only", action="store_true", help="fit the test of distance; keep the heads"
+    )
     args = parser.parse_args()
     samples = kit_samples(args.data)
     features = FrameFeatures(load_stem(args.checkpoint))
     values = extract(samples, features, args.cache)
-    model, tables = fit_all(samples, values, features, args.seeds)
+    if args.distance_only:
+        kept = FieldModel.load(args.checkpoint, features.stem)
+        model, tables = with_distance(samples, values, features, kept.fields, kept.finding_heads)
+    else:
+        model, tables = fit_all(samples, values, features, args.seeds)
     model.save(args.out or args.checkpoint)
     text = "\n\n".join(f"<!-- {name} -->\n{table}" for name, table in tables.items())
     if args.tables:

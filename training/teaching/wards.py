@@ -2,6 +2,8 @@
 
 `contrast`: MedPix's CT figures, "Was intravenous contrast given?". `projection`: chest films of four sets, "Is this
 a PA or an AP film?". `house-style`: MedPix's validation and test figures with the model's modality, plane and region.
+In these the language model answers, as if no classifier knew the field. In `contrast-field` and `projection-field` the
+field's classifier answers, as on a server (`training.teaching.fielded`).
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +54,13 @@ class Ward:
     question : str
     digests, patients, right : arrays of str, shape (N,)
     base : arrays of str by question, shape (N,)
-        The language model's answers.
+        The answers without corrections.
     features : float32 array, shape (N, D)
         As the server keeps them for heads.
     fields : tuple of N mappings
-        The fields that the shipped classifiers name in each study.
+        The fields that the classifiers name in each study.
+    chances : tuple of N mappings
+        The probability of each class of the fields that classifiers know in each study; empty where none is asked.
     """
 
     question: str
@@ -65,6 +70,7 @@ class Ward:
     base: dict[str, np.ndarray]
     features: np.ndarray
     fields: tuple[Mapping[str, str], ...]
+    chances: tuple[Mapping[str, Mapping[str, float]], ...]
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -108,13 +114,6 @@ def house_style(kit: Kit) -> tuple[list[str], list[Row]]:
     return [wordings[0] for wordings in METADATA_QUESTIONS.values()], rows
 
 
-WARDS: dict[str, Callable[[Kit], tuple[list[str], list[Row]]]] = {
-    "contrast": contrast,
-    "projection": projection,
-    "house-style": house_style,
-}
-
-
 def open_ward(name: str, cache: Path, data: Path | None = None) -> Ward:
     """Return a ward, made from the data kit at the first call and kept in the folder `cache`.
 
@@ -128,15 +127,23 @@ def open_ward(name: str, cache: Path, data: Path | None = None) -> Ward:
         if data is None:
             raise DatasetError(f"{file}: not found; give the folder of the data kit with --data")
         make_directory(cache)
-        np.savez(file, **_made(name, Kit(data)))
+        np.savez(file, **WARDS[name](data, cache))
     found = np.load(file)
     base = {key[5:]: found[key] for key in found.files if key.startswith("base ")}
     digests, patients, right = (found[key] for key in ("digests", "patients", "right"))
-    fields = tuple(json.loads(str(each)) for each in found["fields"])
-    return Ward(str(found["question"]), digests, patients, right, base, found["features"], fields)
+    fields, chances = (
+        tuple(json.loads(str(each)) for each in found[key])
+        if key in found.files
+        else ({},) * len(digests)
+        for key in ("fields", "chances")
+    )
+    question, features = str(found["question"]), found["features"]
+    return Ward(question, digests, patients, right, base, features, fields, chances)
 
 
-def _made(name: str, kit: Kit) -> dict[str, np.ndarray]:
+def _by_model(
+    rows_of: Callable[[Kit], tuple[list[str], list[Row]]], data: Path, cache: Path
+) -> dict[str, np.ndarray]:
     """Load each study once: what the classifiers know of it, and the language model's answers."""
     import torch
 
@@ -144,13 +151,13 @@ def _made(name: str, kit: Kit) -> dict[str, np.ndarray]:
     from radfound.fields.model import FieldModel
     from radfound.model.checkpoints import shipped_folder
 
-    questions, rows = WARDS[name](kit)
+    questions, rows = rows_of(Kit(data))
     model = LocalModel.load("radfound-mini", "cpu")
     model.tune()
     classifiers = FieldModel.load(shipped_folder("radfound-mini"))
     keys = ("digests", "patients", "right", "features", "fields")
     found: dict[str, list] = {key: [] for key in (*keys, *questions)}
-    for start in tqdm(range(0, len(rows), _BATCH), desc=name, unit="batch"):
+    for start in tqdm(range(0, len(rows), _BATCH), desc=questions[0], unit="batch"):
         encoded = []
         for example, right in rows[start : start + _BATCH]:
             try:
@@ -172,6 +179,22 @@ def _made(name: str, kit: Kit) -> dict[str, np.ndarray]:
     made = {key: np.array(found[key]) for key in keys}
     made |= {f"base {question}": np.array(found[question]) for question in questions}
     return made | {"question": np.array(questions[0])}
+
+
+def _by_field(field: str, data: Path, cache: Path) -> dict[str, np.ndarray]:
+    from training.teaching.fielded import field_ward
+
+    question = {"contrast": CONTRAST, "projection": PROJECTION}[field]
+    return field_ward(field, question, data, cache)
+
+
+WARDS: dict[str, Callable[[Path, Path], dict[str, np.ndarray]]] = {
+    "contrast": partial(_by_model, contrast),
+    "projection": partial(_by_model, projection),
+    "house-style": partial(_by_model, house_style),
+    "contrast-field": partial(_by_field, "contrast"),
+    "projection-field": partial(_by_field, "projection"),
+}
 
 
 def divided(

@@ -1,4 +1,4 @@
-"""What is known of each study without a language model, kept for heads and wording: a vector and fields."""
+"""What is known of each study without a language model, kept for heads and wording."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from cachetools import LRUCache
@@ -22,8 +23,14 @@ _MOST_IN_MEMORY = 4096
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
+class _Known(NamedTuple):
+    vector: np.ndarray
+    fields: Mapping[str, str]
+    chances: Mapping[str, Mapping[str, float]]
+
+
 class StudyFeatures:
-    """Features and fields by the digest of a study, one small file each. Thread-safe.
+    """Features, fields and their chances by the digest of a study, one small file each. Thread-safe.
 
     Features belong to one encoder: another revision of the model starts a folder of its own.
 
@@ -35,17 +42,33 @@ class StudyFeatures:
 
     def __init__(self, root: Path):
         self._root = root
-        self._known: LRUCache[str, tuple[np.ndarray, dict[str, str]] | None] = LRUCache(
-            _MOST_IN_MEMORY
-        )
+        self._known: LRUCache[str, _Known] = LRUCache(_MOST_IN_MEMORY)
         self._lock = threading.Lock()
 
-    def keep(self, digest: str, vector: np.ndarray, fields: Mapping[str, str]) -> None:
-        """Keep a study's features; a full disk is logged and costs nothing but this."""
-        if self._find(digest) is not None:
+    def keep(
+        self,
+        digest: str,
+        vector: np.ndarray,
+        fields: Mapping[str, str],
+        chances: Mapping[str, Mapping[str, float]],
+    ) -> None:
+        """Keep what is known of a study; a full disk is logged and costs nothing but this.
+
+        Parameters
+        ----------
+        digest : str
+        vector : float array, shape (D,)
+        fields : mapping of str to str
+            The fields that are named.
+        chances : mapping of str to mapping
+            For each field and finding, the probability of each class.
+        """
+        kept = self._find(digest)
+        if kept is not None and kept.chances.keys() == chances.keys():
             return
         content = io.BytesIO()
-        np.savez(content, vector=vector.astype(np.float16), fields=json.dumps(dict(fields)))
+        stored = {"fields": json.dumps(dict(fields)), "chances": json.dumps(chances)}
+        np.savez(content, vector=vector.astype(np.float16), **stored)
         try:
             make_directory(self._root)
             with replacing(self._root / f"{digest}.npz") as file:
@@ -54,19 +77,24 @@ class StudyFeatures:
             logger.warning("the features of a study are not kept: %s", error)
             return
         with self._lock:
-            self._known[digest] = vector.astype(np.float32), dict(fields)
+            self._known[digest] = _Known(vector.astype(np.float32), dict(fields), dict(chances))
 
     def vector(self, digest: str) -> np.ndarray | None:
         """Return a study's features, float32, shape (D,); None if they are not kept."""
         found = self._find(digest)
-        return None if found is None else found[0]
+        return None if found is None else found.vector
 
     def fields(self, digest: str) -> Mapping[str, str]:
         """Return the fields of a study that are known; empty if none are kept."""
         found = self._find(digest)
-        return {} if found is None else found[1]
+        return {} if found is None else found.fields
 
-    def _find(self, digest: str) -> tuple[np.ndarray, dict[str, str]] | None:
+    def chances(self, digest: str) -> Mapping[str, Mapping[str, float]]:
+        """Return the probability of each class of each field and finding; empty if none are kept."""
+        found = self._find(digest)
+        return {} if found is None else found.chances
+
+    def _find(self, digest: str) -> _Known | None:
         with self._lock:
             if digest in self._known:
                 return self._known[digest]
@@ -74,7 +102,10 @@ class StudyFeatures:
             return None
         try:
             with np.load(self._root / f"{digest}.npz") as file:
-                found = file["vector"].astype(np.float32), json.loads(str(file["fields"]))
+                # Files of earlier versions hold no chances.
+                chances = json.loads(str(file["chances"])) if "chances" in file.files else {}
+                fields = json.loads(str(file["fields"]))
+                found = _Known(file["vector"].astype(np.float32), fields, chances)
         except (OSError, ValueError, KeyError):
             return None
         with self._lock:

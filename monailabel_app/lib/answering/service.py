@@ -308,6 +308,8 @@ class RadFoundService:
         """Return an answer as the caller gets it, and record it."""
         is_own = answer.source in ("model", "field")
         if self.teaching is not None and is_own and inquiry.wants_teaching:
+            if self.teaching.takes_features(inquiry.question):
+                self._keep_features(inquiry)
             answer = self._taught(answer, inquiry)
         with suppress(RuntimeError):  # the server is stopping
             self.readers.submit(self._keep_features, inquiry)
@@ -324,7 +326,9 @@ class RadFoundService:
             if engine.fields is None:
                 return
             reading = engine.fields.reading(inquiry.study.present)
-            self.features.keep(inquiry.study.digest, reading.vector, reading.values)
+            self.features.keep(
+                inquiry.study.digest, reading.vector, reading.values, reading.all_chances
+            )
         except RadFoundError as error:
             logger.info("the features of a study are not kept: %s", error.code)
 

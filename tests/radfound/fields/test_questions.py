@@ -1,7 +1,7 @@
 import pytest
 
 from radfound.datasets.metadata import METADATA_QUESTIONS
-from radfound.fields.questions import asked_for
+from radfound.fields.questions import answer_chances, asked_for
 
 FINDINGS = ("pneumonia", "edema", "pleural effusion", "glioma", "malignant")
 
@@ -94,3 +94,45 @@ def test_a_question_that_asks_for_more_than_a_field_is_left_alone(question):
 
 def test_a_finding_without_a_head_is_left_alone():
     assert asked_for("Is there pneumonia?", ("glioma",)) is None
+
+
+KNOWN = {
+    "contrast": {"yes": 0.8, "no": 0.2},
+    "modality": {"CT": 0.5, "MRI": 0.5},
+    "projection": {"PA": 0.7, "AP": 0.2, "lateral": 0.1},
+    "weighting": {"T1": 0.6, "T2": 0.4},
+    "pneumonia": {"yes": 0.3, "no": 0.7},
+}
+
+
+@pytest.mark.parametrize(
+    ("question", "answers", "expected"),
+    [
+        ("Was contrast given?", ("Yes", "no."), (0.8, 0.2)),
+        ("Is this a contrast-enhanced CT?", ("yes", "no"), (0.4, 0.6)),
+        ("Is this a contrast or noncontrast CT?", ("With contrast", "unenhanced"), (0.8, 0.2)),
+        ("Is this a PA or an AP film?", ("PA view", "ap"), (0.7, 0.2)),
+        ("What is the MR weighting in this image?", ("T1-weighted", "T2w"), (0.6, 0.4)),
+        ("Is there pneumonia?", ("Yes", "No"), (0.3, 0.7)),
+    ],
+)
+def test_answers_of_readers_have_the_chances_of_the_values_that_they_name(
+    question, answers, expected
+):
+    found = answer_chances(question, answers, KNOWN)
+    assert found == pytest.approx(dict(zip(answers, expected, strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("question", "answers"),
+    [
+        ("Was contrast given?", ("Yes", "Cannot be judged")),
+        ("Was oral contrast given?", ("Yes", "No")),
+        ("Where is the lesion?", ("Yes", "No")),
+        ("Which plane is this?", ("Axial", "Coronal")),
+        ("Is there edema?", ("Yes", "No")),
+        ("What is the MR weighting in this image?", ("T1", "T1 after gadolinium")),
+    ],
+)
+def test_other_answers_and_what_is_not_known_have_no_chances(question, answers):
+    assert answer_chances(question, answers, KNOWN) is None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from radfound.correction import Correction
-from radfound.question import Question
+from radfound.question import CANNOT_TELL, Question
 from radfound.records.corrections import CorrectionLog
 from radfound.teaching import Teaching
 from radfound.teaching.decisions import Decisions
@@ -199,3 +199,109 @@ def test_effect_names_the_template_that_a_correction_completes(log, tmp_path):
     log.append(last := correction(1, image_hash="b", images=("b",), text="A MRI study", **question))
     [proposal] = effect_of(teaching, last.id, [Unread(("c",), "c", "CT")]).proposals
     assert (proposal.text, proposal.studies) == ("A {modality} study", 1)
+
+
+def knowing(right, shift=0):
+    """What a classifier knows that is right about so many studies of a hundred; `shift` makes it right of others."""
+
+    def known(digest: str, question: str, answers) -> dict[str, float] | None:
+        number = int(digest[1:]) + shift
+        is_right = (number * 37) % 100 < right
+        yes = 0.8 if is_given(digest) == is_right else 0.2
+        return {answer: yes if answer == "Yes" else 1 - yes for answer in answers}
+
+    return known
+
+
+def blind(study: str) -> np.ndarray:
+    return np.random.default_rng(zlib.crc32(study.encode())).normal(size=WIDTH)
+
+
+def judged(numbers, known):
+    """Corrections of the classifier's answers."""
+    for number in numbers:
+        told = known(f"s{number}", CONTRAST, ("Yes", "No"))
+        text = "Yes" if is_given(f"s{number}") else "No"
+        said = max(told, key=told.get)
+        yield correction(
+            number,
+            model_text=said,
+            verdict="accepted" if said == text else "edited",
+            text=text,
+        )
+
+
+def right_of(head, known, vectors, numbers=range(1000, 1200)):
+    given = [
+        head.answer(vectors(f"s{n}"), known(f"s{n}", CONTRAST, head.answers))[0] for n in numbers
+    ]
+    return np.mean(
+        [(text == "Yes") == is_given(f"s{n}") for text, n in zip(given, numbers, strict=True)]
+    )
+
+
+def test_a_head_starts_from_what_a_classifier_knows():
+    known = knowing(80)
+    rows = list(judged(range(60), known))
+    alone, informed = fit_head(rows, blind), fit_head(rows, blind, known=known)
+    assert right_of(alone, known, blind) < 0.65 < 0.75 < right_of(informed, known, blind)
+    assert informed.adds_to_known and not alone.adds_to_known
+    assert not informed.compared.is_better  # than the classifier's own answers
+
+
+def test_a_head_adds_to_what_a_classifier_knows():
+    known = knowing(80)
+    head = fit_head(list(judged(range(60), known)), vector, known=known)
+    assert head.compared.is_better and right_of(head, known, vector) > 0.9
+
+
+def test_a_department_that_means_the_opposite_is_followed():
+    known = knowing(5)
+    head = fit_head(list(judged(range(60), known)), vector, known=known)
+    assert head.compared.is_better and right_of(head, known, vector) > 0.9
+
+
+def test_the_classifiers_answer_is_the_one_to_beat_whatever_the_reader_accepted():
+    known = knowing(95)
+    accepted = [
+        correction(n, model_text="Yes" if is_given(f"s{n}") else "No", verdict="accepted", text="")
+        for n in range(60)
+    ]
+    assert fit_head(accepted, vector).compared.base == 1.0
+    assert fit_head(accepted, vector, known=known).compared.base == pytest.approx(0.95, abs=0.03)
+
+
+def test_teaching_takes_the_chances_that_are_kept_of_a_study(log, tmp_path):
+    known = knowing(80)
+
+    def chances(digest: str):
+        yes = known(digest, CONTRAST, ("Yes", "No"))["Yes"]
+        return {"contrast": {"yes": yes, "no": 1 - yes}}
+
+    teaching = Teaching(log, Decisions(tmp_path / "t.sqlite"), features=blind, chances=chances)
+    for row in judged(range(60), known):
+        log.append(row)
+    head = teaching.head(Question("vqa", CONTRAST))
+    assert head.adds_to_known and head.compared.base == pytest.approx(0.8, abs=0.05)
+    assert teaching.over(log.rows()).head(Question("vqa", CONTRAST)).adds_to_known
+    other = teaching.head(Question("vqa", "Is there a stent?"))
+    assert other is None
+
+
+def test_a_head_speaks_where_a_classifier_is_silent_and_else_leaves_it_alone(log, tmp_path):
+    known = knowing(95)
+    teaching = Teaching(
+        log,
+        Decisions(tmp_path / "t.sqlite"),
+        features=vector,
+        chances=lambda digest: {
+            "contrast": {"yes": 0.9, "no": 0.1} if is_given(digest) else {"yes": 0.1, "no": 0.9}
+        },
+    )
+    for row in judged(range(60), known):
+        log.append(row)
+    question = Question("vqa", CONTRAST)
+    assert not teaching.head(question).compared.is_better
+    assert teaching.after_answer("s100", ("s100",), question, "No") is None
+    spoken = teaching.after_answer("s100", ("s100",), question, CANNOT_TELL)
+    assert (spoken.source, spoken.text) == ("head", "Yes")
