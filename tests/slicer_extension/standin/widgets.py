@@ -101,6 +101,24 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
 _LEFT = int(QtCore.Qt.AlignmentFlag.AlignVCenter | QtCore.Qt.AlignmentFlag.AlignLeft)
 
 
+class ctkComboBox(QtWidgets.QComboBox):
+    """A combo box that may leave the mouse wheel to the panel around it."""
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._effect = 1  # AlwaysScroll
+
+    scrollWheelEffect = Property(
+        int, lambda self: self._effect, lambda self, effect: setattr(self, "_effect", effect)
+    )
+
+    def wheelEvent(self, event):
+        if self._effect == 0:  # NeverScroll
+            event.ignore()
+        else:
+            super().wheelEvent(event)
+
+
 class ctkSliderWidget(QtWidgets.QWidget):
     """A slider with a number beside it."""
 
@@ -355,6 +373,7 @@ CUSTOM = {
     each.__name__: each
     for each in (
         ctkCollapsibleButton,
+        ctkComboBox,
         ctkSliderWidget,
         qMRMLCheckableNodeComboBox,
         qMRMLNodeComboBox,

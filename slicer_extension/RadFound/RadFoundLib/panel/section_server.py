@@ -214,4 +214,4 @@ class ServerSection:
         others = session.consents - {session.address}
         session.consents = others | {session.address} if is_given else others
         self._panel.settings.set_consents(session.consents)
-        self._panel.tell("sending")
+        self._panel.tell("transfer")

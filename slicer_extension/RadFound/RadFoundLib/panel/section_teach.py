@@ -24,6 +24,7 @@ class TeachSection:
         ui.adapterBox.connect("currentIndexChanged(int)", guarded(lambda _index: self._enable()))
         ui.learnerBox.connect("activated(int)", guarded(self._on_learner))
         ui.modelBox.connect("currentIndexChanged(int)", guarded(lambda _i: self._show_learners()))
+        ui.checksButton.connect("toggled(bool)", guarded(lambda _shown: self._show_training()))
         ui.trainButton.setIcon(panel.icon("teach"))
 
     def heard(self, topic: str) -> None:
@@ -97,7 +98,8 @@ class TeachSection:
         else:
             ui.trainingBar.maximum = 0
         is_known = session.state == "connected" and status is not None and status.state != "idle"
-        ui.trainingText.text = training_words(status)
+        ui.trainingText.text = training_words(status, ui.checksButton.checked)
+        show(is_known and bool(status.checks), ui.checksButton)
         show(is_known, ui.trainingText)
 
     def _show_adapters(self) -> None:
