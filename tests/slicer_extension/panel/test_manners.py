@@ -9,7 +9,7 @@ import slicer
 import slicer.util
 
 from ..standin import pythonqt
-from .desk import Desk, is_shown
+from .desk import Desk, add_volume, is_shown
 
 # Messages about the server
 
@@ -249,6 +249,47 @@ def test_answer_and_correction_are_seen_together_in_a_narrow_panel(desk):
     bottom = accept.mapTo(window, accept.rect().bottomLeft()).y()
     assert bottom - top < 560
     assert window.minimumSizeHint().height() < 900  # of 1080 lines, Slicer's bars need some
+
+
+def test_the_conversation_takes_the_room_that_a_tall_panel_leaves(desk):
+    window = pythonqt.unwrap(desk.widget.parent)
+    for name in ("server", "study", "evidence", "teach", "day", "correct"):
+        getattr(desk.ui, name + "Section").collapsed = True
+    window.resize(480, window.minimumSizeHint().height())
+    desk.run(0.1)
+    before = desk.ui.chatView.height, desk.ui.teachSection.height
+
+    window.resize(480, window.height() + 300)
+    desk.run(0.1)
+
+    assert desk.ui.chatView.height == before[0] + 300
+    desk.ui.askSection.collapsed = True
+    desk.run(0.1)
+    assert desk.ui.teachSection.height == before[1]  # what is folded stays together, at the top
+
+
+def test_a_long_or_foreign_name_is_shown_as_it_is_and_does_not_widen_the_panel(desk):
+    window = pythonqt.unwrap(desk.widget.parent)
+    everything_is_shown(desk)
+    width = window.minimumSizeHint().width()
+    name = "R&D <b>Schädel</b> 頭部 " + "1.2.826." * 20 + "post KM"
+
+    add_volume("another")
+    desk.ui.volumeSelector.setCurrentNode(add_volume(name))
+    desk.run(0.1)
+
+    assert window.minimumSizeHint().width() == width
+    assert desk.ui.askSection.text.startswith("Ask about R&&D <b>Schädel</b> 頭部 1.2")
+    assert desk.ui.askSection.text.endswith("….826.post KM")
+    turn = desk.ask("Größe der Läsion, 何ですか?")
+    desk.ui.correctionEdit.plainText = "Ø 18 mm, näher am Hilus — 左"
+    desk.ui.authorEdit.text = "Dr. Zoë Ångström"
+    desk.ui.editButton.click()
+    desk.settle()
+    [correction] = desk.server.corrections[-1:]
+    assert (correction["question"], correction["author"]) == (turn.question, "Dr. Zoë Ångström")
+    assert correction["text"] == "Ø 18 mm, näher am Hilus — 左"
+    assert window.minimumSizeHint().width() == width
 
 
 SMALLEST_PANEL = 480  # pixels at 100 %, as wide as Slicer's own modules need

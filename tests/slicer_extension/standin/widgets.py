@@ -25,11 +25,18 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
         self.setContentsMargins(0, _HEADER, 0, 0)
         self.setFocusPolicy(QtCore.Qt.FocusPolicy.TabFocus)
 
+    def minimumSizeHint(self):
+        """As wide as the title, as CTK has it: a long one widens the panel."""
+        flags = QtCore.Qt.TextFlag.TextShowMnemonic
+        width = self.fontMetrics().size(flags, self._text).width() + 26
+        return super().minimumSizeHint().expandedTo(QtCore.QSize(width, _HEADER))
+
     def _get_text(self):
         return self._text
 
     def _set_text(self, text):
         self._text = text
+        self.updateGeometry()
         self.update()
 
     def _get_collapsed(self):
@@ -95,10 +102,11 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
             element.PE_IndicatorArrowRight if self._collapsed else element.PE_IndicatorArrowDown,
             arrow,
         )
-        painter.drawText(22, 0, self.width() - 26, _HEADER - 4, _LEFT, self._text)
+        painter.drawText(22, 0, self.width() - 26, _HEADER - 4, _TITLE, self._text)
 
 
-_LEFT = int(QtCore.Qt.AlignmentFlag.AlignVCenter | QtCore.Qt.AlignmentFlag.AlignLeft)
+_TITLE = int(QtCore.Qt.AlignmentFlag.AlignVCenter | QtCore.Qt.AlignmentFlag.AlignLeft)
+_TITLE |= int(QtCore.Qt.TextFlag.TextShowMnemonic)
 
 
 class ctkComboBox(QtWidgets.QComboBox):

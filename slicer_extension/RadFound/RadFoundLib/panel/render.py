@@ -26,6 +26,7 @@ EARLIER = "earlier:all"
 """Link that shows the other turns."""
 
 _SURE, _FAIRLY_SURE, _UNSURE = 0.9, 0.7, 0.4
+_NAME_CHARS, _NAME_END_CHARS = 40, 12
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,18 @@ def study_words(study: Mapping[str, Any]) -> str:
     """Return a readable name of a study: the server's, with a long hash cut short."""
     name = str(study.get("name") or study["id"])
     return re.sub(r"([0-9a-f]{8})[0-9a-f]{16,}", r"\1", name)
+
+
+def short_name(name: str) -> str:
+    """Return a name that does not widen the panel: the middle of a long one is left out."""
+    if len(name) <= _NAME_CHARS:
+        return name
+    return f"{name[: _NAME_CHARS - _NAME_END_CHARS - 1]}…{name[-_NAME_END_CHARS:]}"
+
+
+def title_words(text: str) -> str:
+    """Return the title of a section, in which a single & would underline the next letter."""
+    return text.replace("&", "&&")
 
 
 def verdict_words(verdict: str) -> str:

@@ -13,7 +13,15 @@ from ..session.conversation import Conversation, Turn
 from ..session.settings import default_prompts
 from ..session.template import Template
 from ..translation import _
-from .render import EARLIER, Palette, conversation_html, hint_html, size_words
+from .render import (
+    EARLIER,
+    Palette,
+    conversation_html,
+    hint_html,
+    short_name,
+    size_words,
+    title_words,
+)
 
 _FOLD_PERCENT = (30, 40, 50, 60, 70, 80, 90)
 # The tick for each thing that may be sent with a question.
@@ -94,8 +102,9 @@ class AskSection:
         if volume is None:
             self._ui.askSection.text = _("Ask")
             return
-        name_before, self._name = self._name, volume.GetName()
-        self._ui.askSection.text = _("Ask about {volume}").format(volume=self._name)
+        name_before, self._name = self._name, short_name(volume.GetName())
+        title = _("Ask about {volume}").format(volume=self._name)
+        self._ui.askSection.text = title_words(title)
         if before and before != self._about:
             words = _("Questions are now about {volume}.").format(volume=self._name)
             if left is not None and left.has_unsaved:

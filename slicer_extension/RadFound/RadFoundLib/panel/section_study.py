@@ -11,7 +11,7 @@ from ..controls.widgets import chosen_in, fill, guarded, show
 from ..net.errors import ClientError
 from ..scene import places, scene
 from ..translation import _
-from .render import study_words
+from .render import short_name, study_words
 
 WHOLE, REGION, SLICE = "whole", "region", "slice:"
 _NODE = "node:"  # before the id of a volume of the scene, among the ids of the server's studies
@@ -232,7 +232,9 @@ class StudySection:
         except ClientError as error:
             self._say(error.message)
         else:
-            self._say(_("{study} is shown in the second view.").format(study=prior.GetName()))
+            self._say(
+                _("{study} is shown in the second view.").format(study=short_name(prior.GetName()))
+            )
 
     # Next study -------------------------------------------------------------------------------
 
@@ -306,7 +308,7 @@ class StudySection:
             return
         self._end_fetching()
         reason = str(choice.get("reason") or "").strip()
-        name = study_words(choice)
+        name = short_name(study_words(choice))
         text = _("{study}: {reason}.").format(study=name, reason=reason) if reason else name
         self._say(text)
         self._then(volume)
