@@ -406,7 +406,11 @@ class Photographer:
         self._wait(lambda: self.ui.wordingsTable.rowCount > 0, "a proposed wording")
         self._take("wordings", "teach")
         self.ui.acceptWordingButton.click()
-        self._wait(lambda: self.ui.wordingsTable.item(0, 0).text() == "in use", "the wording")
+        table = self.ui.wordingsTable
+        self._wait(
+            lambda: any(table.item(row, 0).text() == "in use" for row in range(table.rowCount)),
+            "the wording",
+        )
         self._wait_until_idle()
 
     def _open(self, study: str) -> None:

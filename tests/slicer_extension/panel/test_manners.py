@@ -240,6 +240,7 @@ def test_answer_and_correction_are_seen_together_in_a_narrow_panel(desk):
     window = pythonqt.unwrap(desk.widget.parent)
     for name in ("server", "study", "evidence", "teach", "day", "correct"):
         getattr(desk.ui, name + "Section").collapsed = True
+    desk.run(0.1)
     window.resize(480, window.minimumSizeHint().height())
     desk.run(0.1)
 

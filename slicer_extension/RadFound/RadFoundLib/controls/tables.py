@@ -17,8 +17,8 @@ class Table:
     titles : sequence of str
     stretched : sequence of int
         Columns that share the width; the others are as wide as their texts.
-    most_pixels : int, optional
-        Maximum height; the table is no higher than its rows. By default its height is left alone.
+    most_lines : int
+        Maximum height, in lines of text; the table is no higher than its rows.
     """
 
     def __init__(
@@ -26,9 +26,9 @@ class Table:
         widget: Any,
         titles: Sequence[str],
         stretched: Sequence[int],
-        most_pixels: Optional[int] = None,
+        most_lines: int,
     ):
-        self._widget, self._most_pixels = widget, most_pixels
+        self._widget, self._most_lines = widget, most_lines
         self._keys: list = []
         widget.columnCount = len(titles)
         widget.setHorizontalHeaderLabels(titles)
@@ -76,6 +76,9 @@ class Table:
     def _fit(self) -> None:
         widget = self._widget
         widget.resizeRowsToContents()
-        if self._most_pixels is not None:
-            height = widget.horizontalHeader().height + widget.verticalHeader().length()
-            widget.maximumHeight = min(self._most_pixels, height + 2 * widget.frameWidth)
+        height = widget.horizontalHeader().height + widget.verticalHeader().length()
+        height = min(
+            height + 2 * widget.frameWidth,
+            self._most_lines * widget.fontMetrics().lineSpacing(),
+        )
+        widget.minimumHeight = widget.maximumHeight = height

@@ -6,7 +6,7 @@ from typing import Any, Optional
 import qt
 import slicer
 
-from ..controls.widgets import chosen_in, fill, guarded, show
+from ..controls.widgets import chosen_in, fill, guarded, limit_lines, show
 from ..net.errors import ClientError
 from ..scene.known import known_about
 from ..session.conversation import Conversation, Turn
@@ -75,6 +75,8 @@ class AskSection:
         levels = [(_("never"), 0.0)]
         levels += [(_("below {percent} %").format(percent=p), p / 100) for p in _FOLD_PERCENT]
         fill(ui.foldBox, levels, panel.settings.fold_below())
+        limit_lines(ui.promptsEdit, 3, 6)
+        limit_lines(ui.shortcutsEdit, 3, 6)
         ui.foldBox.connect("currentIndexChanged(int)", guarded(self._on_fold))
         show(False, ui.promptsPanel, ui.consentBanner, ui.progressRow, ui.askMessage)
 

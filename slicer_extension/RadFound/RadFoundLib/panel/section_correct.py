@@ -5,14 +5,14 @@ from typing import Any, Optional
 import slicer
 
 from ..controls.tables import Table
-from ..controls.widgets import chosen_in, fill, guarded, show
+from ..controls.widgets import chosen_in, fill, guarded, limit_lines, show
 from ..net.errors import ClientError
 from ..scene import places, scene
 from ..translation import _
 from .render import effect_words, task_words, verdict_words
 
 _TITLE_CHARS = 60
-_TABLE_PIXELS = 150  # maximum height; a longer table scrolls
+_TABLE_LINES = 9  # maximum height; a longer table scrolls
 
 
 class CorrectSection:
@@ -37,8 +37,9 @@ class CorrectSection:
         ui.takeBackButton.connect("clicked()", guarded(self._take_back_chosen))
         ui.sendButton.connect("clicked()", guarded(lambda: self._session.flush(again=True)))
         titles = [_("Verdict"), _("Question and text"), _("Author")]
-        self._table = Table(ui.correctionsTable, titles, (1,), _TABLE_PIXELS)
+        self._table = Table(ui.correctionsTable, titles, (1,), _TABLE_LINES)
         ui.correctionsTable.connect("itemSelectionChanged()", guarded(self._enable))
+        limit_lines(ui.correctionEdit, 3, 5)
         self._on_where()
         self._say("")
 

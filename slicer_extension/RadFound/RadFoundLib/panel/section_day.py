@@ -9,6 +9,7 @@ from ..scene import scene
 from ..translation import _
 from .render import certainty_words, study_words
 
+_TABLE_LINES = 12  # maximum height; a longer table scrolls
 _LISTED = 200  # studies; a row takes time to lay out, and a reader does not read thousands
 
 
@@ -30,8 +31,10 @@ class DaySection:
         ui.studiesTable.connect(
             "cellDoubleClicked(int,int)", guarded(lambda _row, _column: self._open())
         )
-        self._table = Table(ui.studiesTable, [_("Study"), _("State"), _("Why next")], (0, 2))
-        self._answers = Table(ui.allTable, [_("Volume"), _("Answer"), _("Confidence")], (1,))
+        titles = [_("Study"), _("State"), _("Why next")]
+        self._table = Table(ui.studiesTable, titles, (0, 2), _TABLE_LINES)
+        titles = [_("Volume"), _("Answer"), _("Confidence")]
+        self._answers = Table(ui.allTable, titles, (1,), _TABLE_LINES)
         show(False, ui.allTable)
 
     def heard(self, topic: str) -> None:

@@ -4,7 +4,7 @@ from typing import Any, Optional
 
 import qt
 
-from ..controls.widgets import guarded, show
+from ..controls.widgets import guarded, limit_lines, show
 from ..translation import _
 from .render import section_words
 
@@ -34,6 +34,7 @@ class SentencesSection:
         self._escape = qt.QShortcut(qt.QKeySequence("Esc"), ui.sentenceEdit)
         self._escape.context = _WIDGET_SHORTCUT
         self._escape.connect("activated()", guarded(self._leave))
+        limit_lines(ui.sentenceList, 5, 7)
         show(False, ui.sentenceEdit)
 
     def heard(self, topic: str) -> None:

@@ -7,7 +7,7 @@ from ..controls.widgets import guarded, show
 from ..translation import _
 from .render import task_words
 
-_TABLE_PIXELS = 130  # maximum height; a longer table scrolls
+_TABLE_LINES = 7  # maximum height; a longer table scrolls
 
 
 class WordingsSection:
@@ -17,7 +17,7 @@ class WordingsSection:
         self._panel, self._ui, self._session = panel, panel.ui, panel.session
         ui = self._ui
         self._table = Table(
-            ui.wordingsTable, [_("State"), _("Question and wording")], (1,), _TABLE_PIXELS
+            ui.wordingsTable, [_("State"), _("Question and wording")], (1,), _TABLE_LINES
         )
         ui.acceptWordingButton.connect("clicked()", guarded(lambda: self._decide(True)))
         ui.refuseWordingButton.connect("clicked()", guarded(lambda: self._decide(False)))
