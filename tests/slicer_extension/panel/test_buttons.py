@@ -557,6 +557,11 @@ def test_a_conversation_that_was_cleared_by_mistake_is_brought_back(desk):
     assert desk.panel.conversation.turns == [turn] and desk.panel.turn is turn
     assert desk.ui.clearButton.text == "Start over"
 
+    desk.ui.clearButton.click()
+    slicer.mrmlScene.Clear()
+    add_volume()  # with the id of the first
+    assert desk.ui.clearButton.text == "Start over" and not desk.ui.clearButton.enabled
+
 
 def test_a_conversation_can_be_started_over(desk):
     desk.ask("First?")

@@ -263,6 +263,24 @@ def test_a_sentence_that_is_still_typed_is_saved_with_the_report(desk):
     assert "A lesion of 18 mm." in desk.server.corrections[0]["text"]
 
 
+def test_a_sentence_may_be_struck_or_left_while_it_is_typed(desk):
+    turn = report(desk)
+    before = rows(desk)
+    desk.ui.addSentenceButton.click()
+    desk.ui.sentenceEdit.text = "Half a sen"
+    desk.ui.strikeSentenceButton.click()  # which removes it
+    desk.ui.sentenceEdit.text = "Half a sentence"
+    assert rows(desk) == before and not turn.draft.is_changed
+
+    desk.ui.sentenceList.currentRow = 1
+    desk.ui.addSentenceButton.click()  # without words
+    desk.ui.sentenceList.currentRow = len(before)
+    desk.ui.editSentenceButton.click()
+    desk.ui.sentenceEdit.text = "The last one."
+
+    assert rows(desk)[:-1] == before[:-1] and rows(desk)[-1].endswith("The last one.")
+
+
 def test_a_sentence_that_is_typed_stays_with_its_report_when_the_study_changes(desk):
     report(desk)
     desk.ui.strikeSentenceButton.click()

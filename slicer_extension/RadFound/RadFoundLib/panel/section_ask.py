@@ -102,6 +102,7 @@ class AskSection:
         before, self._about = self._about, volume.GetID() if volume is not None else ""
         self._left = self._panel.conversation
         if volume is None:
+            self._cleared = None  # the next scene may give the same id to another volume
             self._ui.askSection.text = _("Ask")
             return
         name_before, self._name = self._name, short_name(volume.GetName())

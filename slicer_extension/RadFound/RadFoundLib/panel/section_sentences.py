@@ -18,9 +18,8 @@ class SentencesSection:
     def __init__(self, panel: Any):
         self._panel, self._ui = panel, panel.ui
         self._rows: list = []  # index of the sentence in each row; None for a heading
-        self._edited: Optional[tuple] = (
-            None  # draft and sentence that is typed in, its text and state before
-        )
+        # The sentence that is typed in: its draft, itself, its text and state before.
+        self._edited: Optional[tuple] = None
         ui = self._ui
         ui.acceptSentenceButton.connect("clicked()", guarded(self._accept))
         ui.editSentenceButton.connect("clicked()", guarded(self._edit))
@@ -30,7 +29,9 @@ class SentencesSection:
         ui.sentenceEdit.connect("textChanged(QString)", guarded(lambda _text: self._type()))
         ui.sentenceEdit.connect("returnPressed()", guarded(self.take))
         ui.sentenceList.connect("currentRowChanged(int)", guarded(lambda _row: self._enable()))
-        ui.sentenceList.connect("itemDoubleClicked(QListWidgetItem*)", guarded(self._on_double))
+        ui.sentenceList.connect(
+            "itemDoubleClicked(QListWidgetItem*)", guarded(lambda _item: self._edit())
+        )
         self._escape = qt.QShortcut(qt.QKeySequence("Esc"), ui.sentenceEdit)
         self._escape.context = _WIDGET_SHORTCUT
         self._escape.connect("activated()", guarded(self._leave))
@@ -105,33 +106,39 @@ class SentencesSection:
             self._panel.evidence.explain(self._draft.sentences[self.chosen])
 
     def _accept(self) -> None:
-        if self.chosen is not None:
-            index = self.chosen
+        index = self._settled()
+        if index is not None:
             self._draft.accept(index)
             self._change(min(index + 1, len(self._draft.sentences) - 1))
 
     def _strike(self) -> None:
-        if self.chosen is not None:
-            index = self.chosen
+        index = self._settled()
+        if index is not None:
             self._draft.strike(index)
             self._change(min(index + 1, len(self._draft.sentences) - 1))
 
     def _edit(self) -> None:
-        if self.chosen is not None:
-            self._open(self.chosen)
-
-    def _on_double(self, _item: Any) -> None:
-        self._edit()
+        index = self._settled()
+        if index is not None:
+            self._choose(index)
+            self._open(index)
 
     def _add(self) -> None:
         if self._draft is not None:
-            index = self._draft.add("", after=self.chosen)
+            index = self._draft.add("", after=self._settled())
             self._change(index)
             self._open(index)
 
+    def _settled(self) -> Optional[int]:
+        """Close the line that is typed in, and return the index of the chosen sentence, which that may move."""
+        if self.chosen is None or self._draft is None:
+            return None
+        draft, sentence = self._draft, self._draft.sentences[self.chosen]
+        self._close()
+        return draft.sentences.index(sentence) if sentence in draft.sentences else None
+
     def _open(self, index: int) -> None:
         edit, sentence = self._ui.sentenceEdit, self._draft.sentences[index]
-        self._close()
         self._edited = self._draft, sentence, sentence.text, sentence.state
         blocked = edit.blockSignals(True)
         edit.text = sentence.text

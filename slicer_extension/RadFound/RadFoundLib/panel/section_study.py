@@ -307,7 +307,7 @@ class StudySection:
             self._failed(f"{image}: {error.message}")
             return
         self._end_fetching()
-        reason = str(choice.get("reason") or "").strip()
+        reason = str(choice.get("reason") or choice.get("why") or "").strip().rstrip(".")
         name = short_name(study_words(choice))
         text = _("{study}: {reason}.").format(study=name, reason=reason) if reason else name
         self._say(text)
