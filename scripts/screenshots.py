@@ -188,8 +188,8 @@ class Photographer:
             ("show a prior study beside it", self._beside),
             ("ask, a report", self._answering),
             ("see evidence", self._answered),
-            ("list the studies", self._listed),
             ("correct", self._corrected),
+            ("list the studies", self._listed),
             ("ask again", self._from_elsewhere),
             ("dark", self._dark),
         ]
@@ -444,14 +444,14 @@ class Photographer:
         window = self.window._object
         window.resize(_WIDTH, window.minimumSizeHint().height())
         self._settle()
-        height = window.layout().heightForWidth(_WIDTH)
-        window.resize(_WIDTH, height)
+        window.resize(_WIDTH, window.layout().heightForWidth(_WIDTH))
         self._settle()
         bar = self.ui.chatView.verticalScrollBar()
-        room = _MOST_CHAT_PIXELS - self.ui.chatView.height
-        if "ask" in sections and bar.maximum > 0 and room > 0:
-            window.resize(_WIDTH, height + min(bar.maximum, room))
-            self._settle()
+        for _round in range(2):  # without its scroll bar, the text is laid out anew
+            room = _MOST_CHAT_PIXELS - self.ui.chatView.height
+            if "ask" in sections and bar.maximum > 0 and room > 0:
+                window.resize(_WIDTH, window.height() + min(bar.maximum, room))
+                self._settle()
         bar.value = bar.maximum
         self._settle()
         picture = window.grab()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 _EXPLORED = 0.2  # share of hybrid choices that are left to chance
+_LESS_SURE = "the model is less sure here than in most studies"
 _SAMPLED = 1000  # unread studies, sampled at each hybrid choice, that the choice must represent
 
 
@@ -115,9 +116,7 @@ def by_both(
     what = f"typical of {len(near)} unread studies that are unlike the corrected ones"
     unsure = _unsure(images, scores)
     chosen = [
-        Choice(
-            each, what + f"; the model is unsure{_question_text(scores[each])}" * (each in unsure)
-        )
+        Choice(each, what + f"; {_LESS_SURE}{_question_text(scores[each])}" * (each in unsure))
         for each, _ in near
     ]
     return chosen + at_random(rest, chance, "the model has not seen it yet")
@@ -128,8 +127,8 @@ def reasons_to_read(
 ) -> dict[str, str]:
     """Return what is known for or against reading each unread study next, as one sentence.
 
-    A study is called uncertain, or unlike the corrected ones, if it is so more than half of `images`
-    are. Studies of which nothing is known are left out.
+    A study is called less sure than most, or unlike the corrected ones, if it is so more than half of
+    `images` are. Studies of which nothing is known are left out.
     """
     unsure = _unsure(images, scores)
     is_placed = bool(_embedded(corrected, scores))
@@ -138,8 +137,8 @@ def reasons_to_read(
     found = {}
     for image in unsure | distances.keys():
         if image in unsure:
-            alone = ", and no similar study was corrected" * (image in far)
-            found[image] = f"The model is unsure{alone}{_question_text(scores[image], '.')}"
+            alone = ", and no similar one was corrected" * (image in far)
+            found[image] = f"{_LESS_SURE.capitalize()}{alone}{_question_text(scores[image], '.')}"
         elif image in far:
             found[image] = "No similar study was corrected."
         else:

@@ -55,7 +55,7 @@ def test_a_study_says_why_to_read_it_next_until_it_is_read(department):
     reasons = listed(department, "why")
 
     [unsure] = filter(None, reasons.values())
-    assert unsure.startswith("The model is unsure: ")
+    assert unsure.startswith("The model is less sure here than in most studies: ")
     assert reasons[VOLUME] is None  # read
 
 

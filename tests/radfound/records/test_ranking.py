@@ -83,7 +83,7 @@ def test_hybrid_prefers_what_stands_for_uncertain_studies_that_are_not_near_a_co
     assert names(chosen)[0] == "of three"
     assert names(chosen)[-1] == "uncertain, as one corrected"
     what = "typical of 5 unread studies that are unlike the corrected ones"
-    assert chosen[0].reason == f"{what}; the model is unsure"
+    assert chosen[0].reason == f"{what}; the model is less sure here than in most studies"
     assert chosen[1].reason == what
 
 
@@ -115,6 +115,7 @@ def test_hybrid_explores_one_time_in_five():
 
 def test_each_study_says_what_is_known_for_reading_it():
     question = "Is there free air?"
+    less_sure = "The model is less sure here than in most studies"
     scores = {
         "unsure and far": Score(0.9, question, np.array([9, 0], np.float32)),
         "unsure and near": Score(0.8, None, np.array([1, 0], np.float32)),
@@ -125,14 +126,14 @@ def test_each_study_says_what_is_known_for_reading_it():
     images = [*list(scores)[:4], "new"]
 
     assert reasons_to_read(images, scores, ["corrected", "lost"]) == {
-        "unsure and far": "The model is unsure, and no similar study was corrected: Is there free air?",
-        "unsure and near": "The model is unsure.",
+        "unsure and far": f"{less_sure}, and no similar one was corrected: {question}",
+        "unsure and near": f"{less_sure}.",
         "sure and far": "No similar study was corrected.",
         "sure and near": "A similar study was corrected.",
     }
     assert reasons_to_read(images, scores, []) == {
-        "unsure and far": "The model is unsure: Is there free air?",
-        "unsure and near": "The model is unsure.",
+        "unsure and far": f"{less_sure}: {question}",
+        "unsure and near": f"{less_sure}.",
     }
     assert reasons_to_read([], {}, []) == {}
 

@@ -827,7 +827,7 @@ def test_learning_shows_its_progress_and_ends_with_a_new_adapter(desk):
     desk.ui.trainButton.click()
 
     desk.until(lambda: desk.ui.trainingBar.value > 0)
-    assert is_shown(desk.ui.trainingBar) and desk.ui.trainingBar.maximum == 6
+    assert is_shown(desk.ui.trainingBar) and desk.ui.trainingBar.value < 100
     assert "Learning from 1 correction. Now: training on all corrections." in (
         desk.ui.trainingText.text
     )

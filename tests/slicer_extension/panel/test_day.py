@@ -28,7 +28,7 @@ def cells(table):
 
 
 def test_the_servers_studies_are_listed_with_their_state(studies, desk):
-    why = "The model is unsure: Is there an effusion?"
+    why = "The model is less sure here than in most studies: Is there an effusion?"
     assert cells(desk.ui.studiesTable)[0] == ["study-7", "new", why]
     assert cells(desk.ui.studiesTable)[2][0] == "volume-01234567"
     assert desk.ui.dayText.text == "3 studies on the server, 3 not read yet."

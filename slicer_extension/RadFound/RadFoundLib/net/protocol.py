@@ -219,7 +219,7 @@ STUDY = {
     "name": "ct01",
     "state": "new",
     "drafts": 0,
-    "why": "The model is unsure: Is there an effusion?",
+    "why": "The model is less sure here than in most studies: Is there an effusion?",
 }
 STUDY_STATES = ("new", "asked", "read")
 TEMPLATE = {"name": "Chest", "text": "Findings: {Is there an effusion?}"}
