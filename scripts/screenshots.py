@@ -1,8 +1,10 @@
 """Take screenshots of the Slicer module's panel for docs/slicer.md; see `make screenshots`.
 
 Panel, data library, server and model are real; the window around the panel is the tests' stand-in for
-Slicer. The steps are those of the tutorial: the time that each took is printed. QT_SCALE_FACTOR and
-QT_FONT_DPI in the environment draw the panel as on a screen with larger text.
+Slicer. The steps are those of the tutorial; for each, the time on the clock and the processor time of
+panel, server and training are printed. On a busy machine the first says little, the second much.
+
+`--scale 1.25` draws the panel as on a screen with 125 % scaling, `--font-dpi 120` with larger text alone.
 """
 
 from __future__ import annotations
@@ -15,22 +17,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-os.environ.setdefault("QT_SCALE_FACTOR", "1.5")
 os.environ.setdefault("QT_LOGGING_RULES", "qt.qpa.*=false")
 
+import psutil  # noqa: E402
+import requests  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from scripts.serve import BRAIN, HOST, put_samples  # noqa: E402
 
 _WIDTH = 480
+_SCALE = 1.5
 _VIEW_MM = 215.0
+_MOST_CHAT_PIXELS = 420  # of the conversation; a longer one is scrolled to its end
 _PATIENCE_S = 1800.0  # for fine-tuning; all other steps take seconds
 _SECTIONS = ("server", "study", "ask", "evidence", "day", "correct", "teach")
 # The same weights under a second name: no other model can be had without a network.
@@ -40,6 +45,7 @@ models:
     backend: radfound
     place: radfound-mini
 """
+_SCORED = ("Which body region is shown?", "Is there a mass?")
 _VIEWS = ("Red", "Yellow", "Green")
 _EARLIER = "brain_mr_earlier"
 _ALLOWED_S = 180.0
@@ -66,7 +72,10 @@ def main() -> int:
         "--corrections", type=int, default=2, help=f"to learn from, 2 to {2 + len(_MORE)}"
     )
     parser.add_argument("--no-training", action="store_true", help="leave the pictures of it out")
+    parser.add_argument("--scale", type=float, default=_SCALE, help="of the screen, such as 2")
+    parser.add_argument("--font-dpi", type=int, default=96, help="96 is normal text, 120 is larger")
     args = parser.parse_args()
+    os.environ.update(QT_SCALE_FACTOR=str(args.scale), QT_FONT_DPI=str(args.font_dpi))
     args.out.mkdir(parents=True, exist_ok=True)
 
     from tests.slicer_extension.standin import pythonqt
@@ -81,6 +90,7 @@ def main() -> int:
             photographer = Photographer(running.open_module(), args.out, server, args.corrections)
             photographer.has_training = not args.no_training
             try:
+                _score(f"http://{HOST}:{args.port}")
                 photographer.take_all(f"http://{HOST}:{args.port}", studies / f"{BRAIN}.nii.gz")
                 _stop(server)
                 models = Path(name) / "models.yaml"
@@ -104,6 +114,16 @@ def _put_earlier(studies: Path) -> None:
     brain = nibabel.load(studies / f"{BRAIN}.nii.gz")
     moved = np.roll(np.asarray(brain.dataobj), (3, 2), axis=(0, 1))
     nibabel.save(nibabel.Nifti1Image(moved, brain.affine), studies / f"{_EARLIER}.nii.gz")
+
+
+def _score(address: str) -> None:
+    """Have the server look at its studies, as it does at night, so that it can say why to read one next."""
+    requests.post(f"{address}/scoring/radfound", json={"questions": _SCORED}, timeout=60)
+    deadline = time.monotonic() + _PATIENCE_S
+    while requests.get(f"{address}/scoring/", timeout=60).json()["status"] != "DONE":
+        if time.monotonic() > deadline:
+            raise TimeoutError("waited in vain for the scores")
+        time.sleep(1.0)
 
 
 @contextmanager
@@ -149,6 +169,8 @@ class Photographer:
         self.server = server
         self.corrections = corrections
         self.has_training = True
+        self._used_s = 0.0
+        self._volume: Any = None
 
     def take_all(self, address: str, study: Path) -> None:
         """Take every screenshot of the tutorial.
@@ -166,28 +188,45 @@ class Photographer:
             ("show a prior study beside it", self._beside),
             ("ask, a report", self._answering),
             ("see evidence", self._answered),
-            ("list the studies", self._listed),
             ("correct", self._corrected),
+            ("list the studies", self._listed),
             ("ask again", self._from_elsewhere),
             ("dark", self._dark),
         ]
         if self.has_training:
             steps.append(("teach", self._training))
         steps += [("accept a wording", self._wordings), ("lose the server", self._gone)]
-        began = time.monotonic()
+        began = self._now()
         for name, step in steps:
-            step_began = time.monotonic()
+            step_began = self._now()
             step()
-            print(f"{name}: {time.monotonic() - step_began:.0f} s", flush=True)
+            self._print(name, step_began)
+        self._print("the whole tutorial", began)
+
+    def _now(self) -> tuple[float, float]:
+        """Return the time on the clock, and the processor time of this process and the server's, in seconds."""
+        used_s = sum(psutil.Process().cpu_times()[:2])
+        if self.server.poll() is None:
+            own = psutil.Process(self.server.pid)
+            for process in (own, *own.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):  # a training that has just ended
+                    used_s += sum(process.cpu_times()[:4])  # with that of children that have ended
+        self._used_s = max(self._used_s, used_s)
+        return time.monotonic(), self._used_s
+
+    def _print(self, what: str, since: tuple[float, float]) -> tuple[float, float]:
+        passed, used = (now - before for now, before in zip(self._now(), since, strict=True))
         load, cores = os.getloadavg()[0], os.cpu_count()
-        minutes = (time.monotonic() - began) / 60
-        print(f"the tutorial: {minutes:.1f} min, at load {load:.1f} on {cores} cores", flush=True)
+        busy = f"load {load:.1f} on {cores} cores"
+        print(f"{what}: {passed:.0f} s, {used:.0f} s of processor time ({busy})", flush=True)
+        return passed, used
 
     def _connected(self, address: str, study: Path) -> None:
         import slicer
 
         volume = slicer.util.loadVolume(str(study), {"name": "MR brain", "show": True})
         slicer.util.getNode("Red").JumpSliceByCentering(0.0, 0.0, 18.0)
+        self._volume = volume
         self.ui.volumeSelector.setCurrentNode(volume)
         self.ui.addressBox.setEditText(address)
         self.ui.connectButton.click()
@@ -288,7 +327,9 @@ class Photographer:
         self._wait(lambda: self.session.state == "connected", "the server's return")
         self._wait_until_idle()
         self.ui.clearButton.click()
-        self._ask("In which plane is this image?")
+        self.ui.reportButton.click()
+        self._wait(lambda: len(self.panel.conversation.answered()) == 1, "the reader's report")
+        self._wait_until_idle()
         self.ui.secondButton.click()
         self._wait(lambda: len(self.panel.conversation.answered()) == 2, "a second opinion")
         self._wait_until_idle()
@@ -307,11 +348,11 @@ class Photographer:
 
         application = QtWidgets.QApplication.instance()
         before = application.palette()
-        roles, dark = QtGui.QPalette.ColorRole, QtGui.QPalette()
+        roles, groups, dark = QtGui.QPalette.ColorRole, QtGui.QPalette.ColorGroup, QtGui.QPalette()
         for role, colour in (
-            (roles.Window, "#2b2b2b"),
+            (roles.Window, "#323232"),
             (roles.Base, "#1e1e1e"),
-            (roles.Button, "#3a3a3a"),
+            (roles.Button, "#464646"),
             (roles.WindowText, "#e8e8e8"),
             (roles.Text, "#e8e8e8"),
             (roles.ButtonText, "#e8e8e8"),
@@ -319,6 +360,8 @@ class Photographer:
             (roles.ToolTipBase, "#2b2b2b"),
         ):
             dark.setColor(role, QtGui.QColor(colour))
+        for role in (roles.WindowText, roles.Text, roles.ButtonText):
+            dark.setColor(groups.Disabled, role, QtGui.QColor("#7d7d7d"))
         application.setPalette(dark)
         self.panel.ask_section.follow_theme()
         self._take("dark", "ask")
@@ -328,18 +371,14 @@ class Photographer:
     def _training(self) -> None:
         for question, answer in _MORE[: self.corrections - 2]:
             self._correct(self._ask(question), answer)
-        began = time.monotonic()
+        began = self._now()
         self.ui.trainButton.click()
         self._wait(lambda: self.session.is_training, "learning")
         self._wait(lambda: self._is_under_way(), "the first steps")
         self._take("training", "teach")
         self._wait(lambda: not self.session.is_training, "the end of learning")
-        seconds = time.monotonic() - began
-        print(
-            f"learning from {self.corrections} corrections: {seconds:.0f} s, {seconds / _ALLOWED_S:.2f} of the "
-            f"{_ALLOWED_S:.0f} s allowed for ten",
-            flush=True,
-        )
+        seconds, _used_s = self._print(f"learning from {self.corrections} corrections", began)
+        print(f"that is {seconds / _ALLOWED_S:.2f} of the {_ALLOWED_S:.0f} s for ten", flush=True)
         self._wait_until_idle()
         self._take("taught", "teach")
 
@@ -358,11 +397,7 @@ class Photographer:
     def _wordings(self) -> None:
         """Write the captions of two studies in one style, and show the wording that they suggest."""
         for study, text in ((_EARLIER, "MRI, axial"), ("sample_ct_slice", "CT, axial")):
-            table = self.ui.studiesTable
-            rows = [row for row in range(table.rowCount) if table.item(row, 0).text() == study]
-            table.selectRow(rows[0])
-            self.ui.openStudyButton.click()
-            self._wait_until_idle()
+            self._open(study)
             self.ui.captionButton.click()
             turn = self.panel.conversation.turns[-1]
             self._wait(lambda turn=turn: turn.state == "answered", "a caption")
@@ -370,20 +405,35 @@ class Photographer:
             self._correct(turn, text)
         self._wait(lambda: self.ui.wordingsTable.rowCount > 0, "a proposed wording")
         self._take("wordings", "teach")
+        self.ui.acceptWordingButton.click()
+        table = self.ui.wordingsTable
+        self._wait(
+            lambda: any(table.item(row, 0).text() == "in use" for row in range(table.rowCount)),
+            "the wording",
+        )
+        self._wait_until_idle()
+
+    def _open(self, study: str) -> None:
+        """Open a study of the day's list."""
+        table = self.ui.studiesTable
+        rows = [row for row in range(table.rowCount) if table.item(row, 0).text() == study]
+        table.selectRow(rows[0])
+        self.ui.openStudyButton.click()
+        self._wait_until_idle()
 
     def _is_under_way(self) -> bool:
         status = self.session.training
         return status is not None and (status.step > 0 or status.is_over)
 
     def _gone(self) -> None:
+        self.ui.volumeSelector.setCurrentNode(self._volume)
+        self._wait_until_idle()
         _stop(self.server)
         self.ui.captionButton.click()
         self._wait(lambda: self.session.state == "lost", "the loss")
         self._wait(lambda: not self.session.is_busy, "the loss")
-        self.panel.choose(self.panel.conversation.answered()[0])
-        self.ui.correctionEdit.plainText = "MRI, T1-weighted"
-        self.ui.editButton.click()
-        self._take("gone", "server", "correct")
+        self._correct(self.panel.conversation.answered()[0], "MRI, T1-weighted")
+        self._take("gone", "server", "ask", "correct")
 
     def _take(self, name: str, *sections: str, views: Sequence[str] = ()) -> None:
         """Open only these sections, and save a screenshot of the window, with slice views under the panel."""
@@ -397,6 +447,11 @@ class Photographer:
         window.resize(_WIDTH, window.layout().heightForWidth(_WIDTH))
         self._settle()
         bar = self.ui.chatView.verticalScrollBar()
+        for _round in range(2):  # without its scroll bar, the text is laid out anew
+            room = _MOST_CHAT_PIXELS - self.ui.chatView.height
+            if "ask" in sections and bar.maximum > 0 and room > 0:
+                window.resize(_WIDTH, window.height() + min(bar.maximum, room))
+                self._settle()
         bar.value = bar.maximum
         self._settle()
         picture = window.grab()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 _EXPLORED = 0.2  # share of hybrid choices that are left to chance
+_LESS_SURE = "the model is less sure here than in most studies"
 _SAMPLED = 1000  # unread studies, sampled at each hybrid choice, that the choice must represent
 
 
@@ -64,13 +65,11 @@ def by_uncertainty(
         images, {each: scores[each].uncertainty for each in images if each in scores}
     )
     if not scored:
-        return at_random(images, chance, "none has been scored yet")
+        return at_random(images, chance, "the model has seen none of them yet")
     scored.sort(key=lambda item: (-item[1], item[0]))
-    chosen = [
-        Choice(each, f"least certain of {len(scored)}: {_uncertainty_text(scores[each])}")
-        for each, _ in scored
-    ]
-    return chosen + at_random(rest, chance, "the scored ones are taken")
+    rank = f"the model is least sure here, of {len(scored)} unread studies"
+    chosen = [Choice(each, rank + _question_text(scores[each])) for each, _ in scored]
+    return chosen + at_random(rest, chance, "the model has not seen it yet")
 
 
 def by_diversity(
@@ -85,15 +84,15 @@ def by_diversity(
     """
     near, rest = _split(images, _distances(images, scores, corrected))
     if not near:
-        return at_random(images, chance, "none has been scored yet")
+        return at_random(images, chance, "the model has seen none of them yet")
     near.sort(key=lambda item: (-item[1], item[0]))
     known = _embedded(corrected, scores)
     if known:
-        rank = f"most unlike the {len(known)} corrected studies, of {len(near)}"
-        chosen = [Choice(each, f"{rank}: distance {distance:.2f}") for each, distance in near]
+        reason = f"most unlike the {len(known)} corrected studies, of {len(near)} unread studies"
     else:
-        chosen = [Choice(each, f"most typical of {len(near)} unread studies") for each, _ in near]
-    return chosen + at_random(rest, chance, "the scored ones are taken")
+        reason = f"most typical of {len(near)} unread studies"
+    chosen = [Choice(each, reason) for each, _ in near]
+    return chosen + at_random(rest, chance, "the model has not seen it yet")
 
 
 def by_both(
@@ -109,30 +108,57 @@ def by_both(
     is random, to explore beyond the scores. Without embeddings the order is by uncertainty alone.
     """
     if chance.random() < _EXPLORED:
-        return at_random(images, chance, "one choice in five explores")
+        return at_random(images, chance, "one choice in five is left to chance")
     near, rest = _split(images, _represented(images, scores, corrected, chance))
     if not near:
         return by_uncertainty(images, scores, chance)
     near.sort(key=lambda item: (-item[1], item[0]))
-    is_asked = any(scores[each].uncertainty is not None for each, _ in near)
-    what = f"of {'the uncertainty in ' * is_asked}{len(near)} unread studies that no correction is near"
+    what = f"typical of {len(near)} unread studies that are unlike the corrected ones"
+    unsure = _unsure(images, scores)
     chosen = [
-        Choice(each, f"stands for {share:.0%} {what}{_own_uncertainty(scores[each])}")
-        for each, share in near
+        Choice(each, what + f"; {_LESS_SURE}{_question_text(scores[each])}" * (each in unsure))
+        for each, _ in near
     ]
-    return chosen + at_random(rest, chance, "the scored ones are taken")
+    return chosen + at_random(rest, chance, "the model has not seen it yet")
 
 
-def _own_uncertainty(score: Score) -> str:
-    return "" if score.uncertainty is None else f"; here: {_uncertainty_text(score)}"
+def reasons_to_read(
+    images: Sequence[str], scores: Mapping[str, Score], corrected: Collection[str]
+) -> dict[str, str]:
+    """Return what is known for or against reading each unread study next, as one sentence.
+
+    A study is called less sure than most, or unlike the corrected ones, if it is so more than half of
+    `images` are. Studies of which nothing is known are left out.
+    """
+    unsure = _unsure(images, scores)
+    is_placed = bool(_embedded(corrected, scores))
+    distances = _distances(images, scores, corrected) if is_placed else {}
+    far = _upper_half(distances)
+    found = {}
+    for image in unsure | distances.keys():
+        if image in unsure:
+            alone = ", and no similar one was corrected" * (image in far)
+            found[image] = f"{_LESS_SURE.capitalize()}{alone}{_question_text(scores[image], '.')}"
+        elif image in far:
+            found[image] = "No similar study was corrected."
+        else:
+            found[image] = "A similar study was corrected."
+    return found
 
 
-def _uncertainty_text(score: Score) -> str:
-    return (
-        f"'{score.question}' {score.uncertainty:.2f}"
-        if score.question
-        else f"{score.uncertainty:.2f}"
-    )
+def _question_text(score: Score, otherwise: str = "") -> str:
+    return f": {score.question}" if score.question else otherwise
+
+
+def _unsure(images: Sequence[str], scores: Mapping[str, Score]) -> set[str]:
+    known, _ = _split(images, {each: scores[each].uncertainty for each in images if each in scores})
+    return _upper_half(dict(known))
+
+
+def _upper_half(values: Mapping[str, float]) -> set[str]:
+    """Return the images whose value is above the median."""
+    median = np.median(list(values.values())) if values else 0.0
+    return {image for image, value in values.items() if value > median}
 
 
 def _split(

@@ -27,6 +27,7 @@ NOT_IN_5_8 = {"executePythonModule", "LazyImport"}
 PARENTS = {
     "qMRMLCheckableNodeComboBox": "qMRMLNodeComboBox",
     "ctkCollapsibleButton": "QAbstractButton",
+    "ctkComboBox": "QComboBox",
 }
 SOURCES = sorted(ROOT.rglob("*.py"))
 UI = ElementTree.parse(ROOT / "RadFound" / "Resources" / "UI" / "RadFound.ui")

@@ -81,7 +81,9 @@ def test_the_study_the_model_is_least_certain_of_comes_first(service, ask):
         uncertain(service, image, uncertainty)
     found = ask("uncertainty")
     assert found["id"] == "c"
-    assert found["reason"] == "least certain of 3: 'Is there free air?' 0.41"
+    assert (
+        found["reason"] == "the model is least sure here, of 3 unread studies: Is there free air?"
+    )
 
 
 def test_what_was_corrected_is_not_offered_again(service, ask):
@@ -155,7 +157,8 @@ def test_scoring_gives_every_study_a_score_and_a_place_once(folder, service, ask
     assert {image for image in scores if scores[image].uncertainty is not None} == {"b", "c"}
     assert {image for image in scores if scores[image].embedding is not None} == {"a", "b", "c"}
     assert np.linalg.norm(scores["a"].embedding) == pytest.approx(1, abs=1e-5)
-    assert ask("uncertainty")["reason"].startswith("least certain of 2: 'Is this study normal?'")
+    least = "the model is least sure here, of 2 unread studies: Is this study normal?"
+    assert ask("uncertainty")["reason"] == least
     assert ask("diversity")["reason"].startswith("most unlike the 1 corrected studies, of 2")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from monailabel_app.lib.routes.department.templates import MAX_BYTES, read_templates
 
-from ..conftest import CT, VOLUME, fill_with_studies, running_server
+from ..conftest import CT, PICTURE, VOLUME, fill_with_studies, running_server
 
 
 @pytest.fixture(scope="module")
@@ -21,13 +21,18 @@ def department(tmp_path_factory):
         yield server
 
 
-def states(server):
+def listed(server, field):
     rows = server.get("/radfound/studies").json()["studies"]
-    return {row["id"]: row["state"] for row in rows}
+    return {row["id"]: row[field] for row in rows}
+
+
+def states(server):
+    return listed(server, "state")
 
 
 def test_a_study_is_new_then_asked_about_then_read(department):
     assert set(states(department).values()) == {"new"}
+    assert set(listed(department, "why").values()) == {None}  # the model has seen none
 
     answer = department.ask(VOLUME, "What is shown?").json()
     assert states(department)[VOLUME] == "asked"
@@ -42,6 +47,16 @@ def test_a_study_is_new_then_asked_about_then_read(department):
     assert department.post("/radfound/corrections", json=correction).ok
 
     assert states(department)[VOLUME] == "read" and states(department)[CT] == "new"
+
+
+def test_a_study_says_why_to_read_it_next_until_it_is_read(department):
+    department.ask(CT, "Is there free air?")
+    department.ask(PICTURE, "What is shown?")
+    reasons = listed(department, "why")
+
+    [unsure] = filter(None, reasons.values())
+    assert unsure.startswith("The model is less sure here than in most studies: ")
+    assert reasons[VOLUME] is None  # read
 
 
 def test_templates_are_the_text_files_of_their_folder(department):

@@ -124,7 +124,7 @@ def test_it_has_studies_scored_and_gets_the_least_certain(client, server):
         assert time.monotonic() < deadline
         time.sleep(0.5)
     assert server.get("/scoring/").json()["status"] == "DONE"
-    assert "least certain of" in client.next_sample("uncertainty", {})["reason"]
+    assert "the model is least sure here" in client.next_sample("uncertainty", {})["reason"]
 
 
 def test_it_saves_a_correction_trains_and_gets_the_corrected_answer(

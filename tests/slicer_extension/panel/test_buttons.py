@@ -131,6 +131,30 @@ def test_who_does_not_agree_has_sent_nothing(module, server):
     assert not server.images and not desk.panel.conversation.turns
 
 
+def test_consent_is_for_the_server_and_the_study_that_it_was_asked_for(module, server):
+    from RadFoundLib.selftest.pretended_server import StubServer
+
+    desk, other = Desk(module, server), StubServer()
+    first = add_volume()
+    desk.connect()
+    desk.ui.captionButton.click()
+    assert is_shown(desk.ui.consentBanner)
+    second = add_volume("second")
+    desk.ui.volumeSelector.setCurrentNode(second)
+    assert not is_shown(desk.ui.consentBanner)
+
+    desk.ui.volumeSelector.setCurrentNode(first)
+    desk.ui.captionButton.click()
+    desk.server = other
+    desk.connect()
+
+    assert not is_shown(desk.ui.consentBanner)
+    desk.ui.agreeButton.click()  # as by a key that was pressed before
+    desk.settle()
+    assert not desk.panel.conversation.turns and not server.asked and not other.asked
+    other.close()
+
+
 def test_consent_is_remembered_for_this_server_only(desk, running):
     from RadFoundLib.selftest.pretended_server import StubServer
     from RadFoundLib.session.settings import Settings
@@ -523,13 +547,29 @@ def test_an_export_that_fails_is_explained_and_one_that_is_given_up_is_not(
     assert desk.ui.askMessage.text == ""
 
 
+def test_a_conversation_that_was_cleared_by_mistake_is_brought_back(desk):
+    turn = desk.ask()
+    desk.ui.clearButton.click()
+    assert not desk.panel.conversation.turns and desk.ui.clearButton.text == "Bring back"
+
+    desk.ui.clearButton.click()
+
+    assert desk.panel.conversation.turns == [turn] and desk.panel.turn is turn
+    assert desk.ui.clearButton.text == "Start over"
+
+    desk.ui.clearButton.click()
+    slicer.mrmlScene.Clear()
+    add_volume()  # with the id of the first
+    assert desk.ui.clearButton.text == "Start over" and not desk.ui.clearButton.enabled
+
+
 def test_a_conversation_can_be_started_over(desk):
     desk.ask("First?")
 
     desk.ui.clearButton.click()
 
     assert "First?" not in desk.shown
-    assert not desk.ui.clearButton.enabled and not desk.ui.acceptButton.enabled
+    assert not desk.ui.acceptButton.enabled
     desk.ask("Second?")
     assert "history" not in desk.server.asked[-1]
 
@@ -787,7 +827,7 @@ def test_learning_shows_its_progress_and_ends_with_a_new_adapter(desk):
     desk.ui.trainButton.click()
 
     desk.until(lambda: desk.ui.trainingBar.value > 0)
-    assert is_shown(desk.ui.trainingBar) and desk.ui.trainingBar.maximum == 6
+    assert is_shown(desk.ui.trainingBar) and desk.ui.trainingBar.value < 100
     assert "Learning from 1 correction. Now: training on all corrections." in (
         desk.ui.trainingText.text
     )
@@ -797,6 +837,8 @@ def test_learning_shows_its_progress_and_ends_with_a_new_adapter(desk):
     desk.settle()
 
     assert "Passed its checks: a-0001 answers from now on." in desk.ui.trainingText.text
+    assert "\n" not in desk.ui.trainingText.text
+    desk.ui.checksButton.click()
     assert desk.ui.trainingText.text.splitlines()[1:] == [
         "✓ corrections: 100% of 4 reproduced, at least 90% expected",
         "✓ answers end: 100% of 32 end by themselves",
@@ -812,8 +854,11 @@ def test_a_refused_training_says_why_and_changes_nothing(desk):
     teach(desk)
 
     assert "Did not pass its checks, so nothing changed" in desk.ui.trainingText.text
-    failed, passed = desk.ui.trainingText.text.splitlines()[1:3]
-    assert failed == "✗ FAILED regression: answers to other questions got worse"
+    failed = "✗ FAILED regression: answers to other questions got worse"
+    assert desk.ui.trainingText.text.splitlines()[1:] == [failed]
+    desk.ui.checksButton.click()
+    assert desk.ui.trainingText.text.splitlines()[1] == failed
+    passed = desk.ui.trainingText.text.splitlines()[2]
     assert passed.startswith("✓ corrections: ")
     assert desk.session.adapters["active"] is None
 

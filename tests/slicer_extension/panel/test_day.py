@@ -1,5 +1,7 @@
 """The day's work: the list of studies, going on, keys, and all volumes at once."""
 
+import time
+
 import numpy as np
 import pytest
 import slicer
@@ -26,7 +28,8 @@ def cells(table):
 
 
 def test_the_servers_studies_are_listed_with_their_state(studies, desk):
-    assert cells(desk.ui.studiesTable)[0] == ["study-7", "new", ""]
+    why = "The model is less sure here than in most studies: Is there an effusion?"
+    assert cells(desk.ui.studiesTable)[0] == ["study-7", "new", why]
     assert cells(desk.ui.studiesTable)[2][0] == "volume-01234567"
     assert desk.ui.dayText.text == "3 studies on the server, 3 not read yet."
 
@@ -37,6 +40,30 @@ def test_the_servers_studies_are_listed_with_their_state(studies, desk):
     assert cells(desk.ui.studiesTable)[0] == ["study-7", "read", ""]
 
 
+def test_the_chosen_study_stays_chosen_when_the_list_changes(studies, desk):
+    desk.ui.studiesTable.selectRow(1)
+    desk.server.studies = {"a-new-study": b"", **desk.server.studies}
+    desk.ui.refreshStudiesButton.click()
+    desk.settle()
+
+    desk.ui.openStudyButton.click()
+    desk.settle()
+
+    assert desk.panel.volume.GetName() == "study-8"
+
+
+def test_of_thousands_of_studies_the_first_are_listed_without_a_pause(desk):
+    desk.server.studies = {f"study-{number:05}": b"" for number in range(5000)}
+
+    desk.ui.refreshStudiesButton.click()
+    began = time.thread_time()
+    desk.settle()
+
+    assert time.thread_time() - began < 0.5
+    assert desk.ui.studiesTable.rowCount == 200
+    assert desk.ui.dayText.text.endswith("5000 not read yet. The first 200 are listed.")
+
+
 def test_a_study_of_the_list_is_opened(studies, desk):
     desk.ui.studiesTable.selectRow(1)
     desk.ui.openStudyButton.click()
@@ -45,6 +72,65 @@ def test_a_study_of_the_list_is_opened(studies, desk):
     assert desk.panel.volume.GetName() == "study-8"
     desk.ask()
     assert desk.server.asked[-1]["image"] == "study-8" and not desk.server.images
+
+
+def test_a_study_that_is_loaded_is_chosen_and_not_loaded_twice(studies, desk):
+    desk.ui.nextButton.click()
+    desk.settle()
+    first = desk.panel.volume
+    desk.ask()
+    for again in ("list", "next"):
+        desk.ui.volumeSelector.setCurrentNode(desk.volume)
+        if again == "list":
+            desk.ui.studiesTable.selectRow(0)
+            desk.ui.openStudyButton.click()
+        else:
+            desk.ui.nextButton.click()
+        desk.settle()
+        assert desk.panel.volume is first
+        assert len(desk.panel.conversation.turns) == 1
+
+    slicer.util.arrayFromVolume(first)[:] += 1
+    slicer.util.arrayFromVolumeModified(first)
+    desk.ui.openStudyButton.click()
+    desk.settle()
+    assert desk.panel.volume is not first  # the server's study is another one now
+
+
+def test_the_volume_that_was_sent_is_the_study_of_the_list(desk):
+    desk.ask()
+    [image] = desk.server.images
+    desk.server.studies[image] = b""
+    desk.ui.refreshStudiesButton.click()
+    desk.settle()
+    desk.ui.volumeSelector.setCurrentNode(add_volume("other"))
+
+    desk.ui.studiesTable.selectRow(0)
+    desk.ui.openStudyButton.click()
+    desk.settle()
+
+    assert desk.panel.volume is desk.volume
+
+
+def test_the_server_can_tell_readers_apart_without_a_name(studies, desk):
+    from RadFoundLib.session.settings import Settings
+
+    desk.ui.nextButton.click()
+    desk.settle()
+
+    reader = Settings().reader()
+    assert len(reader) == 32 and desk.server.readers_of_next == [reader]
+
+
+def test_the_strategy_is_remembered(studies, desk, running):
+    pythonqt.unwrap(desk.ui.strategyBox).setCurrentIndex(1)
+    pythonqt.unwrap(desk.ui.strategyBox).activated.emit(1)
+    chosen = desk.ui.strategyBox.currentText
+
+    later = Desk(running.open_module(), desk.server)
+    later.connect()
+
+    assert later.ui.strategyBox.currentText == chosen
 
 
 def test_a_study_is_named_readably_and_not_by_its_hash(studies, desk):

@@ -9,7 +9,7 @@ import slicer
 import slicer.util
 
 from ..standin import pythonqt
-from .desk import Desk, is_shown
+from .desk import Desk, add_volume, is_shown
 
 # Messages about the server
 
@@ -186,6 +186,46 @@ def test_a_translation_with_other_placeholders_does_not_break_the_panel():
         translation._translators.clear()
 
 
+# Mouse and keys
+
+
+def test_the_wheel_scrolls_the_panel_and_neither_asks_nor_chooses(desk):
+    from PySide6 import QtCore, QtGui, QtWidgets
+
+    window = pythonqt.unwrap(desk.widget.parent)
+    boxes = [box for box in window.findChildren(QtWidgets.QComboBox) if box.objectName()]
+    chosen = [box.currentIndex() for box in boxes]
+    assert len(boxes) > 10
+
+    for box in boxes:
+        nowhere, down = QtCore.QPoint(), QtCore.QPoint(0, -120)
+        place = QtCore.QPointF(5, 5)
+        buttons, keys = QtCore.Qt.MouseButton.NoButton, QtCore.Qt.KeyboardModifier.NoModifier
+        phase = QtCore.Qt.ScrollPhase.NoScrollPhase
+        turned = QtGui.QWheelEvent(place, place, nowhere, down, buttons, keys, phase, False)
+        QtWidgets.QApplication.sendEvent(box, turned)
+    desk.settle()
+
+    assert [box.currentIndex() for box in boxes] == chosen
+    assert not desk.panel.conversation.turns
+
+
+def test_keys_for_sentences_go_nowhere_else_after_accept_and_next(desk):
+    """A letter in "Quick questions" would ask one."""
+    from PySide6.QtWidgets import QApplication
+
+    desk.server.studies = {"study-7": b""}
+    desk.ui.reportButton.click()
+    desk.settle()
+    pythonqt.unwrap(desk.widget.parent).activateWindow()
+    desk.ui.sentenceList.setFocus()
+
+    desk.ui.acceptNextButton.click()
+    desk.settle()
+
+    assert QApplication.focusWidget() is pythonqt.unwrap(desk.ui.questionEdit)
+
+
 # Room on the screen
 
 
@@ -200,6 +240,7 @@ def test_answer_and_correction_are_seen_together_in_a_narrow_panel(desk):
     window = pythonqt.unwrap(desk.widget.parent)
     for name in ("server", "study", "evidence", "teach", "day", "correct"):
         getattr(desk.ui, name + "Section").collapsed = True
+    desk.run(0.1)
     window.resize(480, window.minimumSizeHint().height())
     desk.run(0.1)
 
@@ -209,3 +250,109 @@ def test_answer_and_correction_are_seen_together_in_a_narrow_panel(desk):
     bottom = accept.mapTo(window, accept.rect().bottomLeft()).y()
     assert bottom - top < 560
     assert window.minimumSizeHint().height() < 900  # of 1080 lines, Slicer's bars need some
+
+
+def test_the_conversation_takes_the_room_that_a_tall_panel_leaves(desk):
+    window = pythonqt.unwrap(desk.widget.parent)
+    for name in ("server", "study", "evidence", "teach", "day", "correct"):
+        getattr(desk.ui, name + "Section").collapsed = True
+    window.resize(480, window.minimumSizeHint().height())
+    desk.run(0.1)
+    before = desk.ui.chatView.height, desk.ui.teachSection.height
+
+    window.resize(480, window.height() + 300)
+    desk.run(0.1)
+
+    assert desk.ui.chatView.height == before[0] + 300
+    desk.ui.askSection.collapsed = True
+    desk.run(0.1)
+    assert desk.ui.teachSection.height == before[1]  # what is folded stays together, at the top
+
+
+def test_a_long_or_foreign_name_is_shown_as_it_is_and_does_not_widen_the_panel(desk):
+    window = pythonqt.unwrap(desk.widget.parent)
+    everything_is_shown(desk)
+    width = window.minimumSizeHint().width()
+    name = "R&D <b>Schädel</b> 頭部 " + "1.2.826." * 20 + "post KM"
+
+    add_volume("another")
+    desk.ui.volumeSelector.setCurrentNode(add_volume(name))
+    desk.run(0.1)
+
+    assert window.minimumSizeHint().width() == width
+    assert desk.ui.askSection.text.startswith("Ask about R&&D <b>Schädel</b> 頭部 1.2")
+    assert desk.ui.askSection.text.endswith("….826.post KM")
+    turn = desk.ask("Größe der Läsion, 何ですか?")
+    desk.ui.correctionEdit.plainText = "Ø 18 mm, näher am Hilus — 左"
+    desk.ui.authorEdit.text = "Dr. Zoë Ångström"
+    desk.ui.editButton.click()
+    desk.settle()
+    [correction] = desk.server.corrections[-1:]
+    assert (correction["question"], correction["author"]) == (turn.question, "Dr. Zoë Ångström")
+    assert correction["text"] == "Ø 18 mm, näher am Hilus — 左"
+    assert window.minimumSizeHint().width() == width
+
+
+SMALLEST_PANEL = 480  # pixels at 100 %, as wide as Slicer's own modules need
+
+
+@pytest.mark.parametrize("percent", [100, 125, 200])
+@pytest.mark.parametrize("is_dark", [False, True])
+def test_no_word_is_cut_off_with_larger_text(running, desk, monkeypatch, percent, is_dark):
+    """The panel may need more width with larger text, but shows its buttons and labels whole."""
+    from PySide6 import QtGui, QtWidgets
+
+    application = QtWidgets.QApplication.instance()
+    before = application.font(), application.palette()
+    larger = QtGui.QFont(before[0])
+    larger.setPointSizeF(before[0].pointSizeF() * percent / 100)
+    if is_dark:
+        application.setPalette(QtGui.QPalette(QtGui.QColor("#323232")))
+    application.setFont(larger)
+    try:
+        everything_is_shown(desk)
+        window = pythonqt.unwrap(desk.widget.parent)
+        window.resize(SMALLEST_PANEL * percent // 100, window.minimumSizeHint().height())
+        desk.run(0.2)
+
+        assert window.width() <= SMALLEST_PANEL * percent / 100 + 20
+        assert cut_off(window) == {}
+        if is_dark:
+            assert "#26384a" in desk.ui.chatView.html
+    finally:
+        application.setFont(before[0])
+        application.setPalette(before[1])
+
+
+def everything_is_shown(desk):
+    """Open every section, with all that a server may offer."""
+    desk.server.templates, desk.server.archive = [{"name": "Chest", "text": ""}], "reader"
+    desk.server.models = ("radfound-mini", "medgemma")
+    desk.ui.connectButton.click()
+    desk.connect()
+    desk.ui.reportButton.click()
+    desk.settle()
+    desk.ui.acceptButton.click()
+    desk.ui.evidenceButton.click()
+    desk.settle()
+    desk.ui.editPromptsButton.click()
+    for name in ("server", "study", "ask", "evidence", "day", "correct", "teach"):
+        getattr(desk.ui, name + "Section").collapsed = False
+    desk.run(0.6)
+
+
+def cut_off(window):
+    """Return buttons, ticks and labels that have less room than their words need."""
+    from PySide6 import QtWidgets
+
+    found = {}
+    for kind in (QtWidgets.QPushButton, QtWidgets.QCheckBox, QtWidgets.QLabel):
+        for widget in window.findChildren(kind):
+            wraps = isinstance(widget, QtWidgets.QLabel) and widget.wordWrap()
+            needed = widget.minimumSizeHint()
+            is_cut = not wraps and widget.width() < needed.width()
+            if wraps:
+                is_cut = widget.height() < widget.heightForWidth(widget.width())
+            if widget.isVisible() and widget.objectName() and is_cut:
+                found[widget.objectName()] = (widget.width(), needed.width())
+    return found

@@ -5,7 +5,7 @@ import slicer
 import slicer.util
 
 from ..standin import pythonqt
-from .desk import is_shown
+from .desk import add_volume, is_shown
 
 
 def report(desk):
@@ -250,6 +250,75 @@ def test_escape_leaves_a_sentence_as_it_was(desk):
     press(desk.ui.sentenceEdit, Qt.Key.Key_Escape)
 
     assert not turn.draft.is_changed
+
+
+def test_a_sentence_that_is_still_typed_is_saved_with_the_report(desk):
+    report(desk)
+    desk.ui.editSentenceButton.click()
+    desk.ui.sentenceEdit.text = "A lesion of 18 mm."
+
+    desk.ui.editButton.click()
+    desk.settle()
+
+    assert "A lesion of 18 mm." in desk.server.corrections[0]["text"]
+
+
+def test_a_sentence_may_be_struck_or_left_while_it_is_typed(desk):
+    turn = report(desk)
+    before = rows(desk)
+    desk.ui.addSentenceButton.click()
+    desk.ui.sentenceEdit.text = "Half a sen"
+    desk.ui.strikeSentenceButton.click()  # which removes it
+    desk.ui.sentenceEdit.text = "Half a sentence"
+    assert rows(desk) == before and not turn.draft.is_changed
+
+    desk.ui.sentenceList.currentRow = 1
+    desk.ui.addSentenceButton.click()  # without words
+    desk.ui.sentenceList.currentRow = len(before)
+    desk.ui.editSentenceButton.click()
+    desk.ui.sentenceEdit.text = "The last one."
+
+    assert rows(desk)[:-1] == before[:-1] and rows(desk)[-1].endswith("The last one.")
+
+
+def test_a_sentence_that_is_typed_stays_with_its_report_when_the_study_changes(desk):
+    report(desk)
+    desk.ui.strikeSentenceButton.click()
+    desk.ui.sentenceList.currentRow = 1
+    desk.ui.editSentenceButton.click()
+    desk.ui.sentenceEdit.text = "A lesion of"
+    desk.ui.volumeSelector.setCurrentNode(add_volume("other"))
+    assert not is_shown(desk.ui.sentenceEdit)
+    assert "An edit of CT is not saved" in desk.ui.askMessage.text
+
+    desk.ui.volumeSelector.setCurrentNode(desk.volume)
+
+    assert desk.ui.sentenceList.item(1).text().endswith("A lesion of")
+
+
+def test_what_is_typed_as_an_answer_stays_with_it(desk):
+    desk.ask()
+    desk.ui.correctionEdit.plainText = "Two lesions, the larger"
+    assert desk.panel.turn.is_unsaved
+
+    desk.widget.exit()  # to place a marker in another module
+    desk.widget.enter()
+    assert desk.ui.correctionEdit.plainText == "Two lesions, the larger"
+
+    desk.ask("And the liver?")
+    assert desk.ui.correctionEdit.plainText == desk.server.texts["vqa"]
+    desk.ui.volumeSelector.setCurrentNode(add_volume("other"))
+    assert "An edit of CT is not saved" in desk.ui.askMessage.text
+    desk.ui.volumeSelector.setCurrentNode(desk.volume)
+    assert desk.ui.answerBox.itemText(1) == "Is there a lesion? (not saved)"
+    desk.panel.choose(desk.panel.conversation.turns[0])
+    assert desk.ui.correctionEdit.plainText == "Two lesions, the larger"
+
+    desk.ui.editButton.click()
+    desk.settle()
+
+    assert [row["text"] for row in desk.server.corrections] == ["Two lesions, the larger"]
+    assert not desk.panel.conversation.has_unsaved
 
 
 def test_a_corrected_report_is_the_report_and_the_models_text_is_struck_and_folded(desk):

@@ -60,6 +60,21 @@ def test_a_correction_of_the_list_is_taken_back(desk):
     assert not is_shown(desk.ui.takeBackButton)
 
 
+def test_the_correction_that_was_chosen_is_taken_back_after_others_were_added(desk):
+    number = corrected(desk).correction_id
+    table = desk.ui.correctionsTable
+    table.selectRow(0)
+    desk.ask("And this?")
+    desk.ui.acceptButton.click()
+    desk.settle()
+    assert table.rowCount == 2
+
+    desk.ui.takeBackButton.click()
+    desk.settle()
+
+    assert desk.server.withdrawn == [(number, "A. Reader")]
+
+
 def test_a_correction_that_is_not_sent_yet_is_taken_back_here(desk):
     turn = desk.ask()
     desk.server.fault = (500, {"detail": "down"})
@@ -100,6 +115,19 @@ def test_a_proposed_wording_is_accepted(desk):
     assert desk.ui.wordingsTable.item(0, 0).text() == "in use"
     assert not desk.ui.acceptWordingButton.enabled and desk.ui.refuseWordingButton.enabled
     assert "use this wording" in desk.ui.wordingsMessage.text
+
+
+def test_rows_fit_their_words_although_the_section_was_folded_at_first(desk):
+    desk.ui.teachSection.collapsed = True
+    desk.widget.parent.resize(480, 900)
+    desk.server.wordings = [WORDING]
+    corrected(desk)
+
+    desk.ui.teachSection.collapsed = False
+    desk.run(0.1)
+
+    lines = desk.ui.wordingsTable.rowHeight(0) / desk.ui.wordingsTable.fontMetrics().height()
+    assert lines < 2
 
 
 def test_a_proposed_wording_is_refused(desk):

@@ -87,6 +87,32 @@ def test_an_answer_that_fails_is_explained_and_nothing_is_lost(desk, monkeypatch
     assert desk.ask("After?").state == "answered"
 
 
+def test_a_question_that_failed_is_asked_again_with_one_click(desk, monkeypatch):
+    monkeypatch.setattr(desk.server._server.RequestHandlerClass, "_stream", streams(TOKEN))
+    failed = desk.ask("Is there a nodule in the right upper lobe?")
+    assert "Ask again" in desk.shown
+    monkeypatch.undo()
+
+    desk.panel.ask_section.follow_link(f"again:{failed.id}")
+    desk.settle()
+
+    [turn] = desk.panel.conversation.turns
+    assert turn.question == failed.question and turn.state == "answered"
+    desk.panel.ask_section.follow_link(f"again:{turn.id}")
+    assert len(desk.panel.conversation.turns) == 1
+
+
+def test_a_failed_question_stays_where_it_cannot_be_asked_again(desk, monkeypatch):
+    monkeypatch.setattr(desk.server._server.RequestHandlerClass, "_stream", streams(TOKEN))
+    failed = desk.ask()
+    desk.ui.connectButton.click()
+
+    desk.panel.ask_section.follow_link(f"again:{failed.id}")
+
+    assert desk.panel.conversation.turns == [failed]
+    assert "Connect to a server first" in desk.ui.askMessage.text
+
+
 def test_what_had_come_before_a_stream_broke_is_shown(desk, monkeypatch):
     monkeypatch.setattr(desk.server._server.RequestHandlerClass, "_stream", streams(TOKEN))
 
@@ -231,6 +257,24 @@ def test_a_correction_that_the_server_refuses_stands_in_nobodys_way(desk, monkey
     desk.ui.sendButton.click()
     desk.settle()
     assert len(desk.server.corrections) == 2
+
+
+def test_a_slow_network_is_not_taken_for_a_lost_server_while_it_is_used(desk, monkeypatch):
+    from RadFoundLib.session import connection
+
+    monkeypatch.setattr(connection, "HEARTBEAT_S", 0.02)
+    desk.server.pause_s = 0.1
+    desk.ui.captionButton.click()
+    turn = desk.panel.conversation.turns[-1]
+    desk.until(lambda: bool(turn.text))
+    desk.until(lambda: not desk.session.errands.is_busy)
+    count = len(desk.server.requests)
+
+    desk.run(0.3)
+
+    assert turn.is_open and len(desk.server.requests) == count
+    desk.until(lambda: len(desk.server.requests) > count)  # and again once it is free
+    assert not turn.is_open
 
 
 def test_a_correction_for_one_server_is_never_sent_to_another(desk):
@@ -420,6 +464,22 @@ def test_a_large_volume_is_sent_with_progress(desk):
     assert not is_shown(desk.ui.progressRow)
 
 
+def test_a_study_that_is_fetched_is_not_said_to_be_sent(desk, monkeypatch):
+    from RadFoundLib.scene.volumefile import VolumeContent
+
+    content = VolumeContent(np.zeros((64, 256, 256), np.int16), np.diag([1.0, 1, 2, 1]))
+    with content.open() as file:
+        desk.server.studies["large"] = file.read()
+    texts = []
+    desk.session.listen(lambda topic: texts.append(desk.ui.progressText.text))
+
+    desk.ui.nextButton.click()
+    desk.settle()
+
+    assert "Fetching 8 MB of 8 MB" in texts
+    assert not any("Sending" in text or "Preparing" in text for text in texts)
+
+
 def test_an_upload_can_be_stopped(desk, monkeypatch):
     handler = desk.server._server.RequestHandlerClass
     read = handler._serve
@@ -434,7 +494,7 @@ def test_an_upload_can_be_stopped(desk, monkeypatch):
     desk.ui.volumeSelector.setCurrentNode(large)
     desk.ui.captionButton.click()
     turn = desk.panel.conversation.turns[-1]
-    desk.until(lambda: desk.session.sending is not None)
+    desk.until(lambda: desk.session.transfer is not None)
 
     began = time.monotonic()
     desk.ui.stopButton.click()

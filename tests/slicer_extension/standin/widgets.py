@@ -22,14 +22,26 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
     def __init__(self, parent=None):
         super().__init__(parent)
         self._text, self._collapsed, self._forcing = "", False, False
-        self.setContentsMargins(0, _HEADER, 0, 0)
+        self.setContentsMargins(0, self._header, 0, 0)
         self.setFocusPolicy(QtCore.Qt.FocusPolicy.TabFocus)
+
+    @property
+    def _header(self):
+        """Height of the title, which grows with its text."""
+        return max(_HEADER, self.fontMetrics().height() + 8)
+
+    def minimumSizeHint(self):
+        """As wide as the title, as CTK has it: a long one widens the panel."""
+        flags = QtCore.Qt.TextFlag.TextShowMnemonic
+        width = self.fontMetrics().size(flags, self._text).width() + 26
+        return super().minimumSizeHint().expandedTo(QtCore.QSize(width, self._header))
 
     def _get_text(self):
         return self._text
 
     def _set_text(self, text):
         self._text = text
+        self.updateGeometry()
         self.update()
 
     def _get_collapsed(self):
@@ -43,7 +55,7 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
         for child in self._children():
             self._set_child(child)
         self._forcing = False
-        self.setMaximumHeight(_HEADER if collapsed else 16777215)
+        self.setMaximumHeight(self._header if collapsed else 16777215)
         self.update()
         self.contentsCollapsed.emit(collapsed)
 
@@ -78,27 +90,46 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
     collapsed = Property(bool, _get_collapsed, _set_collapsed)
 
     def mousePressEvent(self, event):
-        if event.position().y() < _HEADER:
+        if event.position().y() < self._header:
             self._set_collapsed(not self._collapsed)
 
     def paintEvent(self, _event):
         painter = QtWidgets.QStylePainter(self)
         option = QtWidgets.QStyleOptionButton()
         option.initFrom(self)
-        option.rect = QtCore.QRect(0, 0, self.width(), _HEADER - 4)
+        option.rect = QtCore.QRect(0, 0, self.width(), self._header - 4)
         painter.drawControl(QtWidgets.QStyle.ControlElement.CE_PushButtonBevel, option)
         arrow = QtWidgets.QStyleOption()
         arrow.initFrom(self)
-        arrow.rect = QtCore.QRect(6, 6, 10, 10)
+        arrow.rect = QtCore.QRect(6, self._header // 2 - 7, 10, 10)
         element = QtWidgets.QStyle.PrimitiveElement
         painter.drawPrimitive(
             element.PE_IndicatorArrowRight if self._collapsed else element.PE_IndicatorArrowDown,
             arrow,
         )
-        painter.drawText(22, 0, self.width() - 26, _HEADER - 4, _LEFT, self._text)
+        painter.drawText(22, 0, self.width() - 26, self._header - 4, _TITLE, self._text)
 
 
-_LEFT = int(QtCore.Qt.AlignmentFlag.AlignVCenter | QtCore.Qt.AlignmentFlag.AlignLeft)
+_TITLE = int(QtCore.Qt.AlignmentFlag.AlignVCenter | QtCore.Qt.AlignmentFlag.AlignLeft)
+_TITLE |= int(QtCore.Qt.TextFlag.TextShowMnemonic)
+
+
+class ctkComboBox(QtWidgets.QComboBox):
+    """A combo box that may leave the mouse wheel to the panel around it."""
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._effect = 1  # AlwaysScroll
+
+    scrollWheelEffect = Property(
+        int, lambda self: self._effect, lambda self, effect: setattr(self, "_effect", effect)
+    )
+
+    def wheelEvent(self, event):
+        if self._effect == 0:  # NeverScroll
+            event.ignore()
+        else:
+            super().wheelEvent(event)
 
 
 class ctkSliderWidget(QtWidgets.QWidget):
@@ -355,6 +386,7 @@ CUSTOM = {
     each.__name__: each
     for each in (
         ctkCollapsibleButton,
+        ctkComboBox,
         ctkSliderWidget,
         qMRMLCheckableNodeComboBox,
         qMRMLNodeComboBox,

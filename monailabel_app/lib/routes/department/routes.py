@@ -10,6 +10,8 @@ from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.utils.app import app_instance
 from pydantic import BaseModel
 
+from radfound.records.ranking import reasons_to_read
+
 from ...answering.service import RadFoundService
 from ...studies.datastore import StudyDatastore
 from .templates import read_templates
@@ -22,12 +24,16 @@ State = Literal["new", "asked", "read"]
 
 
 class ListedStudy(BaseModel):
-    """A study of the list: new, asked about, or read (it has a final label or a correction)."""
+    """A study of the list: new, asked about, or read (it has a final label or a correction).
+
+    `why` is what is known for or against reading it next, as a sentence; null if nothing is known.
+    """
 
     id: str
     name: str
     state: State
     drafts: int
+    why: str | None
 
 
 class StudyList(BaseModel):
@@ -57,16 +63,23 @@ def studies(user: User = Depends(_USER)) -> StudyList:
     datastore: StudyDatastore = app.datastore()
     rows = service.log.rows()
     corrected = {image for row in rows for image in row.images}
-    unlabeled = set(datastore.get_unlabeled_images())
+    unread = set(datastore.get_unlabeled_images()) - corrected
     asked = service.journal.images()
     waiting = app.pacs.waiting_drafts({row.answer_id for row in rows}) if app.pacs else {}
-    order = ("asked", "new", "read")
+    reasons = reasons_to_read(sorted(unread), service.scores.scores(), corrected)
+    reasons |= {image: "A draft waits for a reader." for image in waiting if waiting[image]}
     found = []
     for image in sorted(datastore.list_images()):
-        is_read = image in corrected or image not in unlabeled
-        state: State = "read" if is_read else "asked" if image in asked else "new"
-        name = datastore.title_of(image)
-        found.append(ListedStudy(id=image, name=name, state=state, drafts=waiting.get(image, 0)))
+        state: State = "read" if image not in unread else "asked" if image in asked else "new"
+        listed = ListedStudy(
+            id=image,
+            name=datastore.title_of(image),
+            state=state,
+            drafts=waiting.get(image, 0),
+            why=None if state == "read" else reasons.get(image),
+        )
+        found.append(listed)
+    order = ("asked", "new", "read")
     return StudyList(
         studies=sorted(found, key=lambda study: (order.index(study.state), not study.drafts))
     )

@@ -24,6 +24,12 @@ def show(visible: bool, *widgets: Any) -> None:
         widget.visible = visible
 
 
+def limit_lines(widget: Any, least: int, most: int) -> None:
+    """Let a list or an editor be as high as so many lines of its text, which may be large."""
+    line = widget.fontMetrics().lineSpacing()
+    widget.minimumHeight, widget.maximumHeight = least * line, most * line
+
+
 def fill(box: Any, items: Sequence, chosen: Any) -> None:
     """Fill a combo box with (text, data) items and choose one by its data, without signals."""
     blocked = box.blockSignals(True)

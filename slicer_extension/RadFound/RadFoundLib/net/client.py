@@ -167,12 +167,16 @@ class Client(Calls):
         return unpacked(path, self._place) if suffix == ".zip" else path
 
     def next_study(
-        self, strategy: str, cancel: Optional[Cancellation] = None
+        self, strategy: str, reader: str = "", cancel: Optional[Cancellation] = None
     ) -> Optional[dict[str, Any]]:
-        """Return {"id", "reason", ...} of the next study; None if none is left."""
+        """Return {"id", "reason", ...} of the next study; None if none is left.
+
+        Two readers who ask at the same time get different studies; `reader` tells them apart.
+        """
         target = bodies.path(protocol.NEXT_STUDY, strategy=strategy)
+        asked = {"client_id": reader}
         found = replies.as_object(
-            self._post(target, {}, cancel, self._answer_timeout_s), self._place
+            self._post(target, asked, cancel, self._answer_timeout_s), self._place
         )
         if found and not isinstance(found.get("id"), str):
             raise not_radfound(self._place)

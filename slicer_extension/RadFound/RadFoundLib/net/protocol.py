@@ -214,7 +214,13 @@ WORDING = {
     "decided": None,
 }
 WORDING_STATES = ("proposed", "accepted", "refused", "replaced", "unsupported")
-STUDY = {"id": "ct01", "name": "ct01", "state": "new", "drafts": 0}
+STUDY = {
+    "id": "ct01",
+    "name": "ct01",
+    "state": "new",
+    "drafts": 0,
+    "why": "The model is less sure here than in most studies: Is there an effusion?",
+}
 STUDY_STATES = ("new", "asked", "read")
 TEMPLATE = {"name": "Chest", "text": "Findings: {Is there an effusion?}"}
 ERROR = {"detail": {"code": "study_unreadable", "message": "ct01.nii.gz: cut off; send it again"}}

@@ -49,6 +49,7 @@ class Panel:
         self.settings = Settings()
         session.consents = self.settings.consents()
         session.ca_files = self.settings.ca_files()
+        session.reader = self.settings.reader()
         self.volume: Any = None
         self.views: Sequence = ()
         self.turn: Optional[Turn] = None
@@ -79,7 +80,7 @@ class Panel:
         )
         self.keys = Keys(self)
         session.listen(self.tell)
-        self.tell("server", "study", "turn", "sending", "corrections", "training", "adapters")
+        self.tell("server", "study", "turn", "transfer", "corrections", "training", "adapters")
         self.tell("wordings")
         self._pulses = 0
         self._timer = qt.QTimer()
@@ -169,6 +170,17 @@ class Panel:
     def remember_origin(self, volume: Any, image: str) -> None:
         """Record that a volume came from the server, so that it need not be uploaded."""
         self._origins[volume.GetID()] = (self.session.address, image, scene.state_of(volume))
+
+    def loaded(self, image: str) -> Any:
+        """Return the volume of the scene that is this image of the server, unchanged; or None."""
+        for node in scene.volumes():
+            try:
+                study = Study((node.GetID(),), (self._part(node),))
+            except ClientError:
+                continue
+            if image in self.session.images_of(study):
+                return node
+        return None
 
     def forget_nodes(self) -> None:
         """Forget all nodes and conversations; called when the scene is closed."""

@@ -26,6 +26,7 @@ EARLIER = "earlier:all"
 """Link that shows the other turns."""
 
 _SURE, _FAIRLY_SURE, _UNSURE = 0.9, 0.7, 0.4
+_NAME_CHARS, _NAME_END_CHARS = 40, 12
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,6 @@ class Palette:
     text: str = "#1d2733"
     faint: str = "#66717d"
     question: str = "#e6eff8"
-    answer: str = "#ffffff"
-    edge: str = "#d3dae2"
     link: str = "#0f5fa8"
     good: str = "#1f7a45"
     bad: str = "#b3372c"
@@ -49,8 +48,6 @@ class Palette:
             text="#e8ecf0",
             faint="#9aa6b2",
             question="#26384a",
-            answer="#2b3036",
-            edge="#454d56",
             link="#7db8ee",
             good="#7fcf9d",
             bad="#f0978d",
@@ -121,6 +118,18 @@ def study_words(study: Mapping[str, Any]) -> str:
     return re.sub(r"([0-9a-f]{8})[0-9a-f]{16,}", r"\1", name)
 
 
+def short_name(name: str) -> str:
+    """Return a name that does not widen the panel: the middle of a long one is left out."""
+    if len(name) <= _NAME_CHARS:
+        return name
+    return f"{name[: _NAME_CHARS - _NAME_END_CHARS - 1]}…{name[-_NAME_END_CHARS:]}"
+
+
+def title_words(text: str) -> str:
+    """Return the title of a section, in which a single & would underline the next letter."""
+    return text.replace("&", "&&")
+
+
 def verdict_words(verdict: str) -> str:
     """Return a verdict in words."""
     words = {"accepted": _("accepted"), "edited": _("edited"), "rejected": _("rejected")}
@@ -141,8 +150,14 @@ def size_words(count: int) -> str:
     return _("{count} MB").format(count=round(count / (1 << 20)))
 
 
-def training_words(status: Any) -> str:
-    """Return a training's progress or outcome; status is a `TrainingStatus`."""
+def training_words(status: Any, has_all_checks: bool = True) -> str:
+    """Return a training's progress or outcome, with all checks or those that failed.
+
+    Parameters
+    ----------
+    status : TrainingStatus or None
+    has_all_checks : bool
+    """
     if status is None or status.state == "idle":
         return _("No training yet.")
     if status.state == "running":
@@ -152,12 +167,10 @@ def training_words(status: Any) -> str:
         if any(check.passed is False for check in status.checks):
             head = _("Published although a check failed: {adapter} answers from now on.")
         head = head.format(adapter=status.adapter or _("a new adapter"))
-        return "\n".join([head, *map(_check_words, status.checks)])
+        return "\n".join([head, *_checks_words(status.checks, has_all_checks)])
     if status.state == "refused":
         head = _("Did not pass its checks, so nothing changed.")
-        # Failures first: they are the reason.
-        checks = sorted(status.checks, key=lambda check: check.passed is not False)
-        return "\n".join([head, *map(_check_words, checks)])
+        return "\n".join([head, *_checks_words(status.checks, has_all_checks)])
     if status.state == "stopped":
         return _("The training was stopped; nothing changed.")
     return _("The training failed, and nothing changed: {why}.").format(
@@ -177,6 +190,12 @@ def _running_words(status: Any) -> str:
         left = duration_words(status.seconds_left)
         words += " " + _("About {left} left.").format(left=left)
     return words
+
+
+def _checks_words(checks: Sequence, has_all: bool) -> list:
+    """Return the checks in words, failures first: they are the reason of a refusal."""
+    found = sorted(checks, key=lambda check: check.passed is not False)
+    return [_check_words(check) for check in found if has_all or check.passed is False]
 
 
 def _check_words(check: Any) -> str:
@@ -365,10 +384,13 @@ def _certainty_html(answer: Mapping[str, Any], palette: Palette) -> list:
 
 
 def _footer_html(turn: Turn, palette: Palette) -> str:
-    if turn.is_open or turn.state == "failed":
+    if turn.is_open:
         return ""
     if turn.answer is None:
-        return _small(escape(_("stopped")), palette.faint)
+        parts = [escape(_("stopped"))] if turn.state == "stopped" else []
+        if turn.can_be_asked_again:
+            parts.append(_link("again", turn, _("Ask again"), palette))
+        return _small(" &nbsp;·&nbsp; ".join(parts), palette.faint)
     rest = [] if is_readers(turn.answer) else [model_words(turn.answer["model"])]
     if turn.answer.get("finished") is False:
         rest.append(_("cut off at the maximum length"))

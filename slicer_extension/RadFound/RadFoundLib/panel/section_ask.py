@@ -6,14 +6,22 @@ from typing import Any, Optional
 import qt
 import slicer
 
-from ..controls.widgets import chosen_in, fill, guarded, show
+from ..controls.widgets import chosen_in, fill, guarded, limit_lines, show
 from ..net.errors import ClientError
 from ..scene.known import known_about
-from ..session.conversation import Turn
+from ..session.conversation import Conversation, Turn
 from ..session.settings import default_prompts
 from ..session.template import Template
 from ..translation import _
-from .render import EARLIER, Palette, conversation_html, hint_html, size_words
+from .render import (
+    EARLIER,
+    Palette,
+    conversation_html,
+    hint_html,
+    short_name,
+    size_words,
+    title_words,
+)
 
 _FOLD_PERCENT = (30, 40, 50, 60, 70, 80, 90)
 # The tick for each thing that may be sent with a question.
@@ -31,10 +39,12 @@ class AskSection:
 
     def __init__(self, panel: Any):
         self._panel, self._ui, self._session = panel, panel.ui, panel.session
-        self._waiting: Optional[tuple] = None  # for consent
+        self._waiting: Optional[tuple] = None  # for consent: the server, the study, the request
+        self._cleared: Optional[tuple] = None  # a study and its conversation, to bring back
+        self._left: Optional[Conversation] = None  # about the study that was chosen before
         self._shown = 0  # characters of the open turn
         self._is_whole = False  # whether also the earliest answers are shown
-        self._about = ""  # id of the volume that questions are about
+        self._about = self._name = ""  # id and name of the volume that questions are about
         ui = self._ui
         self._palette = Palette.dark() if _is_dark() else Palette()
         self._templates: list = []
@@ -65,11 +75,15 @@ class AskSection:
         levels = [(_("never"), 0.0)]
         levels += [(_("below {percent} %").format(percent=p), p / 100) for p in _FOLD_PERCENT]
         fill(ui.foldBox, levels, panel.settings.fold_below())
+        limit_lines(ui.promptsEdit, 3, 6)
+        limit_lines(ui.shortcutsEdit, 3, 6)
         ui.foldBox.connect("currentIndexChanged(int)", guarded(self._on_fold))
         show(False, ui.promptsPanel, ui.consentBanner, ui.progressRow, ui.askMessage)
 
     def heard(self, topic: str) -> None:
         """Show what changed."""
+        if topic in ("server", "study"):
+            self._withdraw_request()
         if topic == "study":
             self._is_whole = False
             self._name_study()
@@ -78,20 +92,29 @@ class AskSection:
             self._look_for_templates()
         if topic in ("turn", "study") or (topic == "server" and not self._has_turns):
             self._show_conversation()
-        if topic in ("turn", "study", "server", "sending", "chosen"):
+        if topic in ("turn", "study", "server", "transfer", "chosen"):
             self._show_progress()
             self._enable()
 
     def _name_study(self) -> None:
         """Say which volume questions are about; a message if it has changed."""
-        volume = self._panel.volume
+        volume, left = self._panel.volume, self._left
         before, self._about = self._about, volume.GetID() if volume is not None else ""
+        self._left = self._panel.conversation
         if volume is None:
+            self._cleared = None  # the next scene may give the same id to another volume
             self._ui.askSection.text = _("Ask")
             return
-        self._ui.askSection.text = _("Ask about {volume}").format(volume=volume.GetName())
+        name_before, self._name = self._name, short_name(volume.GetName())
+        title = _("Ask about {volume}").format(volume=self._name)
+        self._ui.askSection.text = title_words(title)
         if before and before != self._about:
-            self.say(_("Questions are now about {volume}.").format(volume=volume.GetName()))
+            words = _("Questions are now about {volume}.").format(volume=self._name)
+            if left is not None and left.has_unsaved:
+                words += " " + _("An edit of {volume} is not saved; it is kept there.").format(
+                    volume=name_before
+                )
+            self.say(words)
 
     @property
     def _has_turns(self) -> bool:
@@ -131,6 +154,15 @@ class AskSection:
         model = str(turn.answer["model"]["name"]) if turn.answer and self._session.models else None
         self._ask_again(turn, model, recall=False)
 
+    def _replace(self, failed: Turn) -> None:
+        """Ask the question of a failed or stopped answer once more, in its place."""
+        turns = self._panel.conversation.turns
+        count = len(turns)
+        self._begin(failed.task, failed.question)
+        if len(turns) > count:
+            turns.remove(failed)
+            self._panel.tell("turn")
+
     def _ask_again(self, turn: Turn, model: Optional[str], recall: bool = True) -> None:
         self.say("")
         try:
@@ -158,8 +190,8 @@ class AskSection:
     def _ask_for_consent(
         self, task: str, question: Optional[str], template: Optional[Template]
     ) -> None:
-        self._waiting = (task, question, template)
         session = self._session
+        self._waiting = (session.address, self._panel.key, (task, question, template))
         text = _(
             "To answer, {address} needs the image. Its voxels and geometry are sent and kept "
             "there; its name and the DICOM header stay here. Send images to this server, now and "
@@ -176,12 +208,18 @@ class AskSection:
         show(False, self._ui.consentBanner)
         self._panel.server.give_consent()
         if waiting is not None:
-            self._begin(*waiting)
+            self._begin(*waiting[-1])
 
     def _not_now(self) -> None:
         self._waiting = None
         show(False, self._ui.consentBanner)
         self.say(_("Nothing was sent."))
+
+    def _withdraw_request(self) -> None:
+        """Ask for consent no longer once it would be given to another server, or for another study."""
+        asked_for = (self._session.address, self._panel.key)
+        if self._waiting is not None and self._waiting[:2] != asked_for:
+            self._not_now()
 
     def _enable(self) -> None:
         ui, session = self._ui, self._session
@@ -201,7 +239,10 @@ class AskSection:
         show(is_asking, ui.stopButton)
         show(not is_asking, ui.askButton)
         self._escape.enabled = is_asking
-        ui.clearButton.enabled = self._has_turns and not is_asking
+        can_bring_back = self._cleared is not None and self._cleared[0] == self._panel.key
+        can_bring_back = can_bring_back and not self._has_turns
+        ui.clearButton.text = _("Bring back") if can_bring_back else _("Start over")
+        ui.clearButton.enabled = (self._has_turns or can_bring_back) and not is_asking
 
     def _hint(self) -> str:
         if self._session.state in ("away", "connecting", "refused"):
@@ -251,17 +292,21 @@ class AskSection:
 
     def _show_progress(self) -> None:
         ui, session = self._ui, self._session
-        sending, turn = session.sending, session.turn
+        transfer, turn = session.transfer, session.turn
         show(session.is_busy, ui.progressRow)
         ui.progressBar.maximum = 0
-        if sending is not None and sending.total > 0:
+        if transfer is not None and transfer.total > 0:
             ui.progressBar.maximum = 1000
-            ui.progressBar.value = 1000 * sending.done // sending.total
-            ui.progressText.text = _("Sending {done} of {total}").format(
-                done=size_words(sending.done), total=size_words(sending.total)
+            ui.progressBar.value = 1000 * transfer.done // transfer.total
+            words = _("Sending {done} of {total}")
+            if not transfer.is_upload:
+                words = _("Fetching {done} of {total}")
+            ui.progressText.text = words.format(
+                done=size_words(transfer.done), total=size_words(transfer.total)
             )
-        elif sending is not None:
-            ui.progressText.text = _("Preparing the volume")
+        elif transfer is not None:
+            is_upload = transfer.is_upload
+            ui.progressText.text = _("Preparing the volume") if is_upload else _("Fetching")
         elif turn is not None and turn.state == "answering":
             ui.progressText.text = _("Answering")
         else:
@@ -278,6 +323,8 @@ class AskSection:
             return
         action, _colon, turn_id = link.partition(":")
         turn = self._panel.conversation.find(turn_id)
+        if turn is not None and action == "again" and turn.can_be_asked_again:
+            self._replace(turn)
         if turn is None or turn.answer is None:
             return
         self._panel.choose(turn)
@@ -292,7 +339,12 @@ class AskSection:
             self._panel.correct.act(action)
 
     def _clear(self) -> None:
-        self._session.forget(self._panel.key)
+        key = self._panel.key
+        if self._has_turns:
+            self._cleared = key, self._panel.conversation
+            self._session.forget(key)
+        elif self._cleared is not None and self._cleared[0] == key:
+            self._session.restore(*self._cleared)
         self.say("")
 
     def follow_theme(self) -> None:

@@ -2,17 +2,17 @@
 
 from typing import Any, Optional
 
-import qt
 import slicer
 
-from ..controls.widgets import chosen_in, fill, guarded, show
+from ..controls.tables import Table
+from ..controls.widgets import chosen_in, fill, guarded, limit_lines, show
 from ..net.errors import ClientError
 from ..scene import places, scene
 from ..translation import _
 from .render import effect_words, task_words, verdict_words
 
 _TITLE_CHARS = 60
-_TABLE_PIXELS = 150  # maximum height; a longer table scrolls
+_TABLE_LINES = 9  # maximum height; a longer table scrolls
 
 
 class CorrectSection:
@@ -26,7 +26,7 @@ class CorrectSection:
         ui.authorEdit.text = panel.settings.author()
         ui.answerBox.connect("currentIndexChanged(int)", guarded(self._on_answer))
         ui.authorEdit.connect("editingFinished()", guarded(self._on_author))
-        ui.correctionEdit.connect("textChanged()", guarded(self._enable))
+        ui.correctionEdit.connect("textChanged()", guarded(self._on_text))
         for name in ("accept", "edit", "reject"):
             button = getattr(ui, name + "Button")
             button.connect("clicked()", guarded(lambda name=name: self._judge(name)))
@@ -36,13 +36,10 @@ class CorrectSection:
         ui.whereSelector.connect("currentNodeChanged(vtkMRMLNode*)", guarded(self._on_where))
         ui.takeBackButton.connect("clicked()", guarded(self._take_back_chosen))
         ui.sendButton.connect("clicked()", guarded(lambda: self._session.flush(again=True)))
-        table = ui.correctionsTable
-        table.columnCount = 3
-        table.setHorizontalHeaderLabels([_("Verdict"), _("Question and text"), _("Author")])
-        table.connect("itemSelectionChanged()", guarded(self._enable))
-        table.verticalHeader().hide()
-        table.horizontalHeader().setStretchLastSection(False)
-        table.horizontalHeader().setSectionResizeMode(1, qt.QHeaderView.Stretch)
+        titles = [_("Verdict"), _("Question and text"), _("Author")]
+        self._table = Table(ui.correctionsTable, titles, (1,), _TABLE_LINES)
+        ui.correctionsTable.connect("itemSelectionChanged()", guarded(self._enable))
+        limit_lines(ui.correctionEdit, 3, 5)
         self._on_where()
         self._say("")
 
@@ -100,13 +97,27 @@ class CorrectSection:
         fill(self._ui.answerBox, items, chosen)
         show(len(items) > 1, self._ui.answerLabel, self._ui.answerBox)
 
+    def _on_text(self) -> None:
+        """Keep what is typed with its answer, which may stop being the chosen one at any time."""
+        turn, text = self._panel.turn, self._text()
+        if turn is not None and not self._has_draft:
+            shown = "" if turn.is_silent else turn.final_text.strip()
+            turn.typed = text if text and text != shown else None
+        self._enable()
+
     def _on_answer(self, _index: int) -> None:
         self._panel.choose(self._panel.conversation.find(chosen_in(self._ui.answerBox) or ""))
 
     def _show_chosen(self) -> None:
         ui, turn = self._ui, self._panel.turn
         is_answered = turn is not None and not turn.is_silent
-        ui.correctionEdit.plainText = turn.final_text if is_answered else ""
+        text = turn.final_text if is_answered else ""
+        if turn is not None and turn.typed is not None:
+            text = turn.typed
+        if ui.correctionEdit.plainText != text:
+            blocked = ui.correctionEdit.blockSignals(True)
+            ui.correctionEdit.plainText = text
+            ui.correctionEdit.blockSignals(blocked)
         ui.correctionEdit.placeholderText = (
             _("Accept the answer, reject it, or edit its text here.")
             if is_answered
@@ -136,8 +147,7 @@ class CorrectSection:
         ui.acceptButton.enabled = can_accept and turn.verdict != "accepted"
         ui.editButton.enabled = is_edited and not is_saved and not is_folded
         ui.rejectButton.enabled = is_open and turn.verdict != "rejected" and not turn.is_silent
-        row = ui.correctionsTable.currentRow()
-        ui.takeBackButton.enabled = 0 <= row < len(self._session.corrections_here())
+        ui.takeBackButton.enabled = self._table.chosen is not None
         can_go_on = self._session.state == "connected" and not self._session.is_busy
         ui.acceptNextButton.enabled = can_go_on and (can_accept or is_edited) and not is_folded
         if is_folded:
@@ -147,9 +157,14 @@ class CorrectSection:
         turn = self._panel.turn
         is_done = turn is not None and turn.verdict is not None
         if is_done and not self._ui.editButton.enabled:
-            self._panel.study_section.take_next()
+            self._take_next()
         elif self._judge("edit" if self._is_edited() else "accept"):
-            self._panel.study_section.take_next()
+            self._take_next()
+
+    def _take_next(self) -> None:
+        self._panel.study_section.take_next()
+        # The focus would fall on the next widget, where a key for sentences might choose something.
+        self._ui.questionEdit.setFocus()
 
     def _judge(self, action: str) -> bool:
         """Record a verdict; return False, with the reason shown, if it is not recorded."""
@@ -189,9 +204,8 @@ class CorrectSection:
             self._say(f"{self._noted} {effect_words(effect)}".strip())
 
     def _take_back_chosen(self) -> None:
-        rows, row = self._session.corrections_here(), self._ui.correctionsTable.currentRow()
-        if 0 <= row < len(rows):
-            self._take_back(str(rows[row]["id"]))
+        if self._table.chosen is not None:
+            self._take_back(str(self._table.chosen))
 
     def _take_back(self, correction: str) -> None:
         def done(words: str) -> None:
@@ -278,26 +292,21 @@ class CorrectSection:
         else:
             text = _("Earlier corrections of this study: none known.")
         ui.correctionsLabel.text = text
-        table = ui.correctionsTable
-        show(bool(rows), table, ui.takeBackButton)
-        table.rowCount = len(rows)
-        for index, row in enumerate(rows):
-            asked = row.get("question") or task_words(str(row.get("task")))
-            answer = row.get("text") or row.get("model_text") or ""
-            words = verdict_words(str(row.get("verdict", "")))
-            for column, text in enumerate(
-                (words, f"{asked} → {answer}", str(row.get("author", "")))
-            ):
-                table.setItem(index, column, qt.QTableWidgetItem(text))
-        table.resizeColumnToContents(0)
-        table.resizeColumnToContents(2)
-        table.resizeRowsToContents()
-        rows_height = table.horizontalHeader().height + table.verticalHeader().length()
-        table.maximumHeight = min(_TABLE_PIXELS, rows_height + 2 * table.frameWidth)
+        show(bool(rows), ui.correctionsTable, ui.takeBackButton)
+        self._table.fill([(str(row["id"]), _cells(row)) for row in rows])
+        self._enable()
+
+
+def _cells(row: dict) -> tuple:
+    asked = row.get("question") or task_words(str(row.get("task")))
+    answer = row.get("text") or row.get("model_text") or ""
+    words = verdict_words(str(row.get("verdict", "")))
+    return words, f"{asked} → {answer}", str(row.get("author", ""))
 
 
 def _title(turn: Any) -> str:
     title = turn.question or task_words(turn.task)
     if len(title) > _TITLE_CHARS:
         title = title[: _TITLE_CHARS - 1] + "…"
-    return f"{title} ({verdict_words(turn.verdict)})" if turn.verdict else title
+    state = _("not saved") if turn.is_unsaved else verdict_words(turn.verdict or "")
+    return f"{title} ({state})" if state else title

@@ -2,13 +2,15 @@
 
 from typing import Any, Optional
 
-import qt
-
+from ..controls.tables import Table
 from ..controls.widgets import guarded, show
 from ..net.errors import ClientError
 from ..scene import scene
 from ..translation import _
 from .render import certainty_words, study_words
+
+_TABLE_LINES = 12  # maximum height; a longer table scrolls
+_LISTED = 200  # studies; a row takes time to lay out, and a reader does not read thousands
 
 
 class DaySection:
@@ -29,8 +31,10 @@ class DaySection:
         ui.studiesTable.connect(
             "cellDoubleClicked(int,int)", guarded(lambda _row, _column: self._open())
         )
-        _head(ui.studiesTable, [_("Study"), _("State"), _("Drafts")], 0)
-        _head(ui.allTable, [_("Volume"), _("Answer"), _("Confidence")], 1)
+        titles = [_("Study"), _("State"), _("Why next")]
+        self._table = Table(ui.studiesTable, titles, (0, 2), _TABLE_LINES)
+        titles = [_("Volume"), _("Answer"), _("Confidence")]
+        self._answers = Table(ui.allTable, titles, (1,), _TABLE_LINES)
         show(False, ui.allTable)
 
     def heard(self, topic: str) -> None:
@@ -62,39 +66,42 @@ class DaySection:
     def _fetched(self, studies: list) -> None:
         self._studies = studies
         waiting = sum(not study.get("state") == "read" for study in studies)
-        self._show_studies(
-            _("{count} studies on the server, {waiting} not read yet.").format(
-                count=len(studies), waiting=waiting
-            )
-        )
+        text = _("{count} studies on the server, {waiting} not read yet.")
+        if len(studies) > _LISTED:
+            text += " " + _("The first {listed} are listed.").format(listed=_LISTED)
+        self._show_studies(text.format(count=len(studies), waiting=waiting))
 
     def _show_studies(self, text: str) -> None:
-        ui, table = self._ui, self._ui.studiesTable
+        ui = self._ui
         ui.dayText.text = text
         self._panel.study_section.offer_priors(self._studies)
-        table.rowCount = len(self._studies)
-        for index, study in enumerate(self._studies):
-            cells = (
-                study_words(study),
-                _state_words(str(study.get("state", ""))),
-                str(study.get("drafts") or ""),
-            )
-            for column, cell in enumerate(cells):
-                table.setItem(index, column, qt.QTableWidgetItem(cell))
-        show(bool(self._studies), table, ui.openStudyButton)
+        self._table.fill(
+            [
+                (
+                    str(study["id"]),
+                    (
+                        study_words(study),
+                        _state_words(str(study.get("state", ""))),
+                        str(study.get("why") or ""),
+                    ),
+                )
+                for study in self._studies[:_LISTED]
+            ]
+        )
+        show(bool(self._studies), ui.studiesTable, ui.openStudyButton)
         self._enable()
 
     def _open(self) -> None:
-        row = self._ui.studiesTable.currentRow()
-        if 0 <= row < len(self._studies) and self._ui.openStudyButton.enabled:
-            self._panel.study_section.open_study(self._studies[row])
+        if self._ui.openStudyButton.enabled:
+            chosen = self._table.chosen
+            study = next(each for each in self._studies if str(each["id"]) == chosen)
+            self._panel.study_section.open_study(study)
 
     def _enable(self) -> None:
         ui, session = self._ui, self._session
         is_free = session.state == "connected" and not session.is_busy
         ui.refreshStudiesButton.enabled = session.state == "connected"
-        row = ui.studiesTable.currentRow()
-        ui.openStudyButton.enabled = is_free and 0 <= row < len(self._studies)
+        ui.openStudyButton.enabled = is_free and self._table.chosen is not None
         ui.askAllButton.enabled = is_free and self._panel.volume is not None and not self._queue
 
     # All volumes at once ----------------------------------------------------------------------
@@ -129,21 +136,13 @@ class DaySection:
         self._show_asked()
 
     def _show_asked(self) -> None:
-        table = self._ui.allTable
-        show(bool(self._asked), table)
-        table.rowCount = len(self._asked)
-        for index, (name, turn, trouble) in enumerate(self._asked):
-            for column, cell in enumerate((name, *_cells(turn, trouble))):
-                table.setItem(index, column, qt.QTableWidgetItem(cell))
-        table.resizeRowsToContents()
-
-
-def _head(table: Any, titles: list, widest: int) -> None:
-    table.columnCount = len(titles)
-    table.setHorizontalHeaderLabels(titles)
-    table.verticalHeader().hide()
-    table.horizontalHeader().setStretchLastSection(False)
-    table.horizontalHeader().setSectionResizeMode(widest, qt.QHeaderView.Stretch)
+        show(bool(self._asked), self._ui.allTable)
+        self._answers.fill(
+            [
+                (index, (name, *_cells(turn, trouble)))
+                for index, (name, turn, trouble) in enumerate(self._asked)
+            ]
+        )
 
 
 def _cells(turn: Optional[Any], trouble: str) -> tuple:
@@ -155,5 +154,5 @@ def _cells(turn: Optional[Any], trouble: str) -> tuple:
 
 
 def _state_words(state: str) -> str:
-    words = {"new": _("new"), "asked": _("asked"), "read": _("read"), "draft": _("draft waiting")}
+    words = {"new": _("new"), "asked": _("asked"), "read": _("read")}
     return words.get(state, state)

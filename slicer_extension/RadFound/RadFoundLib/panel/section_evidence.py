@@ -31,7 +31,7 @@ class EvidenceSection:
         """Show what changed."""
         if topic in ("chosen", "study"):
             self._say(self._hint())
-        if topic in ("chosen", "study", "turn", "server", "sending"):
+        if topic in ("chosen", "study", "turn", "server", "transfer"):
             self._enable()
 
     @property
@@ -78,7 +78,7 @@ class EvidenceSection:
             self._say(error.message)
             return
         self._say(_("Computing the map …"))
-        self._panel.tell("sending")
+        self._panel.tell("transfer")
 
     def _hint(self) -> str:
         turn = self._panel.turn

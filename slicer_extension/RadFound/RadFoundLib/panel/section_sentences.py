@@ -4,7 +4,7 @@ from typing import Any, Optional
 
 import qt
 
-from ..controls.widgets import guarded, show
+from ..controls.widgets import guarded, limit_lines, show
 from ..translation import _
 from .render import section_words
 
@@ -18,28 +18,33 @@ class SentencesSection:
     def __init__(self, panel: Any):
         self._panel, self._ui = panel, panel.ui
         self._rows: list = []  # index of the sentence in each row; None for a heading
-        self._edited: Optional[int] = None
+        # The sentence that is typed in: its draft, itself, its text and state before.
+        self._edited: Optional[tuple] = None
         ui = self._ui
         ui.acceptSentenceButton.connect("clicked()", guarded(self._accept))
         ui.editSentenceButton.connect("clicked()", guarded(self._edit))
         ui.strikeSentenceButton.connect("clicked()", guarded(self._strike))
         ui.whereSentenceButton.connect("clicked()", guarded(self._where))
         ui.addSentenceButton.connect("clicked()", guarded(self._add))
+        ui.sentenceEdit.connect("textChanged(QString)", guarded(lambda _text: self._type()))
         ui.sentenceEdit.connect("returnPressed()", guarded(self.take))
         ui.sentenceList.connect("currentRowChanged(int)", guarded(lambda _row: self._enable()))
-        ui.sentenceList.connect("itemDoubleClicked(QListWidgetItem*)", guarded(self._on_double))
+        ui.sentenceList.connect(
+            "itemDoubleClicked(QListWidgetItem*)", guarded(lambda _item: self._edit())
+        )
         self._escape = qt.QShortcut(qt.QKeySequence("Esc"), ui.sentenceEdit)
         self._escape.context = _WIDGET_SHORTCUT
         self._escape.connect("activated()", guarded(self._leave))
+        limit_lines(ui.sentenceList, 5, 7)
         show(False, ui.sentenceEdit)
 
     def heard(self, topic: str) -> None:
         """Show what changed."""
-        if topic in ("chosen", "study"):
-            self._leave()
+        if topic in ("chosen", "study") and self._edited and self._edited[0] is not self._draft:
+            self._close()
         if topic in ("chosen", "study", "draft", "turn"):
             self._show()
-        elif topic in ("server", "sending"):
+        elif topic in ("server", "transfer"):
             self._enable()
 
     @property
@@ -101,54 +106,72 @@ class SentencesSection:
             self._panel.evidence.explain(self._draft.sentences[self.chosen])
 
     def _accept(self) -> None:
-        if self.chosen is not None:
-            index = self.chosen
+        index = self._settled()
+        if index is not None:
             self._draft.accept(index)
             self._change(min(index + 1, len(self._draft.sentences) - 1))
 
     def _strike(self) -> None:
-        if self.chosen is not None:
-            index = self.chosen
+        index = self._settled()
+        if index is not None:
             self._draft.strike(index)
             self._change(min(index + 1, len(self._draft.sentences) - 1))
 
     def _edit(self) -> None:
-        if self.chosen is not None:
-            self._open(self.chosen)
-
-    def _on_double(self, _item: Any) -> None:
-        self._edit()
+        index = self._settled()
+        if index is not None:
+            self._choose(index)
+            self._open(index)
 
     def _add(self) -> None:
         if self._draft is not None:
-            index = self._draft.add("", after=self.chosen)
+            index = self._draft.add("", after=self._settled())
             self._change(index)
             self._open(index)
 
+    def _settled(self) -> Optional[int]:
+        """Close the line that is typed in, and return the index of the chosen sentence, which that may move."""
+        if self.chosen is None or self._draft is None:
+            return None
+        draft, sentence = self._draft, self._draft.sentences[self.chosen]
+        self._close()
+        return draft.sentences.index(sentence) if sentence in draft.sentences else None
+
     def _open(self, index: int) -> None:
-        edit = self._ui.sentenceEdit
-        self._edited = index
-        edit.text = self._draft.sentences[index].text
+        edit, sentence = self._ui.sentenceEdit, self._draft.sentences[index]
+        self._edited = self._draft, sentence, sentence.text, sentence.state
+        blocked = edit.blockSignals(True)
+        edit.text = sentence.text
+        edit.blockSignals(blocked)
         show(True, edit)
         edit.setFocus()
 
+    def _type(self) -> None:
+        """Put what is typed into the report at once: a click elsewhere must not lose it."""
+        if self._edited is not None:
+            draft, sentence, *_before = self._edited
+            draft.edit(draft.sentences.index(sentence), self._ui.sentenceEdit.text)
+            self._panel.tell("draft")
+
     def take(self) -> None:
-        """Take the sentence that was typed in."""
-        index, draft = self._edited, self._draft
-        if index is not None and draft is not None:
-            draft.edit(index, self._ui.sentenceEdit.text)
-        self._leave()
-        if index is not None and draft is not None:
-            self._change(min(index, len(draft.sentences) - 1))
+        """Close the line that a sentence was typed in."""
+        self._close()
         self._ui.sentenceList.setFocus()
 
     def _leave(self) -> None:
-        index, self._edited = self._edited, None
-        draft = self._draft
-        if index is not None and draft is not None and not draft.sentences[index].text:
-            draft.strike(index)  # an added sentence without words
-            self._change(max(index - 1, 0))
+        """Leave the sentence as it was."""
+        if self._edited is not None:
+            _draft, sentence, sentence.text, sentence.state = self._edited
+        self.take()
+
+    def _close(self) -> None:
+        edited, self._edited = self._edited, None
         show(False, self._ui.sentenceEdit)
+        if edited is not None:
+            draft, sentence, *_before = edited
+            if not sentence.text and sentence in draft.sentences:
+                draft.sentences.remove(sentence)  # one that was added without words
+            self._panel.tell("draft")
 
     def _change(self, index: int) -> None:
         self._panel.tell("draft")

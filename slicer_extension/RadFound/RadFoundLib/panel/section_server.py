@@ -9,7 +9,7 @@ from ..controls.widgets import chosen_in, fill, guarded, show
 from ..net.address import Address
 from ..net.errors import ClientError
 from ..translation import _
-from .render import model_words
+from .render import model_words, short_name, title_words
 
 _ICONS = {
     "away": "state-away",
@@ -125,8 +125,8 @@ class ServerSection:
         self._show_models()
         self._fold(state)
         show(not session.is_certificate_trusted and state != "connected", ui.certificateButton)
-        ui.serverSection.text = (
-            _("Server: {model}").format(model=self._model())
+        ui.serverSection.text = title_words(
+            _("Server: {model}").format(model=short_name(self._model()))
             if state == "connected"
             else _("Server: lost")
             if state == "lost"
@@ -214,4 +214,4 @@ class ServerSection:
         others = session.consents - {session.address}
         session.consents = others | {session.address} if is_given else others
         self._panel.settings.set_consents(session.consents)
-        self._panel.tell("sending")
+        self._panel.tell("transfer")

@@ -11,7 +11,7 @@ from ..controls.widgets import chosen_in, fill, guarded, show
 from ..net.errors import ClientError
 from ..scene import places, scene
 from ..translation import _
-from .render import study_words
+from .render import short_name, study_words
 
 WHOLE, REGION, SLICE = "whole", "region", "slice:"
 _NODE = "node:"  # before the id of a volume of the scene, among the ids of the server's studies
@@ -38,7 +38,8 @@ class StudySection:
         ui.partBox.connect("currentIndexChanged(int)", guarded(self._on_part))
         ui.roiSelector.connect("currentNodeChanged(vtkMRMLNode*)", guarded(self._on_roi))
         ui.roiSelector.connect("nodeAddedByUser(vtkMRMLNode*)", guarded(panel.place_roi))
-        ui.priorBox.connect("currentIndexChanged(int)", guarded(lambda _index: self._show_next()))
+        ui.priorBox.connect("currentIndexChanged(int)", guarded(lambda _index: self._say("")))
+        ui.strategyBox.connect("activated(int)", guarded(self._on_strategy))
         ui.compareButton.connect("clicked()", guarded(self._show_beside))
         ui.nextButton.connect("clicked()", guarded(self.take_next))
         ui.measureQuestionButton.connect("clicked()", guarded(self._measure_into_question))
@@ -49,7 +50,7 @@ class StudySection:
         """Show what changed."""
         if topic == "study":
             self.show_volume()
-        elif topic in ("server", "turn", "sending"):
+        elif topic in ("server", "turn", "transfer"):
             self._show_next()
 
     def show_volume(self) -> None:
@@ -231,7 +232,9 @@ class StudySection:
         except ClientError as error:
             self._say(error.message)
         else:
-            self._say(_("{study} is shown in the second view.").format(study=prior.GetName()))
+            self._say(
+                _("{study} is shown in the second view.").format(study=short_name(prior.GetName()))
+            )
 
     # Next study -------------------------------------------------------------------------------
 
@@ -244,7 +247,7 @@ class StudySection:
             if ui.strategyBox.count != len(items) or any(
                 ui.strategyBox.itemData(index) != item[1] for index, item in enumerate(items)
             ):
-                fill(ui.strategyBox, items, chosen_in(ui.strategyBox))
+                fill(ui.strategyBox, items, self._panel.settings.strategy())
         can_go_on = is_connected and not session.is_busy and ui.strategyBox.count > 0
         ui.strategyBox.enabled = is_connected
         ui.nextButton.enabled = can_go_on and not self._is_fetching
@@ -252,6 +255,9 @@ class StudySection:
         ui.compareButton.enabled = bool(self.prior_node) or (is_free and bool(self.prior))
         show(is_connected, ui.strategyLabel, ui.strategyBox, ui.nextButton)
         show(is_connected and bool(ui.nextText.text), ui.nextText)
+
+    def _on_strategy(self, _index: int) -> None:
+        self._panel.settings.set_strategy(chosen_in(self._ui.strategyBox) or "")
 
     def _say(self, text: str) -> None:
         self._ui.nextText.text = text
@@ -262,23 +268,32 @@ class StudySection:
         strategy = chosen_in(self._ui.strategyBox)
         if strategy is None or self._is_fetching:
             return
-        self._is_fetching = True
-        self._then = self._choose
-        self._folder = tempfile.mkdtemp(prefix="radfound-", dir=slicer.app.temporaryPath)
-        self._say(_("Choosing and fetching …"))
-        self._session.next_study(strategy, self._folder, self._fetched, self._failed)
+        self._begin_fetching(self._choose, _("Choosing and fetching …"))
+        self._session.next_study(
+            strategy,
+            self._folder,
+            lambda image: self._panel.loaded(image) is not None,
+            self._fetched,
+            self._failed,
+        )
         self._show_next()
 
     def open_study(self, study: dict, then: Optional[Callable[[Any], None]] = None) -> None:
-        """Load a study of the server's list; `then` gets its volume, which is chosen otherwise."""
+        """Load a study of the server's list unless it is loaded; `then` gets its volume, else it is chosen."""
         if self._is_fetching:
             return
-        self._is_fetching = True
-        self._then = then or self._choose
-        self._folder = tempfile.mkdtemp(prefix="radfound-", dir=slicer.app.temporaryPath)
-        self._say(_("Fetching …"))
+        self._begin_fetching(then or self._choose, _("Fetching …"))
+        if self._panel.loaded(str(study["id"])) is not None:
+            self._fetched((study, ""))
+            return
         self._session.fetch_study(study, self._folder, self._fetched, self._failed)
         self._show_next()
+
+    def _begin_fetching(self, then: Callable[[Any], None], words: str) -> None:
+        self._is_fetching = True
+        self._then = then
+        self._folder = tempfile.mkdtemp(prefix="radfound-", dir=slicer.app.temporaryPath)
+        self._say(words)
 
     def _fetched(self, found: Optional[tuple]) -> None:
         if found is None:
@@ -287,17 +302,24 @@ class StudySection:
         choice, path = found
         image = str(choice["id"])
         try:
-            volume = scene.load_volume(path, study_words(choice))
+            volume = self._volume_of(image, path, study_words(choice))
         except ClientError as error:
             self._failed(f"{image}: {error.message}")
             return
         self._end_fetching()
-        self._panel.remember_origin(volume, image)
-        reason = str(choice.get("reason") or "").strip()
-        text = _("{image}: {reason}.").format(image=image, reason=reason) if reason else image
+        reason = str(choice.get("reason") or choice.get("why") or "").strip().rstrip(".")
+        name = short_name(study_words(choice))
+        text = _("{study}: {reason}.").format(study=name, reason=reason) if reason else name
         self._say(text)
         self._then(volume)
         self._panel.tell("study")
+
+    def _volume_of(self, image: str, path: str, name: str) -> Any:
+        volume = None if path else self._panel.loaded(image)
+        if volume is None:
+            volume = scene.load_volume(path, name)
+            self._panel.remember_origin(volume, image)
+        return volume
 
     def _choose(self, volume: Any) -> None:
         self._ui.volumeSelector.setCurrentNode(volume)

@@ -1,5 +1,6 @@
 """The section Teach: fine-tuning on corrections, and the active adapter."""
 
+import time
 from typing import Any, Optional
 
 from ..controls.widgets import chosen_in, fill, guarded, show
@@ -16,6 +17,7 @@ class TeachSection:
     def __init__(self, panel: Any):
         self._panel, self._ui, self._session = panel, panel.ui, panel.session
         self._chosen: Optional[str] = None  # by the reader, among the server's models
+        self._began: Optional[float] = None  # when the training was first seen, in seconds
         ui = self._ui
         ui.trainButton.connect("clicked()", guarded(self._train))
         ui.stopTrainingButton.connect("clicked()", guarded(self._stop))
@@ -24,6 +26,7 @@ class TeachSection:
         ui.adapterBox.connect("currentIndexChanged(int)", guarded(lambda _index: self._enable()))
         ui.learnerBox.connect("activated(int)", guarded(self._on_learner))
         ui.modelBox.connect("currentIndexChanged(int)", guarded(lambda _i: self._show_learners()))
+        ui.checksButton.connect("toggled(bool)", guarded(lambda _shown: self._show_training()))
         ui.trainButton.setIcon(panel.icon("teach"))
 
     def heard(self, topic: str) -> None:
@@ -91,14 +94,22 @@ class TeachSection:
         ui, session = self._ui, self._session
         status = session.training
         show(session.state == "connected" and session.is_training, ui.trainingBar)
-        if status is not None and status.steps > 0:
-            ui.trainingBar.maximum = status.steps
-            ui.trainingBar.value = min(status.step, status.steps)
-        else:
-            ui.trainingBar.maximum = 0
+        self._show_progress(status)
         is_known = session.state == "connected" and status is not None and status.state != "idle"
-        ui.trainingText.text = training_words(status)
+        ui.trainingText.text = training_words(status, ui.checksButton.checked)
+        show(is_known and bool(status.checks), ui.checksButton)
         show(is_known, ui.trainingText)
+
+    def _show_progress(self, status: Any) -> None:
+        """Show the share of time that has passed: the steps are those of one phase among several."""
+        bar, now = self._ui.trainingBar, time.monotonic()
+        self._began = (self._began or now) if self._session.is_training else None
+        if self._began is None or status is None or status.seconds_left is None:
+            bar.maximum = 0  # busy
+            return
+        passed_s = now - self._began
+        bar.maximum = 100
+        bar.value = int(100 * passed_s / max(passed_s + status.seconds_left, 1.0))
 
     def _show_adapters(self) -> None:
         ui, adapters = self._ui, self._session.adapters

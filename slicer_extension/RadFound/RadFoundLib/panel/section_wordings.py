@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import qt
-
+from ..controls.tables import Table
 from ..controls.widgets import guarded, show
 from ..translation import _
 from .render import task_words
 
-_TABLE_PIXELS = 130  # maximum height; a longer table scrolls
+_TABLE_LINES = 7  # maximum height; a longer table scrolls
 
 
 class WordingsSection:
@@ -16,15 +15,13 @@ class WordingsSection:
 
     def __init__(self, panel: Any):
         self._panel, self._ui, self._session = panel, panel.ui, panel.session
-        ui, table = self._ui, self._ui.wordingsTable
+        ui = self._ui
+        self._table = Table(
+            ui.wordingsTable, [_("State"), _("Question and wording")], (1,), _TABLE_LINES
+        )
         ui.acceptWordingButton.connect("clicked()", guarded(lambda: self._decide(True)))
         ui.refuseWordingButton.connect("clicked()", guarded(lambda: self._decide(False)))
-        table.connect("itemSelectionChanged()", guarded(self._enable))
-        table.columnCount = 2
-        table.setHorizontalHeaderLabels([_("State"), _("Question and wording")])
-        table.verticalHeader().hide()
-        table.horizontalHeader().setStretchLastSection(False)
-        table.horizontalHeader().setSectionResizeMode(1, qt.QHeaderView.Stretch)
+        ui.wordingsTable.connect("itemSelectionChanged()", guarded(self._enable))
         self._say("")
 
     def heard(self, topic: str) -> None:
@@ -35,30 +32,22 @@ class WordingsSection:
             self._enable()
 
     def _show_wordings(self) -> None:
-        ui, table, rows = self._ui, self._ui.wordingsTable, self._session.wordings
-        chosen = table.currentRow()
-        table.rowCount = len(rows)
-        for index, row in enumerate(rows):
-            asked = row.get("question") or task_words(str(row.get("task")))
-            for column, text in enumerate((_state_words(row), f"{asked} → {row.get('text')}")):
-                table.setItem(index, column, qt.QTableWidgetItem(text))
-        table.resizeColumnToContents(0)
-        table.resizeRowsToContents()
-        height = table.horizontalHeader().height + table.verticalHeader().length()
-        table.maximumHeight = min(_TABLE_PIXELS, height + 2 * table.frameWidth)
-        if rows:
-            table.selectRow(min(max(chosen, 0), len(rows) - 1))
+        ui, rows = self._ui, self._session.wordings
+        self._table.fill([(str(row["id"]), _cells(row)) for row in rows])
+        if rows and self._table.chosen is None:
+            self._table.choose(str(rows[0]["id"]))
         proposed = sum(row.get("state") == "proposed" for row in rows)
         ui.wordingsLabel.text = _(
             "Wording of this department, from its corrections: {count} proposed."
         ).format(count=proposed)
-        show(bool(rows), ui.wordingsLabel, table, ui.acceptWordingButton, ui.refuseWordingButton)
+        buttons = (ui.acceptWordingButton, ui.refuseWordingButton)
+        show(bool(rows), ui.wordingsLabel, ui.wordingsTable, *buttons)
         if not rows:
             self._say("")
 
     def _chosen(self) -> dict:
-        row = self._ui.wordingsTable.currentRow()
-        return self._session.wordings[row] if 0 <= row < len(self._session.wordings) else {}
+        rows, chosen = self._session.wordings, self._table.chosen
+        return next((row for row in rows if str(row["id"]) == chosen), {})
 
     def _enable(self) -> None:
         state = self._chosen().get("state") if self._session.state == "connected" else None
@@ -76,5 +65,7 @@ class WordingsSection:
         show(bool(text), self._ui.wordingsMessage)
 
 
-def _state_words(row: dict) -> str:
-    return _("in use") if row.get("state") == "accepted" else _("proposed")
+def _cells(row: dict) -> tuple:
+    state = _("in use") if row.get("state") == "accepted" else _("proposed")
+    asked = row.get("question") or task_words(str(row.get("task")))
+    return state, f"{asked} → {row.get('text')}"

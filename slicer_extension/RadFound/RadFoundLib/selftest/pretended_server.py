@@ -79,6 +79,8 @@ class StubServer:
         The bodies of requests for a map and for a training.
     adapters_of : list of str or None
         The model of each request about adapters.
+    readers_of_next : list of str
+        Who asked for the next study.
     requests : list of (method, path)
     """
 
@@ -110,6 +112,7 @@ class StubServer:
         self.explained: list = []
         self.trained: list = []
         self.adapters_of: list = []
+        self.readers_of_next: list = []
         self.requests: list = []
         self.cancelled = threading.Event()
         self._training: Optional[float] = None
@@ -162,7 +165,9 @@ class StubServer:
         """Return the studies as `GET /radfound/studies` lists them."""
         read = {image for row in self.corrections for image in row["images"]}
         return [
-            {"id": name, "name": name, "state": "read" if name in read else "new", "drafts": 0}
+            {**protocol.STUDY, "id": name, "name": name, "why": None, "state": "read"}
+            if name in read
+            else {**protocol.STUDY, "id": name, "name": name}
             for name in self.studies
         ]
 
@@ -357,6 +362,7 @@ class _Handler(BaseHTTPRequestHandler):
             act = {"POST": stub._train, "DELETE": stub._stop}
             self._reply(*act[self.command]())
         elif path.startswith("/activelearning/"):
+            stub.readers_of_next.append(json.loads(body)["client_id"])
             name = next(iter(stub.studies), None)
             self._reply(200, {"id": name, "reason": "first by name"} if name else {})
         else:

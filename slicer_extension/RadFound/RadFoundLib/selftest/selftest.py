@@ -5,7 +5,7 @@ from typing import Any, Callable
 
 import slicer
 
-from ..net.protocol import CANNOT_TELL, WORDING
+from ..net.protocol import CANNOT_TELL, STUDY, WORDING
 from ..scene import scene
 from .pretended_server import StubServer
 
@@ -195,9 +195,16 @@ def _keep(panel: Any) -> None:
 
 
 def _work_through_the_day(panel: Any, stub: StubServer) -> None:
-    ui, asked = panel.ui, len(stub.asked)
+    ui, volume, asked = panel.ui, panel.volume, len(stub.asked)
+    stub.studies.update({**stub.images, "unread": b""})
     ui.refreshStudiesButton.click()
-    _until(lambda: "studies on the server" in ui.dayText.text, "the list of studies")
+    table, count = ui.studiesTable, len(stub.studies)
+    _until(lambda: table.rowCount == count, "the list of studies")
+    why = [table.item(row, 2).text() for row in range(count)]
+    _check(why[-1] == STUDY["why"], "why to read a study next")
+    table.selectRow(0)
+    ui.openStudyButton.click()
+    _check(panel.volume is volume, "a loaded study to be chosen, and not loaded again")
     ui.askAllButton.click()
     _until(
         lambda: len(stub.asked) > asked and not panel.session.is_busy, "a caption of each volume"

@@ -70,7 +70,7 @@ class Connection:
         """Call `listener` with the topic of each change.
 
         Topics: "server", "turn" (a question was asked or answered), "token" (new text of the open
-        answer), "sending", "corrections", "training", "adapters", "wordings" (the department's
+        answer), "transfer", "corrections", "training", "adapters", "wordings" (the department's
         wording) and "effect" (of the newest correction).
         """
         self._listeners.append(listener)
@@ -89,7 +89,8 @@ class Connection:
             return
         if self.is_training and now - self._looked_at_training > TRAINING_LOOK_S:
             self.look_at_training()
-        elif now - self._looked > HEARTBEAT_S and self.state != "refused":
+        # An upload may fill a slow network; the server is not lost because it is slow then.
+        elif not self.work.is_busy and now - self._looked > HEARTBEAT_S and self.state != "refused":
             self._look()
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from .origin import is_silent, own_text
 
 _TURNS_AS_CONTEXT = 8
 _SCHEMA = "radfound.conversation/1"
+_NOT_KEPT = {"draft": None, "is_unfolded": False, "has_open_slices": False, "typed": None}
 
 
 @dataclass
@@ -52,6 +53,8 @@ class Turn:
         Name of the template that the report was made from.
     correction_id : str
         Id of the last verdict.
+    typed : str or None
+        The reader's text of an answer without a draft, while it is not saved; None if there is none.
     """
 
     task: str
@@ -72,12 +75,26 @@ class Turn:
     prior: str = ""
     template: str = ""
     correction_id: str = ""
+    typed: Optional[str] = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def is_unsaved(self) -> bool:
+        """Whether the reader has changed the answer's text and not saved that."""
+        if self.draft is None:
+            return self.typed is not None
+        is_saved = self.verdict == "edited" and self.draft.text() == self.correction
+        return self.draft.is_changed and not is_saved
 
     @property
     def is_open(self) -> bool:
         """Whether the answer is not complete yet."""
         return self.state in ("waiting", "answering")
+
+    @property
+    def can_be_asked_again(self) -> bool:
+        """Whether the answer failed or was stopped; a template is chosen anew instead."""
+        return self.state in ("failed", "stopped") and not self.template
 
     @property
     def is_silent(self) -> bool:
@@ -151,6 +168,11 @@ class Conversation:
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("not a conversation of this version") from error
 
+    @property
+    def has_unsaved(self) -> bool:
+        """Whether the reader's text of an answer is not saved."""
+        return any(turn.is_unsaved for turn in self.turns)
+
     def answered(self) -> list:
         """Return the turns with a complete answer, oldest first."""
         return [turn for turn in self.turns if turn.answer is not None]
@@ -165,7 +187,7 @@ def _turn(row: dict) -> Turn:
     texts = (row["task"], row["text"], answer["text"], answer["id"], answer["model"]["name"])
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("not a conversation of this version")
-    turn = Turn(**{**row, "draft": None, "is_unfolded": False, "has_open_slices": False})
+    turn = Turn(**{**row, **_NOT_KEPT})
     if row["draft"] is not None:
         turn.draft = Draft([Sentence(**each) for each in row["draft"]["sentences"]])
     return turn

@@ -10,7 +10,7 @@ SECTIONS = ("findings", "impression")
 _SENTENCE_END = re.compile(r"(?<!\bapprox\.)(?<!\bca\.)(?<!\bDr\.)(?<=[.!?])\s+(?=\S)|\s*\n+\s*")
 
 
-@dataclass
+@dataclass(eq=False)
 class Sentence:
     """One sentence of a draft.
 
@@ -72,7 +72,7 @@ class Draft:
         sentence, text = self.sentences[index], text.strip()
         if not text:
             sentence.state = "struck"
-        elif text != sentence.text:
+        elif text != sentence.text or sentence.state == "struck":
             sentence.text = text
             sentence.state = _unstruck(sentence)
 

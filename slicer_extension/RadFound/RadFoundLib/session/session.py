@@ -9,14 +9,14 @@ from ..scene.evidencemap import EvidenceMap
 from ..translation import _
 from .connection import Done, words_of
 from .conversation import Conversation, Turn
+from .department import Department
 from .jobs import Job
 from .outbox import Flushed, Outbox, new_correction
-from .study import Part, Sending, Study, throttled, upload
-from .teaching import Teaching
+from .study import Part, Study, Transfer, throttled, upload
 from .template import Template
 
 
-class Session(Teaching):
+class Session(Department):
     """A connection with the conversations about each study and the open request.
 
     Parameters
@@ -26,17 +26,20 @@ class Session(Teaching):
 
     Attributes
     ----------
+    reader : str
+        Tells this reader from others to whom the server gives other studies; no name.
     turn : Turn or None
         The turn that is being answered.
-    sending : Sending or None
-        Progress of its upload.
+    transfer : Transfer or None
+        Progress of its upload, or of the download of a study.
     """
 
     def __init__(self, outbox: Outbox):
         super().__init__()
         self.outbox = outbox
+        self.reader = ""
         self.corrections_of: tuple = ()
-        self.sending: Optional[Sending] = None
+        self.transfer: Optional[Transfer] = None
         self.turn: Optional[Turn] = None
         self._job: Optional[Job] = None
         self._conversations: dict = {}
@@ -228,22 +231,22 @@ class Session(Teaching):
         self._job = self.work.submit(work, on_done, on_error, on_progress)
 
     def _progress(self, value: Any) -> None:
-        if isinstance(value, Sending):
-            self.sending = value
-            self._tell("sending")
+        if isinstance(value, Transfer):
+            self.transfer = value
+            self._tell("transfer")
         else:
             state, image = value
             self._images[self.address, state] = image
-            self.sending = None
-            self._tell("sending")
+            self.transfer = None
+            self._tell("transfer")
 
     def _after_work(self, error: Optional[Exception]) -> None:
-        self._job = self.turn = self.sending = None
+        self._job = self.turn = self.transfer = None
         if error is not None:
             if isinstance(error, ClientError) and error.code == "not_found":
                 self._images.clear()  # lost on the server: the next question uploads again
             self.note(error)
-        self._tell("sending", "turn")
+        self._tell("transfer", "turn")
 
     def _bring(self, job: Job, client: Client, study: Study) -> Sequence[str]:
         """Return the ids of a study's images, uploading missing ones; in a job's thread."""
@@ -282,6 +285,7 @@ class Session(Teaching):
         turn.verdict = verdict
         turn.correction = text.strip() if verdict != "accepted" else ""
         turn.correction_id = str(correction["id"])
+        turn.typed = None
         self._tell("turn", "corrections")
         self.flush()
         return turn.correction_id
@@ -375,27 +379,7 @@ class Session(Teaching):
             if set(row.get("images") or ()) & set(self.corrections_of)
         ]
 
-    # Department -------------------------------------------------------------------------------
-
-    def fetch_studies(self, done: Done, failed: Callable[[str], None]) -> None:
-        """Fetch the list of the server's studies."""
-        client = self.client
-        if client is None or self.state != "connected":
-            failed(_("Connect to a server first."))
-            return
-        self._errand(
-            lambda job: client.studies(job.cancellation),
-            done,
-            lambda error: failed(words_of(error)),
-        )
-
-    def fetch_templates(self, done: Done) -> None:
-        """Fetch the department's templates; nothing happens if the server has none."""
-        client = self.client
-        if client is not None and self.state == "connected":
-            self._errand(
-                lambda job: client.templates(job.cancellation), done, lambda _error: done([])
-            )
+    # Studies and templates ---------------------------------------------------------------------
 
     def fill_template(self, study: Study, template: Template, model: Optional[str] = None) -> Turn:
         """Ask each question of a template, and put the answers into a draft of a report.
@@ -426,20 +410,6 @@ class Session(Teaching):
         self._tell("turn")
         return turn
 
-    def send_to_archive(self, turn: Turn, done: Callable[[str], None]) -> None:
-        """Send a report to the server's archive: the reader's if there is one, else the draft."""
-        client = self.client
-        if client is None or self.state != "connected":
-            raise ClientError(_("Connect to a server first."), "request")
-        what = {"answer_id": str((turn.answer or {}).get("id"))}
-        if turn.correction_id:
-            what = {"correction_id": turn.correction_id}
-        self._errand(
-            lambda job: client.send_to_archive(what, job.cancellation),
-            lambda _found: done(_("The report is on its way to the archive.")),
-            lambda error: done(words_of(error)),
-        )
-
     def fetch_study(
         self, study: dict, folder: str, done: Done, failed: Callable[[str], None]
     ) -> None:
@@ -450,32 +420,42 @@ class Session(Teaching):
             return
 
         def work(job: Job) -> Any:
-            progress = throttled(job, str(study["id"]))
+            progress = throttled(job, str(study["id"]), is_upload=False)
             return study, client.download(study["id"], folder, progress, job.cancellation)
 
         self._fetch(work, done, failed)
 
-    # Studies ----------------------------------------------------------------------------------
-
     def next_study(
-        self, strategy: str, folder: str, done: Done, failed: Callable[[str], None]
+        self,
+        strategy: str,
+        folder: str,
+        is_here: Callable[[str], bool],
+        done: Done,
+        failed: Callable[[str], None],
     ) -> None:
-        """Fetch the next study; `done` gets None, or the server's choice and the file's path."""
+        """Choose the next study and fetch it unless it is here; `done` gets the choice and the file's path.
+
+        It gets None if no study is left, and an empty path if the study is here already.
+        """
         client = self.client
         if client is None or self.state != "connected" or self.is_busy:
             failed(_("Connect to a server first, and wait for the answer."))
             return
 
         def work(job: Job) -> Any:
-            choice = client.next_study(strategy, job.cancellation)
-            if choice is None:
-                return None
+            choice = client.next_study(strategy, self.reader, job.cancellation)
             # MONAI Label's "name" is that of a file.
-            choice = {key: choice[key] for key in ("id", "reason") if key in choice}
-            progress = throttled(job, str(choice["id"]))
-            return choice, client.download(choice["id"], folder, progress, job.cancellation)
+            return choice and {key: choice[key] for key in ("id", "reason") if key in choice}
 
-        self._fetch(work, done, failed)
+        def chosen(choice: Optional[dict]) -> None:
+            if choice is None:
+                done(None)
+            elif is_here(choice["id"]):
+                done((choice, ""))
+            else:
+                self.fetch_study(choice, folder, done, failed)
+
+        self._fetch(work, chosen, failed)
 
     def _fetch(self, work: Callable[[Job], Any], done: Done, failed: Callable[[str], None]) -> None:
         def on_done(found: Any) -> None:

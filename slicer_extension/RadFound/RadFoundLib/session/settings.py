@@ -1,6 +1,7 @@
 """Settings that persist between sessions of Slicer; tokens do not."""
 
 import json
+import uuid
 from typing import Any
 
 import qt
@@ -50,6 +51,22 @@ class Settings:
     def set_ca_files(self, files: dict) -> None:
         """Remember the files of certificates to trust."""
         self._write("Certificates", files)
+
+    def reader(self) -> str:
+        """Return a random id, made once, that tells this user of a server from others."""
+        found = self._text("Reader")
+        if not found:
+            found = uuid.uuid4().hex
+            self._store.setValue("RadFound/Reader", found)
+        return found
+
+    def strategy(self) -> str:
+        """Return the strategy that the reader chose last for the next study."""
+        return self._text("Strategy")
+
+    def set_strategy(self, strategy: str) -> None:
+        """Remember the strategy for the next study."""
+        self._store.setValue("RadFound/Strategy", strategy)
 
     def author(self) -> str:
         """Return the author of corrections, as last entered."""

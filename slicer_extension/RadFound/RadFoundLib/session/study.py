@@ -68,12 +68,13 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Sending:
-    """Progress of an upload; a total of 0 means that it is being prepared."""
+class Transfer:
+    """Progress of an upload or a download; a total of 0 means that it is not known yet."""
 
     name: str
     done: int
     total: int
+    is_upload: bool
 
 
 def upload(job: Job, client: Client, part: Part) -> str:
@@ -81,7 +82,7 @@ def upload(job: Job, client: Client, part: Part) -> str:
     content, cancel = part.content, job.cancellation
     if content is None:
         raise ClientError(_("The volume is gone; load it again."), "request")
-    progress = throttled(job, part.name)
+    progress = throttled(job, part.name, is_upload=True)
     digest = content.digest(lambda _done, _total: progress(0, 0), cancel)
     if client.has(digest, cancel):
         return image_id(digest)
@@ -91,7 +92,7 @@ def upload(job: Job, client: Client, part: Part) -> str:
         return client.upload(file, "volume.nrrd", digest, progress, cancel)
 
 
-def throttled(job: Job, name: str) -> Callable[[int, int], None]:
+def throttled(job: Job, name: str, is_upload: bool) -> Callable[[int, int], None]:
     """Return a progress callback that reports to the panel at most every 50 ms."""
     last = 0.0
 
@@ -99,6 +100,6 @@ def throttled(job: Job, name: str) -> Callable[[int, int], None]:
         nonlocal last
         if time.monotonic() - last > _REPORT_S or (total and done >= total):
             last = time.monotonic()
-            job.report(Sending(name, done, total))
+            job.report(Transfer(name, done, total, is_upload))
 
     return progress
