@@ -196,7 +196,7 @@ def test_results_that_cannot_be_written_are_one_line(engine, capsys, monkeypatch
     def fail(*_):
         raise OSError(errno.ENOSPC, "No space left on device", "results.json")
 
-    monkeypatch.setattr("radfound.cli._read_study", fail)
+    monkeypatch.setattr("radfound.cli.ask._read_study", fail)
     assert refusal(capsys, "caption", "ct.nii.gz").endswith(
         "results.json: No space left on device\n"
     )
