@@ -32,7 +32,7 @@ class _Known(NamedTuple):
 class StudyFeatures:
     """Features, fields and their chances by the digest of a study, one small file each. Thread-safe.
 
-    Features belong to one encoder: another revision of the model starts a folder of its own.
+    What other classifiers have said of a study is replaced when the study is asked about again.
 
     Parameters
     ----------
@@ -63,12 +63,12 @@ class StudyFeatures:
         chances : mapping of str to mapping
             For each field and finding, the probability of each class.
         """
-        kept = self._find(digest)
-        if kept is not None and kept.chances.keys() == chances.keys():
+        kept, new = self._find(digest), _Known(vector.astype(np.float16), fields, chances)
+        if kept is not None and _same(kept, new):
             return
         content = io.BytesIO()
         stored = {"fields": json.dumps(dict(fields)), "chances": json.dumps(chances)}
-        np.savez(content, vector=vector.astype(np.float16), **stored)
+        np.savez(content, vector=new.vector, **stored)
         try:
             make_directory(self._root)
             with replacing(self._root / f"{digest}.npz") as file:
@@ -77,7 +77,7 @@ class StudyFeatures:
             logger.warning("the features of a study are not kept: %s", error)
             return
         with self._lock:
-            self._known[digest] = _Known(vector.astype(np.float32), dict(fields), dict(chances))
+            self._known[digest] = _Known(new.vector.astype(np.float32), dict(fields), dict(chances))
 
     def vector(self, digest: str) -> np.ndarray | None:
         """Return a study's features, float32, shape (D,); None if they are not kept."""
@@ -111,3 +111,8 @@ class StudyFeatures:
         with self._lock:
             self._known[digest] = found
         return found
+
+
+def _same(one: _Known, other: _Known) -> bool:
+    same_words = one.fields == other.fields and one.chances == other.chances
+    return same_words and np.array_equal(one.vector, other.vector)

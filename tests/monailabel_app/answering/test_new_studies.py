@@ -93,3 +93,13 @@ def test_what_is_kept_of_a_study_is_found_again_and_older_files_are_completed(tm
     again = StudyFeatures(tmp_path)
     assert again.chances(digest) == chances and again.fields(digest) == {"modality": "CT"}
     assert again.vector(digest) == pytest.approx(vector(True))
+
+
+def test_what_other_classifiers_said_of_a_study_is_replaced(tmp_path):
+    digest, features = "0" * 64, StudyFeatures(tmp_path)
+    features.keep(digest, vector(True), {"modality": "CT"}, {"contrast": {"yes": 0.75, "no": 0.25}})
+    chances = {"contrast": {"yes": 0.5, "no": 0.5}}
+    features.keep(digest, vector(False), {"modality": "MRI"}, chances)
+    again = StudyFeatures(tmp_path)
+    assert again.chances(digest) == chances and again.fields(digest) == {"modality": "MRI"}
+    assert again.vector(digest) == pytest.approx(vector(False))
