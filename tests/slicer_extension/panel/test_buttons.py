@@ -836,7 +836,9 @@ def test_learning_shows_its_progress_and_ends_with_a_new_adapter(desk):
     desk.until(lambda: desk.session.adapters["active"] == "a-0001")
     desk.settle()
 
-    assert "Passed its checks: a-0001 answers from now on." in desk.ui.trainingText.text
+    assert (
+        "Passed its checks: the model answers with a-0001 from now on." in desk.ui.trainingText.text
+    )
     assert "\n" not in desk.ui.trainingText.text
     desk.ui.checksButton.click()
     assert desk.ui.trainingText.text.splitlines()[1:] == [

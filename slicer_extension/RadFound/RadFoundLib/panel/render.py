@@ -163,9 +163,11 @@ def training_words(status: Any, has_all_checks: bool = True) -> str:
     if status.state == "running":
         return _running_words(status)
     if status.state == "published":
-        head = _("Passed its checks: {adapter} answers from now on.")
+        head = _("Passed its checks: the model answers with {adapter} from now on.")
         if any(check.passed is False for check in status.checks):
-            head = _("Published although a check failed: {adapter} answers from now on.")
+            head = _(
+                "Published although a check failed: the model answers with {adapter} from now on."
+            )
         head = head.format(adapter=status.adapter or _("a new adapter"))
         return "\n".join([head, *_checks_words(status.checks, has_all_checks)])
     if status.state == "refused":
