@@ -61,6 +61,12 @@ def test_an_answer_that_the_model_is_not_sure_of_is_folded(desk, confidence):
     assert is_shown(desk.ui.correctionEdit) and desk.ui.acceptButton.enabled
 
 
+def test_no_answer_is_called_certain(desk):
+    desk.server.confidence = 0.9996
+    desk.ask()
+    assert "sure (99 %)" in desk.shown
+
+
 def test_the_reader_sets_what_is_folded(desk):
     from RadFoundLib.session.settings import Settings
 

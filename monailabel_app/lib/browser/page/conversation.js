@@ -280,8 +280,9 @@ const isUnsure = (answer) => !isStated(answer) && (answer.confidence === null ||
 function noteOf(answer) {
   const { confidence, finished, model, reason, shown, source } = answer;
   const unknown = isStated(answer) || isSilent(answer) ? "" : "confidence unknown";
+  const percent = Math.min(99, Math.round(100 * confidence)); // no calibration measures certainty
   return [
-    confidence === null ? unknown : `confidence ${Math.round(100 * confidence)} %`,
+    confidence === null ? unknown : `confidence ${percent} %`,
     confidence !== null && isUnsure(answer) ? "the model is not sure" : "",
     source === "field" && !isStated(answer) && !isSilent(answer) ? "by a classifier of the picture" : "",
     reason ?? "",

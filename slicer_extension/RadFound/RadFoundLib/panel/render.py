@@ -70,7 +70,8 @@ def confidence_words(confidence: Optional[float]) -> str:
         word = _("unsure")
     else:
         word = _("a guess")
-    return _("{word} ({percent} %)").format(word=word, percent=round(100 * confidence))
+    # No calibration measures certainty.
+    return _("{word} ({percent} %)").format(word=word, percent=min(99, round(100 * confidence)))
 
 
 def certainty_words(answer: Mapping[str, Any]) -> str:
