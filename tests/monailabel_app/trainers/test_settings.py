@@ -24,8 +24,7 @@ def test_a_text_of_one_reader_is_not_learnt_where_two_must_agree(tmp_path, backe
         log=log,
         teaching=SimpleNamespace(confirm=2),
         models=SimpleNamespace(trainable=lambda name: model, adapters=lambda name: None),
-        study=None,
-        version=None,
+        studies=SimpleNamespace(get=None, version=None),
     )
     state = TrainingState(tmp_path / "training.json")
     with pytest.raises(TrainingError, match="with 2 readers who agree"):
