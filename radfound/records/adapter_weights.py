@@ -55,7 +55,7 @@ def check_weights(folder: Path, linears: Mapping[str, Shape] | None = None) -> N
     targets = _targets(folder, named)
     pairs: dict[str, dict[str, Shape]] = {}
     for name, tensor in _tensors(folder, named):
-        _check_part(named, name)
+        _check_part(named, name, linears or {})
         if not _is_finite(tensor):
             raise AdapterError(f"{named}: {name} holds values that are not finite; train it again")
         match = _NAME.fullmatch(name)
@@ -103,13 +103,14 @@ def _tensors(folder: Path, named: str) -> list[tuple[str, dict[str, Any]]]:
         ) from error
 
 
-def _check_part(named: str, name: str) -> None:
-    """Raise AdapterError if a tensor is not of LoRA in the language model."""
+def _check_part(named: str, name: str, linears: Mapping[str, Shape]) -> None:
+    """Raise AdapterError if a tensor is not of LoRA in the language model, whose layers are `linears` if known."""
     if ".lora_" not in name:
         raise AdapterError(
             f"{named}: holds whole layers ({name}); servers of models load LoRA only: train without modules_to_save"
         )
-    if not is_of_language_model(name.removeprefix("base_model.model.")):
+    module = name.removeprefix("base_model.model.").partition(".lora_")[0]
+    if module not in linears and not is_of_language_model(module):
         raise AdapterError(
             f"{named}: {name} is not of the language model; servers of models ignore it without a word: train the "
             "language model's layers alone"
