@@ -18,9 +18,8 @@ CONFIG_FILE = "adapter_config.json"
 
 Shape = tuple[int, ...]
 
-_MOST_BYTES = (
-    4 * 2**30
-)  # LoRA weights of the largest language models are smaller, and they are read at once
+# LoRA weights of the largest language models are smaller, and they are read at once.
+_MOST_BYTES = 4 * 2**30
 _LANGUAGE = re.compile(r"(?:(?:.*\.)?(?:language_model|text_model)|model\.layers)\..*")
 _VISION = re.compile(r".*(?:vision|visual|image_encoder).*")
 _NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")

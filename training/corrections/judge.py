@@ -31,7 +31,7 @@ from training.corrections.plausibility import find_implausible
 from training.corrections.trainer import Recipe, train_adapter
 from training.loop.config import Progress
 
-_WEAKER = (0.8, 0.6)
+_WEAKER = (0.8, 0.6)  # strengths, relative to the trained adapter
 
 
 @dataclass(frozen=True)
@@ -173,9 +173,9 @@ class Judge:
         2109.01903). Where none passes, the whole one is judged.
         """
         whole = self._evaluated()
-        return (whole.only_changes_others and self._weakened()) or replace(
-            whole, forced=force and not whole.passed
-        )
+        if whole.only_changes_others and (weaker := self._weakened()):
+            return weaker
+        return replace(whole, forced=force and not whole.passed)
 
     def _weakened(self) -> gate.Verdict | None:
         """Weaken the adapter until it passes; None, and the whole adapter, where it does not."""

@@ -230,12 +230,7 @@ def test_keys_for_sentences_go_nowhere_else_after_accept_and_next(desk):
 
 
 def test_answer_and_correction_are_seen_together_in_a_narrow_panel(desk):
-    desk.server.templates, desk.server.archive = [{"name": "Chest", "text": ""}], "reader"
-    desk.server.models = ("radfound-mini", "medgemma")
-    desk.ui.connectButton.click()
-    desk.connect()
-    desk.ui.reportButton.click()
-    desk.settle()
+    all_is_offered(desk)
     desk.run(0.6)
     window = pythonqt.unwrap(desk.widget.parent)
     for name in ("server", "study", "evidence", "teach", "day", "correct"):
@@ -324,14 +319,19 @@ def test_no_word_is_cut_off_with_larger_text(running, desk, monkeypatch, percent
         application.setPalette(before[1])
 
 
-def everything_is_shown(desk):
-    """Open every section, with all that a server may offer."""
+def all_is_offered(desk):
+    """Connect to a server with templates, an archive and two models, and ask for a report."""
     desk.server.templates, desk.server.archive = [{"name": "Chest", "text": ""}], "reader"
     desk.server.models = ("radfound-mini", "medgemma")
     desk.ui.connectButton.click()
     desk.connect()
     desk.ui.reportButton.click()
     desk.settle()
+
+
+def everything_is_shown(desk):
+    """Open every section, with all that a server may offer."""
+    all_is_offered(desk)
     desk.ui.acceptButton.click()
     desk.ui.evidenceButton.click()
     desk.settle()
