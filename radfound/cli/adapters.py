@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from radfound.cli.arguments import add_group, add_studies_command, as_json, studies_folder
+from radfound.exceptions import NotFoundError
 from radfound.records.adapters import AdapterStore, store_path
 
 BASE = "base"
@@ -83,7 +84,14 @@ def _prune(args: argparse.Namespace) -> str:
 
 
 def _store(args: argparse.Namespace) -> AdapterStore:
-    return AdapterStore(store_path(studies_folder(args.studies), args.model))
+    folder = store_path(studies_folder(args.studies), args.model)
+    if args.model and not folder.is_dir():
+        known = sorted(each.parent.name for each in folder.parents[1].glob("*/adapters"))
+        raise NotFoundError(
+            f"no adapters of a model named {args.model!r} in {args.studies}; models with adapters of "
+            f"their own: {', '.join(known) or 'none'}. Leave --model out for the server's default model."
+        )
+    return AdapterStore(folder)
 
 
 def _active_text(args: argparse.Namespace, adapter: str | None) -> str:

@@ -349,6 +349,19 @@ def test_adapters_of_another_served_model_are_listed_apart(studies, capsys):
     assert store.active() is None and AdapterStore(store_path(studies)).active() == "a-0002"
 
 
+@pytest.mark.parametrize("command", [["list"], ["rollback"], ["activate", "base"], ["prune"]])
+def test_a_model_without_adapters_is_said_and_those_with_some_are_named(studies, capsys, command):
+    at = ["--studies", str(studies)]
+    assert main(["adapters", *command, "--model", "fra", *at]) == 2
+    assert "of their own: none. Leave --model out" in capsys.readouterr().err
+
+    store_path(studies, "far").mkdir(parents=True)
+    assert main(["adapters", *command, "--model", "fra", *at]) == 2
+    assert "no adapters of a model named 'fra'" in (said := capsys.readouterr().err)
+    assert "of their own: far." in said
+    assert not store_path(studies, "fra").exists()
+
+
 def test_old_adapters_lose_their_weights_but_never_the_active_one(studies, capsys):
     at = ["--studies", str(studies)]
     AdapterStore(store_path(studies)).publish(studies / "trained", {})
