@@ -337,7 +337,8 @@ class Engine:
 
 def load_fields(folder: Path) -> FieldModel | None:
     """Return the classifiers beside a checkpoint; None if it has none."""
-    from radfound.fields.model import JSON_FILE, FieldModel
+    from radfound.fields.files import JSON_FILE
+    from radfound.fields.model import FieldModel
 
     return FieldModel.load(folder) if (folder / JSON_FILE).is_file() else None
 

@@ -2,127 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from radfound.exceptions import CheckpointError
 from radfound.fields.catalogue import FIELDS, WORDS
 from radfound.fields.compose import UNKNOWN_PICTURE, compose
 from radfound.fields.features import FrameFeatures, field_frames, load_stem
-from radfound.fields.heads import Head, Kinds, Nearness, Subspace
+from radfound.fields.files import read_heads, write_heads
+from radfound.fields.heads import FieldHead, FindingHead
+from radfound.fields.nearness import Nearness
 from radfound.fields.questions import Asked, asked_for
 from radfound.fields.stated import stated_fields
-from radfound.fields.values import FieldAnswer, FieldValue, FindingValue
+from radfound.fields.values import FieldAnswer, FieldValue, FindingValue, Reading
 from radfound.question import CANNOT_TELL, Question
 from radfound.study.study import Study
 
 if TYPE_CHECKING:
     from radfound.study.region import Box, Plane
 
-SCHEMA = "radfound.fields/3"
-JSON_FILE, WEIGHTS_FILE = "fields.json", "fields.safetensors"
 _REMEMBERED = 16
 # Slices of volumes lie further from the training figures, which a person had chosen and windowed.
 _VOLUME_LIMIT = 1.2
-_OF_THE_SLICES = (
-    0.25  # the first and last slices of a volume show little, so that a quarter is enough
-)
+# The first and last slices of a volume show little, so that a quarter is enough.
+_OF_THE_SLICES = 0.25
 # A modality that the picture is not nearest to is named only if its own head is as sure as this.
 _SURE_AGAINST_NEAREST = 0.8
-_SUBSPACE = ("mean", "scale", "vectors", "spread")
-
-
-@dataclass(frozen=True, eq=False)
-class FieldHead:
-    """Head of a field, with what was measured of it.
-
-    Parameters
-    ----------
-    head : Head
-    parts : tuple of str
-        Parts of the features that it takes, in order.
-    sure : float
-        Probability from which a value is named.
-    measured : dict
-        Scores on held-out pictures; "competence" is the lead over controls, with its lower bound "low".
-    """
-
-    head: Head
-    parts: tuple[str, ...]
-    sure: float = 0.5
-    measured: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def is_competent(self) -> bool:
-        """Whether the answers depend on the right picture, as far as measured."""
-        return self.measured.get("competence", {}).get("low", 1.0) > 0
-
-
-@dataclass(frozen=True, eq=False)
-class FindingHead:
-    """Head of a finding in one set of pictures.
-
-    Parameters
-    ----------
-    finding, set : str
-    head : Head
-    parts : tuple of str
-    limit : str
-        From which pictures it was learnt, and how well, for people.
-    measured : dict
-    """
-
-    finding: str
-    set: str
-    head: Head
-    parts: tuple[str, ...]
-    limit: str
-    measured: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Reading:
-    """What is known of a study.
-
-    Parameters
-    ----------
-    fields : dict of str to FieldValue
-        The fields that apply to it.
-    findings : dict of str to FindingValue
-        The findings that may be spoken of.
-    chances : dict of str to dict
-        For each field, the probability of each class; 1.0 for what the file states.
-    is_known : bool
-        Whether its pictures are like the training pictures.
-    vector : float32 array, shape (D,)
-        Mean of the pooled features of its frames.
-    """
-
-    fields: Mapping[str, FieldValue]
-    findings: Mapping[str, FindingValue]
-    chances: Mapping[str, Mapping[str, float]]
-    is_known: bool
-    vector: np.ndarray
-
-    @property
-    def values(self) -> dict[str, str]:
-        """The values of the fields that are known."""
-        return {name: each.value for name, each in self.fields.items() if each.value is not None}
-
-    @property
-    def all_chances(self) -> dict[str, dict[str, float]]:
-        """`chances`, and those of the findings: the probability of "yes" and "no"."""
-        found = {name: dict(each) for name, each in self.chances.items()}
-        for name, finding in self.findings.items():
-            found[name] = {"yes": finding.probability, "no": 1 - finding.probability}
-        return found
 
 
 class FieldModel:
@@ -166,109 +75,13 @@ class FieldModel:
         CheckpointError
             If a file is missing or damaged.
         """
-        from safetensors.numpy import load_file
-
         folder = Path(folder)
-        try:
-            data = json.loads((folder / JSON_FILE).read_text(encoding="utf-8"))
-            tensors = load_file(folder / WEIGHTS_FILE)
-            if data["schema"] != SCHEMA:
-                raise ValueError(f"schema is {data['schema']!r}, expected {SCHEMA!r}")
-            tensors = {name: array.astype(np.float32) for name, array in tensors.items()}
-            near = data["nearness"]
-            inner, pooled = (
-                Subspace(*(tensors[f"nearness.{space}.{name}"] for name in _SUBSPACE))
-                for space in ("inner", "pooled")
-            )
-            nearness = Nearness(
-                inner,
-                pooled,
-                Kinds(
-                    tuple(near["kinds"]),
-                    tensors["nearness.kinds.turn"],
-                    tensors["nearness.kinds.centres"],
-                ),
-                tensors["nearness.references"],
-                tensors["nearness.sets"].astype(int),
-                tuple(near["names"]),
-                np.array(near["set_limits"]),
-                np.array(near["typical"]),
-                np.array(near["limits"]),
-            )
-            fields = {
-                name: FieldHead(
-                    _head(f"field.{name}", row, tensors),
-                    tuple(row["parts"]),
-                    row["sure"],
-                    row["measured"],
-                )
-                for name, row in data["fields"].items()
-            }
-            findings = tuple(
-                FindingHead(
-                    row["finding"],
-                    row["set"],
-                    _head(f"finding.{name}", row, tensors),
-                    tuple(row["parts"]),
-                    row["limit"],
-                    row["measured"],
-                )
-                for name, row in data["findings"].items()
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{folder.name}: the field heads cannot be loaded ({error}); reinstall radfound, or write them again "
-                "with `python -m training.stages.fields`"
-            ) from error
-        features = FrameFeatures(load_stem(folder) if stem is None else stem)
-        return cls(features, nearness, fields, findings)
+        heads = read_heads(folder)
+        return cls(FrameFeatures(load_stem(folder) if stem is None else stem), *heads)
 
     def save(self, folder: Path) -> None:
         """Write `fields.json` and `fields.safetensors`, weights in float16."""
-        from safetensors.numpy import save_file
-
-        tensors: dict[str, np.ndarray] = {
-            "nearness.references": self.nearness.references,
-            "nearness.sets": self.nearness.sets,
-            "nearness.kinds.turn": self.nearness.kinds.turn,
-            "nearness.kinds.centres": self.nearness.kinds.centres,
-        }
-        for space in ("inner", "pooled"):
-            for name in _SUBSPACE:
-                tensors[f"nearness.{space}.{name}"] = getattr(getattr(self.nearness, space), name)
-        data: dict[str, Any] = {
-            "schema": SCHEMA,
-            "nearness": {
-                "kinds": list(self.nearness.kinds.names),
-                "names": list(self.nearness.names),
-                "set_limits": [round(float(limit), 4) for limit in self.nearness.set_limits],
-                "typical": np.round(self.nearness.typical, 4).tolist(),
-                "limits": np.round(self.nearness.limits, 4).tolist(),
-            },
-            "fields": {},
-            "findings": {},
-        }
-        for name, each in self.fields.items():
-            data["fields"][name] = _row(each.head, each.parts) | {
-                "sure": each.sure,
-                "measured": dict(each.measured),
-            }
-            tensors |= _arrays(f"field.{name}", each.head)
-        for finding in self.finding_heads:
-            name = f"{finding.set}/{finding.finding}"
-            data["findings"][name] = _row(finding.head, finding.parts) | {
-                "finding": finding.finding,
-                "set": finding.set,
-                "limit": finding.limit,
-                "measured": dict(finding.measured),
-            }
-            tensors |= _arrays(f"finding.{name}", finding.head)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: np.ascontiguousarray(array, np.float16) for name, array in tensors.items()},
-            folder / WEIGHTS_FILE,
-        )
-        (folder / JSON_FILE).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        write_heads(folder, self.nearness, self.fields, self.finding_heads)
 
     @property
     def finding_names(self) -> tuple[str, ...]:
@@ -347,7 +160,7 @@ class FieldModel:
             elif entry.flips and several:
                 fields[name] = FieldValue(None, None, "picture", "There are several pictures.")
             else:
-                chances[name] = _chances(head.head, head.parts, features)
+                chances[name] = head.chances(features)
                 fields[name] = _named(head, chances[name])
         one_picture = len(features["pooled"]) == 1 and not is_volume
         findings = self._findings(features) if one_picture and is_known else {}
@@ -363,7 +176,7 @@ class FieldModel:
         if modality_is_stated:
             return True
         head = self.fields["modality"]
-        chances = _chances(head.head, head.parts, features)
+        chances = head.chances(features)
         best = max(chances, key=chances.__getitem__)
         nearest = self.nearness.nearest_kinds(features)
         return best in nearest or chances[best] >= _SURE_AGAINST_NEAREST
@@ -375,7 +188,7 @@ class FieldModel:
         if distances[nearest] > 1:
             return {}
         return {
-            each.finding: FindingValue(_chances(each.head, each.parts, features)["yes"], each.limit)
+            each.finding: FindingValue(each.chances(features)["yes"], each.limit)
             for each in self.finding_heads
             if each.set == self.nearness.names[nearest]
         }
@@ -472,37 +285,8 @@ def _does_not_apply(name: str, found: Reading) -> str:
     )
 
 
-def _chances(
-    head: Head, parts: tuple[str, ...], features: Mapping[str, np.ndarray]
-) -> dict[str, float]:
-    """Return the mean probability of each class over the frames."""
-    values = np.concatenate([features[part] for part in parts], axis=1)
-    return dict(zip(head.names, map(float, head.probabilities(values).mean(0)), strict=True))
-
-
 def _named(head: FieldHead, chances: Mapping[str, float]) -> FieldValue:
     best = max(chances, key=chances.__getitem__)
     if chances[best] < head.sure:
         return FieldValue(None, None, "picture", "The picture does not decide it.")
     return FieldValue(best, chances[best], "picture")
-
-
-def _head(name: str, row: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Head:
-    return Head(
-        tuple(row["classes"]),
-        tensors[f"{name}.weight"],
-        tensors[f"{name}.bias"],
-        float(row["temperature"]),
-    )
-
-
-def _row(head: Head, parts: tuple[str, ...]) -> dict[str, Any]:
-    return {
-        "parts": list(parts),
-        "classes": list(head.classes),
-        "temperature": round(head.temperature, 4),
-    }
-
-
-def _arrays(name: str, head: Head) -> dict[str, np.ndarray]:
-    return {f"{name}.weight": head.weight, f"{name}.bias": head.bias}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
+
+import numpy as np
 
 
 class FieldValue(NamedTuple):
@@ -64,3 +68,41 @@ class FieldAnswer(NamedTuple):
     source: str = "picture"
     silent: bool = False
     reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What is known of a study.
+
+    Parameters
+    ----------
+    fields : dict of str to FieldValue
+        The fields that apply to it.
+    findings : dict of str to FindingValue
+        The findings that may be spoken of.
+    chances : dict of str to dict
+        For each field, the probability of each class; 1.0 for what the file states.
+    is_known : bool
+        Whether its pictures are like the training pictures.
+    vector : float32 array, shape (D,)
+        Mean of the pooled features of its frames.
+    """
+
+    fields: Mapping[str, FieldValue]
+    findings: Mapping[str, FindingValue]
+    chances: Mapping[str, Mapping[str, float]]
+    is_known: bool
+    vector: np.ndarray
+
+    @property
+    def values(self) -> dict[str, str]:
+        """The values of the fields that are known."""
+        return {name: each.value for name, each in self.fields.items() if each.value is not None}
+
+    @property
+    def all_chances(self) -> dict[str, dict[str, float]]:
+        """`chances`, and those of the findings: the probability of "yes" and "no"."""
+        found = {name: dict(each) for name, each in self.chances.items()}
+        for name, finding in self.findings.items():
+            found[name] = {"yes": finding.probability, "no": 1 - finding.probability}
+        return found

@@ -9,7 +9,8 @@ from itertools import zip_longest
 import numpy as np
 
 from radfound.fields.compose import compose
-from radfound.fields.model import FieldModel, Reading
+from radfound.fields.model import FieldModel
+from radfound.fields.values import Reading
 from training.fields.fit import Features, rows_of
 from training.fields.samples import Sample
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from radfound.fields.catalogue import FIELDS
-from radfound.fields.heads import Head, Kinds, Nearness, Subspace
+from radfound.fields.heads import Head
+from radfound.fields.nearness import Kinds, Nearness, Subspace
 from radfound.optional import library
 from training.fields.samples import Sample
 

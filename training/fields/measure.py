@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from radfound.fields.heads import Head
-from radfound.fields.model import FieldHead
+from radfound.fields.heads import FieldHead, Head
 from radfound.optional import library
 from training.fields.fit import Features, columns, field_rows, fit_linear
 from training.fields.samples import Sample

@@ -17,7 +17,8 @@ import numpy as np
 from radfound.commands import run_command
 from radfound.fields.catalogue import FIELDS
 from radfound.fields.features import FrameFeatures, load_stem
-from radfound.fields.model import FieldHead, FieldModel, FindingHead
+from radfound.fields.heads import FieldHead, FindingHead
+from radfound.fields.model import FieldModel
 from radfound.model.checkpoints import shipped_folder
 from training.fields.composed import composed_table
 from training.fields.extract import extract

@@ -16,7 +16,9 @@ import numpy as np
 
 from radfound.fields.catalogue import FIELDS
 from radfound.fields.features import FrameFeatures, load_stem
-from radfound.fields.model import FieldHead, FieldModel, Reading
+from radfound.fields.heads import FieldHead
+from radfound.fields.model import FieldModel
+from radfound.fields.values import Reading
 from radfound.model.checkpoints import shipped_folder
 from radfound.question import Question
 from training.fields.extract import extract

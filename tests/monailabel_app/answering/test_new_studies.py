@@ -12,7 +12,7 @@ from monailabel_app.lib.answering.service import RadFoundService
 from monailabel_app.lib.studies.datastore import StudyDatastore
 from radfound.correction import Correction
 from radfound.engine.models.settings import one_model
-from radfound.fields.model import Reading
+from radfound.fields.values import Reading
 from radfound.records.answers import AnswerJournal, journal_path
 from radfound.records.corrections import CorrectionLog, log_path
 from radfound.records.scores import ScoreBook, scores_path

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from radfound.fields.heads import Head, Kinds, Nearness, Subspace
+from radfound.fields.heads import Head
+from radfound.fields.nearness import Kinds, Nearness, Subspace
 
 
 def test_probabilities_add_up_to_one_and_classes_of_one_name_are_added():

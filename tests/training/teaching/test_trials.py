@@ -5,8 +5,7 @@ import pytest
 
 from radfound.datasets.metadata import METADATA_QUESTIONS
 from radfound.exceptions import DatasetError
-from radfound.fields.model import Reading
-from radfound.fields.values import FieldAnswer
+from radfound.fields.values import FieldAnswer, Reading
 from training.fields.samples import Sample
 from training.teaching import fielded, heads, readers, wording
 from training.teaching.wards import divided, open_ward
