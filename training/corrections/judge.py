@@ -199,7 +199,7 @@ class Judge:
         """Evaluate the adapter that is loaded."""
         frozen, bounds = self._frozen, self._config
         self._phases.begin(CHECKING, _examined(self._questions))
-        corrections = frozen.precompute(self._corrected)
+        corrections = frozen.activations.of(self._corrected)
         after = self.after = frozen.evaluate(
             "the new adapter", self._questions, self._phases.advance
         )
@@ -276,11 +276,11 @@ class Judge:
         train_adapter(
             frozen.base,
             frozen.upper,
-            frozen.precompute(corrected),
-            frozen.precompute(self._replay),
+            frozen.activations.of(corrected),
+            frozen.activations.of(self._replay),
             self._config,
             count_and_report,
-            frozen.precompute_rejected(corrected) if self._config.preference else (),
+            frozen.activations.of_rejected(corrected) if self._config.preference else (),
         )
         return steps
 

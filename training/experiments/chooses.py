@@ -108,8 +108,8 @@ def learnt_from(
         frozen.base.load_adapter(None)
         lessons = lessons_of(frozen.base, log.latest(), Visuals(ward))
         frozen.new_adapter(config.rank, seed=config.seed)
-        corrected = frozen.precompute(lessons.corrected)
-        replay = frozen.precompute(lessons.replay + frozen.replay)
+        corrected = frozen.activations.of(lessons.corrected)
+        replay = frozen.activations.of(lessons.replay + frozen.replay)
         train_adapter(frozen.base, frozen.upper, corrected, replay, config, lambda _: None)
         return len({image for row in log.rows() for image in row.images})
 

@@ -304,10 +304,10 @@ def learn_ours(
     frozen = FrozenBase(settings.model, settings.layers, FinetuneConfig.replay_studies)
     began = Seconds.now()
     encoded: dict[str, torch.Tensor] = {}
-    cached = frozen.precompute(_lessons(frozen.base, learnt, encoded))
-    bundled = frozen.precompute(frozen.replay) if replay else []
+    cached = frozen.activations.of(_lessons(frozen.base, learnt, encoded))
+    bundled = frozen.activations.of(frozen.replay) if replay else []
     once = began.since()
-    held_answers = frozen.precompute(_lessons(frozen.base, held, encoded))
+    held_answers = frozen.activations.of(_lessons(frozen.base, held, encoded))
     frozen.new_adapter(settings.rank)
     before = _our_loss(frozen.upper, held_answers, settings.batch_size)
     objective = _Answers(frozen.base, frozen.upper, cached, bundled, settings)

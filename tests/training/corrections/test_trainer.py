@@ -53,7 +53,7 @@ def learnt(frozen, corrected, preference, rejected):
     train_adapter(
         frozen.base,
         frozen.upper,
-        frozen.precompute(corrected),
+        frozen.activations.of(corrected),
         [],
         recipe,
         lambda _: None,
@@ -65,7 +65,7 @@ def margin(frozen, corrected, rejected):
     """By how much the readers' texts are likelier than the model's."""
     pairs = [
         (reading, other)
-        for reading, other in zip(frozen.precompute(corrected), rejected, strict=True)
+        for reading, other in zip(frozen.activations.of(corrected), rejected, strict=True)
         if other
     ]
     chosen, others = (
@@ -75,18 +75,18 @@ def margin(frozen, corrected, rejected):
 
 
 def test_only_a_text_that_the_reader_replaced_is_refused(frozen, corrected):
-    rejected = frozen.precompute_rejected(corrected)
+    rejected = frozen.activations.of_rejected(corrected)
     said = [
         each and frozen.base.processor.tokenizer.decode(each.branch.answer[:-1])
         for each in rejected
     ]
     assert said == ["On the left.", None, None, "Two of them."]
-    for reading, other in zip(frozen.precompute(corrected), rejected, strict=True):
+    for reading, other in zip(frozen.activations.of(corrected), rejected, strict=True):
         assert other is None or other.branch.question == reading.branch.question
 
 
 def test_with_a_preference_the_readers_text_moves_further_from_the_models(frozen, corrected):
-    rejected = frozen.precompute_rejected(corrected)
+    rejected = frozen.activations.of_rejected(corrected)
     before = margin(frozen, corrected, rejected)
     learnt(frozen, corrected, 0.0, rejected)
     without = margin(frozen, corrected, rejected)
@@ -96,7 +96,7 @@ def test_with_a_preference_the_readers_text_moves_further_from_the_models(frozen
 
 def test_without_a_preference_a_run_is_the_one_that_knows_of_no_pairs(frozen, corrected):
     weights = []
-    for rejected in (frozen.precompute_rejected(corrected), ()):
+    for rejected in (frozen.activations.of_rejected(corrected), ()):
         learnt(frozen, corrected, 0.0, rejected)
         parameters = frozen.base.model.language_model.parameters()
         weights.append([p.detach().clone() for p in parameters if p.requires_grad])

@@ -18,19 +18,13 @@ from radfound.engine.local.model import LocalModel
 from radfound.model.checkpoints import REGRESSION, bundled
 from radfound.records.adapters import WEIGHTS_FILE, AdapterStore
 from radfound.study.study import Study, StudyImage
-from training.corrections.frozen.activations import packed, unpacked
-from training.corrections.frozen.examination import (
-    Evaluation,
-    Said,
-    from_tensors,
-    sampled,
-    to_tensors,
-)
+from training.corrections.frozen.activations import Activations, tokens_of
+from training.corrections.frozen.examination import Evaluation, Evaluations, Said, sampled
 from training.corrections.frozen.kept import Kept, digest_of, key_of
 from training.corrections.frozen.lessons import Lesson, bundled_lessons
 from training.corrections.frozen.own_answers import OwnAnswers
 from training.corrections.frozen.scoring import AnswerScores, score_answers
-from training.corrections.frozen.upper_layers import CachedAnswer, UpperLayers
+from training.corrections.frozen.upper_layers import UpperLayers
 from training.corrections.frozen.visual_tokens import VISUAL_TOKENS
 from training.loop.config import Advance, no_advance
 from training.lora import lora_config
@@ -45,8 +39,6 @@ OWN_ANSWERS = "own_answers"
 _KEPT_BYTES = {OWN_ANSWERS: 64 * 2**20, "evaluations": 16 * 2**20, "activations": 512 * 2**20}
 KEPT_FOLDERS = (VISUAL_TOKENS, *_KEPT_BYTES)
 """Folders of what is kept between runs."""
-
-_Tokens = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 class FrozenBase:
@@ -86,17 +78,16 @@ class FrozenBase:
         self.base.model.language_model.set_attn_implementation("eager")
         self.upper = UpperLayers(self.base, layers)
         self._replay_studies = replay_studies
-        # By a study's visual tokens, then by question and answer.
-        self._cached: dict[torch.Tensor, dict[_Tokens, CachedAnswer]] = {}
         self._prefixes = PrefixCache(_PREFIX_BYTES)
-        self._evaluations: dict[str, Evaluation] = {}
         kept = {
             name: Kept(folder / name if folder else None, name.replace("_", " "), most)
             for name, most in _KEPT_BYTES.items()
         }
         self.own = OwnAnswers(self.base, kept[OWN_ANSWERS])
-        self._kept_evaluations, self._kept_activations = kept["evaluations"], kept["activations"]
-        self._activations_kept = 0  # number of answers
+        self.activations = Activations(
+            self.upper, self.prefixes, self.base.model.device, kept["activations"]
+        )
+        self._evaluations = Evaluations(kept["evaluations"])
 
     @cached_property
     def replay(self) -> list[Lesson]:
@@ -144,32 +135,6 @@ class FrozenBase:
             generated += self.base.decode(self.prefixes(visual[some]), questions[some], limit)
         return generated
 
-    def precompute(
-        self, lessons: Sequence[Lesson], advance: Advance = no_advance
-    ) -> list[CachedAnswer]:
-        """Return the cached activations of all answers of the lessons, in order; each is computed once."""
-        new: dict[torch.Tensor, dict[_Tokens, Branch]] = {}
-        for lesson in lessons:
-            cached = self._cached.setdefault(lesson.visual, {})
-            missing = {_tokens(b): b for b in lesson.branches if _tokens(b) not in cached}
-            if missing:
-                new.setdefault(lesson.visual, {}).update(missing)
-        # Part by part: the prefixes of all studies together may not fit into the prefix cache.
-        for some in _parts(list(new), _PREFILL_BATCH):
-            branches = [list(new[visual].values()) for visual in some]
-            pairs = list(zip(self.prefixes(some), branches, strict=True))
-            computed = iter(self.upper.precompute(pairs))
-            for visual in some:
-                self._cached[visual].update({tokens: next(computed) for tokens in new[visual]})
-            advance(sum(map(len, branches)))
-        return [self._cached[e.visual][_tokens(b)] for e in lessons for b in e.branches]
-
-    def precompute_rejected(self, lessons: Sequence[Lesson]) -> list[CachedAnswer | None]:
-        """Return the same for the texts that readers replaced; None for each answer without one."""
-        some = [Lesson(each.visual, [one for one in each.rejected if one]) for each in lessons]
-        computed = iter(self.precompute(some))
-        return [next(computed) if each else None for lesson in lessons for each in lesson.rejected]
-
     def new_adapter(self, rank: int, start_from: Path | None = None, seed: int = 0) -> None:
         """Load a trainable adapter on the upper layers.
 
@@ -203,27 +168,22 @@ class FrozenBase:
 
     def prepare(self, advance: Advance = no_advance) -> None:
         """Compute the activations of the bundled studies, or find those of an earlier run."""
-        if not self._find_activations():
-            self.precompute(self._bundled, advance)
+        if not self.activations.find(self._activations_key, self._bundled):
+            self.activations.of(self._bundled, advance)
 
     def left_to_compute(self, store: AdapterStore, adapter: str | None) -> int:
         """Return how many answers are left for `prepare`, and for evaluating the base model and an adapter."""
-        is_prepared = self._activations_kept or self._kept_activations.has(self._activations_key)
+        is_prepared = self.activations.are_kept(self._activations_key)
         left = 0 if is_prepared else sum(len(each.branches) for each in self._bundled)
         for version in dict.fromkeys((None, adapter)):
-            key = self._evaluation_key(_weights(store, version))
-            if key not in self._evaluations and not self._kept_evaluations.has(key):
+            if not self._evaluations.are_kept(self._evaluation_key(_weights(store, version))):
                 # With the image, with a blank one, and its own.
                 left += 3 * len(self.regression_pairs)
         return left
 
     def keep_activations(self) -> None:
         """Keep the activations of the bundled studies, with all answers that were scored, for later runs."""
-        cached = [list(self._cached.get(each.visual, {}).values()) for each in self._bundled]
-        count = sum(map(len, cached))
-        if count > self._activations_kept and all(cached):
-            self._kept_activations.put(self._activations_key, packed(cached))
-            self._activations_kept = count
+        self.activations.keep(self._activations_key, self._bundled)
 
     @cached_property
     def _bundled(self) -> list[Lesson]:
@@ -233,31 +193,9 @@ class FrozenBase:
 
     @cached_property
     def _activations_key(self) -> str:
-        answers = [[*map(_tokens, each.branches)] for each in self._bundled]
+        answers = [[*map(tokens_of, each.branches)] for each in self._bundled]
         visual = digest_of([each.visual for each in self._bundled])
         return key_of(*self._model_key, self.upper.first, visual, answers)
-
-    def _find_activations(self) -> bool:
-        """Load the activations of an earlier run, unless that was done; return whether there are any."""
-        if self._activations_kept:
-            return True
-        kept = self._kept_activations.get(self._activations_key)
-        if kept is None:
-            return False
-        try:
-            studies = unpacked(kept, self.base.model.device)
-            known = [{_tokens(each.branch): each for each in some} for some in studies]
-            for lesson, some in zip(self._bundled, known, strict=True):
-                if not some.keys() >= set(map(_tokens, lesson.branches)):
-                    raise ValueError("some answers are missing")
-        except (KeyError, ValueError, RuntimeError, StopIteration):
-            self._kept_activations.drop(self._activations_key)
-            return False
-        self._cached.update(
-            {lesson.visual: some for lesson, some in zip(self._bundled, known, strict=True)}
-        )
-        self._activations_kept = sum(map(len, studies))
-        return True
 
     @property
     def _model_key(self) -> tuple[str, str, str]:
@@ -268,30 +206,19 @@ class FrozenBase:
         self, store: AdapterStore, adapter: str | None, advance: Advance = no_advance
     ) -> Evaluation:
         """Evaluate a published adapter, or the base model, on the regression set; each once, also across runs."""
+        name = adapter or BASE_MODEL
         key = self._evaluation_key(_weights(store, adapter))
-        if key not in self._evaluations:
-            name = adapter or BASE_MODEL
-            found = self._kept_evaluation(name, key)
-            if found is None:
-                with self.loaded(store, adapter):
-                    found = self.evaluate(name, self.regression_set, advance)
-                self._kept_evaluations.put(key, to_tensors(found))
-            self._evaluations[key] = found
-        return self._evaluations[key]
+        found = self._evaluations.get(name, key)
+        if found is None:
+            with self.loaded(store, adapter):
+                found = self.evaluate(name, self.regression_set, advance)
+            self._evaluations.put(key, found)
+        return found
 
     def keep_evaluation(self, store: AdapterStore, adapter: str, evaluation: Evaluation) -> None:
         """Keep the evaluation of an adapter that has been published since."""
         key = self._evaluation_key(_weights(store, adapter))
-        self._evaluations[key] = replace(evaluation, name=adapter)
-        self._kept_evaluations.put(key, to_tensors(evaluation))
-
-    def _kept_evaluation(self, name: str, key: str) -> Evaluation | None:
-        kept = self._kept_evaluations.get(key)
-        try:
-            return None if kept is None else from_tensors(name, kept)
-        except (KeyError, ValueError):
-            self._kept_evaluations.drop(key)
-            return None
+        self._evaluations.put(key, replace(evaluation, name=adapter))
 
     def _evaluation_key(self, weights: str) -> str:
         return key_of(*self._model_key, self._questions_digest, weights, _STOPS, _LIMIT)
@@ -299,7 +226,7 @@ class FrozenBase:
     @cached_property
     def _questions_digest(self) -> str:
         lessons = self.regression_set
-        answers = [[*map(_tokens, each.branches)] for each in lessons]
+        answers = [[*map(tokens_of, each.branches)] for each in lessons]
         return key_of(digest_of([each.visual for each in lessons]), answers)
 
     @contextmanager
@@ -322,21 +249,21 @@ class FrozenBase:
         right = [each.answer for lesson in lessons for each in lesson.branches]
         some = sampled(len(asked), _STOPS)
         numbers = range(len(asked)) if self.regression_set else some
-        base = self._evaluations.get(self._evaluation_key(BASE_MODEL))
+        base = self._evaluations.known(self._evaluation_key(BASE_MODEL))
         said = {
             n: Said(self._text(right[n]), with_image.log_probability[n], True)
             for n in numbers
             if with_image.correct[n] and self._is_whole(right[n])
         }
         rest = [n for n in numbers if n not in said]
-        drafts = [[self.tokens_of(base.said[n])] if base and base.said else [] for n in rest]
+        drafts = [[self.answer_tokens(base.said[n])] if base and base.said else [] for n in rest]
         said.update(zip(rest, self.answers([asked[n] for n in rest], drafts), strict=True))
         advance(len(said))
         stops = [said[n].complete for n in some]
         own = tuple(said[n] for n in numbers) if self.regression_set else ()
         return Evaluation(name, with_image, with_blank, stops, own)
 
-    def tokens_of(self, said: Said) -> list[int]:
+    def answer_tokens(self, said: Said) -> list[int]:
         """Return the tokens of an answer, with the stop token if it has one."""
         tokens = self.base.processor.answer_ids(said.text)
         return tokens if said.complete else tokens[:-1]
@@ -392,7 +319,7 @@ class FrozenBase:
         """Score the answers of lessons, with the adapter that is loaded."""
         lowest = _lowest_adapted_layer(self.base)
         if lowest is None or lowest >= self.upper.first:
-            return score_answers(self.upper, self.precompute(lessons))
+            return score_answers(self.upper, self.activations.of(lessons))
         whole = UpperLayers(self.base, self.base.model.config.text_config.num_hidden_layers)
         prefixes = self.prefixes([lesson.visual for lesson in lessons])
         branches = [lesson.branches for lesson in lessons]
@@ -426,12 +353,3 @@ def _same_shape(one: LoraConfig, other: LoraConfig) -> bool:
     names = ("r", "lora_alpha", "layers_to_transform", "use_rslora", "use_dora", "bias")
     same = all(getattr(one, name) == getattr(other, name) for name in names)
     return same and set(one.target_modules or ()) == set(other.target_modules or ())
-
-
-def _parts(some: list[torch.Tensor], size: int) -> Iterator[list[torch.Tensor]]:
-    for start in range(0, len(some), size):
-        yield some[start : start + size]
-
-
-def _tokens(each: Branch) -> _Tokens:
-    return tuple(each.question), tuple(each.answer)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from training.corrections.frozen.kept import Kept
 from training.corrections.frozen.scoring import AnswerScores
 
 
@@ -100,3 +101,38 @@ def from_tensors(name: str, kept: Mapping[str, torch.Tensor]) -> Evaluation:
 def sampled(count: int, most: int) -> Sequence[int]:
     """Return the numbers of at most `most` of `count` things, evenly spread."""
     return range(count)[:: max(1, count // most)][:most]
+
+
+class Evaluations:
+    """Evaluations by key, in memory and between runs.
+
+    Parameters
+    ----------
+    kept : Kept
+    """
+
+    def __init__(self, kept: Kept):
+        self._kept = kept
+        self._known: dict[str, Evaluation] = {}
+
+    def are_kept(self, key: str) -> bool:
+        """Whether there is one under a key, of this run or an earlier one."""
+        return key in self._known or self._kept.has(key)
+
+    def known(self, key: str) -> Evaluation | None:
+        """Return that of this run, if there is one."""
+        return self._known.get(key)
+
+    def get(self, name: str, key: str) -> Evaluation | None:
+        """Return that of this run or an earlier one, which gets the name; None without one."""
+        if key not in self._known and (kept := self._kept.get(key)) is not None:
+            try:
+                self._known[key] = from_tensors(name, kept)
+            except (KeyError, ValueError):
+                self._kept.drop(key)
+        return self._known.get(key)
+
+    def put(self, key: str, evaluation: Evaluation) -> None:
+        """Keep one, for later runs too."""
+        self._known[key] = evaluation
+        self._kept.put(key, to_tensors(evaluation))

@@ -76,7 +76,7 @@ def test_activations_of_the_bundled_studies_are_computed_once_across_runs(
     monkeypatch.setattr(second.base, "prefill_many", never)
     assert second.score(second.regression_set).log_probability == scores.log_probability
     for one, other in zip(
-        first.precompute(first.replay), second.precompute(second.replay), strict=True
+        first.activations.of(first.replay), second.activations.of(second.replay), strict=True
     ):
         assert one.branch == other.branch
         assert torch.equal(one.hidden, other.hidden)
@@ -104,7 +104,7 @@ def greedy(frozen, visual, question):
     """The tokens that greedy decoding gives, one forward pass for each."""
     ids, stop = [], frozen.base.processor.tokenizer.eos_token_id
     while len(ids) < 48 and ids[-1:] != [stop]:
-        cached = frozen.precompute([Lesson(visual, [Branch(question, [*ids, stop])])])
+        cached = frozen.activations.of([Lesson(visual, [Branch(question, [*ids, stop])])])
         ids.append(int(frozen.upper.forward(cached).logits[-1].argmax()))
     return ids
 
