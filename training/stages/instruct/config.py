@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from radfound.exceptions import TrainingError
 from training.stages.common import StageConfig
+
+ADAPTERS = ("lora", "full", "frozen")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,8 +19,9 @@ class InstructConfig(StageConfig):
     ----------
     vision : Path
         `vision.safetensors` of alignment.
-    adapter : {"lora", "full"}
-        Train the language model by LoRA or in full.
+    adapter : {"lora", "full", "frozen"}
+        Train the language model by LoRA or in full, or leave it as it is with the adapter of `start`: what is learnt then comes
+        through the picture, since the words of a question cannot be learnt by heart.
     rank : int
         Rank of LoRA.
     start : Path, optional
@@ -42,6 +46,8 @@ class InstructConfig(StageConfig):
         Loss weight of that alignment during instruction tuning.
     swap : float
         Loss weight of the margin by which the right image should beat another of the same labels.
+    decide : float
+        Loss weight of telling yes from no, in questions about one image alone.
     """
 
     vision: Path
@@ -58,3 +64,12 @@ class InstructConfig(StageConfig):
     grid_steps: int = 400
     grid: float = 0.3
     swap: float = 0.0
+    decide: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.adapter not in ADAPTERS:
+            raise TrainingError(f"adapter is {self.adapter!r}; expected one of {ADAPTERS}")
+        if self.adapter == "frozen" and self.start is None:
+            raise TrainingError(
+                "adapter=frozen keeps an earlier run's adapter; name its folder: start=…"
+            )

@@ -12,7 +12,7 @@ from torch import nn
 from radfound.model.modeling_radfound import RadFoundForConditionalGeneration
 from radfound.model.processing_radfound import RadFoundProcessor
 from training.loop.config import Draw
-from training.packing import Branch, branch, pack, packed_losses
+from training.packing import Branch, branch, pack, packed_logits, packed_losses
 from training.stages.grounding import slot_words, words_loss
 from training.stages.instruct.config import InstructConfig
 from training.stages.instruct.encoded import EncodedStudies
@@ -69,6 +69,12 @@ class InstructObjective(nn.Module):
             ]
             for e, tokens in zip(studies.examples, self.turns, strict=True)
         ]
+        self.yes, self.no = (
+            sorted(
+                {processor.answer_ids(word)[0] for word in (text, text.capitalize(), text.upper())}
+            )
+            for text in ("yes", "no")
+        )
         self.alike: dict[str, list[int]] = {}
         for number, example in enumerate(studies.examples):
             self.alike.setdefault(example.labels.get("region", ""), []).append(number)
@@ -82,7 +88,7 @@ class InstructObjective(nn.Module):
         parts = self.losses(self.studies, indices, chosen, view, chooser)
         config = self.config
         weights = {"answers": 1.0, "words": config.words, "wording": config.wording}
-        weights |= {"swap": config.swap, "grid": config.grid}
+        weights |= {"swap": config.swap, "decide": config.decide, "grid": config.grid}
         if config.wording and self.texts:
             parts["wording"] = self._wording(chooser)
         if config.grid and self.grid is not None:
@@ -99,19 +105,44 @@ class InstructObjective(nn.Module):
         view: int = 0,
         chooser: random.Random | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Return the losses of the answers `chosen` about studies, of the grounding, and, with `chooser`, of the swap."""
+        """Return the losses of the answers `chosen` about studies, of yes and no, of the grounding, and, with `chooser`, of the swap."""
         device = self.model.device
         visual = studies.visual(self.model.connector, indices, view)
         packed = pack(self.prefix, chosen, self.processor.tokenizer.pad_token_id).to(device)
-        losses = packed_losses(self.model, packed, visual)
+        logits = packed_logits(self.model, packed, visual).float()
+        losses = F.cross_entropy(logits, packed.targets, reduction="none")
         parts = {"answers": (losses * packed.weights).sum() / packed.weights.sum()}
         if self.config.words and studies is self.studies:
             embedding = self.model.get_input_embeddings().weight.detach().float()
             words = self.words[list(indices)].to(device)
             parts["words"] = words_loss(visual.float(), words, embedding)
+        if self.config.decide and studies is self.studies:
+            parts["decide"] = self._decide(indices, chosen, logits)
         if self.config.swap and chooser is not None:
             parts["swap"] = self._swap(indices, chosen, losses, view, chooser)
         return parts
+
+    def _decide(
+        self,
+        indices: Sequence[int],
+        chosen: Sequence[Sequence[Branch]],
+        logits: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the cross-entropy of yes beside no, in questions about one image alone; 0 without any."""
+        rows: list[int] = []
+        is_yes: list[float] = []
+        start = 0
+        for index, branches in zip(indices, chosen, strict=True):
+            for each in branches:
+                if each.answer[0] in (*self.yes, *self.no) and each in self.own[index]:
+                    rows.append(start)
+                    is_yes.append(float(each.answer[0] in self.yes))
+                start += len(each.answer)
+        if not rows:
+            return logits.sum() * 0.0
+        first = logits[rows]
+        odds = first[:, self.yes].logsumexp(1) - first[:, self.no].logsumexp(1)
+        return F.binary_cross_entropy_with_logits(odds, torch.tensor(is_yes, device=odds.device))
 
     def _swap(
         self,

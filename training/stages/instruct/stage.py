@@ -133,21 +133,21 @@ def learning_parts(
     config: InstructConfig,
     grid: GridObjective | None = None,
 ) -> dict[float, list[nn.Parameter]]:
-    """Add an adapter to the language model, or unfreeze it; return trainable parameters by rate factor.
+    """Add an adapter to the language model, unfreeze it or leave it; return trainable parameters by rate factor.
 
     With `grid`, the readouts of the grid tokens' objective are among them.
     """
-    if config.adapter == "lora":
+    if config.adapter == "full":
+        model.language_model.float().requires_grad_(True)
+    elif config.start:
+        model.language_model = PeftModel.from_pretrained(
+            model.language_model, config.start, is_trainable=config.adapter == "lora"
+        )
+    else:
         # The upper two thirds of the layers, so that no gradient is computed below them.
         layers = model.config.text_config.num_hidden_layers
         upper = lora_config(config.rank, range(layers // 3, layers))
-        model.language_model = (
-            PeftModel.from_pretrained(model.language_model, config.start, is_trainable=True)
-            if config.start
-            else get_peft_model(model.language_model, upper)
-        )
-    else:
-        model.language_model.float().requires_grad_(True)
+        model.language_model = get_peft_model(model.language_model, upper)
     groups = {1.0: [p for p in model.language_model.parameters() if p.requires_grad]}
     if config.connector_factor:
         model.connector.requires_grad_(True)

@@ -152,6 +152,48 @@ def test_the_swap_learns_to_tell_the_right_image_from_another(seeing):
     assert last < first
 
 
+def test_a_frozen_language_model_learns_an_answer_through_the_picture_alone(seeing, tmp_path):
+    learning_parts(seeing.model, replace(CONFIG, connector_factor=0.0))
+    save(seeing.model, tmp_path)
+    seeing.model.language_model = seeing.model.language_model.unload()
+    start = tmp_path / "adapter"
+    config = replace(
+        CONFIG, adapter="frozen", connector_factor=1.0, decide=1.0, words=0, start=start
+    )
+    seeing.config = config
+    groups = learning_parts(seeing.model, config, seeing.grid)
+    learning = {n for n, p in seeing.model.named_parameters() if p.requires_grad}
+    assert learning and all(name.startswith("connector.") for name in learning)
+    log = optimise(
+        seeing.train(), groups, replace(config.loop, steps=60, learning_rate=1e-2, log_every=1)
+    )
+    first, last = (sum(r["decide"] for r in part) for part in (log[:10], log[-10:]))
+    assert last < 0.8 * first
+
+    again = tmp_path / "again"
+    save(seeing.model, again)  # with the adapter as it was
+    before, after = (
+        load_file(each / "adapter_model.safetensors") for each in (start, again / "adapter")
+    )
+    assert before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"adapter": "dora"}, "expected one of"), ({"adapter": "frozen"}, "start=")],
+)
+def test_settings_of_the_language_model_are_checked(changes, said):
+    with pytest.raises(TrainingError, match=said):
+        replace(CONFIG, **changes)
+
+
+def test_only_yes_and_no_about_one_image_are_decided(objective, seeing):
+    for one, is_zero in ((objective, True), (seeing, False)):
+        one.config = replace(CONFIG, decide=1.0)
+        chosen = [one.branches(n, random.Random(0)) for n in (0, 1)]
+        assert (one.losses(one.studies, [0, 1], chosen)["decide"].item() == 0.0) is is_zero
+
+
 def test_labels_that_other_images_share_are_not_swapped(objective):
     objective.config = replace(CONFIG, swap=1.0)
     chooser = random.Random(0)
