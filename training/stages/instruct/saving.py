@@ -63,5 +63,6 @@ def save_adapter(
         known["base_model_name_or_path"] = (
             Path(language_model).name if Path(language_model).exists() else language_model
         )
+        known["target_modules"] = sorted(known["target_modules"])  # a set, so in any order
         settings.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
     return [f"adapter/{adapter.name}", f"adapter/{settings.name}"]
