@@ -136,7 +136,11 @@ def packed_losses(
     model: RadFoundForConditionalGeneration, packed: Packed, visual_embeds: torch.Tensor
 ) -> torch.Tensor:
     """Return the cross-entropy of each answer token, shape (T,)."""
-    logits = packed_logits(model, packed, visual_embeds)
+    return token_losses(packed_logits(model, packed, visual_embeds), packed)
+
+
+def token_losses(logits: torch.Tensor, packed: Packed) -> torch.Tensor:
+    """Return the cross-entropy of each answer token, shape (T,), from the logits that predict it."""
     return F.cross_entropy(logits.float(), packed.targets, reduction="none")
 
 

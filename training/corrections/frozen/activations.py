@@ -14,7 +14,7 @@ from training.corrections.frozen.upper_layers import CachedAnswer, UpperLayers
 from training.loop.config import Advance, no_advance
 from training.packing import Branch
 
-_PREFILL_BATCH = 16  # studies
+PREFILL_BATCH = 16  # studies
 
 Tokens = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -52,7 +52,7 @@ class Activations:
             if missing:
                 new.setdefault(lesson.visual, {}).update(missing)
         # Part by part: the prefixes of all studies together may not fit into the prefix cache.
-        for some in _parts(list(new), _PREFILL_BATCH):
+        for some in _parts(list(new), PREFILL_BATCH):
             branches = [list(new[visual].values()) for visual in some]
             pairs = list(zip(self._prefixes(some), branches, strict=True))
             computed = iter(self._upper.precompute(pairs))

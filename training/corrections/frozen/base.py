@@ -18,7 +18,7 @@ from radfound.engine.local.model import LocalModel
 from radfound.model.checkpoints import REGRESSION, bundled
 from radfound.records.adapters import WEIGHTS_FILE, AdapterStore
 from radfound.study.study import Study, StudyImage
-from training.corrections.frozen.activations import Activations, tokens_of
+from training.corrections.frozen.activations import PREFILL_BATCH, Activations, tokens_of
 from training.corrections.frozen.examination import Evaluation, Evaluations, Said, sampled
 from training.corrections.frozen.kept import Kept, digest_of, key_of
 from training.corrections.frozen.lessons import Lesson, bundled_lessons
@@ -31,7 +31,7 @@ from training.lora import lora_config
 from training.packing import Branch, branch
 
 BASE_MODEL = "the base model"
-_PREFILL_BATCH, _GENERATE_BATCH = 16, 64  # studies, answers
+_GENERATE_BATCH = 64  # answers
 _PREFIX_BYTES = 512 * 2**20
 _STOPS = 32  # answers that are looked at to see whether they stop
 _LIMIT = 48  # tokens: the engine's default limit of an answer
@@ -117,8 +117,8 @@ class FrozenBase:
         found = {id(each): self._prefixes.get(each) for each in visual}
         new = {id(each): each for each in visual if found[id(each)] is None}
         names = list(new)
-        for start in range(0, len(names), _PREFILL_BATCH):
-            some = names[start : start + _PREFILL_BATCH]
+        for start in range(0, len(names), PREFILL_BATCH):
+            some = names[start : start + PREFILL_BATCH]
             made = self.base.prefill_many([new[name] for name in some])
             for name, prefix in zip(some, made, strict=True):
                 found[name] = prefix

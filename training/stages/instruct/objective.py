@@ -12,7 +12,7 @@ from torch import nn
 from radfound.model.modeling_radfound import RadFoundForConditionalGeneration
 from radfound.model.processing_radfound import RadFoundProcessor
 from training.loop.config import Draw
-from training.packing import Branch, branch, pack, packed_logits, packed_losses
+from training.packing import Branch, branch, pack, packed_logits, packed_losses, token_losses
 from training.stages.grounding import slot_words, words_loss
 from training.stages.instruct.config import InstructConfig
 from training.stages.instruct.encoded import EncodedStudies
@@ -110,7 +110,7 @@ class InstructObjective(nn.Module):
         visual = studies.visual(self.model.connector, indices, view)
         packed = pack(self.prefix, chosen, self.processor.tokenizer.pad_token_id).to(device)
         logits = packed_logits(self.model, packed, visual).float()
-        losses = F.cross_entropy(logits, packed.targets, reduction="none")
+        losses = token_losses(logits, packed)
         parts = {"answers": (losses * packed.weights).sum() / packed.weights.sum()}
         if self.config.words and studies is self.studies:
             embedding = self.model.get_input_embeddings().weight.detach().float()
